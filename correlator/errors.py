@@ -1,8 +1,8 @@
-"""The errors of this package that callers act on."""
+"""The errors of this package that callers act on: those of `collector.errors`, under the names used here.
 
+`VerificationError` is the only one that a pure module of this package (entry, merkle, checkpoint, proof, verify) raises.
+"""
 
-class VerificationError(Exception):
-    """Bytes from outside are not what they should be: malformed, changed, or not signed by the key that was given.
+from collector.errors import Conflict, NotFound, Overloaded, StateUnknown, TallyError, VerificationError
 
-    The only error that a parser or a check of this package may raise. The message says what is wrong and where.
-    """
+__all__ = ["Conflict", "NotFound", "Overloaded", "StateUnknown", "TallyError", "VerificationError"]

@@ -1,0 +1,214 @@
+"""The seam between our own files and the disk.
+
+Every byte that the spool and the log write goes through a `Disk`, so that a test can put a disk in its place that loses,
+tears or reorders whatever was not yet synced (``tests/support/faulty_disk.py``). The rules of POSIX that the callers rely
+on, and nothing else: bytes are durable after `AppendFile.sync`; a name (created, renamed, removed) is durable after
+`Disk.sync_directory` of its folder; a rename replaces atomically.
+"""
+
+import errno
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+__all__ = ["AppendFile", "Disk", "DiskLock", "OsDisk"]
+
+
+class AppendFile(Protocol):
+    """A file open for appending."""
+
+    def write(self, data: bytes) -> None:
+        """Append all of `data`; durable only after `sync`. Raises OSError (the tail may then be torn)."""
+
+    def sync(self) -> None:
+        """Make all bytes written so far durable (fdatasync). Raises OSError; the bytes' fate is then unknown."""
+
+    def size(self) -> int:
+        """The length of the file in bytes, unsynced bytes included."""
+
+    def close(self) -> None:
+        """Close without syncing."""
+
+
+class DiskLock(Protocol):
+    """An exclusive lock held until `release` or the end of the process."""
+
+    def release(self) -> None:
+        """Give the lock up."""
+
+
+class Disk(Protocol):
+    """The few file operations that durability is built from. All paths are absolute or relative to the process."""
+
+    def make_directory(self, path: Path) -> None:
+        """Create `path` and its missing parents (mode 0700), each name synced in its parent; fine if it is there."""
+
+    def list_directory(self, path: Path) -> list[str]:
+        """The names in `path`, sorted; FileNotFoundError if there is no such folder."""
+
+    def exists(self, path: Path) -> bool:
+        """Whether a file or folder stands at `path`."""
+
+    def size(self, path: Path) -> int:
+        """The length of the file in bytes; FileNotFoundError."""
+
+    def read(self, path: Path, offset: int = 0, length: int = -1) -> bytes:
+        """Bytes of the file from `offset`, at most `length` of them (-1: to the end); FileNotFoundError."""
+
+    def append_to(self, path: Path) -> AppendFile:
+        """Open for appending, created with mode 0600 when absent (its name is durable after `sync_directory`)."""
+
+    def write_new(self, path: Path, data: bytes, *, sync: bool = True) -> None:
+        """Create `path` with `data`, synced if `sync`; FileExistsError if the name is taken. The name is not synced."""
+
+    def replace(self, source: Path, target: Path) -> None:
+        """Rename over `target` atomically; durable after `sync_directory`."""
+
+    def truncate(self, path: Path, size: int) -> None:
+        """Cut the file to `size` bytes and sync it."""
+
+    def remove(self, path: Path) -> None:
+        """Remove the name; durable after `sync_directory`; FileNotFoundError."""
+
+    def sync_file(self, path: Path) -> None:
+        """Make the file's bytes durable (fsync by name)."""
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names in the folder durable."""
+
+    def lock(self, path: Path) -> DiskLock | None:
+        """Take an exclusive lock on the file at `path` (created when absent), or None if another process holds it."""
+
+
+class _OsAppendFile:
+    __slots__ = ("_fd", "_size")
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        self._size = os.fstat(self._fd).st_size
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            written = os.write(self._fd, view)
+            self._size += written
+            view = view[written:]
+
+    def sync(self) -> None:
+        os.fdatasync(self._fd)
+
+    def size(self) -> int:
+        return self._size
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class _OsLock:
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def release(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)  # closing the last descriptor of the open file drops the flock
+            self._fd = -1
+
+
+class OsDisk:
+    """The real disk."""
+
+    def make_directory(self, path: Path) -> None:
+        """See `Disk.make_directory`."""
+        if path.is_dir():
+            return
+        if path.parent != path:
+            self.make_directory(path.parent)
+        with suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+        self.sync_directory(path.parent)
+
+    def list_directory(self, path: Path) -> list[str]:
+        """See `Disk.list_directory`."""
+        return sorted(os.listdir(path))
+
+    def exists(self, path: Path) -> bool:
+        """See `Disk.exists`."""
+        return path.exists()
+
+    def size(self, path: Path) -> int:
+        """See `Disk.size`."""
+        return path.stat().st_size
+
+    def read(self, path: Path, offset: int = 0, length: int = -1) -> bytes:
+        """See `Disk.read`."""
+        with path.open("rb") as file:
+            if offset:
+                file.seek(offset)
+            return file.read(length)
+
+    def append_to(self, path: Path) -> AppendFile:
+        """See `Disk.append_to`."""
+        return _OsAppendFile(path)
+
+    def write_new(self, path: Path, data: bytes, *, sync: bool = True) -> None:
+        """See `Disk.write_new`."""
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            if sync:
+                os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def replace(self, source: Path, target: Path) -> None:
+        """See `Disk.replace`."""
+        source.replace(target)
+
+    def truncate(self, path: Path, size: int) -> None:
+        """See `Disk.truncate`."""
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.ftruncate(fd, size)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def remove(self, path: Path) -> None:
+        """See `Disk.remove`."""
+        path.unlink()
+
+    def sync_file(self, path: Path) -> None:
+        """See `Disk.sync_file`."""
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def sync_directory(self, path: Path) -> None:
+        """See `Disk.sync_directory`."""
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def lock(self, path: Path) -> DiskLock | None:
+        """See `Disk.lock`: flock(2), which the kernel drops when the process dies, however it dies."""
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(fd)
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                return None
+            raise
+        return _OsLock(fd)
