@@ -1,0 +1,91 @@
+# Everything a developer does, on a machine with Python 3.11+, git and make alone.
+# `make help` says what there is. A second run is instant: stamps in .venv remember what was installed from which lock.
+
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+# The first Python that is new enough; `make PYTHON=python3.12 …` chooses another.
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$p"; break; }; done)
+# For example: make test PYTEST_ARGS='-x -k merkle'
+PYTEST_ARGS ?=
+JOBS   ?= auto
+
+SOURCES := collector correlator audit_api dashboards alerting deploy tests $(wildcard bench examples)
+LOCKED_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
+COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-annotate --strip-extras --custom-compile-command "make lock"
+
+.DEFAULT_GOAL := help
+.PHONY: help run dev test test-all test-clients test-go test-crash check fix bench audit lock upgrade wheel clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "Tallystick needs Python 3.11 or newer: none found. Try: make PYTHON=/path/to/python3" >&2; exit 1; }
+	@echo "making $(VENV) with $(PYTHON)"
+	@"$(PYTHON)" -m venv $(VENV)
+
+# What runs, and the demo's senders. The build backend is pinned too, hence no build isolation.
+$(VENV)/.run: requirements/demo.lock pyproject.toml | $(BIN)/python
+	@echo "installing from requirements/demo.lock"
+	@$(LOCKED_INSTALL) -r requirements/demo.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements/dev.lock $(VENV)/.run
+	@echo "installing from requirements/dev.lock"
+	@$(LOCKED_INSTALL) -r requirements/dev.lock
+	@touch $@
+
+run: $(VENV)/.run ## the demo: five services, their sidecars, and a verified trail
+	@if [ -f examples/payments/run.py ]; then exec $(BIN)/python examples/payments/run.py; else exec $(BIN)/tally --help; fi
+
+dev: $(VENV)/.dev ## everything to work on Tallystick, in .venv
+
+test: $(VENV)/.dev ## the fast tests: everything embedded, no server, no network
+	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
+test-all: $(VENV)/.dev ## every test, the marked ones too (needs node, npm and Go)
+	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
+
+test-clients: $(VENV)/.dev ## unmodified senders against a collector that is killed (needs node and npm)
+	$(BIN)/python -m pytest -m clients $(PYTEST_ARGS)
+
+test-go: $(VENV)/.dev ## our log, read by golang.org/x/mod/sumdb (needs Go)
+	$(BIN)/python -m pytest -m gotest $(PYTEST_ARGS)
+
+test-crash: $(VENV)/.dev ## SIGKILL at random instants
+	$(BIN)/python -m pytest -m crash $(PYTEST_ARGS)
+
+check: $(VENV)/.dev ## format, lint, types, architecture, docs
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_architecture.py tests/test_docs.py
+
+fix: $(VENV)/.dev ## what ruff can mend by itself
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: $(VENV)/.dev ## speed and size, each beside its floor in the same run (minutes; not in CI)
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+audit: $(VENV)/.dev ## known vulnerabilities in what the lock files name (asks an advisory service)
+	$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements/dev.lock
+
+# dev.lock is the largest; the others take their versions from it, so that one venv holds all three.
+lock: $(VENV)/.dev ## lock files again after a change in pyproject.toml
+	$(COMPILE) $(LOCK_ARGS) --all-extras --group dev --output-file requirements/dev.lock
+	$(COMPILE) --constraint requirements/dev.lock --group build --group demo --output-file requirements/demo.lock
+	$(COMPILE) --constraint requirements/dev.lock --output-file requirements/run.lock
+
+upgrade: ## lock files again, each package at its newest allowed version
+	$(MAKE) lock LOCK_ARGS=--upgrade
+
+wheel: $(VENV)/.dev ## the wheel, in dist/
+	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
+
+clean: ## remove what builds and tests have left (never tally-data: it is a record)
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
