@@ -1,0 +1,193 @@
+"""Canonical bytes: RFC 8785 (JSON Canonicalization Scheme) over values that are first made fit for it.
+
+Two functions, used in this order. `normalise` turns whatever a decoder gave (MessagePack, protobuf, JSON) into the JSON
+values of docs/format.md: integers beyond ±(2^53−1) become strings, NaN and ±Infinity become strings, bytes become base64,
+lone surrogates become U+FFFD. `encode` writes the RFC 8785 bytes.
+
+Speed: msgspec's encoder gives the same bytes as RFC 8785 unless a float needs ECMAScript's formatting or a key holds a
+character beyond ASCII (RFC 8785 sorts by UTF-16 code units, msgspec by code points). `normalise` notices both while it
+walks, so `encode` takes the exact path only for those. ``tests/collector/test_canonical.py`` proves the two paths equal to
+the ``rfc8785`` package.
+"""
+
+import base64
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from collector.errors import Malformed
+
+__all__ = ["MAX_DEPTH", "MAX_SAFE_INTEGER", "Normaliser", "encode", "encode_exact", "number"]
+
+MAX_SAFE_INTEGER = 2**53 - 1
+"""Largest magnitude that RFC 8785 (section 3.2.2.3, I-JSON) carries without loss."""
+
+MAX_DEPTH = 64
+"""Deepest nesting of maps and lists accepted in an event; deeper input is `Malformed`."""
+
+_fast = msgspec.json.Encoder(order="sorted").encode
+_string = msgspec.json.Encoder().encode
+
+
+class Normaliser:
+    """Walks one event's values; afterwards `exact` tells the encoder which path it needs, and `marks` what was changed.
+
+    One instance an event: cheap to make, not for reuse.
+    """
+
+    __slots__ = ("exact", "marks")
+
+    def __init__(self) -> None:
+        self.exact = False
+        self.marks: set[str] = set()
+
+    def value(self, value: Any, depth: int = 0) -> Any:
+        """Return `value` as a JSON value that RFC 8785 can carry.
+
+        Raises:
+            Malformed: nesting beyond `MAX_DEPTH`, two keys that become the same string, or a type no decoder gives.
+        """
+        kind = type(value)
+        if kind is str:
+            return value if value.isascii() else self._text(value)
+        if kind is int:
+            return value if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER else str(value)
+        if kind is dict:
+            if depth >= MAX_DEPTH:
+                raise Malformed(f"nested deeper than {MAX_DEPTH} levels", label="too_deep")
+            return self._map(value, depth + 1)
+        if value is None or kind is bool:
+            return value
+        if kind is float:
+            return self._float(value)
+        if kind is list or kind is tuple:
+            if depth >= MAX_DEPTH:
+                raise Malformed(f"nested deeper than {MAX_DEPTH} levels", label="too_deep")
+            walk = self.value
+            return [walk(item, depth + 1) for item in value]
+        return self._rare(value, depth)
+
+    def _map(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        walk = self.value
+        for key, item in value.items():
+            if type(key) is not str:
+                key = self._key(key)  # noqa: PLW2901 - the key is what changes
+            elif not key.isascii():
+                self.exact = True
+                key = self._text(key)  # noqa: PLW2901 - the key is what changes
+            if key in out:
+                raise Malformed("two keys of one map become the same text", label="duplicate_key")
+            out[key] = walk(item, depth)
+        return out
+
+    def _text(self, text: str) -> str:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.marks.add("surrogate_replaced")
+            # surrogate pairs that arrived as two halves are one character; what stays alone is replaced
+            return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return text
+
+    def _key(self, key: Any) -> str:
+        self.exact = True
+        if key is None or type(key) is bool:
+            return {None: "null", True: "true", False: "false"}[key]
+        text = self.value(key, MAX_DEPTH)
+        return text if type(text) is str else str(text)
+
+    def _float(self, value: float) -> float | int | str:
+        if value.is_integer():
+            if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
+                return int(value)  # ECMAScript prints 1.0 as 1 and -0.0 as 0: the integer has the same bytes
+            self.exact = True
+            return value
+        if math.isfinite(value):
+            if not 1e-4 <= abs(value) < 1e15:
+                self.exact = True
+            return value
+        if value != value:  # noqa: PLR0124 - the definition of NaN
+            return "NaN"
+        return "Infinity" if value > 0 else "-Infinity"
+
+    def _rare(self, value: Any, depth: int) -> Any:
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            return base64.b64encode(value).decode("ascii")
+        if isinstance(value, datetime):
+            aware = value if value.tzinfo else value.replace(tzinfo=UTC)
+            return aware.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
+        if isinstance(value, msgspec.msgpack.Ext):
+            return {"ext": value.code, "data": base64.b64encode(value.data).decode("ascii")}
+        for base in (bool, int, float, str):  # subclasses a decoder may give
+            if isinstance(value, base):
+                return self.value(base(value), depth)
+        if isinstance(value, Mapping):
+            return self.value(dict(value), depth)
+        raise Malformed(f"a value of type {type(value).__name__} has no place in an event", label="bad_type")
+
+
+def number(value: float) -> str:
+    """ECMAScript's text of a finite float (RFC 8785 section 3.2.2.3): shortest digits, ECMAScript's layout.
+
+    Raises ValueError for NaN and infinities.
+    """
+    if not math.isfinite(value):
+        raise ValueError("not a finite number")
+    if value == 0:
+        return "0"
+    sign = "-" if value < 0 else ""
+    mantissa, _, exponent = repr(abs(value)).partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    if fraction == "0":
+        fraction = ""
+    digits = (whole + fraction).lstrip("0")
+    # the decimal point stands `point` digits to the right of the first digit (ECMA-262, Number::toString, n)
+    point = len(whole) + int(exponent or 0) - (len(whole + fraction) - len(digits))
+    digits = digits.rstrip("0")
+    count = len(digits)
+    if count <= point <= 21:
+        return f"{sign}{digits}{'0' * (point - count)}"
+    if 0 < point <= 21:
+        return f"{sign}{digits[:point]}.{digits[point:]}"
+    if -6 < point <= 0:
+        return f"{sign}0.{'0' * -point}{digits}"
+    power = point - 1
+    tail = f".{digits[1:]}" if count > 1 else ""
+    return f"{sign}{digits[0]}{tail}e{'+' if power > 0 else '-'}{abs(power)}"
+
+
+def encode_exact(value: Any) -> bytes:
+    """RFC 8785 bytes of a normalised value, whatever it holds. Structs are written as their JSON objects."""
+    out: list[bytes] = []
+    _write(msgspec.to_builtins(value), out)
+    return b"".join(out)
+
+
+def _write(value: Any, out: list[bytes]) -> None:
+    if isinstance(value, float):
+        out.append(number(value).encode("ascii"))
+    elif isinstance(value, dict):
+        separator = b"{"
+        for key in sorted(value, key=lambda name: name.encode("utf-16-be")):
+            out += (separator, _string(key), b":")
+            _write(value[key], out)
+            separator = b","
+        out.append(b"}" if value else b"{}")
+    elif isinstance(value, list):
+        separator = b"["
+        for item in value:
+            out.append(separator)
+            _write(item, out)
+            separator = b","
+        out.append(b"]" if value else b"[]")
+    else:
+        out.append(_string(value))
+
+
+def encode(value: Any, *, exact: bool) -> bytes:
+    """RFC 8785 bytes of a value that `Normaliser` has walked; `exact` as the normaliser says."""
+    return encode_exact(value) if exact else _fast(value)

@@ -1,0 +1,290 @@
+"""The Event: OpenTelemetry's log data model, plus transaction, business keys, actor, outcome and origin.
+
+A log record, a span and an access of the API are all events; a span is an event with `span` set, as a span event of
+OpenTelemetry is one with a name and a time. Field names are OpenTelemetry's, in snake case
+(https://opentelemetry.io/docs/specs/otel/logs/data-model/, …/trace/api/#span).
+
+An event's *bytes* are its RFC 8785 canonical JSON without the fields that are unset, and ``digest = SHA-256(bytes)``. Its id
+is not inside: it is the pair (stream, sequence) that the signed batch header gives it (`collector.batch`).
+"""
+
+import hashlib
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from collector.canonical import Normaliser, encode
+from collector.errors import Malformed
+
+__all__ = [
+    "Access",
+    "Event",
+    "Facts",
+    "Origin",
+    "Scope",
+    "Span",
+    "decode_event",
+    "decode_facts",
+    "encode_event",
+    "encode_facts",
+    "facts_of",
+    "format_time",
+    "parse_time",
+]
+
+
+class Scope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """OpenTelemetry's instrumentation scope: what in the service wrote it."""
+
+    name: str = ""
+    version: str = ""
+    attributes: dict[str, Any] = {}
+
+
+class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The part of an event that only a span has (OpenTelemetry's trace data model).
+
+    `kind` is one of INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER, or empty when unspecified; `status` is OK or ERROR, or
+    empty when unset; `end` is an RFC 3339 time; `events` and `links` are lists of objects as OTLP/JSON writes them, in snake case.
+    """
+
+    name: str = ""
+    parent_span_id: str = ""
+    kind: str = ""
+    end: str = ""
+    status: str = ""
+    status_message: str = ""
+    trace_state: str = ""
+    events: list[Any] = []
+    links: list[Any] = []
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How the event came in: enough to find it again at its source.
+
+    `receiver` is forward, otlp, bulk, import or record; `tag` is Fluent's tag; `file` an imported file's name; `row` its row
+    counted from 1 (headers not counted).
+    """
+
+    receiver: str = ""
+    tag: str = ""
+    file: str = ""
+    row: int = 0
+
+
+class Access(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A reading, or a refusal to let read: only our own processes record these (design promise 7).
+
+    `trail` is the trail read (empty for a search), `head` the leaf index of the last entry that was shown (−1: none).
+    """
+
+    principal: str
+    action: str
+    trail: str = ""
+    head: int = -1
+    refused: str = ""
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing that happened, as one service told it. Times are RFC 3339 UTC with nine digits, ids lower-case hex.
+
+    Attributes:
+        time: when it happened, as the source stated it; empty when the source stated none.
+        observed: when the collector saw it; empty for rows of imported files (their batch header tells).
+        severity_number: 1–24 as OpenTelemetry has it, 0 when unset.
+        body: any JSON value.
+        resource: attributes of the source (``service.name`` …).
+        trace_id: 32 hex digits, span_id: 16 hex digits (W3C trace context), empty when unset.
+        transaction: the explicit transaction ID, empty when there is none.
+        tenant: scope of transaction and keys; empty in a ledger with one tenant.
+        keys: declared business keys, name to value.
+        outcome: success, failure or empty (not said).
+        marks: what was done to the event on its way in, sorted (``card_masked``, ``time_unusable``, ``truncated`` …).
+    """
+
+    time: str = ""
+    observed: str = ""
+    severity_number: int = 0
+    severity_text: str = ""
+    event_name: str = ""
+    body: Any = None
+    attributes: dict[str, Any] = {}
+    resource: dict[str, Any] = {}
+    scope: Scope | None = None
+    trace_id: str = ""
+    span_id: str = ""
+    trace_flags: int = 0
+    span: Span | None = None
+    transaction: str = ""
+    tenant: str = ""
+    keys: dict[str, str] = {}
+    actor: str = ""
+    outcome: str = ""
+    access: Access | None = None
+    origin: Origin | None = None
+    marks: list[str] = []
+
+    @property
+    def service(self) -> str:
+        """The resource's ``service.name``, or empty."""
+        name = self.resource.get("service.name", "")
+        return name if isinstance(name, str) else str(name)
+
+    @property
+    def name(self) -> str:
+        """What happened, in one name: the event name, else the span's name."""
+        return self.event_name or (self.span.name if self.span else "")
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the correlator needs to know of an event, so that it never decodes a body (docs/format.md, "Facts").
+
+    The canonical JSON of this struct is one leaf of the batch's facts tree, and stands whole inside the event's entry.
+
+    Attributes:
+        digest: SHA-256 of the event bytes, 64 hex digits.
+        found: for the transaction and each key, which rule found it: `transaction` or a key's name to the rule's text.
+        error: true when the severity is ERROR or worse, the span's status is ERROR or the outcome is failure.
+    """
+
+    digest: str
+    time: str = ""
+    service: str = ""
+    name: str = ""
+    trace_id: str = ""
+    span_id: str = ""
+    transaction: str = ""
+    tenant: str = ""
+    keys: dict[str, str] = {}
+    found: dict[str, str] = {}
+    actor: str = ""
+    outcome: str = ""
+    error: bool = False
+    access: Access | None = None
+    marks: list[str] = []
+
+
+_encode_sorted = msgspec.json.Encoder(order="sorted").encode
+_decode_event = msgspec.json.Decoder(Event).decode
+_decode_facts = msgspec.json.Decoder(Facts).decode
+
+_ERROR_SEVERITY = 17  # SEVERITY_NUMBER_ERROR
+
+
+def encode_event(event: Event, *, exact: bool) -> tuple[bytes, str]:
+    """The event's canonical bytes, and their SHA-256 as 64 hex digits. Its values must have been normalised."""
+    data = encode(event, exact=exact)
+    return data, hashlib.sha256(data).hexdigest()
+
+
+def decode_event(data: bytes) -> Event:
+    """The event of its canonical bytes.
+
+    Raises:
+        Malformed: not an event, or not in canonical form (then its digest would not be reproducible).
+    """
+    try:
+        event = _decode_event(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed(f"not an event: {error}") from error
+    walk = Normaliser()
+    plain = walk.value(msgspec.to_builtins(event))
+    if encode(plain, exact=walk.exact) != data:
+        raise Malformed("an event that is not in canonical form (RFC 8785)")
+    return event
+
+
+def facts_of(event: Event, digest: str, found: dict[str, str]) -> Facts:
+    """The facts of an event whose bytes have this digest."""
+    return Facts(
+        digest=digest,
+        time=event.time,
+        service=event.service,
+        name=event.name,
+        trace_id=event.trace_id,
+        span_id=event.span_id,
+        transaction=event.transaction,
+        tenant=event.tenant,
+        keys=event.keys,
+        found=found,
+        actor=event.actor,
+        outcome=event.outcome,
+        error=event.severity_number >= _ERROR_SEVERITY
+        or event.outcome == "failure"
+        or (event.span is not None and event.span.status == "ERROR"),
+        access=event.access,
+        marks=event.marks,
+    )
+
+
+def encode_facts(facts: Facts) -> bytes:
+    """The canonical JSON of the facts: one line without a line end. Key names are ASCII (`collector.extract` sees to it)."""
+    return _encode_sorted(facts)
+
+
+def decode_facts(data: bytes) -> Facts:
+    """The facts of their canonical bytes; raises `Malformed`."""
+    try:
+        return _decode_facts(data)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed(f"not the facts of an event: {error}") from error
+
+
+_EPOCH_ORDINAL = datetime(1970, 1, 1, tzinfo=UTC).toordinal()
+_SECONDS_A_DAY = 86_400
+_MIN_SECONDS = -62_135_596_800  # 0001-01-01T00:00:00Z
+_MAX_SECONDS = 253_402_300_799  # 9999-12-31T23:59:59Z
+_minute_cache: dict[int, str] = {}
+
+
+def format_time(unix_ns: int) -> str:
+    """RFC 3339 UTC with nine digits of a Unix time in nanoseconds (leap seconds as POSIX has them).
+
+    Raises:
+        Malformed: outside the years 0001–9999, which RFC 3339 cannot write.
+    """
+    minute, rest = divmod(unix_ns, 60_000_000_000)
+    prefix = _minute_cache.get(minute)
+    if prefix is None:
+        seconds = minute * 60
+        if not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
+            raise Malformed("a time outside the years 0001–9999", label="bad_time")
+        days, of_day = divmod(seconds, _SECONDS_A_DAY)
+        date = datetime.fromordinal(_EPOCH_ORDINAL + days)
+        prefix = f"{date.year:04d}-{date.month:02d}-{date.day:02d}T{of_day // 3600:02d}:{of_day % 3600 // 60:02d}:"
+        if len(_minute_cache) >= 1024:
+            _minute_cache.clear()
+        _minute_cache[minute] = prefix
+    seconds, fraction = divmod(rest, 1_000_000_000)
+    return f"{prefix}{seconds:02d}.{fraction:09d}Z"
+
+
+_RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:[.,](\d{1,9})\d*)?([Zz]|[+-]\d\d:?\d\d)", re.ASCII
+)
+
+
+def parse_time(text: str) -> int:
+    """Unix nanoseconds of an RFC 3339 time; digits beyond the ninth are cut. A leap second counts as the next second.
+
+    Raises:
+        Malformed: not an RFC 3339 time with a zone.
+    """
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        raise Malformed("not an RFC 3339 time with a zone", label="bad_time")
+    year, month, day, hour, minute, second = (int(part) for part in match.group(1, 2, 3, 4, 5, 6))
+    zone = match.group(8)
+    if hour > 23 or minute > 59 or second > 60:
+        raise Malformed("a time of day that does not exist", label="bad_time")
+    try:
+        days = datetime(year, month, day, tzinfo=UTC).toordinal() - _EPOCH_ORDINAL
+    except ValueError as error:
+        raise Malformed("a date that does not exist", label="bad_time") from error
+    seconds = days * _SECONDS_A_DAY + hour * 3600 + minute * 60 + second
+    if zone not in "Zz":
+        offset = int(zone[1:3]) * 3600 + int(zone[-2:]) * 60
+        seconds -= offset if zone[0] == "+" else -offset
+    return seconds * 1_000_000_000 + int((match.group(7) or "").ljust(9, "0"))

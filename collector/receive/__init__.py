@@ -1,0 +1,56 @@
+"""The ways in, one file each. A receiver decodes its wire format into `Arrival`s and hands them to an `Intake`.
+
+`Intake` is what a receiver needs from the sidecar, declared here by its consumer: `collector.intake` implements it. A
+receiver acknowledges its sender only after `accept` has returned, which is after the fsync.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from collector.errors import Malformed
+from collector.event import Event, Origin
+
+__all__ = ["Arrival", "Intake", "Receipt"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """An event as a receiver decoded it: values not yet normalised, redacted or stitched.
+
+    `source_id`: what the source calls this event (span id, ``log.record.uid``), so that a re-send is recognised; None
+    when the source gives no id. At most 64 bytes.
+    """
+
+    event: Event
+    source_id: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """What became of a group: each event was stored, recognised as one stored before, or put into the dead letters."""
+
+    stored: int = 0
+    duplicates: int = 0
+    dead_lettered: int = 0
+
+
+class Intake(Protocol):
+    """Takes groups of events in; what it has returned for is durable."""
+
+    async def accept(self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None) -> Receipt:
+        """Normalise, redact and spool; returns after the fsync.
+
+        `group_id` names the whole group (a Forward chunk, the SHA-256 of a request body): a group seen before is all duplicates.
+        An event that cannot be taken (too large, too deep, refused by protection) becomes a dead letter, the rest goes on.
+
+        Raises:
+            Overloaded: nothing of the group was taken; the sender is to try again.
+        """
+
+    async def reject(self, raw: bytes, error: Malformed, origin: Origin) -> None:
+        """Put undecodable input into the dead letters with its reason; redacted, cut to a bound, durable on return.
+
+        Raises:
+            Overloaded: the dead letters are full.
+        """

@@ -1,0 +1,58 @@
+"""The event store: where shipped batches live, append-only. The URL's scheme chooses what stands behind it.
+
+`EventStore` is the seam; ``sqlite:///path`` is the embedded default (`collector.store.sqlite`).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from collector.batch import Batch, EventRef, SignedHeader, StreamId
+
+__all__ = ["EventStore"]
+
+
+class EventStore(Protocol):
+    """Keeps batches for ever, and tells which there are. Safe to use from one thread at a time.
+
+    Every method raises `Overloaded` when the store cannot be reached or is busy: an error is never an absence.
+    """
+
+    def place(self, created: str) -> str:
+        """The `BatchHeader.place` for a batch cut at this RFC 3339 time; empty where there is but one place."""
+
+    def append(self, batch: Batch) -> None:
+        """Store the batch; durable on return. The same batch twice is once.
+
+        Raises:
+            Conflict: another batch stands under this stream and number.
+        """
+
+    def batches_after(self, frontier: Mapping[StreamId, int], limit: int) -> Sequence[SignedHeader]:
+        """For each stream its headers with facts whose number is greater than the frontier's, ascending within a stream.
+
+        At most `limit` a stream; a missing number is skipped, not waited for, so the caller sees the gap. The bytes are
+        as stored: checking them (`collector.batch.open_header`) is the caller's, who knows what to do with a bad one, so
+        a header that does not parse or verify raises `VerificationError` naming stream and number.
+        """
+
+    def batch(self, stream: StreamId, number: int) -> SignedHeader | None:
+        """One header with its facts, or None if the store answers that there is none under this number."""
+
+    def events(self, refs: Sequence[EventRef]) -> Sequence[bytes]:
+        """The events' canonical bytes, in the order asked for.
+
+        Raises:
+            NotFound: names the first event that no stored batch holds.
+        """
+
+    def streams(self) -> Sequence[StreamId]:
+        """Every stream that ever stored a batch, in order of its first batch's arrival."""
+
+    def acknowledge(self, frontier: Mapping[StreamId, int]) -> None:
+        """The correlator's word that the log holds every batch up to these numbers: spools may let go of them."""
+
+    def acknowledged(self, stream: StreamId) -> int:
+        """The number up to which the log holds the stream's batches; 0 when there is none."""
+
+    def close(self) -> None:
+        """Release files and connections."""

@@ -1,0 +1,104 @@
+"""The trail index: find trails by transaction, key, service, time and status. Never the record, always rebuildable.
+
+`TrailIndex` is the seam; ``sqlite:///path`` is the embedded default (`correlator.index.sqlite`). Everything in it follows
+from the log's entries, so `tally reindex` can make it anew at any time, and a write wins only with a larger leaf index.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from correlator.entry import Entry
+
+__all__ = ["IndexedLeaf", "Page", "TrailIndex", "TrailQuery", "TrailSummary"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexedLeaf:
+    """An entry with its leaf index in the log."""
+
+    leaf: int
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrailSummary:
+    """What the index tells of a trail.
+
+    Attributes:
+        entries: how many entries the trail has within the bound asked for.
+        first_leaf, last_leaf: leaf indexes of its first and last entry.
+        first_time, last_time: least and greatest stated time of its events, RFC 3339; empty when none states one.
+        services: sorted names of the services that took part.
+        keys: sorted (name, value) pairs of its business keys.
+        status: the newest verdict (complete, incomplete, compensated, failed), else ``error`` if an event tells of one, else ``ok``;
+            ``gap`` for a stream with gaps.
+        links: trails linked to it, sorted.
+        hub: true when it links more than the configured number of trails: recorded, not followed.
+    """
+
+    trail: str
+    entries: int
+    first_leaf: int
+    last_leaf: int
+    first_time: str = ""
+    last_time: str = ""
+    services: tuple[str, ...] = ()
+    keys: tuple[tuple[str, str], ...] = ()
+    status: str = "ok"
+    links: tuple[str, ...] = ()
+    hub: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrailQuery:
+    """Conditions, all of which must hold; an empty field is no condition.
+
+    `transaction`: the transaction ID; `key`: (name, value) of a business key; `since`, `until`: the trail has an
+    event with a stated time in [since, until); `kind`: the trail's family (transaction, key, trace, stream, access).
+    """
+
+    tenant: str = ""
+    transaction: str = ""
+    key: tuple[str, str] | None = None
+    service: str = ""
+    since: str = ""
+    until: str = ""
+    status: str = ""
+    kind: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """One page of trails, newest first by `first_leaf`, and the cursor's next `below` (None: no more)."""
+
+    trails: Sequence[TrailSummary] = field(default_factory=tuple)
+    next_below: int | None = None
+
+
+class TrailIndex(Protocol):
+    """Derived from the log, entry by entry, in leaf order."""
+
+    def size(self) -> int:
+        """How many leaves of the log are indexed: the next leaf index that `apply` takes."""
+
+    def apply(self, leaves: Sequence[IndexedLeaf]) -> None:
+        """Index these consecutive leaves in one transaction; those below `size` are passed over, a hole is a ValueError."""
+
+    def find(self, query: TrailQuery, *, size: int, below: int | None = None, limit: int = 50) -> Page:
+        """Trails that match and whose first leaf is below `size` (and below `below`), newest first.
+
+        A cursor is the pair (size, below): leaf bounds, so paging is stable while the log grows.
+        """
+
+    def trail(self, trail: str) -> TrailSummary:
+        """Raises `NotFound`."""
+
+    def leaves(self, trail: str, *, start: int = 0, limit: int = 1_000, size: int | None = None) -> Sequence[int]:
+        """Leaf indexes of the trail's entries by position, from position `start`, of those below `size`."""
+
+    def clear(self) -> None:
+        """Empty it, for `tally reindex`."""
+
+    def close(self) -> None:
+        """Release files."""
