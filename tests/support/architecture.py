@@ -15,11 +15,11 @@ from pathlib import Path
 PACKAGES = ("collector", "correlator", "audit_api", "dashboards", "alerting", "deploy")
 
 COLLECTOR_NOUNS = frozenset(
-    {"collector", "collector.event", "collector.batch", "collector.recorder", "collector.store"}
+    f"collector{name}" for name in ("", ".event", ".canonical", ".batch", ".recorder", ".store", ".errors")
 )
-CORRELATOR_NOUNS = frozenset(
-    {"correlator", "correlator.entry", "correlator.checkpoint", "correlator.log", "correlator.index"}
-)
+CORRELATOR_NOUNS = frozenset(f"correlator{name}" for name in ("", ".entry", ".checkpoint", ".log", ".index", ".errors"))
+"""What a stage shows to the next ones: its nouns, their bytes, and the errors that a caller acts on."""
+
 METRICS = frozenset(f"{package}.metrics" for package in PACKAGES)
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
