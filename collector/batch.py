@@ -26,6 +26,7 @@ __all__ = [
     "BatchHeader",
     "Clock",
     "EventRef",
+    "Fork",
     "SignedHeader",
     "StreamId",
     "facts_root",
@@ -65,6 +66,17 @@ class Clock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     uncertainty_ns: int
 
 
+class Fork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Said once, in a stream's first header: it takes over from `stream`, whose batch `number` the store held with other bytes.
+
+    That happens when a spool was cloned and both copies ship. `digest` is the hash of the header that was refused.
+    """
+
+    stream: str
+    number: int
+    digest: str
+
+
 class BatchHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a collector signs. Every field is always written.
 
@@ -83,6 +95,7 @@ class BatchHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         place: where the store keeps the events (an index name), empty where the store has but one place.
         heartbeat_seconds: the next batch follows within so many seconds; 0: no promise.
         closed: true when this is the stream's last batch.
+        fork: in the first header of a stream that replaces a forked one; else null.
     """
 
     v: int
@@ -99,6 +112,7 @@ class BatchHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     place: str
     heartbeat_seconds: int
     closed: bool
+    fork: Fork | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +224,10 @@ _HEX64 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", re.ASCII)
 
 
+def _is_fork(fork: Fork) -> bool:
+    return _STREAM.fullmatch(fork.stream) is not None and fork.number >= 1 and _HEX64.fullmatch(fork.digest) is not None
+
+
 def _check_fields(header: BatchHeader) -> None:
     checks = (
         ("v", header.v == 1),
@@ -222,6 +240,7 @@ def _check_fields(header: BatchHeader) -> None:
         ("key", _HEX64.fullmatch(header.key) is not None),
         ("created", _TIME.fullmatch(header.created) is not None),
         ("heartbeat_seconds", header.heartbeat_seconds >= 0),
+        ("fork", header.fork is None or (header.number == 1 and _is_fork(header.fork))),
     )
     for field, holds in checks:
         if not holds:

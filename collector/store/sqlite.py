@@ -1,0 +1,285 @@
+"""The embedded event store: one SQLite file in WAL mode with ``synchronous=FULL``.
+
+A batch is one row: its events lie side by side in one blob and are sliced when asked for, because a row for each event costs
+several times as much as everything else done to it. Several processes (sidecars, correlator, API) open the same file;
+SQLite's lock orders the writers.
+
+What a crash means: a transaction is either whole or absent after restart (https://www.sqlite.org/wal.html), so `append`
+has either stored the batch, and the shipper's repeat finds the same header, or it has not, and the repeat stores it.
+"""
+
+import sqlite3
+import time
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+
+from collector.batch import Batch, EventRef, SignedHeader, StreamId, open_header
+from collector.errors import Conflict, NotFound, Overloaded, StateUnknown, VerificationError
+
+__all__ = ["SqliteStore"]
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE streams (
+    id INTEGER PRIMARY KEY,
+    stream TEXT NOT NULL UNIQUE,
+    acknowledged INTEGER NOT NULL DEFAULT 0
+);
+CREATE TABLE batches (
+    id INTEGER PRIMARY KEY,
+    stream INTEGER NOT NULL REFERENCES streams (id),
+    number INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    header BLOB NOT NULL,
+    signature BLOB NOT NULL,
+    lengths BLOB NOT NULL,
+    facts BLOB NOT NULL
+);
+CREATE UNIQUE INDEX batches_by_number ON batches (stream, number);
+CREATE INDEX batches_by_first ON batches (stream, first) WHERE count > 0;
+CREATE TABLE bodies (
+    batch INTEGER PRIMARY KEY REFERENCES batches (id),
+    events BLOB NOT NULL
+);
+"""
+# the facts lie apart from the bodies so that the correlator's reading never touches a body's pages
+
+_BUSY_MS = 5_000
+_CACHED_BATCHES = 512
+
+
+class SqliteStore:
+    """`collector.store.EventStore` on one SQLite file; made when absent.
+
+    Args:
+        path: the file; its folder must exist.
+        read_only: open for reading alone (the API); the file must exist.
+    """
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self._path = path
+        self._offsets: OrderedDict[int, list[int]] = OrderedDict()
+        self._stream_rows: dict[StreamId, int] = {}
+        with _wrapped(path):
+            mode = "ro" if read_only else "rwc"
+            self._db = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={mode}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=_BUSY_MS / 1000,
+            )
+            if not read_only:
+                _prepare(self._db)
+                path.chmod(0o600)
+            elif _version(self._db) != _SCHEMA_VERSION:
+                raise NotFound(f"{path}: no event store of this version here yet")
+
+    def place(self, created: str) -> str:
+        """One file is one place: always empty."""
+        del created
+        return ""
+
+    def append(self, batch: Batch) -> None:
+        """See `EventStore.append`."""
+        header = batch.signed.header
+        lengths = array("I", batch.lengths).tobytes()
+        with _wrapped(self._path), self._transaction():
+            row = self._stream_row(StreamId(header.stream))
+            known = self._db.execute(
+                "SELECT header FROM batches WHERE stream = ? AND number = ?", (row, header.number)
+            ).fetchone()
+            if known is not None:
+                if known[0] == batch.signed.data:
+                    return
+                raise Conflict(f"another batch {header.number} of stream {header.stream} is stored already")
+            cursor = self._db.execute(
+                "INSERT INTO batches (stream, number, first, count, header, signature, lengths, facts)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    row,
+                    header.number,
+                    header.first,
+                    header.count,
+                    batch.signed.data,
+                    batch.signed.signature,
+                    lengths,
+                    batch.signed.facts,
+                ),
+            )
+            if header.count:
+                self._db.execute("INSERT INTO bodies (batch, events) VALUES (?, ?)", (cursor.lastrowid, batch.events))
+
+    def batches_after(self, frontier: Mapping[StreamId, int], limit: int) -> Sequence[SignedHeader]:
+        """See `EventStore.batches_after`."""
+        found: list[SignedHeader] = []
+        with _wrapped(self._path):
+            for stream, number in frontier.items():
+                rows = self._db.execute(
+                    "SELECT number, header, signature, facts FROM batches"
+                    " WHERE stream = (SELECT id FROM streams WHERE stream = ?) AND number > ? ORDER BY number LIMIT ?",
+                    (stream, number, limit),
+                )
+                found.extend(_opened(stream, *row) for row in rows)
+        return found
+
+    def batch(self, stream: StreamId, number: int) -> SignedHeader | None:
+        """See `EventStore.batch`."""
+        with _wrapped(self._path):
+            row = self._db.execute(
+                "SELECT number, header, signature, facts FROM batches"
+                " WHERE stream = (SELECT id FROM streams WHERE stream = ?) AND number = ?",
+                (stream, number),
+            ).fetchone()
+        return None if row is None else _opened(stream, *row)
+
+    def events(self, refs: Sequence[EventRef]) -> Sequence[bytes]:
+        """See `EventStore.events`."""
+        with _wrapped(self._path):
+            return [self._event(ref) for ref in refs]
+
+    def _event(self, ref: EventRef) -> bytes:
+        row = self._db.execute(
+            "SELECT id, first, count FROM batches WHERE stream = (SELECT id FROM streams WHERE stream = ?)"
+            " AND count > 0 AND first <= ? ORDER BY first DESC LIMIT 1",
+            (ref.stream, ref.sequence),
+        ).fetchone()
+        if row is None or ref.sequence >= row[1] + row[2]:
+            raise NotFound(f"event {ref.sequence} of stream {ref.stream} is not in the store")
+        batch, first, count = row
+        offsets = self._batch_offsets(batch, count, ref)
+        start, end = offsets[ref.sequence - first], offsets[ref.sequence - first + 1]
+        try:
+            with self._db.blobopen("bodies", "events", batch, readonly=True) as blob:
+                if len(blob) != offsets[-1]:
+                    raise VerificationError(
+                        f"the events beside event {ref.sequence} of stream {ref.stream} changed length"
+                    )
+                blob.seek(start)
+                return blob.read(end - start)
+        except sqlite3.OperationalError as error:
+            if "no such rowid" in str(error):
+                raise NotFound(f"event {ref.sequence} of stream {ref.stream} is not in the store") from error
+            raise
+
+    def _batch_offsets(self, batch: int, count: int, ref: EventRef) -> list[int]:
+        offsets = self._offsets.get(batch)
+        if offsets is None:
+            (data,) = self._db.execute("SELECT lengths FROM batches WHERE id = ?", (batch,)).fetchone()
+            if len(data) != 4 * count:
+                raise VerificationError(f"the lengths beside event {ref.sequence} of stream {ref.stream} are damaged")
+            offsets = list(accumulate(array("I", data), initial=0))
+            self._offsets[batch] = offsets
+            if len(self._offsets) > _CACHED_BATCHES:
+                self._offsets.popitem(last=False)
+        return offsets
+
+    def streams(self) -> Sequence[StreamId]:
+        """See `EventStore.streams`."""
+        with _wrapped(self._path):
+            return [StreamId(row[0]) for row in self._db.execute("SELECT stream FROM streams ORDER BY id")]
+
+    def acknowledge(self, frontier: Mapping[StreamId, int]) -> None:
+        """See `EventStore.acknowledge`."""
+        with _wrapped(self._path), self._transaction():
+            self._db.executemany(
+                "UPDATE streams SET acknowledged = max(acknowledged, ?) WHERE stream = ?",
+                [(number, stream) for stream, number in frontier.items()],
+            )
+
+    def acknowledged(self, stream: StreamId) -> int:
+        """See `EventStore.acknowledged`."""
+        with _wrapped(self._path):
+            row = self._db.execute("SELECT acknowledged FROM streams WHERE stream = ?", (stream,)).fetchone()
+        return 0 if row is None else int(row[0])
+
+    def close(self) -> None:
+        """See `EventStore.close`."""
+        self._db.close()
+
+    def _stream_row(self, stream: StreamId) -> int:
+        row = self._stream_rows.get(stream)
+        if row is None:
+            found = self._db.execute("SELECT id FROM streams WHERE stream = ?", (stream,)).fetchone()
+            if found is not None:
+                # remembered only when committed earlier: an insert of this transaction may yet roll back
+                row = self._stream_rows[stream] = int(found[0])
+            else:
+                row = int(self._db.execute("INSERT INTO streams (stream) VALUES (?)", (stream,)).lastrowid or 0)
+        return row
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # a COMMIT that failed may have rolled back by itself
+                self._db.execute("ROLLBACK")
+            raise
+
+
+def _opened(stream: StreamId, number: int, header: bytes, signature: bytes, facts: bytes) -> SignedHeader:
+    try:
+        signed = open_header(header, signature, facts)
+    except VerificationError as error:
+        raise VerificationError(f"stream {stream}, batch {number} in the store: {error}") from error
+    if signed.header.stream != stream or signed.header.number != number:
+        raise VerificationError(
+            f"stream {stream}, batch {number} in the store: the row holds batch {signed.header.number}"
+            f" of stream {signed.header.stream}"
+        )
+    return signed
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA page_size = 16384")  # a batch is one large blob; takes effect only before the first table
+    _retry_busy(db, "PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    db.execute("PRAGMA foreign_keys = ON")
+    version = _version(db)
+    if version == 0:
+        db.execute("BEGIN IMMEDIATE")
+        if _version(db) == 0:  # another process may have made it meanwhile
+            for statement in _SCHEMA.split(";\n"):
+                if statement.strip():
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        db.execute("COMMIT")
+    elif version != _SCHEMA_VERSION:
+        raise StateUnknown(f"the event store has format {version}; this program knows {_SCHEMA_VERSION}")
+
+
+def _retry_busy(db: sqlite3.Connection, statement: str) -> None:
+    # changing to WAL does not wait for the busy timeout when two processes open a new file at once
+    deadline = time.monotonic() + _BUSY_MS / 1000
+    while True:
+        try:
+            db.execute(statement)
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+@contextmanager
+def _wrapped(path: Path) -> Iterator[None]:
+    """Turn the driver's errors into those that callers act on."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise Overloaded(f"the event store {path.name} does not answer: {error}", retry_after_seconds=1.0) from error
+    except sqlite3.DatabaseError as error:
+        raise StateUnknown(f"the event store {path.name} is damaged: {error}") from error
