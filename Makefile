@@ -84,6 +84,7 @@ upgrade: ## lock files again, each package at its newest allowed version
 	$(MAKE) lock LOCK_ARGS=--upgrade
 
 wheel: $(VENV)/.dev ## the wheel, in dist/
+	rm -rf dist
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
 clean: ## remove what builds and tests have left (never tally-data: it is a record)

@@ -50,6 +50,7 @@ RULES: list[Rule] = [
     architecture.bad_names,
     architecture.work_at_import,
     architecture.unexplained_packages,
+    architecture.unexplained_exceptions,
     too_long,
 ]
 
@@ -88,6 +89,7 @@ GOOD = {
     "alerting/detect/burst.py": "from correlator.entry import Entry\nfrom collector.metrics import LAG\n",
     "collector/metrics.py": "LAG = 'tally_lag_seconds'\n",
     "dashboards/boards/overview.py": "from collector.metrics import LAG\n",
+    "deploy/config.py": "x = 1  # noqa: E501 - a long URL\ny = 2  # noqa: E501\nz = 3  # type: ignore[misc]  # a bug in it\n",
     "deploy/cli.py": "import audit_api.app\nfrom collector import spool\nif __name__ == '__main__':\n    print(spool)\n",
 }
 
@@ -129,6 +131,14 @@ BROKEN: list[tuple[Rule, str, str, str]] = [
     (architecture.work_at_import, "deploy/x.py", "import os\nos.mkdir('x')\n", "deploy/x.py:2"),
     (architecture.work_at_import, "deploy/x.py", "for x in range(9):\n    pass\n", "deploy/x.py:1"),
     (architecture.unexplained_packages, "deploy/k/__init__.py", "", "deploy/k/__init__.py: no docstring"),
+    (architecture.unexplained_exceptions, "deploy/x.py", "x = 1  # noqa: E501\n", "deploy/x.py:1: # noqa: E501"),
+    (architecture.unexplained_exceptions, "deploy/x.py", "\nx = 1  # type: ignore[misc]\n", "deploy/x.py:2"),
+    (
+        architecture.unexplained_exceptions,
+        "deploy/x.py",
+        "x = 1  # noqa: E501 - a long URL\ny = 1  # noqa: S105\n",
+        "deploy/x.py:2",
+    ),
     (too_long, "deploy/x.py", "x = 1\n" * 401, "401 lines"),
 ]
 

@@ -1,0 +1,47 @@
+"""CI runs what there is: no marker, and no make target that CI or a page names, is forgotten."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def tools(repo_root: Path) -> dict[str, Any]:
+    tools: dict[str, Any] = tomllib.loads((repo_root / "pyproject.toml").read_text(encoding="utf-8"))["tool"]
+    return tools
+
+
+def test_each_marker_is_left_out_by_default_and_run_by_ci(repo_root: Path, tools: dict[str, Any]) -> None:
+    options = tools["pytest"]["ini_options"]
+    markers = {marker.partition(":")[0] for marker in options["markers"]}
+    default = options["addopts"][options["addopts"].index("-m") + 1]
+    assert set(re.findall(r"not (\w+)", default)) == markers
+    ci = re.search(r'pytest -m "([^"]+)"', (repo_root / ".ci" / "run").read_text(encoding="utf-8"))
+    assert ci is not None
+    assert set(ci[1].split(" or ")) == markers
+
+
+def test_ci_names_targets_that_exist(repo_root: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (repo_root / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = set(
+        re.findall(
+            r"^make --no-print-directory ([a-z-]+)", (repo_root / ".ci" / "run").read_text("utf-8"), re.MULTILINE
+        )
+    )
+    assert {"dev", "check", "test", "wheel"} <= named <= targets
+
+
+def test_each_lint_exception_has_its_reason(repo_root: Path) -> None:
+    settings = (repo_root / "pyproject.toml").read_text(encoding="utf-8")
+    ignored = re.search(r"^ignore = \[\n(.*?)^\]", settings, re.MULTILINE | re.DOTALL)
+    per_file = re.search(r"^\[tool\.ruff\.lint\.per-file-ignores\]\n(.*?)\n\n", settings, re.MULTILINE | re.DOTALL)
+    assert ignored is not None
+    assert per_file is not None
+    lines = [line for line in (ignored[1] + per_file[1]).splitlines() if re.match(r'\s+"', line)]
+    assert len(lines) > 20
+    assert [line for line in lines if not re.fullmatch(r'\s+"[A-Z]+[0-9]+", +# \S.{6,}', line)] == []
