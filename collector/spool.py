@@ -1,0 +1,373 @@
+"""The spool: the write-ahead log of one stream, and the place where "acknowledged" becomes true.
+
+Groups of events are queued by `append`; one thread writes all that is queued, syncs once, and only then calls each group's
+`done`. The sender's acknowledgement is sent by that call, so it can never precede the fsync.
+
+What a crash means, line by line of `commit_pending`: before the sync returns nobody was told, and recovery keeps what is
+whole and cuts what is torn; after it, everything told is on disk. Segments are files named by the sequence of their first
+event; a new one is opened only when the one before is synced, so a torn frame can stand at the end of the last one alone. Anything
+else that does not read back is damage: `StateUnknown`, and the sidecar goes on under a new incarnation.
+"""
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from collector.disk import AppendFile, Disk
+from collector.errors import Overloaded, StateUnknown
+from collector.frame import MAX_FRAME_BYTES, PREFIX_BYTES, Frame, FrameError, read_frame, write_frame
+from collector.segments import SourceIds, recover_segments, segment_path
+
+__all__ = ["Cursor", "Group", "Spool", "SpoolLimits", "Spooled"]
+
+_READ_BYTES = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Events that arrived together and are acknowledged together.
+
+    `source_ids` and `events` and `facts` run side by side; an id is empty where the source gives none.
+    """
+
+    group_id: bytes = b""
+    source_ids: Sequence[bytes]
+    events: Sequence[bytes]
+    facts: Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spooled:
+    """What became of a group: how many events were written, from which sequence on, and how many were there before."""
+
+    first: int
+    stored: int
+    duplicates: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpoolLimits:
+    """Bounds, in bytes. Beyond `total_bytes` or `queued_bytes` an `append` is `Overloaded`."""
+
+    total_bytes: int = 4 * 1024**3
+    queued_bytes: int = 64 * 1024**2
+    segment_bytes: int = 32 * 1024**2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """A place between two frames: the segment's first sequence, and an offset in it."""
+
+    segment: int
+    offset: int
+
+
+Done = Callable[[Spooled | Exception], None]
+Deliver = Callable[[Sequence[tuple[Done, Spooled | Exception]]], None]
+
+
+def deliver_here(outcomes: Sequence[tuple[Done, Spooled | Exception]]) -> None:
+    """Call each `done` in the committing thread: the default. An event loop passes a function that hops to its thread once."""
+    for done, outcome in outcomes:
+        done(outcome)
+
+
+class Spool:
+    """The segments of one stream. Open with `Spool(...)`, then `start()` the committing thread, or call `commit_pending`.
+
+    Raises:
+        StateUnknown: on opening, a segment is damaged (not merely torn at its end); says which, where, and from which sequence on.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        disk: Disk,
+        journal: SourceIds,
+        limits: SpoolLimits | None = None,
+        deliver: Deliver = deliver_here,
+    ) -> None:
+        self._directory = directory
+        self._disk = disk
+        self._journal = journal
+        self._limits = limits or SpoolLimits()
+        self._deliver = deliver
+        self._wake = threading.Condition()
+        self._queue: list[tuple[Group, Done]] = []
+        self._queued_bytes = 0
+        self._stopping = False
+        self._failed: StateUnknown | None = None
+        self._thread: threading.Thread | None = None
+        self._file: AppendFile | None = None
+        disk.make_directory(directory)
+        found = recover_segments(directory, disk=disk, journal=journal)
+        self._sizes = found.sizes  # durable bytes of each live segment, by its first sequence
+        self._next = found.next_sequence
+        self.torn_bytes = found.torn_bytes
+        if self._sizes:
+            self._file = disk.append_to(self._path(max(self._sizes)))
+
+    # -- what is there
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence of the next event: all below it are durable."""
+        return self._next
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of all live segments."""
+        with self._wake:
+            return sum(self._sizes.values())
+
+    @property
+    def start(self) -> Cursor:
+        """The place of the oldest frame still kept."""
+        with self._wake:
+            return Cursor(segment=min(self._sizes, default=self._next), offset=0)
+
+    # -- taking groups in
+
+    def append(self, group: Group, done: Done) -> None:
+        """Queue a group; `done` is called with what became of it, after the sync (or with the error).
+
+        Raises:
+            Overloaded: the spool or its queue is full; nothing was queued.
+            StateUnknown: an earlier sync failed; the process must reopen the spool.
+            ValueError: the group is larger than one frame may be; the caller splits it.
+        """
+        size = sum(map(len, group.events)) + sum(map(len, group.facts))
+        if size > MAX_FRAME_BYTES // 2:
+            raise ValueError(f"a group of {size} bytes; at most {MAX_FRAME_BYTES // 2}")
+        with self._wake:
+            if self._failed is not None:
+                raise self._failed
+            if self._stopping:
+                raise Overloaded("the spool is closing")
+            if self._queue and self._queued_bytes + size > self._limits.queued_bytes:
+                raise Overloaded("more is waiting for the disk than the spool's queue takes", retry_after_seconds=0.2)
+            if self.size_bytes + self._queued_bytes + size > self._limits.total_bytes:
+                raise Overloaded("the spool is full: shipping does not keep up", retry_after_seconds=5.0)
+            self._queue.append((group, done))
+            self._queued_bytes += size
+            self._wake.notify()
+
+    def commit_pending(self) -> int:
+        """Write and sync everything queued, then tell; returns how many groups. For the committing thread, or for a test."""
+        with self._wake:
+            work, self._queue, self._queued_bytes = self._queue, [], 0
+        if not work:
+            return 0
+        first = self._next
+        outcomes: list[tuple[Done, Spooled | Exception]] = []
+        frames: list[bytes] = []
+        fresh_ids: list[bytes] = []
+        seen_now: set[bytes] = set()
+        for group, done in work:
+            outcome, frame = self._admit(group, first, seen_now, fresh_ids)
+            first += outcome.stored
+            outcomes.append((done, outcome))
+            if frame:
+                frames.append(frame)
+        try:
+            if frames:
+                self._write(b"".join(frames))
+        except (Overloaded, StateUnknown) as error:
+            # nobody was told, so nothing is lost: every sender of these groups tries again
+            self._deliver([(done, error) for done, _ in outcomes])
+            return len(work)
+        self._journal.add(fresh_ids)
+        self._next = first
+        self._deliver(outcomes)
+        return len(work)
+
+    def _admit(
+        self, group: Group, first: int, seen_now: set[bytes], fresh_ids: list[bytes]
+    ) -> tuple[Spooled, bytes | None]:
+        ids = [group.group_id, *group.source_ids]
+        known = self._journal.known(ids)
+        known.update(one for one in ids if one in seen_now)
+        total = len(group.events)
+        if group.group_id and group.group_id in known:
+            return Spooled(first=first, stored=0, duplicates=total), None
+        keep: list[int] = []
+        for at, one in enumerate(group.source_ids):
+            if not one:
+                keep.append(at)
+            elif one not in known:
+                known.add(one)  # the same id twice in one group is a duplicate, too
+                keep.append(at)
+                fresh_ids.append(one)
+                seen_now.add(one)
+        if group.group_id:
+            fresh_ids.append(group.group_id)
+            seen_now.add(group.group_id)
+        whole = len(keep) == total
+        if not keep and not group.group_id:
+            return Spooled(first=first, stored=0, duplicates=total), None
+        frame = write_frame(
+            first=first,
+            durable=self._next,
+            group_id=group.group_id,
+            source_ids=group.source_ids if whole else [group.source_ids[at] for at in keep],
+            events=group.events if whole else [group.events[at] for at in keep],
+            facts=group.facts if whole else [group.facts[at] for at in keep],
+        )
+        return Spooled(first=first, stored=len(keep), duplicates=total - len(keep)), frame
+
+    def _write(self, data: bytes) -> None:
+        name = max(self._sizes, default=-1)
+        if self._file is None or self._sizes[name] >= self._limits.segment_bytes:
+            name = self._roll()
+        file = self._file
+        assert file is not None
+        size = self._sizes[name]
+        try:
+            file.write(data)
+        except OSError as error:
+            # part of it may be in the file: cut it off, so that the next frame follows the last durable one
+            try:
+                self._disk.truncate(self._path(name), size)
+            except OSError as second:
+                raise self._fail(f"a torn write could not be cut off: {second}") from second
+            raise Overloaded(f"the disk takes no more: {error}", retry_after_seconds=5.0) from error
+        try:
+            file.sync()
+        except OSError as error:
+            # after a failed fsync the kernel may have dropped the pages: what is on disk is unknown until it is read again
+            raise self._fail(f"fsync failed: {error}") from error
+        self._sizes[name] = size + len(data)
+
+    def _roll(self) -> int:
+        """Open the segment that the next frame begins. The one before is synced already: every commit syncs."""
+        name = self._next
+        if self._file is not None and name in self._sizes:
+            return name  # nothing but frames without events so far: it goes on under its name
+        try:
+            self._journal.flush()
+        except Overloaded:
+            pass  # its ids stay in memory, and `release` tries again before it removes their segment
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        try:
+            self._file = self._disk.append_to(self._path(name))
+            self._disk.sync_directory(self._directory)
+        except OSError as error:
+            raise Overloaded(f"no new segment can be made: {error}", retry_after_seconds=5.0) from error
+        with self._wake:
+            self._sizes.setdefault(name, 0)
+        return name
+
+    def _fail(self, reason: str) -> StateUnknown:
+        error = StateUnknown(f"spool {self._directory.name}: {reason}; reopen it")
+        with self._wake:
+            self._failed = error
+        return error
+
+    # -- reading back, for batches
+
+    def frames(self, cursor: Cursor, *, events: int, limit_bytes: int) -> tuple[list[Frame], Cursor]:
+        """Whole durable frames from `cursor` on: at least one if there is one, then up to about the limits.
+
+        Returns them with the cursor behind them. The bytes come from the disk, so what is shipped is what was kept.
+
+        Raises:
+            StateUnknown: a frame that was durable does not read back.
+        """
+        found: list[Frame] = []
+        count = size = 0
+        with self._wake:
+            sizes = dict(self._sizes)
+        while count < events and size < limit_bytes:
+            end = sizes.get(cursor.segment, 0)
+            if cursor.offset >= end:
+                later = min((name for name in sizes if name > cursor.segment), default=None)
+                if later is None:
+                    break
+                cursor = Cursor(segment=later, offset=0)
+                continue
+            data = self._read(cursor, end)
+            at = 0
+            while at < len(data) and count < events and size < limit_bytes:
+                frame = self._frame(data, at, cursor)
+                if frame is None:
+                    break
+                found.append(frame)
+                count += frame.count
+                size += frame.end - at
+                at = frame.end
+            cursor = Cursor(segment=cursor.segment, offset=cursor.offset + at)
+        return found, cursor
+
+    def _read(self, cursor: Cursor, end: int) -> bytes:
+        path = self._path(cursor.segment)
+        data = self._disk.read(path, cursor.offset, min(_READ_BYTES, end - cursor.offset))
+        if len(data) >= PREFIX_BYTES:
+            needed = PREFIX_BYTES + int.from_bytes(data[4:8], "little")
+            if len(data) < needed <= end - cursor.offset:
+                data = self._disk.read(path, cursor.offset, needed)
+        return data
+
+    def _frame(self, data: bytes, at: int, cursor: Cursor) -> Frame | None:
+        try:
+            return read_frame(data, at)
+        except FrameError as error:
+            if at > 0:
+                return None  # cut by the end of what was read: the next round begins here
+            raise StateUnknown(
+                f"segment {self._path(cursor.segment).name}: damaged at byte {cursor.offset}: {error}"
+            ) from error
+
+    def release(self, sequence: int) -> None:
+        """Remove segments all of whose events are below `sequence`; never the one being written.
+
+        Raises Overloaded if the journal cannot be flushed first; the segments then stay.
+        """
+        with self._wake:
+            names = sorted(self._sizes)
+        done = [name for name, following in itertools.pairwise(names) if following <= sequence]
+        if not done:
+            return
+        self._journal.flush()
+        for name in done:
+            self._disk.remove(self._path(name))
+            with self._wake:
+                del self._sizes[name]
+        self._disk.sync_directory(self._directory)
+
+    # -- life
+
+    def start_committing(self) -> None:
+        """Start the committing thread."""
+        self._thread = threading.Thread(target=self._commit_for_ever, name="spool-commit", daemon=True)
+        self._thread.start()
+
+    def _commit_for_ever(self) -> None:
+        while True:
+            with self._wake:
+                while not self._queue and not self._stopping:
+                    self._wake.wait()
+                if not self._queue and self._stopping:
+                    return
+            self.commit_pending()
+
+    def close(self) -> None:
+        """Commit what is queued, stop the thread, close the file. Later appends are `Overloaded`."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        else:
+            self.commit_pending()
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _path(self, segment: int) -> Path:
+        return segment_path(self._directory, segment)
