@@ -16,7 +16,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-vers
 	--no-emit-index-url --no-annotate --strip-extras --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test test-all test-clients test-go test-crash check fix bench audit lock upgrade wheel clean
+.PHONY: help run dev test test-all test-clients test-go test-crash test-oldest check fix bench audit lock upgrade wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,13 @@ test-go: $(VENV)/.dev ## our log, read by golang.org/x/mod/sumdb (needs Go)
 test-crash: $(VENV)/.dev ## SIGKILL at random instants
 	$(BIN)/python -m pytest -m crash $(PYTEST_ARGS)
 
+# Lower bounds are promises too. Not in CI: what the index serves for the rest changes from day to day.
+test-oldest: $(VENV)/.dev ## the fast tests against the oldest versions that pyproject.toml allows
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv-oldest
+	$(BIN)/uv pip install --quiet --python .venv-oldest/bin/python --resolution lowest-direct --all-extras --group dev \
+		--requirement pyproject.toml
+	.venv-oldest/bin/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+
 check: $(VENV)/.dev ## format, lint, types, architecture, docs
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
@@ -88,5 +95,5 @@ wheel: $(VENV)/.dev ## the wheel, in dist/
 	$(BIN)/python -m pip wheel --quiet --disable-pip-version-check --no-deps --no-build-isolation --wheel-dir dist .
 
 clean: ## remove what builds and tests have left (never tally-data: it is a record)
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
