@@ -24,7 +24,7 @@ help: ## this list
 $(BIN)/python:
 	@test -n "$(PYTHON)" || { echo "Tallystick needs Python 3.11 or newer: none found. Try: make PYTHON=/path/to/python3" >&2; exit 1; }
 	@echo "making $(VENV) with $(PYTHON)"
-	@"$(PYTHON)" -m venv $(VENV)
+	@"$(PYTHON)" -m venv $(VENV) || { rm -rf $(VENV); exit 1; }
 
 # What runs, and the demo's senders. The build backend is pinned too, hence no build isolation.
 $(VENV)/.run: requirements/demo.lock pyproject.toml | $(BIN)/python
