@@ -72,6 +72,9 @@ class Disk(Protocol):
     def remove(self, path: Path) -> None:
         """Remove the name; durable after `sync_directory`; FileNotFoundError."""
 
+    def remove_directory(self, path: Path) -> None:
+        """Remove an empty folder; durable after `sync_directory` of its parent; OSError if it is not empty."""
+
     def sync_file(self, path: Path) -> None:
         """Make the file's bytes durable (fsync by name)."""
 
@@ -184,6 +187,10 @@ class OsDisk:
     def remove(self, path: Path) -> None:
         """See `Disk.remove`."""
         path.unlink()
+
+    def remove_directory(self, path: Path) -> None:
+        """See `Disk.remove_directory`."""
+        path.rmdir()
 
     def sync_file(self, path: Path) -> None:
         """See `Disk.sync_file`."""

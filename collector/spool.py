@@ -303,6 +303,31 @@ class Spool:
             cursor = Cursor(segment=cursor.segment, offset=cursor.offset + at)
         return found, cursor
 
+    def seek(self, sequence: int) -> Cursor:
+        """The place of the frame that holds `sequence` (or of the next frame to come). Reads one segment.
+
+        Raises:
+            StateUnknown: its segment is gone or damaged.
+        """
+        with self._wake:
+            segment = max((name for name in self._sizes if name <= sequence), default=None)
+            end = self._sizes.get(segment, 0) if segment is not None else 0
+        if segment is None:
+            if sequence != self._next:
+                raise StateUnknown(f"spool {self._directory.name}: the segment of sequence {sequence} is gone")
+            return self.start
+        data = self._disk.read(self._path(segment), 0, end)
+        at = 0
+        while at < end:
+            try:
+                frame = read_frame(data, at)
+            except FrameError as error:
+                raise StateUnknown(f"segment {self._path(segment).name}: damaged at byte {at}: {error}") from error
+            if frame.first + frame.count > sequence:
+                break
+            at = frame.end
+        return Cursor(segment=segment, offset=at)
+
     def _read(self, cursor: Cursor, end: int) -> bytes:
         path = self._path(cursor.segment)
         data = self._disk.read(path, cursor.offset, min(_READ_BYTES, end - cursor.offset))
@@ -335,9 +360,10 @@ class Spool:
         self._journal.flush()
         for name in done:
             self._disk.remove(self._path(name))
+            # synced one by one, oldest first: a crash must not bring an older one back in front of a hole
+            self._disk.sync_directory(self._directory)
             with self._wake:
                 del self._sizes[name]
-        self._disk.sync_directory(self._directory)
 
     # -- life
 

@@ -1,0 +1,147 @@
+"""The header log: every batch header that a stream has signed and the log does not hold yet, in the spool beside its segments.
+
+A header is written and synced here before the store hears of it, so a batch is never cut twice: after a crash the same
+header is sent again. One header a line, ``base64(signature) SP header LF``; the signature tells a whole line from a torn
+one, and a changed one from both.
+"""
+
+import base64
+import binascii
+from pathlib import Path
+
+from collector.batch import SignedHeader, open_header
+from collector.disk import AppendFile, Disk
+from collector.errors import StateUnknown, VerificationError
+
+__all__ = ["HeaderLog"]
+
+_PREFIX, _SUFFIX = "headers-", ".log"
+_HEADERS_A_FILE = 1_000
+
+
+class HeaderLog:
+    """The signed headers of one stream, ascending and chained. Facts are not kept here: the segments have them.
+
+    Raises:
+        StateUnknown: on opening, a header that was synced does not read back, or the chain does not hold.
+    """
+
+    def __init__(self, directory: Path, *, disk: Disk) -> None:
+        self._directory = directory
+        self._disk = disk
+        self._files: list[int] = []  # number of the first header in each file, ascending
+        self._file: AppendFile | None = None
+        self.last: SignedHeader | None = None
+        self._kept: list[SignedHeader] = []
+        self._recover()
+
+    def after(self, number: int) -> list[SignedHeader]:
+        """The headers kept with a number greater than `number`, ascending, without facts."""
+        return [signed for signed in self._kept if signed.header.number > number]
+
+    def append(self, signed: SignedHeader) -> None:
+        """Write and sync one header. A crash before the sync: it was never sent, and the batch is cut anew.
+
+        Raises:
+            OSError: the disk did not take it; nothing may be sent.
+        """
+        number = signed.header.number
+        if self._file is None or number - self._files[-1] >= _HEADERS_A_FILE:
+            if self._file is not None:
+                self._file.close()
+            self._file = self._disk.append_to(self._path(number))
+            self._disk.sync_directory(self._directory)
+            self._files.append(number)
+        size = self._file.size()
+        try:
+            self._file.write(_line(signed))
+            self._file.sync()
+        except OSError:
+            self._file.close()
+            self._file = None
+            self._disk.truncate(self._path(self._files[-1]), size)
+            self._file = self._disk.append_to(self._path(self._files[-1]))
+            raise
+        self.last = signed
+        self._kept.append(signed)
+
+    def release(self, number: int) -> None:
+        """Forget headers up to `number`; the last one is always kept, because the next one chains to it."""
+        self._kept = [signed for signed in self._kept if signed.header.number > number]
+        while len(self._files) > 1 and self._files[1] <= number + 1:
+            self._disk.remove(self._path(self._files[0]))
+            self._disk.sync_directory(self._directory)
+            del self._files[0]
+
+    def close(self) -> None:
+        """Close the file being written."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"{_PREFIX}{number:012d}{_SUFFIX}"
+
+    def _recover(self) -> None:
+        self._files = sorted(
+            int(name.removeprefix(_PREFIX).removesuffix(_SUFFIX))
+            for name in self._disk.list_directory(self._directory)
+            if name.startswith(_PREFIX) and name.endswith(_SUFFIX)
+        )
+        for at, first in enumerate(self._files):
+            self._recover_file(first, last_file=at == len(self._files) - 1)
+        if self._files:
+            self._file = self._disk.append_to(self._path(self._files[-1]))
+
+    def _recover_file(self, first: int, *, last_file: bool) -> None:
+        path = self._path(first)
+        data = self._disk.read(path)
+        at = 0
+        while at < len(data):
+            end = data.find(b"\n", at) + 1
+            try:
+                signed = _parse(data[at:end])
+                self._check_chain(signed)
+            except (VerificationError, ValueError, binascii.Error) as error:
+                # only the last line of the last file can be torn; it was not synced, so it was not sent
+                if last_file and (not end or end == len(data)) and not _was_synced(data[at:]):
+                    self._disk.truncate(path, at)
+                    break
+                raise StateUnknown(f"header log {path.name}: damaged at byte {at}: {error}") from error
+            self._kept.append(signed)
+            self.last = signed
+            at = end
+        if last_file:
+            # a whole line that was never synced is kept: the batch it names may be sent, so it must not vanish later
+            self._disk.sync_file(path)
+            self._disk.sync_directory(self._directory)
+
+    def _check_chain(self, signed: SignedHeader) -> None:
+        before = self.last
+        if before is None:
+            return
+        if signed.header.number != before.header.number + 1 or signed.header.previous != before.digest:
+            raise VerificationError(f"batch {signed.header.number} does not follow batch {before.header.number}")
+        if signed.header.first != before.header.first + before.header.count:
+            raise VerificationError(f"batch {signed.header.number} does not begin where the one before ends")
+
+
+def _line(signed: SignedHeader) -> bytes:
+    return base64.b64encode(signed.signature) + b" " + signed.data + b"\n"
+
+
+def _parse(line: bytes) -> SignedHeader:
+    if not line.endswith(b"\n"):
+        raise VerificationError("the line is cut short")
+    signature, space, data = line[:-1].partition(b" ")
+    if not space:
+        raise VerificationError("no signature and header")
+    return open_header(data, base64.b64decode(signature, validate=True))
+
+
+def _was_synced(tail: bytes) -> bool:
+    """Whether a bad last line is more than a torn write explains: it is whole in shape, yet its bytes are wrong.
+
+    A torn write lacks its end, or holds zeros where pages were never written.
+    """
+    return tail.endswith(b"}\n") and b"\x00" not in tail

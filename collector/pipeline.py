@@ -1,0 +1,406 @@
+"""Spool to store, for one collector, across its incarnations: what the sidecar, the recorder and the importer stand on.
+
+`append` takes groups into the live incarnation's spool; one shipping thread sends what every incarnation still holds, with
+backoff, a circuit breaker and heartbeats. When the store shows that the spool was cloned (`Conflict`), the events it
+refused are taken over by a new incarnation, whose first header says so; when a spool cannot be read back, its folder is
+set aside for a person and a new incarnation goes on.
+"""
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from collector.batch import Clock, Fork, StreamId
+from collector.disk import Disk, OsDisk
+from collector.errors import Conflict, Overloaded, StateUnknown
+from collector.headerlog import HeaderLog
+from collector.incarnation import Incarnation, find_incarnations, mark_forked, mint, remove, set_aside
+from collector.journal import Journal
+from collector.retry import Breaker, RetryLimits
+from collector.segments import SourceIds
+from collector.ship import BatchLimits, Shipper
+from collector.spool import Deliver, Done, Group, Spool, Spooled, SpoolLimits, deliver_here
+from collector.store import EventStore
+from collector.takeover import Told, groups_of
+
+__all__ = ["Pipeline", "PipelineLimits", "PipelineState"]
+
+_log = logging.getLogger(__name__)
+
+_HEARTBEAT_CHECK_SECONDS = 1.0
+_LEAST_PAUSE_SECONDS = 0.01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineLimits:
+    """Every bound of a pipeline.
+
+    `linger_seconds`: how long a batch waits for more events; `release_seconds`: how often the store is asked what the log
+    holds; `journal_ids`: how many source ids are remembered.
+    """
+
+    spool: SpoolLimits = field(default_factory=SpoolLimits)
+    batch: BatchLimits = field(default_factory=BatchLimits)
+    retry: RetryLimits = field(default_factory=RetryLimits)
+    linger_seconds: float = 0.05
+    release_seconds: float = 2.0
+    journal_ids: int = 2_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineState:
+    """A snapshot for metrics and `tally status`. `waiting_seconds`: for how long there have been events to ship without a break."""
+
+    stream: StreamId
+    spool_bytes: int
+    waiting_events: int
+    waiting_seconds: float
+    shipped_number: int
+    acknowledged_number: int
+    breaker_open: bool
+    torn_bytes: int
+    damaged: Sequence[Path]
+    forks: int
+    last_error: str
+
+
+@dataclass(slots=True)
+class _Life:
+    """One incarnation with its open files; its shipper is made when the store first answers."""
+
+    incarnation: Incarnation
+    spool: Spool
+    headers: HeaderLog
+    shipper: Shipper | None = None
+
+
+class Pipeline:
+    """See the module. `start()` before use, `stop()` at the end.
+
+    Args:
+        root: the collector's folder of incarnations.
+        collector: its name, the first part of its stream ids.
+        ledger: name of the ledger.
+        store: where batches go.
+        key: signs the batch headers.
+        journal: the memory of source ids; None: an LMDB one in `root`.
+        deliver: how acknowledgements get from the committing thread to their callers.
+        clock: Unix time in nanoseconds; `measured_clock`: its measured offset, None when unmeasured.
+
+    Raises:
+        StateUnknown: another process has this root open, or a folder in it belongs to another ledger.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        collector: str,
+        ledger: str,
+        store: EventStore,
+        key: Ed25519PrivateKey,
+        limits: PipelineLimits | None = None,
+        disk: Disk | None = None,
+        journal: SourceIds | None = None,
+        deliver: Deliver = deliver_here,
+        clock: Callable[[], int] = time.time_ns,
+        random_bytes: Callable[[int], bytes] = os.urandom,
+        measured_clock: Callable[[], Clock | None] = lambda: None,
+        incarnation: str = "",
+    ) -> None:
+        self._root = root
+        self._collector = collector
+        self._ledger = ledger
+        self._store = store
+        self._key = key
+        self._limits = limits or PipelineLimits()
+        self._disk = disk or OsDisk()
+        self._deliver_outside = deliver
+        self._clock = clock
+        self._random_bytes = random_bytes
+        self._measured_clock = measured_clock
+        self._wanted_incarnation = incarnation
+        self._breaker = Breaker(self._limits.retry, uniform=random.uniform)
+        self._damaged: list[Path] = []
+        self._forks = 0
+        self._last_error = ""
+        self._waiting_since: float | None = None
+        self._next_release = 0.0
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._stop_deadline = 0.0
+        self._close_stream = False
+        self._thread: threading.Thread | None = None
+        self._disk.make_directory(root)
+        lock = self._disk.lock(root / "lock")
+        if lock is None:
+            raise StateUnknown(f"the spool {root.name} is in use by another process")
+        self._lock = lock
+        self._own_journal: Journal | None = None
+        if journal is None:
+            self._disk.make_directory(root / "journal")
+            journal = self._own_journal = Journal(root / "journal", horizon=self._limits.journal_ids)
+        self._journal = journal
+        self._draining: list[_Life] = []
+        self._live = self._open_lives()
+
+    @property
+    def stream(self) -> StreamId:
+        """The live incarnation's stream."""
+        return self._live.incarnation.stream
+
+    @property
+    def next_sequence(self) -> int:
+        """The live stream's next sequence: all below are durable."""
+        return self._live.spool.next_sequence
+
+    def append(self, group: Group, done: Done) -> None:
+        """Take a group in; see `Spool.append`."""
+        self._live.spool.append(group, done)
+
+    def state(self) -> PipelineState:
+        """What operators want to know."""
+        live = self._live
+        shippers = [life.shipper for life in (*self._draining, live) if life.shipper]
+        since = self._waiting_since
+        return PipelineState(
+            stream=live.incarnation.stream,
+            spool_bytes=live.spool.size_bytes + sum(life.spool.size_bytes for life in self._draining),
+            waiting_events=sum(shipper.waiting_events for shipper in shippers),
+            waiting_seconds=time.monotonic() - since if since is not None else 0.0,
+            shipped_number=live.shipper.shipped if live.shipper else 0,
+            acknowledged_number=live.shipper.acknowledged if live.shipper else 0,
+            breaker_open=self._breaker.open,
+            torn_bytes=live.spool.torn_bytes,
+            damaged=tuple(self._damaged),
+            forks=self._forks,
+            last_error=self._last_error,
+        )
+
+    def start(self) -> None:
+        """Start the committing and the shipping thread."""
+        self._live.spool.start_committing()
+        self._thread = threading.Thread(target=self._ship_for_ever, name="ship", daemon=True)
+        self._thread.start()
+
+    def stop(self, *, drain_seconds: float = 5.0, close_stream: bool = True) -> bool:
+        """Commit what is queued, ship what is spooled within `drain_seconds`, close the stream if all of it is shipped.
+
+        Returns whether everything was shipped; what was not is shipped after the next start.
+        """
+        self._close_stream = close_stream
+        self._live.spool.close()
+        self._stop_deadline = time.monotonic() + drain_seconds
+        self._stopping.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        shippers = [life.shipper for life in (*self._draining, self._live)]
+        drained = all(shipper is not None and shipper.waiting_events == 0 for shipper in shippers)
+        for life in (*self._draining, self._live):
+            life.spool.close()
+            life.headers.close()
+        if self._own_journal is not None:
+            self._own_journal.close()
+        self._lock.release()
+        return drained
+
+    # -- incarnations
+
+    def _open_lives(self) -> _Life:
+        live: _Life | None = None
+        found = find_incarnations(self._root, ledger=self._ledger, disk=self._disk)
+        for at, incarnation in enumerate(found):
+            if incarnation.forked:
+                continue
+            life = self._open_life(incarnation)
+            if life is None:
+                continue
+            last = life.headers.last
+            newest = at == len(found) - 1
+            if newest and not (last is not None and last.header.closed):
+                live = life
+            else:
+                self._draining.append(life)
+        return live or self._new_life(None)
+
+    def _open_life(self, incarnation: Incarnation) -> _Life | None:
+        try:
+            headers = HeaderLog(incarnation.directory, disk=self._disk)
+            spool = Spool(
+                incarnation.directory,
+                disk=self._disk,
+                journal=self._journal,
+                limits=self._limits.spool,
+                deliver=self._deliver,
+            )
+        except StateUnknown as error:
+            aside = set_aside(incarnation, disk=self._disk)
+            self._damaged.append(aside)
+            self._last_error = str(error)
+            _log.error("spool damaged: %s; set aside as %s, a new incarnation goes on", error, aside.name)
+            return None
+        if spool.torn_bytes:
+            _log.warning(
+                "spool %s: cut %d torn bytes that nobody had been told of", incarnation.stream, spool.torn_bytes
+            )
+        return _Life(incarnation=incarnation, spool=spool, headers=headers)
+
+    def _new_life(self, fork: Fork | None) -> _Life:
+        incarnation = mint(
+            self._root,
+            collector=self._collector,
+            ledger=self._ledger,
+            disk=self._disk,
+            clock=self._clock,
+            random=self._random_bytes,
+            fork=fork,
+            incarnation=self._wanted_incarnation if fork is None else "",
+        )
+        life = self._open_life(incarnation)
+        if life is None:
+            raise StateUnknown(f"a new spool in {self._root.name} does not read back")
+        return life
+
+    def _deliver(self, outcomes: Sequence[tuple[Done, Spooled | Exception]]) -> None:
+        outside = [outcome for outcome in outcomes if not isinstance(outcome[0], Told)]
+        deliver_here([outcome for outcome in outcomes if isinstance(outcome[0], Told)])
+        if outside:
+            self._deliver_outside(outside)
+        self._wake.set()
+
+    # -- shipping, in its own thread
+
+    def _ship_for_ever(self) -> None:
+        while not (self._stopping.is_set() and (self._drained() or time.monotonic() > self._stop_deadline)):
+            pause_seconds = self._attempt()
+            if pause_seconds == 0.0:
+                continue
+            if self._stopping.is_set():
+                time.sleep(min(pause_seconds, 0.05))
+                continue
+            if self._breaker.failures == 0:
+                self._wake.wait(timeout=_HEARTBEAT_CHECK_SECONDS)
+                self._wake.clear()
+            # after a wake-up, lingering lets the batch grow; after a failure, this is the backoff
+            self._stopping.wait(pause_seconds)
+
+    def _attempt(self) -> float:
+        """One round of sending and releasing; returns the seconds to pause, 0 when there was something to do."""
+        try:
+            progressed = self.ship_once()
+            if time.monotonic() >= self._next_release:
+                self._next_release = time.monotonic() + self._limits.release_seconds
+                self.release_once()
+        except Overloaded as error:
+            pause_seconds = self._breaker.failed(at_least_seconds=_LEAST_PAUSE_SECONDS)
+            self._last_error = str(error)
+            _log.warning("shipping waits %.1f s: %s", pause_seconds, error)
+            return pause_seconds
+        except (OSError, StateUnknown) as error:
+            pause_seconds = self._breaker.failed(at_least_seconds=1.0)
+            self._last_error = str(error)
+            _log.error("shipping waits %.1f s: %s", pause_seconds, error)
+            return pause_seconds
+        return 0.0 if progressed else self._limits.linger_seconds
+
+    def _drained(self) -> bool:
+        lives = (*self._draining, self._live)
+        if any(life.shipper is None or life.shipper.waiting_events for life in lives):
+            return False
+        shipper = self._live.shipper
+        assert shipper is not None
+        if not self._close_stream:
+            return True
+        if not shipper.closed:
+            shipper.close_stream()
+            return False
+        return shipper.refused is None
+
+    def ship_once(self) -> bool:
+        """One step of every incarnation, oldest first; True if anything was sent. For the shipping thread, or for a test.
+
+        Raises Overloaded, StateUnknown, OSError as `Shipper.step`; a `Conflict` is handled here: the fork is taken over.
+        """
+        progressed = False
+        for life in (*self._draining, self._live):
+            shipper = self._shipper(life)
+            try:
+                progressed = shipper.step() or progressed
+            except Conflict as error:
+                self._take_over(life, shipper, str(error))
+                progressed = True
+        self._breaker.succeeded()
+        waiting = any(life.shipper.waiting_events for life in (*self._draining, self._live) if life.shipper)
+        if not waiting:
+            self._waiting_since = None
+        elif self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+        return progressed
+
+    def release_once(self) -> None:
+        """Let go of what the log holds; remove incarnations that it holds whole. Raises Overloaded."""
+        for life in (*self._draining, self._live):
+            if life.shipper is not None:
+                life.shipper.release()
+        for life in list(self._draining):
+            if life.shipper is not None and life.shipper.finished:
+                self._draining.remove(life)
+                life.spool.close()
+                life.headers.close()
+                remove(life.incarnation, disk=self._disk)
+
+    def _shipper(self, life: _Life) -> Shipper:
+        if life.shipper is None:
+            life.shipper = Shipper(
+                stream=life.incarnation.stream,
+                ledger=self._ledger,
+                spool=life.spool,
+                headers=life.headers,
+                store=self._store,
+                key=self._key,
+                clock=self._clock,
+                limits=self._limits.batch,
+                measured_clock=self._measured_clock,
+                fork=life.incarnation.fork,
+            )
+        return life.shipper
+
+    def _take_over(self, life: _Life, shipper: Shipper, reason: str) -> None:
+        """The store holds another batch under this number: the spool was cloned. Number what it refused anew."""
+        refused = shipper.refused
+        assert refused is not None
+        self._forks += 1
+        self._last_error = reason
+        _log.error("fork: %s; its events go on under a new incarnation", reason)
+        if life is self._live:
+            fork = Fork(stream=life.incarnation.stream, number=refused.header.number, digest=refused.digest)
+            successor = self._new_life(fork)
+            if self._thread is not None:
+                successor.spool.start_committing()
+            self._draining.append(life)  # until its events are taken over, so that a failure below is tried again
+            self._live = successor  # from here on new groups go there; those queued before are committed by close
+            life.spool.close()
+        self._journal.flush()  # the ids of its events must outlive its folder
+        for group in groups_of(life.spool, life.incarnation.stream, refused.header.first):
+            self._append_and_wait(group)
+        mark_forked(life.incarnation, disk=self._disk)
+        self._draining.remove(life)
+        life.headers.close()
+
+    def _append_and_wait(self, group: Group) -> None:
+        told = Told()
+        self._live.spool.append(group, told)
+        if self._thread is None:
+            self._live.spool.commit_pending()
+        told.event.wait()
+        if isinstance(told.outcome, Exception):
+            raise told.outcome
