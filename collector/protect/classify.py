@@ -1,0 +1,324 @@
+r"""What is it? Payment card numbers in text, told apart from time stamps, hashes, UUIDs and other long numbers.
+
+A card number is 12 to 19 digits that start with the prefix of an issuer which issues that length, pass the Luhn check
+(ISO/IEC 7812-1, annex B) and are not part of a longer run of digits. Pure functions: text in, spans out, linear time.
+
+Words: a *run* is digits with up to three separators between neighbours; a *group* is digits without a separator; a
+*window* is whole neighbouring groups of one run. A window may be a card when
+
+- it is one group (``4432801561520454``), or
+- it is grouped as people group card numbers: first group four digits or more, inner groups three or more
+  (``4432-8015-6152-0454``, ``3782 822463 10005``), or
+- it is the whole run, however it is cut (``4 4 3 2 8 0 1 5 6 1 5 2 0 4 5 4``).
+
+Other windows are left alone, or every table of small numbers would hold "cards". Separators are spaces, hyphens,
+underscores, plus signs and their Unicode kin, zero-width characters, NUL, and the same things as JSON, percent or HTML
+escapes, since JSON inside strings is common in logs. A full stop separates only when nothing else does and there
+are at least two: ``4111.1111.1111.1111``, not ``5412.75``. Line breaks, tabs, commas and colons do not separate.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from functools import cache
+from html import unescape
+from urllib.parse import unquote
+
+import msgspec
+
+__all__ = ["MAX_DIGITS", "MIN_DIGITS", "Card", "find_cards", "is_card", "issuers", "luhn_valid"]
+
+MIN_DIGITS = 12
+MAX_DIGITS = 19
+
+ISSUERS: tuple[tuple[str, str, str], ...] = (
+    ("visa", "4", "13 16 18 19"),
+    ("mastercard", "51-55 2221-2720", "16"),
+    ("american express", "34 37", "15"),
+    ("diners club", "300-305 3095 36 38-39", "14-19"),
+    ("discover", "6011 644-649 65 622126-622925", "16-19"),
+    ("jcb", "3528-3589", "16-19"),
+    ("jcb", "1800 2131", "15"),  # withdrawn, yet Faker and older systems still make them
+    ("unionpay", "62 81", "14-19"),
+    ("maestro", "50 56-59 63 67", "12-19"),
+    ("maestro", "0604", "12"),  # only Faker's and other generators' test cards
+    ("mir", "2200-2204", "16-19"),
+    ("elo", "401178-401179 431274 438935 451416 457393 457631-457632 504175 506699-506778 509000-509999", "16"),
+    ("elo", "627780 636297 636368 650031-650033 650035-650051 650405-650439 650485-650538 650541-650598", "16"),
+    ("elo", "650700-650718 650720-650727 650901-650978 651652-651679 655000-655019 655021-655058", "16"),
+    ("hiper", "637095 63737423 63743358 637568 637599 637609 637612", "16"),
+    ("hipercard", "606282", "16"),
+    ("rupay", "353 356 508 60 65 81 82", "16"),
+    ("troy", "65 9792", "16"),
+    ("verve", "506099-506198 507865-507964 650002-650027", "16 18 19"),
+    ("interpayment", "636", "16-19"),
+    ("instapayment", "637-639", "16"),
+    ("switch", "4903 4905 4911 4936 564182 633110 6333 6759", "16 18 19"),
+    ("naranja", "589562", "16"),
+    ("borica", "2205", "16"),
+    ("uzcard", "8600 5614", "16"),
+    ("humo", "9860", "16"),
+)
+"""Issuer, prefixes (or ranges of them) and the lengths they issue.
+
+Sources: the tables "Issuer identification number" of Wikipedia's "Payment card number" and of braintree/credit-card-type
+(src/lib/card-types.ts), merged; for Maestro the ranges that Mastercard uses, not all of 6. Where sources disagree the wider
+reading stands: a number masked in vain costs less than a card on disk. UATP (15 digits, prefix 1) is left out: it would take
+in every other 15-digit identifier that starts with 1.
+"""
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be masked in a text.
+
+    `digits_at` are the offsets of its digits in the text, ascending; between them stand separators. `numbers` are the
+    card numbers read there as ASCII digits, the likeliest first: more than one when the digits can be read in two ways
+    that overlap (a card with its check value behind it, say), and none of them may survive.
+    """
+
+    digits_at: tuple[int, ...]
+    numbers: tuple[str, ...]
+
+    @property
+    def start(self) -> int:
+        """Offset of the first digit."""
+        return self.digits_at[0]
+
+    @property
+    def end(self) -> int:
+        """Offset after the last digit."""
+        return self.digits_at[-1] + 1
+
+
+def luhn_valid(digits: str) -> bool:
+    """Whether ASCII `digits` pass the Luhn check (ISO/IEC 7812-1, annex B)."""
+    doubled = digits[-2::-2].translate(_DOUBLED)
+    return (sum(map(int, digits[-1::-2])) + sum(map(int, doubled))) % 10 == 0
+
+
+_DOUBLED = str.maketrans("0123456789", "0246813579")  # twice the digit, nine taken off when that has two digits
+
+
+@cache
+def _intervals() -> tuple[list[int], list[dict[str, frozenset[int]]]]:
+    """Disjoint intervals of eight-digit prefixes: their lower bounds, and for each the lengths of every issuer in it."""
+    ranges: list[tuple[int, int, str, frozenset[int]]] = []  # lowest and highest prefix, issuer, its lengths
+    for name, prefixes, lengths in ISSUERS:
+        counts: set[int] = set()
+        for part in lengths.split():
+            low, _, high = part.partition("-")
+            counts.update(range(int(low), int(high or low) + 1))
+        for part in prefixes.split():
+            low, _, high = part.partition("-")
+            ranges.append((int(low.ljust(8, "0")), int((high or low).ljust(8, "9")), name, frozenset(counts)))
+    bounds = sorted({0} | {low for low, *_ in ranges} | {high + 1 for _, high, *_ in ranges})
+    issued: list[dict[str, frozenset[int]]] = []
+    for bound in bounds:
+        here: dict[str, frozenset[int]] = {}
+        for lowest, highest, issuer, issued_lengths in ranges:
+            if lowest <= bound <= highest:
+                here[issuer] = here.get(issuer, frozenset()) | issued_lengths
+        issued.append(here)
+    return bounds, issued
+
+
+def issuers(digits: str) -> tuple[str, ...]:
+    """The issuers whose prefix ASCII `digits` (eight or more) start with and who issue that length; often none."""
+    bounds, issued = _intervals()
+    here = issued[bisect_right(bounds, int(digits[:8])) - 1]
+    return tuple(name for name, lengths in here.items() if len(digits) in lengths)
+
+
+def is_card(digits: str) -> bool:
+    """Whether ASCII `digits`, nothing else, are a card number: length, issuer and Luhn."""
+    return MIN_DIGITS <= len(digits) <= MAX_DIGITS and bool(issuers(digits)) and luhn_valid(digits)
+
+
+_PAD = "\uf8ff"  # private use: fills an escape that stands for a separator to its length, so that offsets hold
+_BOUNDARY = "|"
+_SEPARATOR = (
+    r"[ \-._+\x00\xa0\xad\u00b7\u1680\u180e\u2000-\u2015\u202a-\u202f\u205f-\u2064\u2212\u3000"
+    rf"\ufe58\ufe63\ufeff\uff0b\uff0d\uff0e\uff3f]{_PAD}*+"
+)
+# The lookbehind after the first digit is one at its start: the set of first characters is what makes the search fast,
+# and the lookahead turns most digits away before the costly part.
+_ASCII_RUN = re.compile(r"[0-9](?=[0-9 \-._+\x00]{11})(?<![0-9][0-9])(?:[ \-._+\x00]{0,3}+[0-9]){11,}+")
+_RUN = re.compile(rf"\d(?<!\d\d)(?:(?:{_SEPARATOR}){{0,3}}+\d){{11,}}+")
+_GROUP = re.compile(r"\d+")
+_ONE_SEPARATOR = re.compile(_SEPARATOR)
+_ESCAPE = re.compile(
+    r"(?<!\\)\\++u[0-9a-fA-F]{4}"
+    r"|%[cC]2%[aA][0-9a-fA-F]|%[eE]2%80%[89aA][0-9a-fA-F]|%[0-9a-fA-F]{2}"
+    r"|&#?[0-9a-zA-Z]{1,8};"
+)
+
+# A run inside one of these is an identifier whose letters happen to stand elsewhere: RFC 9562 UUIDs, W3C traceparent, b3.
+_HEX_ID = re.compile(
+    r"(?<![0-9A-Za-z])(?:[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+    r"|[0-9a-fA-F]{2}-[0-9a-fA-F]{32}-[0-9a-fA-F]{16}-[0-9a-fA-F]{2}|[0-9a-fA-F]{32}-[0-9a-fA-F]{16}(?:-[01d])?)"
+    r"(?![0-9A-Za-z])"
+)
+_LONGEST_HEX_ID = 56
+_LONGEST_HEX_WORD = 128  # SHA-512
+_WORD = re.compile(r"[0-9A-Za-z]*")
+_LETTERS = re.compile(r"[a-f]+|[A-F]+")
+
+_LENGTHS_BY_LIKELIHOOD = (16, 15, 19, 18, 17, 14, 13, 12)
+
+
+def find_cards(text: str) -> list[Card]:
+    """Every card number in `text`, in order, none overlapping another. Time is linear in the length of `text`."""
+    cards = _cards_of(text)
+    if "\\" in text or "%" in text or "&" in text:
+        unescaped = _ESCAPE.sub(_unescaped, text)
+        if unescaped != text:
+            taken = {at for card in cards for at in card.digits_at}
+            more = [card for card in _cards_of(unescaped) if taken.isdisjoint(card.digits_at)]
+            cards = sorted(cards + more, key=lambda card: card.digits_at)
+    return cards
+
+
+def _unescaped(match: re.Match[str]) -> str:
+    """An escape as what it stands for: a separator, padded to the same length so that offsets hold; else a boundary."""
+    escape = match.group()
+    if escape[0] == "\\":
+        character = chr(int(escape[-4:], 16))
+    elif escape[0] == "%":
+        character = unquote(escape, errors="replace")
+    else:
+        character = unescape(escape)
+    separates = _ONE_SEPARATOR.fullmatch(character) is not None
+    return character.ljust(len(escape), _PAD) if separates else _BOUNDARY * len(escape)
+
+
+def _cards_of(text: str) -> list[Card]:
+    cards: list[Card] = []
+    for run in (_ASCII_RUN if text.isascii() else _RUN).finditer(text):
+        digits, start, end = run.group(), run.start(), run.end()
+        if not digits.isdecimal():
+            cards += _Run(text, start, end).cards()
+        elif end - start <= MAX_DIGITS:  # one group, the common case
+            digits = _ascii_digits(digits)
+            if is_card(digits) and not _inside_hex(text, start, end):
+                cards.append(Card(digits_at=tuple(range(start, end)), numbers=(digits,)))
+    return cards
+
+
+def _ascii_digits(digits: str) -> str:
+    return digits if digits.isascii() else "".join([str(int(digit)) for digit in digits])
+
+
+def _inside_hex(text: str, start: int, end: int) -> bool:
+    """Whether `text[start:end]` is part of a hexadecimal identifier: a UUID, a hash, a trace id."""
+    for found in _HEX_ID.finditer(text, max(0, start - _LONGEST_HEX_ID), end + _LONGEST_HEX_ID + 1):
+        if found.start() <= start and end <= found.end() and _LETTERS.search(found.group()):
+            return True
+    left = start
+    while left > 0 and start - left <= _LONGEST_HEX_WORD and text[left - 1].isascii() and text[left - 1].isalnum():
+        left -= 1
+    found_word = _WORD.match(text, left, left + _LONGEST_HEX_WORD + 1)
+    assert found_word is not None  # it matches the empty string
+    word = found_word.group()
+    if left > 0 and text[left - 1] == "\\":
+        word = word[1:]  # the letter of an escape (`\b`, `\f`), not of the word
+        left += 1
+    # Three separate groups of letters: `cc4111…` has one, the track data of a magnetic stripe (`4111…D2512…F`) two.
+    return (
+        len(word) <= _LONGEST_HEX_WORD
+        and left + len(word) >= end
+        and (word == word.lower() or word == word.upper())
+        and all(character in "0123456789abcdefABCDEF" for character in word)
+        and len(_LETTERS.findall(word)) >= 3
+    )
+
+
+_Window = tuple[int, int, str]
+"""Index of the first group, index after the last, and the ASCII digits of all of them."""
+
+
+class _Run:
+    """The groups of one run, as offsets in `text`, and what separates each from the next."""
+
+    __slots__ = ("between", "groups", "text")
+
+    def __init__(self, text: str, start: int, end: int) -> None:
+        self.text = text
+        self.groups = [group.span() for group in _GROUP.finditer(text, start, end)]
+        # A full stop alone is told apart from all else: it may be a decimal point.
+        self.between = [
+            text[left[1] : right[0]].rstrip(_PAD) for left, right in zip(self.groups, self.groups[1:], strict=False)
+        ]
+
+    def cards(self) -> list[Card]:
+        """The cards in the run. What a found card leaves beside it is a run of its own, as it is once that is masked."""
+        found: list[Card] = []
+        todo = [(0, len(self.groups))]
+        while todo:
+            low, high = todo.pop()
+            rest = low
+            for cluster in _clusters(self._windows(low, high)):
+                first, last = min(window[0] for window in cluster), max(window[1] for window in cluster)
+                found.append(self._card(cluster, first, last))
+                if rest < first:
+                    todo.append((rest, first))
+                rest = last
+            if low < rest < high:
+                todo.append((rest, high))
+        found.sort(key=lambda card: card.digits_at)
+        return found
+
+    def _card(self, cluster: Sequence[_Window], first: int, last: int) -> Card:
+        likeliest = min(cluster, key=lambda window: _LENGTHS_BY_LIKELIHOOD.index(len(window[2])))
+        if likeliest[:2] == (first, last):
+            numbers = [likeliest[2]]
+        else:
+            numbers = [likeliest[2], *(window[2] for window in cluster if window is not likeliest)]
+        offsets = (at for start, end in self.groups[first:last] for at in range(start, end))
+        return Card(digits_at=tuple(offsets), numbers=tuple(dict.fromkeys(numbers)))
+
+    def _windows(self, low: int, high: int) -> Iterator[_Window]:
+        """Windows of the groups from `low` to before `high` that hold a card number, by their first group."""
+        groups = self.groups
+        for first in range(low, high):
+            whole = first == low and high - low <= MAX_DIGITS
+            grouped = True
+            count = 0
+            for last in range(first, high):
+                start, end = groups[last]
+                length = end - start
+                count += length
+                if count > MAX_DIGITS or not (grouped or whole):
+                    break
+                if count >= MIN_DIGITS and (grouped or last + 1 == high) and self._may_be_card(first, last, low, high):
+                    digits = _ascii_digits("".join([self.text[at:to] for at, to in groups[first : last + 1]]))
+                    if is_card(digits) and not _inside_hex(self.text, groups[first][0], end):
+                        yield first, last + 1, digits
+                grouped = grouped and length >= (4 if last == first else 3)
+
+    def _may_be_card(self, first: int, last: int, low: int, high: int) -> bool:
+        """Whether full stops in and before the window are no decimal points."""
+        between = self.between
+        if first < last:
+            inside = between[first:last]
+            return "." not in "".join(inside) or (len(inside) > 1 and set(inside) == {"."})
+        is_fraction = first > low and between[first - 1] == "."
+        return (
+            not is_fraction
+            or (first - 1 > low and between[first - 2] == ".")
+            or (first + 1 < high and between[first] == ".")
+        )
+
+
+def _clusters(windows: Iterator[_Window]) -> Iterator[list[_Window]]:
+    """`windows`, ordered by their first group, in lists whose members overlap."""
+    cluster: list[_Window] = []
+    reach = -1
+    for window in windows:
+        if cluster and window[0] >= reach:
+            yield cluster
+            cluster = []
+            reach = -1
+        cluster.append(window)
+        reach = max(reach, window[1])
+    if cluster:
+        yield cluster
