@@ -1,0 +1,344 @@
+"""The log's only writer: stage, swap the head, publish.
+
+A publish goes through the storage in this order; a line that a crash can fall behind is numbered:
+
+    1  stage       all new tiles and bundles as one object              durable
+    2  swap_head   size, root, checkpoint, epoch, names of stagings     durable; from here on the publish has happened
+    3  put_once    each new tile and bundle                             not yet durable
+    4  replace     the public checkpoint                                not yet durable
+
+and, every few publishes, before step 1 of the next one, *settles* what was published:
+
+    5  drop_partials   partial tiles under tiles that are full now
+    6  sync            everything published becomes durable; the next head leaves its stagings out
+    7  drop_stage      after that head was swapped
+
+What a crash (of the process, or of the power: then all that is not durable is lost, torn or kept, each by itself) leaves,
+and what `AuditLog.open` makes of it:
+
+    | crash              | persisted or not                     | then                                                     |
+    |--------------------|--------------------------------------|----------------------------------------------------------|
+    | before, during 1   | staging not there, torn, or whole    | head does not name it: garbage, dropped                  |
+    | after 1, during 2  | head not swapped                     | as above: the publish has not happened                   |
+    |                    | head swapped                         | published from the staging, as below                     |
+    | after 2, during 3  | tiles not there, torn, or whole      | written again from the stagings that the head names      |
+    | after 3, during 4  | checkpoint old, torn, or new         | written again from the head                              |
+    | during 5           | a partial tile gone or not           | written again, dropped again: its full tile is there     |
+    | during 6           | some objects durable, some not       | as after 2: the head still names the stagings            |
+    | between 6 and 2    | all objects durable                  | written again, found the same                            |
+    | during 7           | a staging gone or not                | head does not name it: garbage, dropped                  |
+
+Opening restores, syncs, and only then raises the epoch and drops what no head needs. A writer whose head was swapped by
+another is *deposed*: its next swap, or its next checkpoint, is refused and raises `StateUnknown`. All it can have done in
+between is to publish again, with the same bytes, what a head that it did swap has named: nothing published ever changes.
+Names of stagings carry the epoch, and only those of earlier epochs are dropped, so that no writer touches a later one's.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import sha256
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from correlator.checkpoint import Checkpoint, open_checkpoint, sign
+from correlator.errors import Conflict, NotFound, Overloaded, StateUnknown, VerificationError
+from correlator.frontier import Frontier, append_to_bundles
+from correlator.head import Head, StagingRef, decode_head, decode_staging, encode_head, encode_staging, staging_epoch
+from correlator.merkle import EMPTY_ROOT
+from correlator.merkle import leaf_hashes as hashes_of
+from correlator.note import Signer
+from correlator.reader import LogReader
+from correlator.storage import Claim, LogStorage
+from correlator.tiles import ENTRIES, HEIGHT, MAX_ENTRY_BYTES, WIDTH, Tile, parse_bundle
+
+__all__ = ["AuditLog", "LogReader"]
+
+MAX_STAGINGS = 16
+"""Publishes between two settles; also what a recovery restores at most."""
+
+MAX_STAGED_BYTES = 64 << 20
+"""Bytes in stagings after which the next publish settles."""
+
+
+class AuditLog:
+    """One ledger's log, open for appending. Made by `open`; not for several threads at once.
+
+    After a `StateUnknown` this object does nothing more: open the log again, and carry on from what it then holds.
+    """
+
+    def __init__(self, storage: LogStorage, signer: Signer, clock: Callable[[], int], head: Head) -> None:
+        self._storage = storage
+        self._signer = signer
+        self._clock = clock
+        self._head = head
+        self._raw_head = encode_head(head)
+        self._frontier, self._tail = _load_edge(storage, head)
+        self._claim: Claim | None = None
+        self._entries: list[bytes] = []
+        self._hashes: list[bytes] = []
+        self._superseded: list[str] = []
+        self._staged_bytes = 0
+        self._failed = ""
+
+    @classmethod
+    def open(
+        cls,
+        storage: LogStorage,
+        signer: Signer,
+        *,
+        clock: Callable[[], int],
+        writer_id: str,
+        take_over: bool = False,
+    ) -> "AuditLog":
+        """Finish what the last writer left, and become the writer. The signer's name is the log's origin.
+
+        Args:
+            storage: where the log lies; an empty one becomes a log of no entries.
+            signer: the log's key.
+            clock: nanoseconds since 1970; noted in the head for people, no decision rests on it.
+            writer_id: who writes, for people.
+            take_over: do not ask for the storage's claim: the writer that holds it hangs. It will be deposed.
+
+        Raises:
+            Conflict: another process writes this log, or has just opened it.
+            VerificationError: the head, a staging or the tree's edge was changed, or the head is signed by another key.
+            Overloaded, StateUnknown: from the storage.
+        """
+        claim = None if take_over else storage.claim()
+        try:
+            raw = storage.read_head()
+            if raw is None:
+                empty = Checkpoint(origin=signer.name, size=0, root=EMPTY_ROOT)
+                found = Head(epoch=0, writer="", written_ns=0, size=0, root="", checkpoint="")
+                found = _head_of(found, empty, sign(empty, signer))
+            else:
+                found = decode_head(raw)
+                _check_signed(found, signer)
+                _restore(storage, found)
+            head = msgspec.structs.replace(
+                found, epoch=found.epoch + 1, writer=writer_id, written_ns=clock(), stagings=()
+            )
+            log = cls(storage, signer, clock, head)
+            storage.swap_head(raw, log._raw_head)
+            storage.replace_checkpoint(head.checkpoint.encode(), head=log._raw_head)
+            for name in storage.stages():
+                if staging_epoch(name) < head.epoch:
+                    storage.drop_stage(name)
+        except BaseException:
+            if claim is not None:
+                claim.release()
+            raise
+        log._claim = claim
+        return log
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # What it holds ----------------------------------------------------------------------------------------------------
+
+    @property
+    def size(self) -> int:
+        """Number of published leaves."""
+        return self._head.size
+
+    @property
+    def next_leaf_index(self) -> int:
+        """The leaf index that the next entry will have: `size`, plus what is appended and not yet published."""
+        return self._head.size + len(self._entries)
+
+    @property
+    def root(self) -> bytes:
+        """The root of the published tree, 32 bytes."""
+        return bytes.fromhex(self._head.root)
+
+    @property
+    def epoch(self) -> int:
+        """This writer's epoch."""
+        return self._head.epoch
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The published tree."""
+        return Checkpoint(origin=self._signer.name, size=self.size, root=self.root)
+
+    @property
+    def signed_checkpoint(self) -> bytes:
+        """The published tree's checkpoint as signed."""
+        return self._head.checkpoint.encode()
+
+    # Writing ----------------------------------------------------------------------------------------------------------
+
+    def append(self, entries: Sequence[bytes], leaf_hashes: Sequence[bytes] | None = None) -> None:
+        """Take entries for the next `publish`; until then they are in memory only.
+
+        Args:
+            entries: each becomes a leaf; at most 65,535 bytes.
+            leaf_hashes: their leaf hashes, where the caller has worked them out for the trails' chains.
+
+        Raises:
+            ValueError: an entry is too long, or there are not as many hashes as entries; nothing was taken.
+            StateUnknown: this writer has stopped.
+        """
+        self._check_alive()
+        for at, entry in enumerate(entries):
+            if len(entry) > MAX_ENTRY_BYTES:
+                raise ValueError(f"entry {at} has {len(entry)} bytes, a leaf has at most {MAX_ENTRY_BYTES}")
+        if leaf_hashes is not None and len(leaf_hashes) != len(entries):
+            raise ValueError(f"{len(leaf_hashes)} leaf hashes for {len(entries)} entries")
+        self._hashes += hashes_of(entries) if leaf_hashes is None else leaf_hashes
+        self._entries += entries
+
+    def publish(self) -> Checkpoint:
+        """Make all appended entries part of the log, and sign it. Durable on return; without entries nothing is done.
+
+        Raises:
+            Overloaded: nothing was published; the entries are kept, and the same call may succeed later.
+            StateUnknown: another writer has taken over, or the storage failed: open the log again to know which.
+        """
+        self._check_alive()
+        if not self._entries:
+            return self.checkpoint
+        old = self._head
+        settled = len(old.stagings) >= MAX_STAGINGS or self._staged_bytes >= MAX_STAGED_BYTES
+        tail, bundles = append_to_bundles(old.size, self._tail, self._entries)
+        frontier, tiles = self._frontier.extend(self._hashes)
+        objects = bundles + tiles
+        checkpoint = Checkpoint(origin=self._signer.name, size=frontier.size, root=frontier.root)
+        staging = encode_staging(frontier.size, objects)
+        name = f"{frontier.size}-{checkpoint.root.hex()}.{old.epoch}"
+        ref = StagingRef(name=name, sha256=sha256(staging).hexdigest())
+        with self._stop_on_failure("staging"):
+            if settled:
+                self._settle()
+            self._storage.stage(name, staging)
+            head = _head_of(old, checkpoint, sign(checkpoint, self._signer))
+            self._swap(head, (() if settled else old.stagings) + (ref,))
+        self._frontier, self._tail = frontier, tail
+        self._entries, self._hashes = [], []
+        self._superseded += [tile.path for tile, _ in objects if _completes(tile, old.size)]
+        self._staged_bytes = len(staging) + (0 if settled else self._staged_bytes)
+        with self._stop_on_failure("publishing", overload_too=True):
+            for tile, data in objects:
+                self._storage.put_once(tile.path, data)
+            self._storage.replace_checkpoint(self.signed_checkpoint, head=self._raw_head)
+            if settled:
+                self._drop_stagings(old)
+        return checkpoint
+
+    def close(self) -> None:
+        """Make all that was published durable under its own name, and give the claim up. Publishes nothing.
+
+        Raises:
+            Overloaded, StateUnknown: from the storage. Nothing published is lost: the next `open` finishes the work.
+        """
+        try:
+            if not self._failed and self._head.stagings:
+                old = self._head
+                with self._stop_on_failure("closing"):
+                    self._settle()
+                    self._swap(old, ())
+                    self._drop_stagings(old)
+        finally:
+            self._failed = self._failed or "it is closed"
+            if self._claim is not None:
+                self._claim.release()
+                self._claim = None
+
+    def _settle(self) -> None:
+        for path in self._superseded:  # before the sync, so that what goes anyway is not written out
+            self._storage.drop_partials(path)
+        self._storage.sync()
+        self._superseded = []
+
+    def _swap(self, head: Head, stagings: tuple[StagingRef, ...]) -> None:
+        head = msgspec.structs.replace(head, written_ns=self._clock(), stagings=stagings)
+        raw = encode_head(head)
+        self._storage.swap_head(self._raw_head, raw)
+        self._head, self._raw_head = head, raw
+
+    def _drop_stagings(self, head: Head) -> None:
+        for ref in head.stagings:
+            self._storage.drop_stage(ref.name)
+
+    def _check_alive(self) -> None:
+        if self._failed:
+            raise StateUnknown(f"this writer has stopped: {self._failed}")
+
+    @contextmanager
+    def _stop_on_failure(self, doing: str, *, overload_too: bool = False) -> Iterator[None]:
+        """Stop for good on whatever happens inside, but for an `Overloaded` while nothing has been published yet."""
+        try:
+            yield
+        except BaseException as error:
+            if isinstance(error, Overloaded) and not overload_too:
+                raise
+            self._failed = f"{doing} failed: {error!r}"
+            if isinstance(error, Conflict):
+                raise StateUnknown(f"another writer has taken over this log ({doing}: {error})") from error
+            if isinstance(error, Exception) and not isinstance(error, StateUnknown):
+                raise StateUnknown(f"{doing} failed: {error}") from error
+            raise
+
+
+def _head_of(head: Head, checkpoint: Checkpoint, signed: bytes) -> Head:
+    return msgspec.structs.replace(
+        head, size=checkpoint.size, root=checkpoint.root.hex(), checkpoint=signed.decode("utf-8")
+    )
+
+
+def _completes(tile: Tile, size: int) -> bool:
+    """Whether this full tile was partial in the tree of ``size`` leaves."""
+    count = size >> HEIGHT * max(tile.level, 0)
+    return tile.width == WIDTH and tile.index == count // WIDTH and count % WIDTH > 0
+
+
+def _check_signed(head: Head, signer: Signer) -> None:
+    checkpoint = open_checkpoint(head.checkpoint.encode(), signer.verifier)
+    if (checkpoint.size, checkpoint.root.hex()) != (head.size, head.root):
+        raise VerificationError("the head's size and root are not those of the checkpoint in it")
+
+
+def _restore(storage: LogStorage, head: Head) -> None:
+    """Publish again, and durably, all that the head's stagings hold."""
+    restored = []
+    for ref in head.stagings:
+        try:
+            staging = storage.read_stage(ref.name)
+        except NotFound as error:
+            raise VerificationError(f"staging/{ref.name} is missing, and the head names it") from error
+        for tile, data in decode_staging(staging, ref):
+            storage.restore(tile.path, data)
+            restored.append(tile)
+    for tile in restored:
+        if tile.width == WIDTH:
+            storage.drop_partials(tile.path)
+    storage.sync()
+
+
+def _load_edge(storage: LogStorage, head: Head) -> tuple[Frontier, bytes]:
+    """The tree's right edge and the partial bundle, checked against the head's root."""
+
+    def read(tile: Tile) -> bytes:
+        try:
+            return storage.get(tile.path)
+        except NotFound as error:
+            raise VerificationError(f"{tile.path} is missing, and the tree of {head.size} leaves needs it") from error
+
+    frontier = Frontier.load(head.size, read)
+    if frontier.root.hex() != head.root:
+        raise VerificationError(f"the partial tiles of the tree of {head.size} leaves do not lead to the head's root")
+    index, width = divmod(head.size, WIDTH)
+    if not width:
+        return frontier, b""
+    bundle = Tile(level=ENTRIES, index=index, width=width)
+    tail = read(bundle)
+    if b"".join(hashes_of(parse_bundle(tail, width, bundle.path))) != frontier.edges[0]:
+        raise VerificationError(f"{bundle.path} does not hold the entries of the tree of {head.size} leaves")
+    return frontier, tail
