@@ -1,0 +1,416 @@
+"""What a Fluent Forward connection says: bytes in, groups of events out; no sockets here.
+
+Fluent Forward Protocol v1 (https://github.com/fluent/fluentd/wiki/Forward-Protocol-Specification-v1): a stream of MessagePack
+arrays, each in one of four modes:
+
+    Message                   [tag, time, record, option?]
+    Forward                   [tag, [[time, record], …], option?]
+    PackedForward             [tag, bytes of [time, record] …, option?]
+    CompressedPackedForward   as PackedForward, gzip, option {"compressed": "gzip"}
+
+`time` is an EventTime (ext type 0: seconds and nanoseconds, 32 bits each, big-endian), an integer or a float of seconds.
+A lone nil is a heartbeat. Reading is in two steps: MessagePack's own structure finds where a message ends (nothing is
+built, so a lying length costs nothing), then the whole message is decoded in one go. What the fast decoder refuses (text that is not
+UTF-8, keys that are no text, one bad record among good ones) is taken again record by record, so that only the bad record is lost to
+the dead letters.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+import msgspec
+from msgspec.msgpack import Ext
+
+from collector.errors import Malformed
+from collector.event import Origin, format_time
+from collector.receive import Arrival
+from collector.receive.inflate import gunzip
+from collector.receive.record import arrival_of_record
+
+__all__ = ["Group", "Limits", "MessageReader"]
+
+_Entry = tuple[Ext | int | float, dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one Forward connection may ask for.
+
+    Attributes:
+        max_message_bytes: longest message on the wire, hence the most that a connection buffers.
+        max_inflated_bytes: longest content of a compressed message.
+        max_records: most records in one message.
+        max_joined: most messages without a chunk that are handed on as one group.
+    """
+
+    max_message_bytes: int = 16 * 2**20
+    max_inflated_bytes: int = 64 * 2**20
+    max_records: int = 131_072
+    max_joined: int = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """The events of one message, or of several messages in a row that ask for no ack.
+
+    `chunk` is the ack that the sender waits for; `refused` is what could not be decoded, with the reason.
+    """
+
+    origin: Origin
+    arrivals: list[Arrival] = field(default_factory=list)
+    refused: list[tuple[bytes, Malformed]] = field(default_factory=list)
+    chunk: str | None = None
+
+    @property
+    def group_id(self) -> bytes | None:
+        """Names the group for the intake: the same chunk of the same tag, sent again, is the same group."""
+        if self.chunk is None:
+            return None
+        tag = self.origin.tag.encode("utf-8", "surrogateescape")
+        chunk = self.chunk.encode("utf-8", "surrogateescape")
+        return hashlib.sha256(b"forward\0%d\0%b\0%b" % (len(tag), tag, chunk)).digest()
+
+
+class _Wire(msgspec.Struct, array_like=True):
+    """A message as the fast decoder takes it; `third` is the record in Message mode, else the option."""
+
+    tag: str
+    second: bytes | list[_Entry] | Ext | int | float
+    third: dict[str, Any] | None = None
+    fourth: dict[str, Any] | None = None
+
+
+_decode_message = msgspec.msgpack.Decoder(_Wire).decode
+_decode_entries = msgspec.msgpack.Decoder(list[_Entry]).decode
+_ARRAY = frozenset([*range(0x90, 0xA0), 0xDC, 0xDD])  # MessagePack's first bytes of an array
+_RAW = frozenset([*range(0xA0, 0xC0), 0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB])  # … of text and binary data
+_MSGPACK_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
+
+
+class MessageReader:
+    """Cuts a connection's bytes into messages and decodes them.
+
+    Args:
+        clock: Unix time in nanoseconds; stamps `observed`.
+        service: ``service.name`` of records that name none; None takes the tag's first segment.
+        limits: what is refused.
+    """
+
+    def __init__(self, *, clock: Callable[[], int], service: str | None = None, limits: Limits | None = None) -> None:
+        self._clock = clock
+        self._service = service
+        self._limits = limits or Limits()
+        self._framer = msgpack.Unpacker(max_buffer_size=self._limits.max_message_bytes)
+        self._buffer = bytearray()
+        self._start = 0  # of the buffer's first byte, counted from the connection's first
+        self._origin = Origin(receiver="forward")
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes of a message that has not arrived whole."""
+        return len(self._buffer)
+
+    def take(self, max_bytes: int = 65_536) -> bytes:
+        """What was read and not understood, for the dead letters: cut to `max_bytes`."""
+        return bytes(self._buffer[:max_bytes])
+
+    def messages(self, data: bytes) -> Iterator[bytes]:
+        """The whole messages that `data` completes, undecoded.
+
+        Raises:
+            Malformed: not MessagePack, or a message beyond the limits. The place where the next message begins is lost with it:
+                `take` gives what was read, and the connection is of no further use.
+        """
+        offset = 0
+        while offset < len(data):
+            # a bounded piece at a time: the framer's buffer is the limit, whatever the size of one read
+            piece = data[offset : offset + 1_048_576]
+            offset += len(piece)
+            self._buffer += piece
+            try:
+                self._framer.feed(piece)
+            except msgpack.BufferFull as error:
+                raise self._lost(
+                    f"a message of more than {self._limits.max_message_bytes} bytes", "too_large"
+                ) from error
+            while True:
+                try:
+                    self._framer.skip()
+                except msgpack.OutOfData:
+                    break
+                except _MSGPACK_ERRORS as error:
+                    raise self._lost("not MessagePack", "bad_msgpack") from error
+                length = self._framer.tell() - self._start
+                message = bytes(memoryview(self._buffer)[:length])
+                del self._buffer[:length]
+                self._start += length
+                yield message
+            if len(self._buffer) > self._limits.max_message_bytes:
+                raise self._lost(f"a message of more than {self._limits.max_message_bytes} bytes", "too_large")
+
+    def _lost(self, reason: str, label: str) -> Malformed:
+        return Malformed(reason, where=f"byte {self._start} of the connection", label=label)
+
+    def groups(self, data: bytes) -> Iterator[Group]:
+        """The groups that `data` completes; messages in a row without a chunk and with the same tag are one group.
+
+        Raises:
+            Malformed: as `messages`; the groups before it have been given out.
+        """
+        joined: Group | None = None
+        lost: Malformed | None = None
+        observed = format_time(self._clock())
+        messages = self.messages(data)
+        while lost is None:
+            try:
+                message = next(messages, None)
+            except Malformed as error:
+                lost, message = error, None
+            if message is None:
+                break
+            group = self.decode(message, observed)
+            if group is None:
+                continue
+            if (
+                joined is not None
+                and group.chunk is None
+                and joined.origin is group.origin
+                and len(joined.arrivals) < self._limits.max_joined
+            ):
+                joined.arrivals.extend(group.arrivals)
+                joined.refused.extend(group.refused)
+                continue
+            if joined is not None:
+                yield joined
+            joined = None
+            if group.chunk is None:
+                joined = group
+            else:
+                yield group
+        if joined is not None:
+            yield joined
+        if lost is not None:
+            raise lost
+
+    def decode(self, message: bytes, observed: str) -> Group | None:
+        """The group that one whole message tells; None for a heartbeat. What is wrong with it stands in `refused`."""
+        if message == b"\xc0":  # nil
+            return None
+        try:
+            wire = _decode_message(message)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return self._careful(message, observed)
+        second = wire.second
+        if type(second) is bytes:
+            return self._packed(message, wire.tag, second, wire.third or {}, observed)
+        if type(second) is list:
+            group = self._group(wire.tag, wire.third or {})
+            self._add(group, second, observed)
+            self._check_size(group, wire.third or {}, len(second))
+            return group
+        if wire.third is None:
+            return self._whole_refused(
+                message, wire.tag, {}, Malformed("Message mode without a record", label="bad_record")
+            )
+        group = self._group(wire.tag, wire.fourth or {})
+        self._add(group, [(second, wire.third)], observed)
+        return group
+
+    # ------------------------------------------------------------------------------------------ the parts of a group
+
+    def _group(self, tag: str, option: dict[Any, Any]) -> Group:
+        if tag != self._origin.tag:
+            self._origin = Origin(receiver="forward", tag=tag)
+        chunk = option.get("chunk")
+        if isinstance(chunk, bytes):
+            chunk = chunk.decode("utf-8", "surrogateescape")
+        return Group(origin=self._origin, chunk=chunk if isinstance(chunk, str) and chunk else None)
+
+    def _whole_refused(self, message: bytes, tag: str, option: dict[Any, Any], error: Malformed) -> Group:
+        group = self._group(tag, option)
+        group.refused.append((message, error))
+        return group
+
+    def _add(self, group: Group, entries: list[tuple[Any, dict[Any, Any]]], observed: str) -> None:
+        service = group.origin.tag.partition(".")[0] if self._service is None else self._service
+        origin, add = group.origin, group.arrivals.append
+        for time, record in entries:
+            text = _time_text(time)
+            if not text:
+                record.setdefault("fluent.time", bytes(time.data).hex() if type(time) is Ext else str(time))
+            marks = () if text else ("time_unusable",)
+            add(arrival_of_record(record, origin=origin, service=service, time=text, observed=observed, marks=marks))
+
+    def _check_size(self, group: Group, option: dict[Any, Any], found: int) -> None:
+        """The option's `size` counts the records: when it disagrees something was lost before us, so it is put on record."""
+        size = option.get("size")
+        if type(size) is int and size != found:
+            error = Malformed(f"the option says {size} records, the message has {found}", label="size_mismatch")
+            note = {"tag": group.origin.tag, "chunk": group.chunk, "size": size, "found": found}
+            group.refused.append((msgspec.json.encode(note), error))
+
+    def _packed(self, message: bytes, tag: str, packed: bytes, option: dict[Any, Any], observed: str) -> Group:
+        try:
+            if option.get("compressed") in ("gzip", b"gzip"):
+                packed = gunzip(packed, max_bytes=self._limits.max_inflated_bytes)
+            count = self._count(packed)
+        except Malformed as error:
+            return self._whole_refused(message, tag, option, error)
+        group = self._group(tag, option)
+        try:
+            if count is None:
+                raise ValueError("the last record is cut or damaged")
+            self._add(group, _decode_entries(b"\xdd" + count.to_bytes(4) + packed), observed)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            count = self._add_carefully(group, self._slices(packed, group), observed)
+        self._check_size(group, option, count)
+        return group
+
+    def _count(self, packed: bytes) -> int | None:
+        """How many records stand in `packed`; None when it does not end with a record's last byte."""
+        framer = msgpack.Unpacker(max_buffer_size=len(packed) or 1)
+        framer.feed(packed)
+        count = 0
+        try:
+            while framer.tell() < len(packed):
+                framer.skip()
+                count += 1
+                if count > self._limits.max_records:
+                    raise Malformed(f"more than {self._limits.max_records} records in a message", label="too_large")
+        except _MSGPACK_ERRORS:
+            return None
+        return count
+
+    # --------------------------------------------------------------------------- record by record, when speed has failed
+
+    def _slices(self, packed: bytes, group: Group) -> Iterator[bytes]:
+        """Each record's own bytes; what cannot be cut into records is refused, and ends it."""
+        framer = msgpack.Unpacker(max_buffer_size=len(packed) or 1)
+        framer.feed(packed)
+        start = 0
+        while start < len(packed):
+            try:
+                framer.skip()
+            except _MSGPACK_ERRORS:
+                error = Malformed(
+                    "not MessagePack, or cut short", where=f"byte {start} of the packed records", label="bad_msgpack"
+                )
+                group.refused.append((packed[start:], error))
+                return
+            yield packed[start : framer.tell()]
+            start = framer.tell()
+
+    def _add_carefully(self, group: Group, slices: Iterator[bytes], observed: str) -> int:
+        count = 0
+        for raw in slices:
+            count += 1
+            try:
+                entry = _unpack(raw)
+                if not isinstance(entry, list) or len(entry) != 2:
+                    raise Malformed("a record is not a pair of time and map", label="bad_record")
+                _check_record(*entry)
+            except Malformed as error:
+                group.refused.append((raw, Malformed(error.reason, where=f"record {count}", label=error.label)))
+                continue
+            self._add(group, [(entry[0], entry[1])], observed)
+        return count
+
+    def _careful(self, message: bytes, observed: str) -> Group:
+        framer = _careful_unpacker(message)
+        tag: Any = ""
+        option: dict[Any, Any] = {}
+        try:
+            count = framer.read_array_header()
+            if not 2 <= count <= 4:
+                raise ValueError("wrong length")
+            tag = framer.unpack()
+            start = framer.tell()
+            framer.skip()
+            second = message[start : framer.tell()]
+        except _MSGPACK_ERRORS:
+            error = Malformed("not an array of tag, events and option", label="bad_message")
+            return self._whole_refused(message, "", option, error)
+        if isinstance(tag, bytes):
+            tag = tag.decode("utf-8", "surrogateescape")
+        if not isinstance(tag, str):
+            return self._whole_refused(message, "", option, Malformed("the tag is not text", label="bad_message"))
+        many = second[0] in _ARRAY or second[0] in _RAW
+        try:
+            rest = [] if many else [_unpack(second)]
+            rest += [framer.unpack() for _ in range(count - 2)]
+        except (Malformed, *_MSGPACK_ERRORS) as error:
+            reason = Malformed(f"MessagePack that cannot be read: {type(error).__name__}", label="bad_msgpack")
+            return self._whole_refused(message, tag, option, reason)
+        place = 0 if many else 2
+        if len(rest) > place and isinstance(rest[place], dict):
+            option = rest[place]
+        if second[0] in _RAW:
+            packed = _unpack(second)  # text: what MessagePack called "raw" before it had binary data
+            if isinstance(packed, str):
+                packed = packed.encode("utf-8", "surrogateescape")
+            return self._packed(message, tag, packed, option, observed)
+        group = self._group(tag, option)
+        if many:
+            header = 1 if second[0] < 0xDC else 3 if second[0] == 0xDC else 5
+            count = self._add_carefully(group, self._slices(second[header:], group), observed)
+            self._check_size(group, option, count)
+            return group
+        try:
+            if len(rest) < 2:
+                raise Malformed("Message mode without a record", label="bad_record")
+            _check_record(rest[0], rest[1])
+        except Malformed as error:
+            group.refused.append((message, error))
+            return group
+        self._add(group, [(rest[0], rest[1])], observed)
+        return group
+
+
+def _time_text(time: Any) -> str:
+    """RFC 3339 of a Forward time; empty when it is none."""
+    if type(time) is int:
+        unix_ns = time * 1_000_000_000
+    elif type(time) is Ext:
+        data = bytes(time.data)
+        fraction = int.from_bytes(data[4:])
+        if time.code != 0 or len(data) != 8 or fraction >= 1_000_000_000:
+            return ""
+        unix_ns = int.from_bytes(data[:4]) * 1_000_000_000 + fraction
+    elif type(time) is float and abs(time) < 1e12:
+        unix_ns = round(time * 1_000_000) * 1_000  # a double holds today's seconds to about 0.2 µs
+    else:
+        return ""
+    try:
+        return format_time(unix_ns)
+    except Malformed:
+        return ""
+
+
+def _check_record(time: Any, record: Any) -> None:
+    if type(time) not in {Ext, int, float}:
+        raise Malformed("the time is neither an EventTime nor a number", label="bad_record")
+    if type(record) is not dict:
+        raise Malformed("the record is not a map", label="bad_record")
+
+
+def _careful_unpacker(data: bytes) -> Any:
+    """Takes what the fast decoder refuses: text that is not UTF-8 (kept as surrogates) and keys of any type."""
+    unpacker = msgpack.Unpacker(
+        max_buffer_size=len(data) or 1,
+        strict_map_key=False,
+        unicode_errors="surrogateescape",
+        timestamp=3,  # MessagePack's own time, inside a record: a datetime
+        ext_hook=Ext,
+    )
+    unpacker.feed(data)
+    return unpacker
+
+
+def _unpack(raw: bytes) -> Any:
+    try:
+        return _careful_unpacker(raw).unpack()
+    except _MSGPACK_ERRORS as error:
+        raise Malformed(f"MessagePack that cannot be read: {type(error).__name__}", label="bad_msgpack") from error

@@ -1,0 +1,421 @@
+"""The Forward receiver over real sockets, and with a real sender: the fluent-logger package, unmodified."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import stat
+from collections.abc import Coroutine, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import msgpack
+import pytest
+from fluent import sender as fluent_sender
+
+from collector.receive import Arrival, Receipt
+from collector.receive.forward import ForwardReceiver, Handshake
+from collector.receive.forward_message import Limits
+from tests.support.memory_intake import MemoryIntake
+
+NOW_NS = 1_700_000_000_000_000_000
+
+
+class Sender:
+    """A sender that says exactly what a test wants said."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+        self.unpacker = msgpack.Unpacker()
+
+    def say(self, *messages: Any) -> None:
+        for message in messages:
+            self.writer.write(message if isinstance(message, bytes) else msgpack.packb(message))
+
+    async def hear(self) -> Any:
+        """The next message from the receiver; raises EOFError when it has closed."""
+        while True:
+            try:
+                return self.unpacker.unpack()
+            except msgpack.OutOfData:
+                data = await self.reader.read(4096)
+                if not data:
+                    raise EOFError from None
+                self.unpacker.feed(data)
+
+    async def hear_the_end(self) -> None:
+        with pytest.raises(EOFError):
+            await self.hear()
+
+
+def run(story: Coroutine[Any, Any, None]) -> None:
+    async def bounded() -> None:
+        async with asyncio.timeout(20):
+            await story
+
+    asyncio.run(bounded())
+
+
+class Setting:
+    """A receiver on a port of its own, its intake, the reasons it counted, and senders; closed at the end."""
+
+    def __init__(self, intake: MemoryIntake | None = None, **options: Any) -> None:
+        self.intake = intake or MemoryIntake()
+        self.reasons: list[str] = []
+        self.receiver = ForwardReceiver(
+            self.intake, clock=lambda: NOW_NS, refused=self.reasons.append, patience_seconds=0.05, **options
+        )
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self.port = await self.receiver.listen_tcp(port=0)
+        self._stack.push_async_callback(self.receiver.close, 2.0)
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stack.aclose()
+
+    async def sender(self) -> Sender:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self._stack.callback(writer.close)
+        return Sender(reader, writer)
+
+
+def test_the_ack_goes_out_after_the_intake_has_returned_and_not_before() -> None:
+    async def story() -> None:
+        async with Setting() as at:
+            at.intake.hold = asyncio.Event()
+            sender = await at.sender()
+            sender.say(["t", [[1, {"message": "a"}]], {"chunk": "c1"}])
+            await at.intake.called.wait()
+            waiting = asyncio.create_task(sender.hear())
+            await asyncio.sleep(0.05)  # nothing can be awaited for what must not come
+            assert not waiting.done()
+            assert at.intake.events == []
+            at.intake.hold.set()
+            assert await waiting == {"ack": "c1"}
+            assert [event.body for event in at.intake.events] == ["a"]
+
+    run(story())
+
+
+def test_acks_come_in_the_order_of_the_chunks_with_several_in_flight() -> None:
+    async def story() -> None:
+        async with Setting(in_flight=4) as at:
+            sender = await at.sender()
+            sender.say(*[["t", n, {"n": n}, {"chunk": f"c{n}"}] for n in range(100)])
+            assert [await sender.hear() for _ in range(100)] == [{"ack": f"c{n}"} for n in range(100)]
+            assert [event.attributes["n"] for event in at.intake.events] == list(range(100))
+
+    run(story())
+
+
+class CountingIntake(MemoryIntake):
+    """Counts how many calls wait at a time, and lets them go once three do."""
+
+    waiting = 0
+    most = 0
+
+    async def accept(self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None) -> Receipt:
+        assert self.hold is not None
+        self.waiting += 1
+        self.most = max(self.most, self.waiting)
+        if self.waiting == 3:
+            asyncio.get_running_loop().call_later(0.05, self.hold.set)
+        try:
+            return await super().accept(arrivals, group_id=group_id)
+        finally:
+            self.waiting -= 1
+
+
+def test_no_more_groups_are_in_flight_than_allowed() -> None:
+    async def story() -> None:
+        intake = CountingIntake(hold=asyncio.Event())
+        async with Setting(intake, in_flight=3) as at:
+            sender = await at.sender()
+            sender.say(*[["t", n, {}, {"chunk": f"c{n}"}] for n in range(20)])
+            for _ in range(20):
+                await sender.hear()
+            assert intake.most == 3
+
+    run(story())
+
+
+def test_a_chunk_sent_again_is_acknowledged_again_and_stored_once() -> None:
+    async def story() -> None:
+        async with Setting() as at:
+            for _ in range(2):
+                sender = await at.sender()
+                sender.say(["t", [[1, {"message": "a"}]], {"chunk": "same"}])
+                assert await sender.hear() == {"ack": "same"}
+            assert len(at.intake.events) == 1
+
+    run(story())
+
+
+def test_a_refused_message_is_in_the_dead_letters_before_its_ack() -> None:
+    async def story() -> None:
+        async with Setting() as at:
+            sender = await at.sender()
+            sender.say(["t", b"\x92\x01", {"chunk": "bad"}])
+            assert await sender.hear() == {"ack": "bad"}
+            assert [error.label for _, error, _ in at.intake.dead] == ["bad_msgpack"]
+            assert at.intake.dead[0][2].tag == "t"
+
+    run(story())
+
+
+def test_an_overloaded_intake_is_asked_again() -> None:
+    async def story() -> None:
+        async with Setting() as at:
+            at.intake.overloaded = 2
+            sender = await at.sender()
+            sender.say(["t", 1, {"message": "a"}, {"chunk": "c"}])
+            assert await sender.hear() == {"ack": "c"}
+            assert at.reasons == []
+
+    run(story())
+
+
+def test_an_intake_that_stays_overloaded_closes_the_connection_without_an_ack() -> None:
+    async def story() -> None:
+        async with Setting() as at:
+            at.intake.overloaded = 10**9
+            sender = await at.sender()
+            sender.say(["t", 1, {"message": "a"}, {"chunk": "c"}])
+            await sender.hear_the_end()
+            assert at.reasons == ["overloaded"]
+            at.intake.overloaded = 0
+            again = await at.sender()
+            again.say(["t", 1, {"message": "a"}, {"chunk": "c"}])
+            assert await again.hear() == {"ack": "c"}
+            assert len(at.intake.events) == 1
+
+    run(story())
+
+
+def test_events_without_an_ack_are_held_until_they_are_taken() -> None:
+    async def story() -> None:
+        async with Setting() as at:
+            at.intake.overloaded = 6  # far beyond the patience for groups with an ack
+            sender = await at.sender()
+            sender.say(["t", 1, {"message": "held"}])
+            sender.writer.write_eof()
+            await sender.hear_the_end()
+            assert [event.body for event in at.intake.events] == ["held"]
+
+    run(story())
+
+
+def test_lost_framing_is_a_dead_letter_and_the_end_of_the_connection() -> None:
+    async def story() -> None:
+        async with Setting() as at:
+            sender = await at.sender()
+            sender.say(["t", 1, {"message": "good"}], b"\xc1\xc1\xc1")
+            await sender.hear_the_end()
+            assert [event.body for event in at.intake.events] == ["good"]
+            ((raw, error, origin),) = at.intake.dead
+            assert (raw, error.label, origin.receiver) == (b"\xc1\xc1\xc1", "bad_msgpack", "forward")
+            assert at.reasons == ["framing"]
+
+    run(story())
+
+
+def test_a_message_beyond_the_limit_is_told_and_ends_the_connection() -> None:
+    async def story() -> None:
+        async with Setting(limits=Limits(max_message_bytes=10_000)) as at:
+            sender = await at.sender()
+            sender.say(["t", 1, {"message": "x" * 20_000}, {"chunk": "big"}])
+            await sender.hear_the_end()
+            assert [error.label for _, error, _ in at.intake.dead] == ["too_large"]
+            assert len(at.intake.dead[0][0]) <= 65_536
+
+    run(story())
+
+
+def test_a_sender_that_leaves_in_the_middle_of_a_message_is_counted() -> None:
+    async def story() -> None:
+        async with Setting() as at:
+            sender = await at.sender()
+            sender.say(msgpack.packb(["t", 1, {"message": "cut"}])[:-2])
+            sender.writer.write_eof()
+            await sender.hear_the_end()
+            assert at.reasons == ["cut_message"]
+            assert at.intake.events == []
+
+    run(story())
+
+
+def test_a_connection_beyond_the_limit_is_closed_at_once() -> None:
+    async def story() -> None:
+        async with Setting(max_connections=1) as at:
+            first = await at.sender()
+            first.say(["t", 1, {}, {"chunk": "a"}])
+            await first.hear()
+            second = await at.sender()
+            await second.hear_the_end()
+            assert at.reasons == ["too_many_connections"]
+
+    run(story())
+
+
+def test_close_finishes_and_acknowledges_what_is_in_flight() -> None:
+    async def story() -> None:
+        async with Setting() as at:
+            at.intake.hold = asyncio.Event()
+            sender = await at.sender()
+            sender.say(["t", 1, {"message": "a"}, {"chunk": "c"}])
+            await at.intake.called.wait()
+            closing = asyncio.create_task(at.receiver.close(5.0))
+            await asyncio.sleep(0)
+            at.intake.hold.set()
+            assert await sender.hear() == {"ack": "c"}
+            await sender.hear_the_end()
+            await closing
+
+    run(story())
+
+
+def test_close_does_not_wait_forever_and_says_what_was_let_go() -> None:
+    async def story() -> None:
+        async with Setting() as at:
+            at.intake.overloaded = 10**9
+            sender = await at.sender()
+            sender.say(["t", 1, {"message": "a"}], ["t", 1, {"message": "b"}])
+            await at.intake.called.wait()
+            await at.receiver.close(0.05)
+            assert at.reasons.count("unacknowledged_lost") == 2
+
+    run(story())
+
+
+class BrokenIntake(MemoryIntake):
+    async def accept(self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None) -> Receipt:
+        raise (RuntimeError if arrivals[0].event.attributes else OSError)(f"disk gone before {group_id!r}")
+
+
+@pytest.mark.parametrize("record", [{}, {"a": 1}])
+def test_a_broken_intake_gives_no_ack(record: dict[str, int]) -> None:
+    async def story() -> None:
+        async with Setting(BrokenIntake()) as at:
+            sender = await at.sender()
+            sender.say(["t", 1, record, {"chunk": "c"}])
+            await sender.hear_the_end()
+            assert at.reasons == ["intake_error"]
+
+    run(story())
+
+
+def test_unix_sockets_and_their_mode(tmp_path: Path) -> None:
+    path = tmp_path / "forward.sock"
+
+    async def story() -> None:
+        for _ in range(2):  # the second finds the socket of the first
+            intake = MemoryIntake()
+            receiver = ForwardReceiver(intake, clock=lambda: NOW_NS)
+            await receiver.listen_unix(path)
+            assert stat.S_IMODE(path.stat().st_mode) == 0o660
+            reader, writer = await asyncio.open_unix_connection(path)
+            sender = Sender(reader, writer)
+            sender.say(["t", 1, {"message": "a"}, {"chunk": "c"}])
+            assert await sender.hear() == {"ack": "c"}
+            writer.close()
+            await receiver.close()
+        assert not path.exists()
+
+    run(story())
+
+
+# ---------------------------------------------------------------------------------------------------------- handshake
+KEY = b"a key that is shared"
+
+
+def digest(salt: bytes, host: bytes, nonce: bytes, key: bytes) -> str:
+    return hashlib.sha512(salt + host + nonce + key).hexdigest()
+
+
+def test_the_handshake_lets_in_who_knows_the_key_and_proves_that_we_do() -> None:
+    async def story() -> None:
+        async with Setting(handshake=Handshake(shared_key=KEY, hostname="us")) as at:
+            sender = await at.sender()
+            name, options = await sender.hear()
+            assert name == "HELO"
+            assert options["auth"] == ""
+            nonce = options["nonce"]
+            assert len(nonce) == 16
+            sender.say(["PING", "them", "salt", digest(b"salt", b"them", nonce, KEY), "", ""])
+            assert await sender.hear() == ["PONG", True, "", "us", digest(b"salt", b"us", nonce, KEY)]
+            sender.say(["t", 1, {"message": "in"}, {"chunk": "c"}])
+            assert await sender.hear() == {"ack": "c"}
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    "ping",
+    [
+        ["PING", "them", b"salt", "0" * 128, "", ""],
+        ["PING", "them", b"salt"],
+        ["t", 1, {"message": "no ping"}],
+        {"PING": 1},
+        17,
+        ["PING", 1, 2, 3, 4, 5],
+    ],
+)
+def test_the_handshake_keeps_out_everybody_else(ping: object) -> None:
+    async def story() -> None:
+        async with Setting(handshake=Handshake(shared_key=KEY)) as at:
+            sender = await at.sender()
+            await sender.hear()
+            sender.say(ping, ["t", 1, {"message": "sneaked in"}, {"chunk": "c"}])
+            answer = await sender.hear()
+            assert answer[:2] == ["PONG", False]
+            assert answer[4] == ""
+            await sender.hear_the_end()
+            assert at.intake.events == []
+            assert at.reasons == ["handshake"]
+
+    run(story())
+
+
+def test_a_sender_that_never_answers_is_let_go() -> None:
+    async def story() -> None:
+        async with Setting(handshake=Handshake(shared_key=KEY, timeout_seconds=0.05)) as at:
+            sender = await at.sender()
+            await sender.hear()
+            await sender.hear_the_end()
+            assert at.reasons == ["handshake"]
+
+    run(story())
+
+
+def test_the_key_is_not_in_the_repr() -> None:
+    assert "shared" not in repr(Handshake(shared_key=KEY)).replace("shared_key", "")
+
+
+# ------------------------------------------------------------------------------------------------------ a real sender
+@pytest.mark.parametrize("nanoseconds", [True, False])
+def test_the_fluent_logger_package_is_understood(nanoseconds: bool) -> None:
+    async def story() -> None:
+        async with Setting() as at:
+
+            def send() -> None:
+                logger = fluent_sender.FluentSender(
+                    "payments", host="127.0.0.1", port=at.port, nanosecond_precision=nanoseconds
+                )
+                for n in range(50):
+                    assert logger.emit("authorise", {"message": f"event {n}", "level": "warning", "n": n})
+                logger.close()
+
+            await asyncio.to_thread(send)
+            while len(at.intake.events) < 50:
+                at.intake.called.clear()
+                await at.intake.called.wait()
+                await asyncio.sleep(0)  # what was called for is stored in the same turn
+            event = at.intake.events[0]
+            assert [event.attributes["n"] for event in at.intake.events] == list(range(50))
+            assert (event.origin.tag if event.origin else "") == "payments.authorise"
+            assert (event.service, event.severity_number, event.body) == ("payments", 13, "event 0")
+
+    run(story())

@@ -1,0 +1,277 @@
+"""What Forward messages say, without sockets."""
+
+import gzip
+import struct
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from collector.errors import Malformed
+from collector.receive.forward_message import Group, Limits, MessageReader
+from tests.support.memory_intake import normalised
+
+TIME = msgpack.ExtType(0, struct.pack(">II", 1_675_079_459, 971_622_667))
+TIME_TEXT = "2023-01-30T11:50:59.971622667Z"
+
+
+def reader(**limits: int) -> MessageReader:
+    return MessageReader(clock=lambda: 1_700_000_000_000_000_000, limits=Limits(**limits))
+
+
+def read(*messages: Any, **limits: int) -> list[Group]:
+    data = b"".join(message if isinstance(message, bytes) else msgpack.packb(message) for message in messages)
+    return list(reader(**limits).groups(data))
+
+
+def packed(*entries: Any) -> bytes:
+    return b"".join(msgpack.packb(entry) for entry in entries)
+
+
+ENTRIES = [[TIME, {"message": "a", "n": 1}], [1_675_079_460, {"message": "b", "n": 2}]]
+MODES = {
+    "Forward": ["shop.cart", ENTRIES, {"chunk": "c1", "size": 2}],
+    "PackedForward": ["shop.cart", packed(*ENTRIES), {"chunk": "c1", "size": 2}],
+    "CompressedPackedForward": [
+        "shop.cart",
+        gzip.compress(packed(*ENTRIES)),
+        {"chunk": "c1", "size": 2, "compressed": "gzip"},
+    ],
+    "two gzip members": [
+        "shop.cart",
+        gzip.compress(packed(ENTRIES[0])) + gzip.compress(packed(ENTRIES[1])),
+        {"chunk": "c1", "size": 2, "compressed": "gzip"},
+    ],
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_each_mode_of_many_gives_the_same_group(mode: str) -> None:
+    (group,) = read(MODES[mode])
+    assert group.chunk == "c1"
+    assert group.origin.tag == "shop.cart"
+    assert group.refused == []
+    assert [arrival.event.time for arrival in group.arrivals] == [TIME_TEXT, "2023-01-30T11:51:00.000000000Z"]
+    assert [arrival.event.body for arrival in group.arrivals] == ["a", "b"]
+    assert [arrival.event.attributes for arrival in group.arrivals] == [{"n": 1}, {"n": 2}]
+    assert {arrival.event.service for arrival in group.arrivals} == {"shop"}
+    assert {arrival.event.observed for arrival in group.arrivals} == {"2023-11-14T22:13:20.000000000Z"}
+
+
+def test_text_from_before_binary_data_is_packed_forward_too() -> None:
+    message = msgpack.packb(["t", packed(*ENTRIES), {"chunk": "c"}], use_bin_type=False)
+    (group,) = read(message)
+    assert [arrival.event.body for arrival in group.arrivals] == ["a", "b"]
+
+
+def test_message_mode_with_a_chunk_is_a_group_of_its_own() -> None:
+    first, second, third = read(
+        ["t", TIME, {"message": "a"}], ["t", TIME, {"message": "b"}, {"chunk": "x"}], ["t", TIME, {"message": "c"}]
+    )
+    assert [len(group.arrivals) for group in (first, second, third)] == [1, 1, 1]
+    assert (first.group_id, third.group_id) == (None, None)
+    assert second.chunk == "x"
+    assert second.group_id is not None
+
+
+def test_messages_without_a_chunk_and_with_one_tag_are_joined_up_to_the_limit() -> None:
+    groups = read(*[["t", 1, {"n": n}] for n in range(7)], ["u", 1, {"n": 7}], max_joined=5)
+    assert [len(group.arrivals) for group in groups] == [5, 2, 1]
+    assert [arrival.event.attributes["n"] for group in groups for arrival in group.arrivals] == list(range(8))
+
+
+def test_the_group_id_is_of_tag_and_chunk() -> None:
+    ids = {
+        group.group_id
+        for group in read(
+            ["t", 1, {}, {"chunk": "ab"}],
+            ["ta", 1, {}, {"chunk": "b"}],
+            ["t", 2, {"other": 1}, {"chunk": "ab"}],
+            ["t", 1, {}, {"chunk": b"ab"}],
+        )
+    }
+    assert len(ids) == 2
+
+
+@pytest.mark.parametrize(
+    ("time", "text"),
+    [
+        (TIME, TIME_TEXT),
+        (0, "1970-01-01T00:00:00.000000000Z"),
+        (-1, "1969-12-31T23:59:59.000000000Z"),
+        (1.5, "1970-01-01T00:00:01.500000000Z"),
+    ],
+)
+def test_times(time: object, text: str) -> None:
+    (group,) = read(["t", time, {}])
+    assert group.arrivals[0].event.time == text
+    assert group.arrivals[0].event.marks == []
+
+
+@pytest.mark.parametrize(
+    "time",
+    [
+        msgpack.ExtType(0, b"\0" * 7),
+        msgpack.ExtType(0, struct.pack(">II", 1, 1_000_000_000)),
+        msgpack.ExtType(9, b"\0" * 8),
+        2**63,
+        float("nan"),
+        float("inf"),
+    ],
+)
+def test_a_time_that_is_none_is_kept_as_it_is_and_marked(time: object) -> None:
+    (group,) = read(["t", time, {"message": "kept"}])
+    (arrival,) = group.arrivals
+    assert arrival.event.time == ""
+    assert arrival.event.marks == ["time_unusable"]
+    assert "fluent.time" in arrival.event.attributes
+    assert arrival.event.body == "kept"
+
+
+def test_one_bad_record_among_good_ones_is_alone_in_the_dead_letters() -> None:
+    bad = msgpack.packb([TIME, ["no map"]])
+    for blob in (
+        msgpack.packb(["t", packed(ENTRIES[0]) + bad + packed(ENTRIES[1]), {"size": 3, "chunk": "c"}]),
+        b"\x93\xa1t\x93" + packed(ENTRIES[0]) + bad + packed(ENTRIES[1]) + msgpack.packb({"size": 3, "chunk": "c"}),
+    ):
+        (group,) = read(blob)
+        assert [arrival.event.body for arrival in group.arrivals] == ["a", "b"]
+        ((raw, error),) = group.refused
+        assert raw == bad
+        assert str(error) == "record 2: the record is not a map"
+        assert group.chunk == "c"
+
+
+def test_a_packed_blob_that_is_cut_gives_its_whole_records_and_refuses_the_rest() -> None:
+    blob = packed(*ENTRIES)
+    (group,) = read(["t", blob[:-3], {"size": 2, "chunk": "c"}])
+    assert [arrival.event.body for arrival in group.arrivals] == ["a"]
+    assert [error.label for _, error in group.refused] == ["bad_msgpack", "size_mismatch"]
+    assert group.refused[0][0] == blob[len(packed(ENTRIES[0])) : -3]
+
+
+def test_a_wrong_size_is_put_on_record_and_the_records_are_kept() -> None:
+    (group,) = read(["t", ENTRIES, {"size": 5}])
+    assert len(group.arrivals) == 2
+    assert [error.label for _, error in group.refused] == ["size_mismatch"]
+
+
+def test_text_that_is_not_utf8_and_keys_that_are_no_text_are_kept() -> None:
+    (group,) = read(b"\x93\xa1t\x01\x82\xa1a\xa2\xff\xfe\x05\x06")
+    stored, _ = normalised(group.arrivals[0].event)
+    assert stored.attributes == {"a": "\ufffd\ufffd", "5": 6}
+
+
+def test_a_zip_bomb_is_refused_and_its_chunk_can_be_acknowledged() -> None:
+    bomb = gzip.compress(b"\x92\x01\x80" * 1_000_000)
+    (group,) = read(["t", bomb, {"compressed": "gzip", "chunk": "c"}], max_inflated_bytes=65_536)
+    assert group.arrivals == []
+    assert [error.label for _, error in group.refused] == ["too_large"]
+    assert group.chunk == "c"
+
+
+@pytest.mark.parametrize("cut", [1, 12, -1, -8])
+def test_gzip_that_is_damaged_is_refused(cut: int) -> None:
+    blob = gzip.compress(packed(*ENTRIES))[:cut]
+    (group,) = read(["t", blob, {"compressed": "gzip"}])
+    assert [error.label for _, error in group.refused] == ["bad_gzip"]
+
+
+def test_more_records_than_the_limit_are_refused() -> None:
+    (group,) = read(["t", packed(*[[1, {}]] * 11), {"chunk": "c"}], max_records=10)
+    assert [error.label for _, error in group.refused] == ["too_large"]
+
+
+def test_heartbeats_are_nothing() -> None:
+    assert read(b"\xc0", b"\xc0") == []
+
+
+def test_a_message_cut_anywhere_is_the_same_message() -> None:
+    data = msgpack.packb(MODES["PackedForward"]) + msgpack.packb(["t", 1, {"message": "z"}, {"chunk": "q"}])
+    whole = [group.arrivals for group in reader().groups(data)]
+    for cut in range(1, len(data)):
+        one = reader()
+        groups = [*one.groups(data[:cut]), *one.groups(data[cut:])]
+        assert [group.arrivals for group in groups] == whole
+        assert one.pending_bytes == 0
+
+
+def test_a_message_beyond_the_limit_ends_the_connection() -> None:
+    one = reader(max_message_bytes=1000)
+    assert len(list(one.groups(msgpack.packb(["t", 1, {"a": "x" * 500}])))) == 1
+    with pytest.raises(Malformed, match="more than 1000 bytes"):
+        list(one.groups(msgpack.packb(["t", 1, {"a": "x" * 2000}])))
+
+
+def test_lost_framing_gives_out_what_came_whole_before_it_and_names_the_place() -> None:
+    good = msgpack.packb(["t", 1, {"message": "good"}])
+    one = reader()
+    groups = one.groups(good + b"\xc1garbage")
+    assert [arrival.event.body for arrival in next(groups).arrivals] == ["good"]
+    with pytest.raises(Malformed, match=rf"byte {len(good)} of the connection: not MessagePack"):
+        next(groups)
+    assert one.take() == b"\xc1garbage"
+
+
+def test_a_length_that_lies_takes_no_memory() -> None:
+    """An array said to hold 2^32−1 elements is only waited for."""
+    one = reader(max_message_bytes=4096)
+    assert list(one.groups(b"\xdd\xff\xff\xff\xff" + b"\xdf\xff\xff\xff\xff" * 200)) == []
+    with pytest.raises(Malformed):
+        list(one.groups(b"\xdd\xff\xff\xff\xff" * 1000))
+
+
+json_like = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.binary(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=4) | st.integers(0, 9), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=300)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_groups_or_malformed(data: bytes) -> None:
+    one = reader(max_message_bytes=256)
+    try:
+        for group in one.groups(data):
+            assert group.arrivals or group.refused or group.chunk is not None
+    except Malformed:
+        pass
+
+
+@settings(max_examples=300)
+@given(st.lists(json_like, max_size=4), st.sampled_from([b"", b"\xc1", b"\x93\xa1t"]))
+def test_any_message_is_one_group_with_reasons(parts: list[Any], tail: bytes) -> None:
+    one = reader()
+    data = msgpack.packb(parts)
+    groups = list(one.groups(data))
+    assert len(groups) == 1
+    if groups[0].refused and not groups[0].arrivals and isinstance(parts[:1], list):
+        assert all(isinstance(error, Malformed) for _, error in groups[0].refused)
+    try:
+        list(one.groups(tail))
+    except Malformed:
+        assert tail == b"\xc1"
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2**32 - 1), st.dictionaries(st.text(max_size=6), json_like, max_size=5)), max_size=5
+    )
+)
+def test_good_records_are_all_taken_in_every_mode(entries: list[tuple[int, dict[Any, Any]]]) -> None:
+    rows = [list(entry) for entry in entries]
+    for message in (["t", rows, {"size": len(rows)}], ["t", packed(*rows), {"size": len(rows)}]):
+        groups = read(message)
+        assert sum(len(group.arrivals) for group in groups) == len(rows)
+        assert [reason for group in groups for reason in group.refused] == []
