@@ -1,0 +1,183 @@
+"""Writes bundles: reads a trail, the trails linked to it, and all their proofs, at one checkpoint.
+
+In steps, so that a large export lets other readers in between: each `BundleExport.step` reads a bounded number of entries.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from audit_api.evidence import Evidence, LoggedEntry, SignedTree
+from collector.errors import NotFound, TallyError
+from correlator.bundle import (
+    MAX_BUNDLE_ENTRIES,
+    BundleHeader,
+    BundleLine,
+    Contents,
+    TrailPart,
+    encode_members,
+    pack_bundle,
+)
+from correlator.note import Verifier
+from correlator.page import render_page
+from correlator.trail import parse_trail
+
+__all__ = ["BundleExport", "TooLarge", "export_bundle"]
+
+STEP_ENTRIES = 200
+
+
+class TooLarge(TallyError):
+    """The bundle would hold more than an export may; `limit` is how many entries that is."""
+
+    def __init__(self, what: str, *, limit: int) -> None:
+        super().__init__(f"{what}: an export holds at most {limit} entries")
+        self.limit = limit
+
+
+class BundleExport:
+    """One export: `step` until it says that nothing is left, then `finish`.
+
+    The trails are read up to the checkpoint that stood when the export began.
+
+    Args:
+        evidence: the ledger.
+        key: the log's public key.
+        trails: the trail asked for, then those linked to it that are to come along; these are sorted by name.
+        events: whether the events' bytes go in, or their entries alone.
+        page: whether the page for people goes in.
+        max_entries: more than so many entries is `TooLarge`.
+
+    Raises:
+        NotFound: nothing is published, or a trail does not exist below the checkpoint.
+        TooLarge: found before anything was read.
+    """
+
+    def __init__(
+        self,
+        evidence: Evidence,
+        *,
+        key: Verifier,
+        trails: Sequence[str],
+        events: bool = True,
+        page: bool = True,
+        max_entries: int = 10_000,
+    ) -> None:
+        self._evidence = evidence
+        self._key = key
+        self._page = page
+        self._with_events = events
+        self.tree: SignedTree = evidence.tree()
+        self._plan: list[tuple[str, list[int]]] = []
+        room = min(max_entries, MAX_BUNDLE_ENTRIES)
+        for trail in (trails[0], *sorted(set(trails[1:]) - {trails[0]})):
+            leaves = list(evidence.index.leaves(trail, limit=room + 1, size=self.tree.size))
+            if not leaves:
+                raise NotFound(f"there is no trail {trail} below leaf {self.tree.size}")
+            if len(leaves) > room:
+                raise TooLarge(f"{trails[0]} and what is linked to it", limit=max_entries)
+            room -= len(leaves)
+            self._plan.append((trail, leaves))
+        self._entries: dict[int, LoggedEntry] = {}
+        self._events: dict[int, bytes] = {}
+        self._proofs: dict[int, tuple[bytes, ...]] = {}
+        self._headers: dict[int, BundleHeader] = {}
+        self._todo = sorted(leaf for _, leaves in self._plan for leaf in leaves)
+
+    @property
+    def entries(self) -> int:
+        """How many entries the trails have."""
+        return sum(len(leaves) for _, leaves in self._plan)
+
+    @property
+    def head(self) -> int:
+        """Leaf index of the last entry of the trail asked for."""
+        return self._plan[0][1][-1]
+
+    def step(self) -> bool:
+        """Read some more; False when nothing was left.
+
+        Raises:
+            NotFound, VerificationError, Overloaded: as the log, the index and the store do.
+        """
+        if not self._todo:
+            return False
+        chunk, self._todo = self._todo[:STEP_ENTRIES], self._todo[STEP_ENTRIES:]
+        read = self._evidence.entries(chunk)
+        if self._with_events:
+            self._events |= self._evidence.events(read)
+        for one in read:
+            self._entries[one.leaf] = one
+            self._prove(one.leaf)
+        for header in self._evidence.headers([one for one in read if one.entry.kind == "event"]):
+            known = self._headers.get(header.leaf)
+            paths = header.paths if known is None else tuple(sorted(known.paths + header.paths))
+            self._headers[header.leaf] = replace(header, paths=paths)
+            self._prove(header.leaf)
+        return True
+
+    def _prove(self, leaf: int) -> None:
+        if leaf not in self._proofs:
+            self._proofs[leaf] = tuple(self._evidence.reader.inclusion(leaf, self.tree.size))
+
+    def finish(self) -> bytes:
+        """The bundle. Raises ValueError when it is larger than an archive may be."""
+        return pack_bundle(self.contents())
+
+    def members(self) -> dict[str, bytes]:
+        """The bundle's members, not packed."""
+        return encode_members(self.contents())
+
+    def contents(self) -> Contents:
+        """What the bundle says; all steps must have been taken."""
+        enrolments = {}
+        for header in [*self._headers.values()]:
+            enrolled = self._enrolment_of(header.leaf)
+            enrolments[enrolled.leaf] = enrolled
+        for trail, leaves in self._plan:
+            if parse_trail(trail).kind != "stream":
+                continue
+            for leaf in leaves:  # the batches of a stream's own trail need their keys' enrolments too
+                if self._entries[leaf].entry.kind == "batch":
+                    enrolled = self._enrolment_of(leaf)
+                    enrolments[enrolled.leaf] = enrolled
+        for leaf in enrolments:
+            self._prove(leaf)
+        contents = Contents(
+            key=self._key,
+            checkpoint=self.tree.signed,
+            trails=tuple(
+                TrailPart(
+                    trail=trail,
+                    first=0,
+                    lines=tuple(
+                        BundleLine(leaf=leaf, entry=self._entries[leaf].data, event=self._events.get(leaf))
+                        for leaf in leaves
+                    ),
+                )
+                for trail, leaves in self._plan
+            ),
+            headers=tuple(self._headers[leaf] for leaf in sorted(self._headers)),
+            enrolments=tuple(BundleLine(leaf=leaf, entry=enrolments[leaf].data) for leaf in sorted(enrolments)),
+            proofs=self._proofs,
+        )
+        return replace(contents, page=render_page(contents)) if self._page else contents
+
+    def _enrolment_of(self, leaf: int) -> LoggedEntry:
+        header = self._evidence.open_batch(leaf).signed.header
+        return self._evidence.enrolment(header.stream, header.key)
+
+
+def export_bundle(
+    evidence: Evidence,
+    *,
+    key: Verifier,
+    trails: Sequence[str],
+    events: bool = True,
+    page: bool = True,
+    max_entries: int = 10_000,
+) -> bytes:
+    """A whole bundle in one go: for the command line; see `BundleExport` for arguments and errors."""
+    export = BundleExport(evidence, key=key, trails=trails, events=events, page=page, max_entries=max_entries)
+    while export.step():
+        pass
+    return export.finish()

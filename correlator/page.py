@@ -1,0 +1,123 @@
+"""The bundle's page for people: the same story as HTML, in one file that loads nothing and runs nothing. Pure.
+
+It is rendered from the bundle's content alone, so that a verifier can render it again and compare: a page that tells another
+story than the proved one is found. A change to what is rendered is a new version of the page (`correlator.bundle.Manifest`).
+"""
+
+import re
+from html import escape
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from collector.errors import Malformed
+from collector.event import Facts, decode_facts
+from correlator.entry import Entry, decode_entry
+from correlator.errors import VerificationError
+
+if TYPE_CHECKING:
+    from correlator.bundle import BundleLine, Contents
+
+__all__ = ["render_page"]
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1a1a1a;background:#fff}
+h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}code,pre{font:13px/1.4 ui-monospace,monospace;overflow-wrap:anywhere}
+table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid #ddd}
+.bad{color:#a40000}.note{background:#fff8dc;padding:.6rem 1rem;border-left:4px solid #e0b400}pre{white-space:pre-wrap;margin:.3rem 0}
+""".replace("\n", "")
+
+_HEAD = (
+    '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+    "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+    '<meta name="viewport" content="width=device-width">\n<meta name="referrer" content="no-referrer">\n'
+)
+
+_NOTE = (
+    '<p class="note">This page proves nothing by itself. Check the bundle that it came in: '
+    "<code>tally verify FILE --key KEY</code>, with the log’s key from a source that you trust.</p>\n"
+)
+
+
+def render_page(contents: "Contents") -> bytes:
+    """index.html of a bundle; its own `page` is not looked at. UTF-8.
+
+    Raises:
+        VerificationError: an entry in it cannot be read.
+    """
+    rows = []
+    for part in contents.trails:
+        for line in part.lines:
+            entry = decode_entry(line.entry)
+            facts = _facts(entry)
+            rows.append(((facts and facts.time) or entry.recorded, line.leaf, part.trail, line, entry, facts))
+    rows.sort(key=lambda row: row[:2])
+    title = _text(contents.trails[0].trail)
+    out = [
+        f"{_HEAD}<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n",
+        _NOTE,
+        f"<p>Ledger <b>{_text(contents.key.name)}</b>, key <code>{_text(contents.key.fingerprint)}</code>.</p>\n",
+        "<h2>What happened</h2>\n<p>By the time that each source stated; entries without one by when they were recorded.</p>\n",
+        "<table>\n<tr><th>Time</th><th>Service</th><th>What</th><th>Outcome</th><th>Why it is here</th></tr>\n",
+    ]
+    several = len(contents.trails) > 1
+    out += [_row(time, trail if several else "", line, entry, facts) for time, _, trail, line, entry, facts in rows]
+    out.append("</table>\n<h2>Trails</h2>\n<table>\n<tr><th>Trail</th><th>Positions</th><th>Last leaf</th></tr>\n")
+    for part in contents.trails:
+        last = part.first + len(part.lines) - 1
+        out.append(
+            f"<tr><td><code>{_text(part.trail)}</code></td><td>{part.first}–{last}</td>"
+            f"<td>{part.lines[-1].leaf}</td></tr>\n"
+        )
+    out.append("</table>\n</body>\n</html>\n")
+    return "".join(out).encode("utf-8")
+
+
+def _row(time: str, trail: str, line: "BundleLine", entry: Entry, facts: Facts | None) -> str:
+    """A row of the story; `trail` is empty where there is but one."""
+    bad = facts is not None and facts.error
+    place = ""
+    if facts is not None:
+        what = facts.name or "event"
+        detail = _pretty(line.event) if line.event is not None else "The event is not shown in this bundle."
+        outcome = facts.outcome or ("error" if bad else "")
+        place = f"event {entry.sequence} of {entry.stream}"
+    else:
+        what, detail = entry.kind, _pretty(_encode(entry.detail))
+        outcome = str(entry.detail.get("verdict", entry.detail.get("reason", "")))
+    leaf = f"leaf {line.leaf}, position {entry.position}" + (f" of {trail}" if trail else "")
+    notes = "; ".join(part for part in (entry.why, place, leaf, *(facts.marks if facts else ())) if part)
+    cells = (
+        f"<code>{_text(time)}</code>",
+        _text(facts.service if facts else ""),
+        f"<details><summary>{_text(what)}</summary><pre>{_text(detail)}</pre></details>",
+        f'<span class="bad">{_text(outcome)}</span>' if bad else _text(outcome),
+        _text(notes),
+    )
+    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
+
+
+def _facts(entry: Entry) -> Facts | None:
+    if entry.kind != "event":
+        return None
+    try:
+        return decode_facts(bytes(entry.facts))
+    except (Malformed, RecursionError) as error:
+        raise VerificationError(f"the facts at position {entry.position} of {entry.trail}: {error}") from error
+
+
+def _pretty(data: bytes) -> str:
+    """Canonical JSON, indented for people."""
+    try:
+        return msgspec.json.format(data, indent=2).decode("utf-8")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise VerificationError(f"what is shown on the page cannot be read: {error}") from error
+
+
+def _text(text: str) -> str:
+    """Text as HTML. Characters that steer the text around them (controls, bidirectional marks) are spelled out."""
+    return escape(_STEERING.sub(lambda found: f"\\u{ord(found.group()):04x}", text))
