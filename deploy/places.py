@@ -1,0 +1,69 @@
+"""Where everything is kept under the data folder. One place says so; the packages are given paths."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Places"]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The files and folders of one installation under `root`; nothing is made by asking for a path."""
+
+    root: Path
+
+    @property
+    def keys(self) -> Path:
+        """Folder of the private keys, 0700: log.key, log.vkey, collector-<name>.key, cards.key."""
+        return self.root / "keys"
+
+    @property
+    def log_key(self) -> Path:
+        """The key that signs the log."""
+        return self.keys / "log.key"
+
+    @property
+    def log_vkey(self) -> Path:
+        """The log's public key as a C2SP verifier key: what is given to those who verify."""
+        return self.keys / "log.vkey"
+
+    def spool(self, collector: str) -> Path:
+        """Spool of a collector."""
+        return self.root / "spool" / collector
+
+    @property
+    def store(self) -> Path:
+        """The embedded event store."""
+        return self.root / "store.sqlite"
+
+    @property
+    def log(self) -> Path:
+        """The log: C2SP files, head and staging."""
+        return self.root / "log"
+
+    @property
+    def state(self) -> Path:
+        """The correlator's derived state."""
+        return self.root / "state"
+
+    @property
+    def index(self) -> Path:
+        """The trail index."""
+        return self.root / "index.sqlite"
+
+    @property
+    def tokens(self) -> Path:
+        """The API's tokens, hashed."""
+        return self.root / "tokens.toml"
+
+    @property
+    def run(self) -> Path:
+        """Folder of the running processes: ports, process ids, logs."""
+        return self.root / "run"
+
+    def make(self) -> None:
+        """Make the data folder and the keys folder, readable by their owner alone."""
+        for folder in (self.root, self.keys, self.run):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.root.chmod(0o700)
+        self.keys.chmod(0o700)

@@ -1,0 +1,172 @@
+"""Supervision: starts the processes, starts a crashed one again, and stops them in the order that loses nothing.
+
+Each child runs in a session of its own, so that Ctrl-C in a terminal reaches the supervisor alone, and holds the reading end
+of a pipe on its stdin: when the supervisor dies, however it dies, the pipe closes and the child stops itself (`deploy.commands.run`).
+"""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deploy.processes import Running, running
+
+__all__ = ["Child", "Supervisor"]
+
+UNUSABLE = 2
+"""A child's exit code that says: starting me again will not help (bad configuration, data of another version)."""
+
+FIRST_DELAY_SECONDS = 0.5
+LONGEST_DELAY_SECONDS = 30.0
+STEADY_SECONDS = 60.0
+"""A child that ran for so long is taken to be well: its next crash is answered at once again."""
+
+STOP_SECONDS = 30.0
+"""How long a child may take to stop (a collector drains its spool) before it is killed; what is acknowledged is on disk."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """A process to keep running. `stage` gives the order of stopping, lowest first; those of a stage stop together."""
+
+    name: str
+    command: Sequence[str]
+    stage: int
+
+
+class Supervisor:
+    """Keeps children running until `stop` is called or one of them cannot be started at all.
+
+    Args:
+        children: whom to run.
+        run_folder: where they announce themselves (`deploy.processes`).
+        tell: gets a line for a person about each thing that happens.
+        log_folder: where each child's stderr goes as ``<name>.log``; None: to our own stderr.
+    """
+
+    def __init__(
+        self,
+        children: Sequence[Child],
+        *,
+        run_folder: Path,
+        tell: Callable[[str], None],
+        log_folder: Path | None = None,
+    ) -> None:
+        self._children = children
+        self._run_folder = run_folder
+        self._tell = tell
+        self._log_folder = log_folder
+        self._live: dict[str, asyncio.subprocess.Process] = {}
+        self._stopping = asyncio.Event()
+        self._failed = ""
+
+    def stop(self) -> None:
+        """Ask for the end; `run` then stops the children and returns. A second call kills them."""
+        if self._stopping.is_set():
+            for process in self._live.values():
+                _signal(process, signal.SIGKILL)
+        self._stopping.set()
+
+    async def run(self, ready: Callable[[Sequence[Running]], None]) -> str:
+        """Run until stopped; `ready` is called once, when every child has announced itself.
+
+        Returns:
+            Why it ended by itself, empty when it was asked to.
+        """
+        keepers = [asyncio.create_task(self._keep(child)) for child in self._children]
+        watcher = asyncio.create_task(self._watch(ready))
+        await self._stopping.wait()
+        watcher.cancel()
+        for stage in sorted({child.stage for child in self._children}):
+            await asyncio.gather(*(self._end(child.name) for child in self._children if child.stage == stage))
+        await asyncio.gather(*keepers, return_exceptions=False)
+        return self._failed
+
+    async def _keep(self, child: Child) -> None:
+        """Start the child, again and again, until we stop."""
+        loop = asyncio.get_running_loop()
+        delay = FIRST_DELAY_SECONDS
+        while not self._stopping.is_set():
+            started = loop.time()
+            process = await self._start(child)
+            if self._stopping.is_set():  # it came up while the others were being stopped, so nobody has told it
+                _signal(process, signal.SIGTERM)
+            code = await process.wait()
+            self._live.pop(child.name, None)
+            if self._stopping.is_set():
+                return
+            if code == UNUSABLE:
+                self._failed = f"{child.name} cannot run (see its message above{self._log_hint(child)})"
+                self._stopping.set()
+                return
+            if loop.time() - started > STEADY_SECONDS:
+                delay = FIRST_DELAY_SECONDS
+            self._tell(
+                f"{child.name} ended with {_end_in_words(code)}; starting it again in {delay:g} s{self._log_hint(child)}"
+            )
+            try:
+                await asyncio.wait_for(self._stopping.wait(), delay)
+            except TimeoutError:
+                delay = min(delay * 2, LONGEST_DELAY_SECONDS)
+
+    async def _start(self, child: Child) -> asyncio.subprocess.Process:
+        log = None if self._log_folder is None else (self._log_folder / f"{child.name}.log").open("ab")
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *child.command, stdin=asyncio.subprocess.PIPE, stderr=log or sys.stderr, start_new_session=True
+            )
+        finally:
+            if log is not None:
+                log.close()
+        self._live[child.name] = process
+        return process
+
+    async def _end(self, name: str) -> None:
+        process = self._live.get(name)
+        if process is None:
+            return
+        self._tell(f"stopping {name}")
+        _signal(process, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            self._tell(f"{name} did not stop within {STOP_SECONDS:g} s: killing it (what it acknowledged is on disk)")
+            _signal(process, signal.SIGKILL)
+            await process.wait()
+
+    async def _watch(self, ready: Callable[[Sequence[Running]], None]) -> None:
+        """Wait until each child's own process has announced itself."""
+        while True:
+            found = {process.name: process for process in running(self._run_folder)}
+            mine = [
+                found[child.name]
+                for child in self._children
+                if child.name in found
+                and child.name in self._live
+                and found[child.name].pid == self._live[child.name].pid
+            ]
+            if len(mine) == len(self._children):
+                ready(mine)
+                return
+            await asyncio.sleep(0.05)  # a file of another process: there is nothing portable to await
+
+    def _log_hint(self, child: Child) -> str:
+        return f"; log: {self._log_folder / child.name}.log" if self._log_folder else ""
+
+
+def _signal(process: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    try:
+        process.send_signal(number)
+    except ProcessLookupError:
+        pass  # it ended by itself meanwhile
+
+
+def _end_in_words(code: int) -> str:
+    if code < 0:
+        try:
+            return signal.Signals(-code).name
+        except ValueError:
+            return f"signal {-code}"
+    return f"exit code {code}"
