@@ -1,0 +1,181 @@
+"""Dead letters: what was refused before it got a number, with its reason; redacted, bounded, durable on return.
+
+One JSON object a line in ``dead-NNNNNN.jsonl``: time, reason, where, label, origin, and the redacted input (text if it is
+UTF-8, else base64). When the bound is reached the sender hears it (`Overloaded`): nothing is dropped silently. A person
+looks (`tally status`), mends the sender, and removes the files.
+"""
+
+import base64
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from collector.disk import AppendFile, Disk
+from collector.errors import Malformed, Overloaded
+from collector.event import Origin, format_time
+from collector.protect import ProtectError, Protector
+
+__all__ = ["DeadLetter", "DeadLetters", "read_dead_letters"]
+
+_PREFIX, _SUFFIX = "dead-", ".jsonl"
+MAX_KEPT_BYTES = 64 * 1024
+"""How much of one refused input is kept; what is longer is cut and says so."""
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One refused input.
+
+    Attributes:
+        time: when it was refused, RFC 3339.
+        size_bytes: length of the input as it came.
+        text, base64: what is kept of it, redacted; neither when protection refused it.
+    """
+
+    time: str
+    reason: str
+    label: str
+    where: str = ""
+    origin: Origin | None = None
+    source_id: str = ""
+    size_bytes: int = 0
+    cut: bool = False
+    text: str = ""
+    base64: str = ""
+
+
+class DeadLetters:
+    """The dead letters of one collector. Thread-safe.
+
+    Args:
+        directory: where the files lie.
+        protector: masks what is kept.
+        total_bytes: bound of all files together; `file_bytes`: when a file is full, the next begins.
+        clock: Unix time in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        disk: Disk,
+        protector: Protector,
+        clock: Callable[[], int],
+        total_bytes: int = 256 * 1024**2,
+        file_bytes: int = 16 * 1024**2,
+    ) -> None:
+        self._directory = directory
+        self._disk = disk
+        self._protector = protector
+        self._clock = clock
+        self._total_bytes = total_bytes
+        self._file_bytes = file_bytes
+        self._lock = threading.Lock()
+        self._file: AppendFile | None = None
+        disk.make_directory(directory)
+        names = [name for name in disk.list_directory(directory) if name.startswith(_PREFIX)]
+        self._number = max((int(name.removeprefix(_PREFIX).removesuffix(_SUFFIX)) for name in names), default=0)
+        self._size = sum(disk.size(directory / name) for name in names)
+        self._ids: set[str] = set()
+        for name in names:
+            self._recover(directory / name)
+
+    def add(self, raw: bytes, error: Malformed, origin: Origin | None, *, source_id: bytes = b"") -> bool:
+        """Keep a refused input; durable on return. False if a letter with this source id is there already.
+
+        Raises:
+            Overloaded: the bound is reached, or the disk takes no more.
+        """
+        source = source_id.hex()
+        line = msgspec.json.encode(self._letter(raw, error, origin, source)) + b"\n"
+        with self._lock:
+            if source and source in self._ids:
+                return False
+            if self._size + len(line) > self._total_bytes:
+                raise Overloaded("the dead letters are full: see `tally status`", retry_after_seconds=30.0)
+            try:
+                file = self._writable()
+                file.write(line)
+                file.sync()
+            except OSError as failure:
+                if self._file is not None:  # a torn line is cut when the file is read again
+                    self._file.close()
+                    self._file = None
+                    self._number += 1
+                raise Overloaded(f"a dead letter cannot be written: {failure}", retry_after_seconds=5.0) from failure
+            self._size += len(line)
+            if source:
+                self._ids.add(source)
+        return True
+
+    def close(self) -> None:
+        """Close the file being written."""
+        with self._lock:
+            if self._file is not None:
+                self._file.close()
+                self._file = None
+
+    def _letter(self, raw: bytes, error: Malformed, origin: Origin | None, source: str) -> DeadLetter:
+        text = encoded = ""
+        reason = error.reason
+        try:
+            reason = self._protector.text(reason)
+            kept = self._protector.raw(raw[: 2 * MAX_KEPT_BYTES])[:MAX_KEPT_BYTES]
+            try:
+                text = kept.decode()
+            except UnicodeDecodeError:
+                encoded = base64.b64encode(kept).decode("ascii")
+        except ProtectError as refusal:
+            # fails closed: the reason is kept, the content is not
+            reason = f"{error.label}; its content is not kept, because it could not be checked: {refusal}"
+        return DeadLetter(
+            time=format_time(self._clock()),
+            reason=reason,
+            label=error.label,
+            where=error.where,
+            origin=origin,
+            source_id=source,
+            size_bytes=len(raw),
+            cut=len(raw) > MAX_KEPT_BYTES,
+            text=text,
+            base64=encoded,
+        )
+
+    def _writable(self) -> AppendFile:
+        if self._file is not None and self._file.size() < self._file_bytes:
+            return self._file
+        if self._file is not None:
+            self._file.close()
+            self._number += 1
+        self._file = self._disk.append_to(self._directory / f"{_PREFIX}{self._number:06d}{_SUFFIX}")
+        self._disk.sync_directory(self._directory)
+        return self._file
+
+    def _recover(self, path: Path) -> None:
+        data = self._disk.read(path)
+        whole = data.rfind(b"\n") + 1
+        if whole < len(data):
+            self._disk.truncate(path, whole)  # torn by a crash: nobody had been told
+            self._size -= len(data) - whole
+        for line in data[:whole].splitlines():
+            try:
+                letter = msgspec.json.decode(line, type=DeadLetter)
+            except msgspec.DecodeError:
+                continue  # a page that never reached the disk, or a person's edit: the rest still counts
+            if letter.source_id:
+                self._ids.add(letter.source_id)
+
+
+def read_dead_letters(directory: Path, *, disk: Disk) -> list[DeadLetter]:
+    """All letters, oldest first; lines that are none are passed over. An absent folder has none."""
+    if not disk.exists(directory):
+        return []
+    letters: list[DeadLetter] = []
+    for name in disk.list_directory(directory):
+        for line in disk.read(directory / name).splitlines():
+            try:
+                letters.append(msgspec.json.decode(line, type=DeadLetter))
+            except msgspec.DecodeError:
+                continue
+    return letters

@@ -1,0 +1,103 @@
+"""The sidecar's intake: prepare a group, put what is refused into the dead letters, the rest into the spool, then tell.
+
+Implements `collector.receive.Intake` on asyncio. The spool's committing thread hops into the event loop once for each
+commit, whatever the number of groups in it.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Iterator, Sequence
+
+from collector.deadletters import DeadLetters
+from collector.errors import Malformed
+from collector.event import Origin
+from collector.metrics import CollectorMetrics
+from collector.pipeline import Pipeline
+from collector.prepare import Prepared, Preparer, Refused, raw_of
+from collector.receive import Arrival, Receipt
+from collector.spool import Group, Spooled
+
+__all__ = ["SpoolIntake", "groups_of"]
+
+_GROUP_EVENTS = 8_192
+_GROUP_BYTES = 16 * 1024**2
+
+
+class SpoolIntake:
+    """See the module. Made in the event loop that will use it."""
+
+    def __init__(
+        self, *, preparer: Preparer, pipeline: Pipeline, dead_letters: DeadLetters, metrics: CollectorMetrics
+    ) -> None:
+        self._preparer = preparer
+        self._pipeline = pipeline
+        self._dead_letters = dead_letters
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+
+    async def accept(self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None) -> Receipt:
+        """See `Intake.accept`."""
+        prepared = self._preparer.prepare(arrivals)
+        dead = 0
+        for refused in prepared.refused:
+            await asyncio.to_thread(self._bury, refused, group_id or b"")
+            dead += 1
+        stored = duplicates = 0
+        # one after the other would cost a sync each: they are queued together and share one
+        for outcome in await asyncio.gather(*(self._spool(group) for group in groups_of(prepared, group_id or b""))):
+            stored += outcome.stored
+            duplicates += outcome.duplicates
+        self._metrics.taken(stored=stored, duplicates=duplicates)
+        return Receipt(stored=stored, duplicates=duplicates, dead_lettered=dead)
+
+    async def reject(self, raw: bytes, error: Malformed, origin: Origin) -> None:
+        """See `Intake.reject`."""
+        await asyncio.to_thread(self._dead_letters.add, raw, error, origin)
+        self._metrics.refused(error.label)
+
+    def _bury(self, refused: Refused, group_id: bytes) -> None:
+        # named after its place in the group, so that a re-send of an unacknowledged group leaves one letter, not two
+        name = refused.arrival.source_id or (
+            hashlib.sha256(group_id + refused.at.to_bytes(4, "big")).digest()[:16] if group_id else b""
+        )
+        self._dead_letters.add(raw_of(refused.arrival), refused.error, refused.arrival.event.origin, source_id=name)
+        self._metrics.refused(refused.error.label)
+
+    def _spool(self, group: Group) -> asyncio.Future[Spooled]:
+        future: asyncio.Future[Spooled] = self._loop.create_future()
+
+        def done(outcome: Spooled | Exception) -> None:
+            if future.cancelled():
+                return  # the sender went away; the events are kept all the same
+            if isinstance(outcome, Exception):
+                future.set_exception(outcome)
+            else:
+                future.set_result(outcome)
+
+        self._pipeline.append(group, done)
+        return future
+
+
+def groups_of(prepared: Prepared, group_id: bytes) -> Iterator[Group]:
+    """The prepared events as groups that fit a frame each.
+
+    A group cut in several takes a name for each part, the same at every re-send, because the cut depends on the events alone.
+    """
+    total = len(prepared.events)
+    if total <= _GROUP_EVENTS and sum(map(len, prepared.events)) <= _GROUP_BYTES:
+        if total:
+            yield Group(group_id=group_id, source_ids=prepared.source_ids, events=prepared.events, facts=prepared.facts)
+        return
+    start = part = size = 0
+    for at in range(total + 1):
+        full = at == total or at - start >= _GROUP_EVENTS or size + len(prepared.events[at]) > _GROUP_BYTES
+        if full and at > start:
+            yield Group(
+                group_id=hashlib.sha256(group_id + part.to_bytes(4, "big")).digest() if group_id else b"",
+                source_ids=prepared.source_ids[start:at],
+                events=prepared.events[start:at],
+                facts=prepared.facts[start:at],
+            )
+            start, part, size = at, part + 1, 0
+        if at < total:
+            size += len(prepared.events[at])

@@ -1,0 +1,91 @@
+"""Every metric of the collector: its name, unit and meaning. Labels have a closed set of values.
+
+Naming: https://prometheus.io/docs/practices/naming/
+"""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from collector.pipeline import PipelineState
+
+__all__ = ["CollectorMetrics"]
+
+
+class CollectorMetrics:
+    """The collector's metrics in a registry of its own.
+
+    `tally_collector_refused_total{reason}`: inputs and connections refused; reasons are the `Malformed.label`s of the code and the
+    receivers' words for connections that end badly.
+    """
+
+    def __init__(self, *, collector: str) -> None:
+        self.registry = CollectorRegistry()
+        self._stored = Counter(
+            "tally_collector_events_total", "Events made durable in the spool.", registry=self.registry
+        )
+        self._duplicates = Counter(
+            "tally_collector_duplicates_total", "Re-sends recognised by their source id.", registry=self.registry
+        )
+        self._refused = Counter(
+            "tally_collector_refused_total",
+            "Inputs put into the dead letters, and refused connections.",
+            ["reason"],
+            registry=self.registry,
+        )
+        self.ack_seconds = Histogram(
+            "tally_collector_ack_seconds",
+            "From a group's arrival to its being durable.",
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
+            registry=self.registry,
+        )
+        gauges: dict[str, tuple[str, Callable[[PipelineState], float]]] = {
+            "tally_collector_spool_bytes": ("Bytes in the spool.", lambda state: state.spool_bytes),
+            "tally_collector_spool_waiting_events": (
+                "Durable events the store does not have yet.",
+                lambda state: state.waiting_events,
+            ),
+            "tally_collector_spool_age_seconds": (
+                "For how long there have been events to ship without a break.",
+                lambda state: state.waiting_seconds,
+            ),
+            "tally_collector_shipped_batch": (
+                "Number of the last batch the store has.",
+                lambda state: state.shipped_number,
+            ),
+            "tally_collector_logged_batch": (
+                "Number of the last batch the log has.",
+                lambda state: state.acknowledged_number,
+            ),
+            "tally_collector_breaker_open": (
+                "1 while the store is taken to be down.",
+                lambda state: state.breaker_open,
+            ),
+            "tally_collector_forks": ("Forks found since the start: the spool was cloned.", lambda state: state.forks),
+            "tally_collector_damaged_spools": (
+                "Spool folders set aside because they do not read back.",
+                lambda state: len(state.damaged),
+            ),
+        }
+        self._gauges = [(Gauge(name, text, registry=self.registry), get) for name, (text, get) in gauges.items()]
+        info = Gauge("tally_collector_info", "The collector's name.", ["collector"], registry=self.registry)
+        info.labels(collector).set(1)
+
+    def taken(self, *, stored: int, duplicates: int) -> None:
+        """Count what became of a group."""
+        self._stored.inc(stored)
+        if duplicates:
+            self._duplicates.inc(duplicates)
+
+    def refused(self, reason: str) -> None:
+        """Count one refusal."""
+        self._refused.labels(reason).inc()
+
+    def watch(self, state: Callable[[], PipelineState]) -> None:
+        """Read the pipeline's state at each scrape."""
+        for gauge, get in self._gauges:
+            gauge.set_function(_reader(get, state))
+
+
+def _reader(get: Callable[[PipelineState], float], state: Callable[[], PipelineState]) -> Callable[[], float]:
+    return lambda: float(get(state()))
