@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from collector.event import Facts
 from correlator.entry import Entry
 
 __all__ = ["IndexedLeaf", "Page", "TrailIndex", "TrailQuery", "TrailSummary"]
@@ -15,10 +16,14 @@ __all__ = ["IndexedLeaf", "Page", "TrailIndex", "TrailQuery", "TrailSummary"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IndexedLeaf:
-    """An entry with its leaf index in the log."""
+    """An entry with its leaf index in the log.
+
+    `facts`: of an event's entry, decoded, where the caller has them at hand; else the index decodes them.
+    """
 
     leaf: int
     entry: Entry
+    facts: Facts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +59,9 @@ class TrailSummary:
 class TrailQuery:
     """Conditions, all of which must hold; an empty field is no condition.
 
-    `transaction`: the transaction ID; `key`: (name, value) of a business key; `since`, `until`: the trail has an
-    event with a stated time in [since, until); `kind`: the trail's family (transaction, key, trace, stream, access).
+    `transaction`: the transaction ID, within `tenant`; `key`: (name, value) of a business key; `since`, `until`: the span from
+    the least to the greatest stated time of the trail's events meets [since, until); `kind`: the trail's family
+    (transaction, key, trace, stream, access).
     """
 
     tenant: str = ""

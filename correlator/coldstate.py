@@ -1,0 +1,228 @@
+"""The cold part of the correlator's state: one LMDB file under ``state/``, derived from the log and rebuilt when in doubt.
+
+Keys are one letter and what it is about; trails stand as a 24-byte BLAKE2b, because LMDB's keys are short and a sorted run of
+short keys is written fastest:
+
+    m                         what this file belongs to, and how many leaves it covers
+    h <trail>                 head of a trail
+    l <trail, trail>          a link that stands
+    s <stream id>             a stream's frontier
+    p <trail, flow>           progress of a declared flow
+    t <deadline> <trail, flow>  a timer; big-endian, so that the earliest comes first
+
+Everything that a step changed is written in one transaction together with the number of leaves it covers, so a crash at
+any point leaves a state that is true for some size of the log; what follows is replayed from the log.
+"""
+
+import hashlib
+import shutil
+import struct
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import lmdb
+import msgspec
+
+from correlator.errors import Overloaded, StateUnknown
+
+__all__ = ["ColdState", "Meta", "Table", "key_of", "time_key"]
+
+_MAP_BYTES = 1 << 36
+"""Address space reserved for the file, 64 GiB; the file itself is only as large as its content."""
+
+_META = b"m"
+
+_Value = TypeVar("_Value")
+
+
+class Meta(msgspec.Struct, frozen=True, kw_only=True):
+    """What the file belongs to.
+
+    Attributes:
+        version: of this layout.
+        fingerprint: of everything beside the log that the state follows from (flows, origin).
+        leaves: the state is true for the log's first so many leaves.
+        last_hash: leaf hash of the last of them, hex; empty when there is none.
+        recorded_ns: recorded time of the last of them.
+    """
+
+    version: int = 1
+    fingerprint: str = ""
+    leaves: int = 0
+    last_hash: str = ""
+    recorded_ns: int = 0
+
+
+_decode_meta = msgspec.msgpack.Decoder(Meta).decode
+_encode = msgspec.msgpack.Encoder().encode
+
+
+def key_of(letter: bytes, name: str) -> bytes:
+    """The key of something about a trail, or about two names with a line end between them."""
+    return letter + hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=24).digest()
+
+
+def time_key(letter: bytes, deadline_ns: int, name: str = "") -> bytes:
+    """A key that sorts by time; without a name it stands before all those of that time."""
+    stamp = letter + struct.pack(">Q", deadline_ns)
+    return stamp + key_of(b"", name) if name else stamp
+
+
+class ColdState:
+    """One LMDB environment. Made when absent; a damaged one is emptied, for everything in it can be derived again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            self._open()
+        except (lmdb.Error, msgspec.DecodeError):
+            shutil.rmtree(folder, ignore_errors=True)
+            with _wrapped():
+                self._open()
+
+    def _open(self) -> None:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # readahead off: lookups are random, and what the kernel reads ahead counts as this process's memory
+        self._env = lmdb.open(str(self._folder), map_size=_MAP_BYTES, readahead=False, max_readers=16, mode=0o600)
+        try:
+            self.meta = self._read_meta()
+        except BaseException:
+            self._env.close()
+            raise
+        self._reader = self._env.begin(buffers=False)
+
+    def _read_meta(self) -> Meta:
+        with self._env.begin() as txn:
+            raw = txn.get(_META)
+        return Meta() if raw is None else _decode_meta(raw)
+
+    def get(self, key: bytes) -> bytes | None:
+        """The value under this key, or None."""
+        with _wrapped():
+            value: bytes | None = self._reader.get(key)
+        return value
+
+    def items(self, letter: bytes) -> Iterator[tuple[bytes, bytes]]:
+        """Everything under this letter, in the order of keys. No `write` while it runs."""
+        with _wrapped(), self._reader.cursor() as cursor:
+            found = cursor.set_range(letter)
+            while found and cursor.key().startswith(letter):
+                yield cursor.key(), cursor.value()
+                found = cursor.next()
+
+    def between(self, first: bytes, last: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
+        """At most `limit` items with keys from `first` up to `last`, in the order of keys."""
+        out: list[tuple[bytes, bytes]] = []
+        with _wrapped(), self._reader.cursor() as cursor:
+            found = cursor.set_range(first)
+            while found and cursor.key() <= last and len(out) < limit:
+                out.append((cursor.key(), cursor.value()))
+                found = cursor.next()
+        return out
+
+    def write(self, items: Iterable[tuple[bytes, bytes]], removed: Iterable[bytes], meta: Meta) -> None:
+        """Put these items (sorted by key, so that pages are filled in order), remove these keys, all or nothing; durable."""
+        with _wrapped():
+            self._reader.abort()
+            try:
+                with self._env.begin(write=True) as txn:
+                    with txn.cursor() as cursor:
+                        cursor.putmulti(sorted(items))
+                    for key in removed:
+                        txn.delete(key)
+                    txn.put(_META, _encode(meta))
+            finally:
+                self._reader = self._env.begin(buffers=False)
+        self.meta = meta
+
+    def clear(self) -> None:
+        """Empty it."""
+        with _wrapped():
+            self._reader.abort()
+            self._env.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+        with _wrapped():
+            self._open()
+
+    def close(self) -> None:
+        """Release the file."""
+        self._reader.abort()
+        self._env.close()
+
+
+class Table(Generic[_Value]):
+    """One kind of thing, in two generations in memory before the cold store.
+
+    What was read or written lately is in the young generation; when that is full, it becomes the old one, whose turn has
+    then passed. Values must not be changed without a `put`.
+
+    Args:
+        cold: where the rest is.
+        letter: under which letter.
+        limit: size of the young generation after which it becomes the old one.
+        encode, decode: a value as bytes, and back.
+    """
+
+    __slots__ = ("_cold", "_decode", "_encode", "_letter", "_limit", "_old", "dirty", "young")
+
+    def __init__(
+        self,
+        cold: ColdState,
+        letter: bytes,
+        *,
+        limit: int,
+        encode: Callable[[_Value], bytes],
+        decode: Callable[[bytes], _Value],
+    ) -> None:
+        self._cold = cold
+        self._letter = letter
+        self._limit = limit
+        self._encode = encode
+        self._decode = decode
+        self.young: dict[str, _Value] = {}
+        self._old: dict[str, _Value] = {}
+        self.dirty: set[str] = set()
+
+    def get(self, name: str) -> _Value | None:
+        """The value under this name, or None."""
+        value = self.young.get(name)
+        if value is not None:
+            return value
+        value = self._old.get(name)
+        if value is None:
+            raw = self._cold.get(key_of(self._letter, name))
+            if raw is None:
+                return None
+            value = self._decode(raw)
+        self.young[name] = value
+        return value
+
+    def put(self, name: str, value: _Value) -> None:
+        """Set the value; it stays in memory until it was flushed."""
+        self.young[name] = value
+        self.dirty.add(name)
+
+    def changed(self) -> Iterator[tuple[bytes, bytes]]:
+        """What is dirty, as the cold store keeps it."""
+        for name in self.dirty:
+            yield key_of(self._letter, name), self._encode(self.young[name])
+
+    def flushed(self) -> None:
+        """All that was dirty is in the cold store; turn the generations if the young one is full."""
+        self.dirty.clear()
+        if len(self.young) >= self._limit:
+            self._old = self.young
+            self.young = {}
+
+
+@contextmanager
+def _wrapped() -> Iterator[None]:
+    """Turn the driver's errors into those that callers act on."""
+    try:
+        yield
+    except (lmdb.MapFullError, lmdb.DiskError, lmdb.ReadersFullError) as error:
+        raise Overloaded(f"the correlator's state cannot be written: {error}", retry_after_seconds=5.0) from error
+    except lmdb.Error as error:
+        raise StateUnknown(f"the correlator's state is damaged: {error}") from error

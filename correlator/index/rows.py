@@ -1,0 +1,137 @@
+"""What an index keeps of a trail, and how entries change it. Pure: the same for every kind of index."""
+
+from collections.abc import Callable, Collection, Sequence
+
+from collector.event import decode_facts
+from correlator.index import IndexedLeaf
+from correlator.trail import parse_trail
+
+__all__ = ["HUB_LINKS", "STATUSES", "Row", "absorb", "is_hub", "names_of"]
+
+HUB_LINKS = 20
+"""Links of a key's trail up to which it is followed, unless the settings say otherwise."""
+
+STATUSES = ("ok", "error", "gap", "complete", "incomplete", "compensated", "failed")
+"""By rank: a verdict outranks everything, and a newer verdict an older one."""
+
+_ERROR, _GAP, _VERDICTS = 1, 2, 3
+
+
+class Row:
+    """A trail as the index knows it, and what of it is not written yet."""
+
+    __slots__ = (
+        "entries",
+        "first_leaf",
+        "first_time",
+        "keys",
+        "last_leaf",
+        "last_time",
+        "links",
+        "new_keys",
+        "new_leaves",
+        "new_links",
+        "new_services",
+        "services",
+        "status",
+        "trail",
+    )
+
+    def __init__(
+        self,
+        *,
+        trail: str,
+        first_leaf: int,
+        entries: int = 0,
+        last_leaf: int = -1,
+        first_time: str = "",
+        last_time: str = "",
+        status: int = 0,
+        links: int = 0,
+        services: set[str] | None = None,
+        keys: set[tuple[str, str]] | None = None,
+    ) -> None:
+        self.trail = trail
+        self.first_leaf = first_leaf
+        self.entries = entries
+        self.last_leaf = last_leaf
+        self.first_time = first_time
+        self.last_time = last_time
+        self.status = status
+        self.links = links
+        self.services = set() if services is None else services
+        self.keys = set() if keys is None else keys
+        self.new_leaves: list[int] = []
+        self.new_services: list[str] = []
+        self.new_keys: list[tuple[str, str]] = []
+        self.new_links: list[str] = []
+
+    def written(self) -> None:
+        """All that was new is in the index."""
+        self.new_leaves = []
+        self.new_services = []
+        self.new_keys = []
+        self.new_links = []
+
+
+def absorb(leaves: Sequence[IndexedLeaf], row_of: Callable[[str], Row | None]) -> Collection[Row]:
+    """Apply entries to the rows of their trails; `row_of` gives what is known. Returns the rows that changed."""
+    touched: dict[str, Row] = {}
+    for indexed in leaves:
+        leaf, entry = indexed.leaf, indexed.entry
+        name = entry.trail
+        row = touched.get(name)
+        if row is None:
+            row = row_of(name) if entry.position else None
+            if row is None:
+                row = Row(trail=name, first_leaf=leaf)
+                trail = parse_trail(name)
+                if trail.kind == "key":
+                    row.keys.add((trail.name, trail.value))
+                    row.new_keys.append((trail.name, trail.value))
+            touched[name] = row
+        row.entries += 1
+        row.last_leaf = leaf
+        row.new_leaves.append(leaf)
+        kind = entry.kind
+        if kind == "event":
+            _absorb_event(row, indexed)
+        elif kind == "link":
+            row.links += 1
+            row.new_links.append(entry.detail["to"])
+        elif kind == "verdict":
+            row.status = STATUSES.index(entry.detail["verdict"])
+        elif kind in ("gap", "fork"):
+            row.status = max(row.status, _GAP)
+    return touched.values()
+
+
+def _absorb_event(row: Row, indexed: IndexedLeaf) -> None:
+    facts = indexed.facts or decode_facts(bytes(indexed.entry.facts))
+    time = facts.time
+    if time:
+        row.last_time = max(row.last_time, time)
+        if not row.first_time or time < row.first_time:
+            row.first_time = time
+    if facts.service not in row.services and facts.service:
+        row.services.add(facts.service)
+        row.new_services.append(facts.service)
+    for key in facts.keys.items():
+        if key not in row.keys:
+            row.keys.add(key)
+            row.new_keys.append(key)
+    if facts.error and row.status < _ERROR:
+        row.status = _ERROR
+
+
+def is_hub(trail: str, links: int, hub_links: int) -> bool:
+    """Whether it is a key's trail with so many links that it is recorded, not followed."""
+    return links > hub_links and names_of(trail)[1] == "key"
+
+
+def names_of(trail: str) -> tuple[str, str]:
+    """The tenant and the family of a trail."""
+    if not trail.startswith("tenant/"):
+        return "", trail.partition("/")[0]
+    parsed = parse_trail(trail)
+    return parsed.tenant, parsed.kind

@@ -1,0 +1,434 @@
+"""The trail index in one SQLite file: one row a trail, which is rewritten whole; nothing here is the record.
+
+A trail's row id is its first leaf index, so "newest first" is the order of the table and every secondary index, and a cursor
+is a bound on the row id. Leaves are kept as runs: one blob for each `apply` that touched the trail. Side tables hold a
+trail's keys, services and links, one row each, written when they are new.
+
+The writer keeps the rows that it touched lately in memory, so that an upsert needs no read. ``synchronous=NORMAL`` is enough: a
+power cut may lose the last transactions, never the order of them, and `size` says from which leaf to go on.
+"""
+
+import sqlite3
+import threading
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from correlator.errors import NotFound, Overloaded, StateUnknown
+from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
+from correlator.index.rows import HUB_LINKS, STATUSES, Row, absorb, is_hub, names_of
+from correlator.trail import transaction_trail
+
+__all__ = ["SqliteIndex"]
+
+_SCHEMA_VERSION = 1
+_SCHEMA = """
+CREATE TABLE trails (
+    first_leaf INTEGER PRIMARY KEY,
+    trail TEXT NOT NULL UNIQUE,
+    tenant TEXT NOT NULL,
+    kind INTEGER NOT NULL,
+    entries INTEGER NOT NULL,
+    last_leaf INTEGER NOT NULL,
+    first_time TEXT NOT NULL,
+    last_time TEXT NOT NULL,
+    status INTEGER NOT NULL,
+    links INTEGER NOT NULL,
+    services TEXT NOT NULL,
+    keys TEXT NOT NULL
+);
+CREATE INDEX trails_by_kind ON trails (kind);
+CREATE INDEX trails_by_status ON trails (status) WHERE status > 0;
+CREATE INDEX trails_by_tenant ON trails (tenant) WHERE tenant <> '';
+CREATE TABLE runs (
+    first_leaf INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    leaves BLOB NOT NULL,
+    PRIMARY KEY (first_leaf, position)
+) WITHOUT ROWID;
+CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+CREATE TABLE services (
+    service INTEGER NOT NULL,
+    first_leaf INTEGER NOT NULL,
+    PRIMARY KEY (service, first_leaf)
+) WITHOUT ROWID;
+CREATE TABLE keys (
+    name INTEGER NOT NULL,
+    value TEXT NOT NULL,
+    first_leaf INTEGER NOT NULL,
+    PRIMARY KEY (name, value, first_leaf)
+) WITHOUT ROWID;
+CREATE TABLE links (
+    first_leaf INTEGER NOT NULL,
+    trail TEXT NOT NULL,
+    PRIMARY KEY (first_leaf, trail)
+) WITHOUT ROWID;
+CREATE TABLE progress (size INTEGER NOT NULL);
+INSERT INTO progress VALUES (0);
+"""
+_TABLES = ("trails", "runs", "names", "services", "keys", "links")
+_KINDS = ("transaction", "key", "trace", "stream", "access", "ledger")
+_HOT_ROWS = 16_384
+_BUSY_MS = 5_000
+_UPSERT = """
+INSERT INTO trails VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (first_leaf) DO UPDATE SET entries = excluded.entries, last_leaf = excluded.last_leaf,
+    first_time = excluded.first_time, last_time = excluded.last_time, status = excluded.status,
+    links = excluded.links, services = excluded.services, keys = excluded.keys
+WHERE excluded.last_leaf > trails.last_leaf
+"""
+_COLUMNS = "first_leaf, trail, entries, last_leaf, first_time, last_time, status, links, services, keys"
+_BY_TRAIL = f"SELECT {_COLUMNS} FROM trails WHERE trail = ?"  # noqa: S608 - made of constants
+
+
+class SqliteIndex:
+    """`correlator.index.TrailIndex` on one SQLite file; made when absent. For several threads.
+
+    Args:
+        path: the file; its folder must exist.
+        hub_links: a key's trail with more links than this is a hub.
+        read_only: open for reading alone (the API); the file must exist.
+
+    Raises:
+        NotFound: `read_only`, and there is no index of this version.
+        Overloaded: the file cannot be opened or is busy.
+        StateUnknown: the file is damaged, or of another version: remove it and reindex.
+    """
+
+    def __init__(self, path: Path, *, hub_links: int = HUB_LINKS, read_only: bool = False) -> None:
+        self._path = path
+        self._hub_links = hub_links
+        self._lock = threading.Lock()
+        self._young: dict[str, Row] = {}
+        self._old: dict[str, Row] = {}
+        self._names: dict[str, int] = {}
+        self._known_size = -1  # other than the file's when another process wrote it: then the rows above are stale
+        with _wrapped(path):
+            mode = "ro" if read_only else "rwc"
+            self._db = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode={mode}",
+                uri=True,
+                isolation_level=None,
+                check_same_thread=False,
+                timeout=_BUSY_MS / 1000,
+            )
+            if not read_only:
+                _prepare(self._db)
+                path.chmod(0o600)
+            elif _version(self._db) != _SCHEMA_VERSION:
+                raise NotFound(f"{path}: no trail index of this version here yet")
+            self._db.execute("PRAGMA cache_size = -32768")
+
+    # ---------------------------------------------------------------------------------------------------------- writing
+
+    def size(self) -> int:
+        """See `TrailIndex.size`."""
+        with self._lock, _wrapped(self._path):
+            return self._size()
+
+    def apply(self, leaves: Sequence[IndexedLeaf]) -> None:
+        """See `TrailIndex.apply`."""
+        with self._lock, _wrapped(self._path):
+            try:
+                with self._transaction():
+                    size = self._size()
+                    if size != self._known_size:
+                        self._forget()
+                    fresh = (
+                        [leaf for leaf in leaves if leaf.leaf >= size] if leaves and leaves[0].leaf < size else leaves
+                    )
+                    if not fresh:
+                        return
+                    if fresh[0].leaf != size or fresh[-1].leaf != size + len(fresh) - 1:
+                        raise ValueError(
+                            f"leaves {fresh[0].leaf} to {fresh[-1].leaf} do not follow: {size} are indexed"
+                        )
+                    self._write(absorb(fresh, self._row))
+                    size += len(fresh)
+                    self._db.execute("UPDATE progress SET size = ?", (size,))
+                self._known_size = size
+            except BaseException:
+                self._forget()  # the rows in memory tell of what was rolled back
+                raise
+            if len(self._young) >= _HOT_ROWS:
+                self._old, self._young = self._young, {}
+
+    def _row(self, trail: str) -> Row | None:
+        row = self._young.get(trail)
+        if row is None:
+            row = self._old.get(trail)
+            if row is None:
+                found = self._db.execute(_BY_TRAIL, (trail,)).fetchone()
+                if found is None:
+                    return None
+                row = _row_of(found)
+            self._young[trail] = row
+        return row
+
+    def _write(self, rows: Iterable[Row]) -> None:
+        trails, runs, services, keys, links = [], [], [], [], []
+        for row in rows:
+            first = row.first_leaf
+            self._young[row.trail] = row
+            tenant, kind = names_of(row.trail)
+            trails.append(
+                (
+                    first,
+                    row.trail,
+                    tenant,
+                    _KINDS.index(kind),
+                    row.entries,
+                    row.last_leaf,
+                    row.first_time,
+                    row.last_time,
+                    row.status,
+                    row.links,
+                    _encode(sorted(row.services)),
+                    _encode(sorted(row.keys)),
+                )
+            )
+            runs.append((first, row.entries - len(row.new_leaves), array("Q", row.new_leaves).tobytes()))
+            if row.new_services:
+                services += [(self._name(name), first) for name in row.new_services]
+            if row.new_keys:
+                keys += [(self._name(name), value, first) for name, value in row.new_keys]
+            if row.new_links:
+                links += [(first, other) for other in row.new_links]
+            row.written()
+        trails.sort()
+        many = self._db.executemany
+        many(_UPSERT, trails)
+        many("INSERT INTO runs VALUES (?, ?, ?)", sorted(runs))
+        many("INSERT OR IGNORE INTO services VALUES (?, ?)", sorted(services))
+        many("INSERT OR IGNORE INTO keys VALUES (?, ?, ?)", sorted(keys))
+        many("INSERT OR IGNORE INTO links VALUES (?, ?)", sorted(links))
+
+    def _name(self, name: str) -> int:
+        number = self._names.get(name)
+        if number is None:
+            self._db.execute("INSERT OR IGNORE INTO names (name) VALUES (?)", (name,))
+            (number,) = self._db.execute("SELECT id FROM names WHERE name = ?", (name,)).fetchone()
+            self._names[name] = int(number)
+        return int(number)
+
+    def _forget(self) -> None:
+        self._young, self._old, self._names, self._known_size = {}, {}, {}, -1
+
+    def _size(self) -> int:
+        return int(self._db.execute("SELECT size FROM progress").fetchone()[0])
+
+    def clear(self) -> None:
+        """See `TrailIndex.clear`."""
+        with self._lock, _wrapped(self._path):
+            self._forget()
+            with self._transaction():
+                for table in _TABLES:
+                    self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
+                self._db.execute("UPDATE progress SET size = 0")
+
+    def close(self) -> None:
+        """See `TrailIndex.close`."""
+        with self._lock:
+            self._db.close()
+
+    # ---------------------------------------------------------------------------------------------------------- reading
+
+    def find(self, query: TrailQuery, *, size: int, below: int | None = None, limit: int = 50) -> Page:
+        """See `TrailIndex.find`."""
+        bound = size if below is None else min(size, below)
+        sql, arguments = search(query, bound, limit + 1)
+        with self._lock, _wrapped(self._path):
+            found = self._db.execute(sql, arguments).fetchall()
+            summaries = tuple(self._summary(row, size) for row in found[:limit])
+        return Page(trails=summaries, next_below=summaries[-1].first_leaf if len(found) > limit else None)
+
+    def trail(self, trail: str) -> TrailSummary:
+        """See `TrailIndex.trail`."""
+        with self._lock, _wrapped(self._path):
+            row = self._db.execute(_BY_TRAIL, (trail,)).fetchone()
+            if row is None:
+                raise NotFound(f"no trail {trail[:300]!r} in the index")
+            return self._summary(row, None)
+
+    def leaves(self, trail: str, *, start: int = 0, limit: int = 1_000, size: int | None = None) -> Sequence[int]:
+        """See `TrailIndex.leaves`."""
+        out: list[int] = []
+        with self._lock, _wrapped(self._path):
+            found = self._db.execute("SELECT first_leaf, entries FROM trails WHERE trail = ?", (trail,)).fetchone()
+            if found is None or start >= found[1] or limit <= 0:
+                return out
+            # the run that holds `start` begins at or before it
+            rows = self._db.execute(
+                "SELECT position, leaves FROM runs WHERE first_leaf = ? AND position >= coalesce("
+                "(SELECT max(position) FROM runs WHERE first_leaf = ? AND position <= ?), 0) ORDER BY position",
+                (found[0], found[0], start),
+            )
+            for position, blob in rows:
+                run = _run(blob)
+                out += run[start - position :] if position < start else run
+                if len(out) >= limit:
+                    break
+        del out[limit:]
+        if size is not None:
+            while out and out[-1] >= size:  # ascending, and almost always all of them are below
+                out.pop()
+        return out
+
+    def _summary(self, found: tuple[object, ...], size: int | None) -> TrailSummary:
+        row = _row_of(found)
+        entries, last_leaf = row.entries, row.last_leaf
+        if size is not None and last_leaf >= size:
+            entries, last_leaf = self._within(row.first_leaf, size)
+        links = self._db.execute("SELECT trail FROM links WHERE first_leaf = ? ORDER BY trail", (row.first_leaf,))
+        return TrailSummary(
+            trail=row.trail,
+            entries=entries,
+            first_leaf=row.first_leaf,
+            last_leaf=last_leaf,
+            first_time=row.first_time,
+            last_time=row.last_time,
+            services=tuple(sorted(row.services)),
+            keys=tuple(sorted(row.keys)),
+            status=STATUSES[row.status],
+            links=tuple(link for (link,) in links),
+            hub=is_hub(row.trail, row.links, self._hub_links),
+        )
+
+    def _within(self, first_leaf: int, size: int) -> tuple[int, int]:
+        """How many leaves of the trail are below `size`, and the last of them."""
+        rows = self._db.execute(
+            "SELECT position, leaves FROM runs WHERE first_leaf = ? ORDER BY position DESC", (first_leaf,)
+        )
+        for position, blob in rows:
+            run = [leaf for leaf in _run(blob) if leaf < size]
+            if run:
+                return int(position) + len(run), run[-1]
+        return 0, -1
+
+    def explain(self, query: TrailQuery) -> str:
+        """SQLite's plan for this query, for tests: no search may sort, or read what it does not need."""
+        sql, arguments = search(query, 1 << 60, 51)
+        with self._lock:
+            return "\n".join(str(row[3]) for row in self._db.execute(f"EXPLAIN QUERY PLAN {sql}", arguments))
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:  # a COMMIT that failed may have rolled back by itself
+                self._db.execute("ROLLBACK")
+            raise
+
+
+def search(query: TrailQuery, bound: int, limit: int) -> tuple[str, list[object]]:
+    """The SQL of a query. The narrowest condition leads: its index is in the order of the row id, so nothing is sorted."""
+    tables = "trails"
+    where: list[str] = []
+    arguments: list[object] = []
+    lead = "trails.first_leaf"
+    if query.key is not None:
+        tables = "keys CROSS JOIN trails ON trails.first_leaf = keys.first_leaf"
+        where.append("keys.name = (SELECT id FROM names WHERE name = ?) AND keys.value = ?")
+        arguments += query.key
+        lead = "keys.first_leaf"
+    elif query.service:
+        tables = "services CROSS JOIN trails ON trails.first_leaf = services.first_leaf"
+        where.append("services.service = (SELECT id FROM names WHERE name = ?)")
+        arguments.append(query.service)
+        lead = "services.first_leaf"
+    if query.key is not None and query.service:
+        where.append(
+            "EXISTS (SELECT 1 FROM services WHERE services.first_leaf = trails.first_leaf"
+            " AND services.service = (SELECT id FROM names WHERE name = ?))"
+        )
+        arguments.append(query.service)
+    if query.transaction:
+        where.append("trails.trail = ?")
+        arguments.append(transaction_trail(query.transaction, query.tenant))
+    if query.tenant:
+        where.append("trails.tenant = ? AND trails.tenant <> ''")
+        arguments.append(query.tenant)
+    if query.kind:
+        where.append("trails.kind = ?")
+        arguments.append(_KINDS.index(query.kind) if query.kind in _KINDS else -1)
+    if query.status:
+        where.append("trails.status = ?" if query.status == "ok" else "trails.status = ? AND trails.status > 0")
+        arguments.append(STATUSES.index(query.status) if query.status in STATUSES else -1)
+    if query.since or query.until:
+        where.append("trails.last_time <> '' AND trails.last_time >= ?")
+        arguments.append(query.since)
+        if query.until:
+            where.append("trails.first_time < ?")
+            arguments.append(query.until)
+    where.append(f"{lead} < ?")
+    columns = ", ".join(f"trails.{column}" for column in _COLUMNS.split(", "))
+    sql = f"SELECT {columns} FROM {tables} WHERE {' AND '.join(where)} ORDER BY {lead} DESC LIMIT ?"  # noqa: S608 - constants; values are bound
+    return sql, [*arguments, bound, limit]
+
+
+_encode_text = msgspec.json.Encoder().encode
+_decode_services = msgspec.json.Decoder(list[str]).decode
+_decode_keys = msgspec.json.Decoder(list[tuple[str, str]]).decode
+
+
+def _encode(value: object) -> str:
+    return _encode_text(value).decode()
+
+
+def _row_of(found: tuple[object, ...]) -> Row:
+    first_leaf, trail, entries, last_leaf, first_time, last_time, status, links, services, keys = found
+    return Row(
+        trail=str(trail),
+        first_leaf=int(first_leaf),  # type: ignore[call-overload]  # SQLite's column types are ours
+        entries=int(entries),  # type: ignore[call-overload]  # as above
+        last_leaf=int(last_leaf),  # type: ignore[call-overload]  # as above
+        first_time=str(first_time),
+        last_time=str(last_time),
+        status=int(status),  # type: ignore[call-overload]  # as above
+        links=int(links),  # type: ignore[call-overload]  # as above
+        services=set(_decode_services(str(services))),
+        keys=set(_decode_keys(str(keys))),
+    )
+
+
+def _run(blob: bytes) -> list[int]:
+    return array("Q", blob).tolist()
+
+
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _prepare(db: sqlite3.Connection) -> None:
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")
+    version = _version(db)
+    if version == 0:
+        db.execute("BEGIN IMMEDIATE")
+        if _version(db) == 0:  # another process may have made it meanwhile
+            for statement in _SCHEMA.split(";\n"):
+                if statement.strip():
+                    db.execute(statement)
+            db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
+        db.execute("COMMIT")
+    elif version != _SCHEMA_VERSION:
+        raise StateUnknown(
+            f"the trail index has format {version}; this program knows {_SCHEMA_VERSION}: remove it and reindex"
+        )
+
+
+@contextmanager
+def _wrapped(path: Path) -> Iterator[None]:
+    """Turn the driver's errors into those that callers act on."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise Overloaded(f"the trail index {path.name} does not answer: {error}", retry_after_seconds=1.0) from error
+    except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
+        raise StateUnknown(f"the trail index {path.name} is damaged ({error}): remove it and reindex") from error

@@ -1,0 +1,168 @@
+"""How far each declared flow is in each trail, and which deadlines have passed.
+
+Time here is *recorded* time, the correlator's clock when the first step of a flow came into the log: it is the one clock
+that all trails share, and it never goes back. Progress and timers are part of the state: derived from the log, hot in
+memory, cold in `correlator.coldstate`.
+"""
+
+from collections.abc import Iterator, Sequence
+from heapq import heappop, heappush
+from typing import Any
+
+import msgspec
+
+from collector.event import Facts
+from correlator.coldstate import ColdState, Table, time_key
+from correlator.flow import CompiledFlow, Flow, Verdict
+
+__all__ = ["FlowTracker", "Progress"]
+
+_HOT = 32_768
+_DUE_A_STEP = 4_096
+_TOUCHED = 262_144
+"""More are touched only while a long log is replayed; those that are left out are judged at their deadline."""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """One flow in one trail.
+
+    Attributes:
+        happened: step -> how often.
+        deadline_ns: recorded time after which it is no longer open; 0: never.
+        verdict: the newest verdict entry, as `_text` writes it; empty when there is none.
+    """
+
+    trail: str
+    flow: str
+    happened: dict[str, int]
+    deadline_ns: int
+    verdict: str = ""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Progress).decode
+
+
+def _text(verdict: str, missing: Sequence[str]) -> str:
+    return f"{verdict} {','.join(missing)}"
+
+
+class FlowTracker:
+    """The declared flows at work.
+
+    Args:
+        cold: the cold store.
+        flows: as declared.
+    """
+
+    def __init__(self, cold: ColdState, flows: Sequence[Flow] = ()) -> None:
+        self._cold = cold
+        self._flows = {flow.name: CompiledFlow(flow) for flow in flows}
+        self.declared = bool(flows)
+        self._table: Table[Progress] = Table(cold, b"p", limit=_HOT, encode=_encode, decode=_decode)
+        self._timers: list[tuple[int, str]] = []
+        self._touched: dict[str, None] = {}
+        self._scan_from = b"t"
+        self._fired: list[bytes] = []
+
+    def on_event(self, trails: Sequence[str], facts: Facts, recorded_ns: int) -> None:
+        """An event of these trails (its own, and those it links to) is in the log."""
+        for flow in self._flows.values():
+            steps = flow.steps_of(facts)
+            if steps:
+                for trail in trails:
+                    if flow.applies_to(trail):
+                        self._count(flow, trail, steps, recorded_ns)
+
+    def _count(self, flow: CompiledFlow, trail: str, steps: Sequence[str], recorded_ns: int) -> None:
+        name = f"{trail}\n{flow.flow.name}"
+        known = self._table.get(name)
+        happened = dict(known.happened) if known is not None else {}
+        for step in steps:
+            happened[step] = happened.get(step, 0) + 1
+        if known is not None:
+            progress = msgspec.structs.replace(known, happened=happened)
+        else:
+            deadline_ns = recorded_ns + flow.deadline_ns if flow.deadline_ns else 0
+            progress = Progress(trail=trail, flow=flow.flow.name, happened=happened, deadline_ns=deadline_ns)
+            if deadline_ns:
+                heappush(self._timers, (deadline_ns, name))
+        self._table.put(name, progress)
+        if len(self._touched) < _TOUCHED:
+            self._touched[name] = None
+
+    def progress_of(self, trail: str, flow: str) -> Progress | None:
+        """How far the flow is in the trail; None: none of its steps happened."""
+        return self._table.get(f"{trail}\n{flow}")
+
+    def on_verdict(self, trail: str, detail: dict[str, Any]) -> None:
+        """A verdict entry is in the log."""
+        name = f"{trail}\n{detail['flow']}"
+        known = self._table.get(name)
+        if known is not None:
+            text = _text(detail["verdict"], detail["missing"])
+            self._table.put(name, msgspec.structs.replace(known, verdict=text))
+
+    def verdicts(self, now_ns: int) -> Iterator[tuple[str, Verdict]]:
+        """(trail, verdict) where the verdict is new: of trails touched since the last call, and of deadlines passed.
+
+        The caller makes the entry and reports it with `on_verdict` before it takes the next one.
+        """
+        if not self.declared:
+            return
+        names = self._touched
+        self._touched = {}
+        for name in self._due(now_ns):
+            names[name] = None
+        judged: set[str] = set()  # at most one verdict a trail a publish: another flow's waits for the next
+        for name in names:
+            progress = self._table.get(name)
+            if progress is None:  # a flow that is no longer declared
+                continue
+            flow = self._flows.get(progress.flow)
+            if flow is None:
+                continue
+            expired = 0 < progress.deadline_ns <= now_ns
+            verdict = flow.judge(progress.happened, expired=expired)
+            if verdict is None or _text(verdict.verdict, verdict.missing) == progress.verdict:
+                continue
+            if progress.trail in judged:
+                self._touched[name] = None
+                continue
+            judged.add(progress.trail)
+            yield progress.trail, verdict
+
+    @property
+    def waiting(self) -> bool:
+        """Whether a verdict was put off to the next publish."""
+        return bool(self._touched)
+
+    def _due(self, now_ns: int) -> Iterator[str]:
+        room = _DUE_A_STEP
+        for key, value in self._cold.between(self._scan_from, time_key(b"t", now_ns + 1), room):
+            self._scan_from = key + b"\x00"
+            self._fired.append(key)
+            yield value.decode()
+            room -= 1
+        while self._timers and self._timers[0][0] <= now_ns and room > 0:
+            yield heappop(self._timers)[1]
+            room -= 1
+
+    # -------------------------------------------------------------------------------------------------------- keeping
+
+    def changed(self) -> Iterator[tuple[bytes, bytes]]:
+        """What the next flush writes."""
+        yield from self._table.changed()
+        for deadline_ns, name in self._timers:
+            yield time_key(b"t", deadline_ns, name), name.encode()
+
+    def removed(self) -> Sequence[bytes]:
+        """What the next flush removes."""
+        return self._fired
+
+    def flushed(self) -> None:
+        """The flush is durable."""
+        self._table.flushed()
+        self._timers = []
+        self._fired = []
+        self._scan_from = b"t"

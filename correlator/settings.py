@@ -1,0 +1,56 @@
+"""The correlator's part of ``tally.toml``: the table ``[correlator]``. Every key is optional, unknown ones are refused."""
+
+from typing import Annotated
+
+import msgspec
+
+from correlator.flow import Flow
+
+__all__ = ["CorrelatorSettings"]
+
+_PublicKey = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+_CollectorName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
+
+
+class CorrelatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the correlator.
+
+    Attributes:
+        key_order: names of business keys, strongest first: an event without a transaction ID goes to the trail of its strongest
+            key. Keys not listed come after, by name.
+        hub_links: a key's trail with more links than this is a hub: recorded, not followed.
+        enrol_on_first_use: accept the first public key seen of a collector that is not listed in `enrolled`. The entry of
+            kind enrolment says so. Turn it off where collectors are listed.
+        enrolled: collector name -> the public keys (64 hex digits) that may sign its streams.
+        recorders: names of our own recorders, whose accesses are believed.
+        flows: declared flows (docs/flows.md).
+        step_entries: a publish takes no further batch after so many entries.
+        streams_a_step: streams read in one step, in turn.
+        poll_min_seconds: pause after a step that found something.
+        poll_max_seconds: pause that it grows to while there is nothing.
+        silent_heartbeats: a stream is called silent after so many of its heartbeats were missed.
+        missing_poll_seconds: how often the store is asked for batches that were missing.
+        hot_trails: trails of one generation kept in memory (there are two); bounds the correlator's memory.
+        metrics_port: where /metrics, /livez and /readyz are served on localhost; 0 chooses a free port.
+    """
+
+    key_order: tuple[str, ...] = ()
+    hub_links: Annotated[int, msgspec.Meta(ge=1)] = 20
+    enrol_on_first_use: bool = True
+    enrolled: dict[_CollectorName, tuple[_PublicKey, ...]] = {}
+    recorders: tuple[_CollectorName, ...] = ("api",)
+    flows: tuple[Flow, ...] = ()
+    step_entries: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = 8_192
+    streams_a_step: Annotated[int, msgspec.Meta(ge=1, le=4_096)] = 16
+    poll_min_seconds: Annotated[float, msgspec.Meta(ge=0.001, le=60)] = 0.02
+    poll_max_seconds: Annotated[float, msgspec.Meta(ge=0.001, le=60)] = 1.0
+    silent_heartbeats: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 3
+    missing_poll_seconds: Annotated[float, msgspec.Meta(ge=0.01, le=3_600)] = 1.0
+    hot_trails: Annotated[int, msgspec.Meta(ge=1_024)] = 65_536
+    metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
+
+    def __post_init__(self) -> None:
+        """Refuse two flows of one name."""
+        names = [flow.name for flow in self.flows]
+        if len(set(names)) != len(names):
+            raise ValueError("two flows have the same name")

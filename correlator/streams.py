@@ -1,0 +1,151 @@
+"""What the correlator knows of a stream: how far the log has it, what is missing, whether it still speaks. Pure.
+
+Everything here follows from the entries in the stream's own trail, so it can be rebuilt by reading them again.
+"""
+
+from typing import Any
+
+import msgspec
+
+from collector.batch import BatchHeader
+
+__all__ = ["FREEZING", "Missing", "StreamState"]
+
+FREEZING = frozenset({"bad_signature", "bad_facts", "bad_chain", "not_enrolled"})
+"""Reasons of a gap after which nothing more of the stream is accepted: what follows could not be told from a forgery."""
+
+
+class Missing(msgspec.Struct, kw_only=True):
+    """A run of batches that the store did not have when the next one came.
+
+    Attributes:
+        first, last: numbers, inclusive.
+        before: digest of header ``first - 1`` (empty for number 0).
+        after: what header ``last + 1`` names as its previous; empty until that one is logged.
+        first_sequence: sequence of the first event missing; `last_sequence` of the last (``first_sequence - 1`` if none).
+        leaf: the gap entry.
+    """
+
+    first: int
+    last: int
+    before: str
+    after: str = ""
+    first_sequence: int
+    last_sequence: int
+    leaf: int
+
+
+class StreamState(msgspec.Struct, kw_only=True):
+    """A stream's frontier.
+
+    Attributes:
+        next_number: number of the next batch to log.
+        head: digest of header ``next_number - 1``; empty before the first.
+        next_sequence: sequence of the next event.
+        key: the key enrolled for it, hex; empty before its first batch was accepted.
+        heartbeat_seconds: what its last header promised.
+        closed: its last batch said so.
+        seen_ns: recorded time of its last batch.
+        silent: a gap entry says that it missed its heartbeat, and it has not spoken since.
+        frozen: why nothing more of it is accepted; empty while it is.
+        missing: what is still missing, ascending.
+    """
+
+    stream: str
+    next_number: int = 1
+    head: str = ""
+    next_sequence: int = 0
+    key: str = ""
+    role: str = ""
+    heartbeat_seconds: int = 0
+    closed: bool = False
+    seen_ns: int = 0
+    silent: bool = False
+    frozen: str = ""
+    missing: list[Missing] = []
+
+    @property
+    def collector(self) -> str:
+        """The name of the collector whose stream this is."""
+        return self.stream.partition("/")[0]
+
+    def on_enrolment(self, detail: dict[str, Any]) -> None:
+        """An entry of kind enrolment names this stream."""
+        self.key = detail["key"]
+        self.role = detail["role"]
+
+    def on_gap(self, detail: dict[str, Any], leaf: int) -> None:
+        """An entry of kind gap."""
+        reason = detail["reason"]
+        if reason == "silent":
+            self.silent = True
+        elif reason in FREEZING:
+            self.frozen = f"gap entry at leaf {leaf}: {reason}"
+        else:
+            gap = Missing(
+                first=detail["first_number"],
+                last=detail["last_number"],
+                before=self.head,
+                first_sequence=detail["first_sequence"],
+                last_sequence=detail["last_sequence"],
+                leaf=leaf,
+            )
+            self.missing.append(gap)
+            self.next_number = gap.last + 1
+            self.next_sequence = gap.last_sequence + 1
+
+    def on_fork(self, detail: dict[str, Any], leaf: int) -> None:
+        """An entry of kind fork; it freezes the stream only if the stream's own chain broke."""
+        if detail.get("frozen"):
+            self.frozen = f"fork entry at leaf {leaf}"
+
+    def on_batch(self, header: BatchHeader, digest: str, recorded_ns: int) -> None:
+        """An entry of kind batch: the next one, or one that was missing."""
+        self.seen_ns = recorded_ns
+        self.silent = False
+        if header.number < self.next_number:
+            self._fill(header, digest)
+            return
+        if self.missing and self.missing[-1].last == header.number - 1:
+            self.missing[-1].after = header.previous
+        self.next_number = header.number + 1
+        self.next_sequence = header.first + header.count
+        self.head = digest
+        self.heartbeat_seconds = header.heartbeat_seconds
+        self.closed = header.closed
+
+    def gap_of(self, number: int) -> Missing | None:
+        """The run of missing batches that this number is in."""
+        return next((gap for gap in self.missing if gap.first <= number <= gap.last), None)
+
+    def _fill(self, header: BatchHeader, digest: str) -> None:
+        gap = self.gap_of(header.number)
+        assert gap is not None, "a batch entry for a number that is logged already"
+        number, end = header.number, header.first + header.count
+        parts = []
+        if gap.first < number:
+            parts.append(
+                Missing(
+                    first=gap.first,
+                    last=number - 1,
+                    before=gap.before,
+                    after=header.previous,
+                    first_sequence=gap.first_sequence,
+                    last_sequence=header.first - 1,
+                    leaf=gap.leaf,
+                )
+            )
+        if number < gap.last:
+            parts.append(
+                Missing(
+                    first=number + 1,
+                    last=gap.last,
+                    before=digest,
+                    after=gap.after,
+                    first_sequence=end,
+                    last_sequence=gap.last_sequence,
+                    leaf=gap.leaf,
+                )
+            )
+        at = self.missing.index(gap)
+        self.missing[at : at + 1] = parts

@@ -1,0 +1,336 @@
+"""The contract of every trail index, on each of them; and what only the SQLite one can get wrong."""
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.event import Facts, encode_facts
+from correlator.entry import Entry, Kind
+from correlator.errors import NotFound, Overloaded, StateUnknown
+from correlator.index import IndexedLeaf, TrailIndex, TrailQuery
+from correlator.index.memory import MemoryIndex
+from correlator.index.sqlite import SqliteIndex
+
+TIME = "2026-01-02T03:04:0{}.000000000Z"
+
+
+class Leaves:
+    """Makes entries in leaf order; positions follow by trail."""
+
+    def __init__(self) -> None:
+        self.made: list[IndexedLeaf] = []
+        self._positions: dict[str, int] = {}
+
+    def add(self, trail: str, kind: Kind = "event", **fields: Any) -> int:
+        leaf = len(self.made)
+        position = self._positions.get(trail, -1) + 1
+        self._positions[trail] = position
+        facts = fields.pop("facts", Facts(digest="0" * 64) if kind == "event" else None)
+        more: dict[str, Any] = {"facts": msgspec.Raw(encode_facts(facts))} if facts else {}
+        self.made.append(
+            IndexedLeaf(
+                leaf=leaf,
+                entry=Entry(
+                    v=1,
+                    trail=trail,
+                    position=position,
+                    kind=kind,
+                    recorded=TIME.format(9),
+                    detail=fields,
+                    **more,
+                ),
+            )
+        )
+        return leaf
+
+    def event(self, trail: str, **facts: Any) -> int:
+        return self.add(trail, facts=Facts(digest="0" * 64, **facts))
+
+
+Make = Callable[[Path], TrailIndex]
+KINDS: dict[str, Make] = {"memory": lambda _: MemoryIndex(hub_links=2), "sqlite": lambda p: SqliteIndex(p, hub_links=2)}
+
+
+@pytest.fixture(params=list(KINDS))
+def index(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TrailIndex]:
+    made = KINDS[request.param](tmp_path / "index.sqlite")
+    yield made
+    made.close()
+
+
+def story() -> Leaves:
+    leaves = Leaves()
+    pay = "transaction/pay-1"
+    leaves.event(pay, service="gateway", time=TIME.format(3), keys={"order_id": "o1"})  # 0
+    leaves.add(pay, "link", to="key/order_id/o1")  # 1
+    leaves.add("key/order_id/o1", "link", to=pay)  # 2
+    leaves.event("transaction/pay-2", service="ledger", time=TIME.format(1), error=True)  # 3
+    leaves.event(pay, service="ledger", time=TIME.format(2))  # 4
+    leaves.event("tenant/acme/transaction/pay-1", service="gateway", time=TIME.format(7))  # 5
+    leaves.add("stream/gateway/0123456789abcdef", "gap", reason="missing")  # 6
+    leaves.add(pay, "verdict", flow="payment", verdict="complete", missing=[])  # 7
+    leaves.event("trace/" + "a" * 32)  # 8
+    return leaves
+
+
+def trails(index: TrailIndex, size: int = 1 << 40, **query: Any) -> list[str]:
+    return [trail.trail for trail in index.find(TrailQuery(**query), size=size).trails]
+
+
+def test_a_summary_tells_all(index: TrailIndex) -> None:
+    index.apply(story().made)
+    assert index.size() == 9
+    pay = index.trail("transaction/pay-1")
+    assert (pay.entries, pay.first_leaf, pay.last_leaf) == (4, 0, 7)
+    assert (pay.first_time, pay.last_time) == (TIME.format(2), TIME.format(3))
+    assert pay.services == ("gateway", "ledger")
+    assert pay.keys == (("order_id", "o1"),)
+    assert (pay.status, pay.links, pay.hub) == ("complete", ("key/order_id/o1",), False)
+    assert index.trail("transaction/pay-2").status == "error"
+    assert index.trail("stream/gateway/0123456789abcdef").status == "gap"
+    assert index.trail("trace/" + "a" * 32).status == "ok"
+    assert index.trail("key/order_id/o1").keys == (("order_id", "o1"),)
+    with pytest.raises(NotFound, match="transaction/none"):
+        index.trail("transaction/none")
+
+
+def test_each_condition_finds_and_all_must_hold(index: TrailIndex) -> None:
+    index.apply(story().made)
+    pay, acme = "transaction/pay-1", "tenant/acme/transaction/pay-1"
+    assert trails(index, transaction="pay-1") == [pay]
+    assert trails(index, transaction="pay-1", tenant="acme") == [acme]
+    assert trails(index, tenant="acme") == [acme]
+    assert trails(index, key=("order_id", "o1")) == ["key/order_id/o1", pay]
+    assert trails(index, key=("order_id", "o1"), kind="transaction") == [pay]
+    assert trails(index, key=("order_id", "o1"), service="ledger") == [pay]
+    assert trails(index, key=("order_id", "o1"), service="risk") == []
+    assert trails(index, service="ledger") == ["transaction/pay-2", pay]
+    assert trails(index, service="ledger", status="error") == ["transaction/pay-2"]
+    assert trails(index, status="complete") == [pay]
+    assert trails(index, status="ok") == ["trace/" + "a" * 32, acme, "key/order_id/o1"]
+    assert trails(index, kind="stream") == ["stream/gateway/0123456789abcdef"]
+    assert trails(index, since=TIME.format(3)) == [acme, pay]
+    assert trails(index, until=TIME.format(3)) == ["transaction/pay-2", pay]
+    assert trails(index, since=TIME.format(4), until=TIME.format(7)) == []
+    assert trails(index, service="none") == trails(index, status="none") == trails(index, kind="none") == []
+
+
+def test_pages_are_stable_while_the_log_grows(index: TrailIndex) -> None:
+    leaves = Leaves()
+    for number in range(25):
+        leaves.event(f"transaction/{number}", service="s")
+    index.apply(leaves.made)
+    size = 25
+    first = index.find(TrailQuery(service="s"), size=size, limit=10)
+    for number in range(5):
+        leaves.event(f"transaction/late-{number}", service="s")
+        leaves.event(f"transaction/{number}", service="s")
+    index.apply(leaves.made[size:])
+    second = index.find(TrailQuery(service="s"), size=size, below=first.next_below, limit=10)
+    third = index.find(TrailQuery(service="s"), size=size, below=second.next_below, limit=10)
+    found = [*first.trails, *second.trails, *third.trails]
+    assert [trail.first_leaf for trail in found] == list(range(24, -1, -1))
+    assert third.next_below is None
+    assert {trail.entries for trail in found} == {1}, "entries beyond the cursor's size are not counted"
+    assert index.find(TrailQuery(), size=size, limit=25).next_below is None
+
+
+def test_leaves_by_position(index: TrailIndex) -> None:
+    leaves = Leaves()
+    expected = []
+    for _ in range(7):
+        start = len(leaves.made)
+        expected += [leaves.event("transaction/t") for _ in range(3)]
+        leaves.event("transaction/other")
+        index.apply(leaves.made[start:])
+    for start in range(len(expected) + 1):
+        for limit in (0, 1, 4, 100):
+            assert list(index.leaves("transaction/t", start=start, limit=limit)) == expected[start : start + limit]
+    assert list(index.leaves("transaction/t", size=10)) == [leaf for leaf in expected if leaf < 10]
+    assert list(index.leaves("transaction/none")) == []
+
+
+def test_leaves_that_are_indexed_are_passed_over_and_a_hole_is_refused(index: TrailIndex) -> None:
+    leaves = story()
+    index.apply(leaves.made[:5])
+    before = index.trail("transaction/pay-1")
+    index.apply(leaves.made[:5])
+    assert index.trail("transaction/pay-1") == before
+    with pytest.raises(ValueError, match="5 are indexed"):
+        index.apply(leaves.made[6:])
+    index.apply(leaves.made[2:])
+    assert index.size() == 9
+    index.apply([])
+    assert index.trail("transaction/pay-1").entries == 4
+
+
+def test_a_key_with_many_links_is_a_hub(index: TrailIndex) -> None:
+    leaves = Leaves()
+    for number in range(3):
+        assert not [t for t in index.find(TrailQuery(), size=1 << 40).trails if t.hub]
+        leaves.add("key/account/7", "link", to=f"transaction/{number}")
+        leaves.add(f"transaction/{number}", "link", to="key/account/7")
+        index.apply(leaves.made[-2:])
+    assert index.trail("key/account/7").hub
+    assert index.trail("key/account/7").links == ("transaction/0", "transaction/1", "transaction/2")
+
+
+def test_a_newer_verdict_stands_and_an_error_does_not_hide_it(index: TrailIndex) -> None:
+    leaves = Leaves()
+    trail = "transaction/t"
+    for verdict in ("incomplete", "complete"):
+        leaves.add(trail, "verdict", flow="f", verdict=verdict, missing=[])
+        leaves.event(trail, error=True)
+        index.apply(leaves.made[-2:])
+        assert index.trail(trail).status == verdict
+
+
+def test_clear_and_begin_again(index: TrailIndex) -> None:
+    leaves = story()
+    index.apply(leaves.made)
+    before = index.find(TrailQuery(), size=1 << 40)
+    index.clear()
+    assert index.size() == 0
+    assert index.find(TrailQuery(), size=1 << 40).trails == ()
+    index.apply(leaves.made)
+    assert index.find(TrailQuery(), size=1 << 40) == before
+
+
+some_trails = st.sampled_from(["transaction/a", "transaction/b", "key/k/v", "trace/" + "b" * 32, "tenant/x/key/k/v"])
+some_facts: st.SearchStrategy[dict[str, Any]] = st.builds(
+    dict,
+    service=st.sampled_from(["", "s1", "s2"]),
+    time=st.sampled_from(["", *(TIME.format(n) for n in range(4))]),
+    keys=st.dictionaries(st.sampled_from(["k", "l"]), st.sampled_from(["v", "w"])),
+    error=st.booleans(),
+)
+
+
+@given(
+    st.lists(st.tuples(some_trails, some_facts | some_trails), max_size=30),
+    st.lists(st.integers(1, 10), max_size=6),
+    st.integers(0, 30),
+)
+def test_sqlite_and_memory_never_differ(
+    tmp_path_factory: pytest.TempPathFactory, what: list[Any], steps: list[int], size: int
+) -> None:
+    leaves = Leaves()
+    for trail, fact in what:
+        if isinstance(fact, str):
+            leaves.add(trail, "link", to=fact)
+        else:
+            leaves.event(trail, **fact)
+    memory = MemoryIndex(hub_links=2)
+    path = tmp_path_factory.mktemp("index") / "index.sqlite"
+    at = 0
+    for step in [*steps, len(what)]:
+        # a new object each time reads back what the last one wrote
+        disk = SqliteIndex(path, hub_links=2)
+        for index in (memory, disk):
+            index.apply(leaves.made[at : at + step])
+        at = min(at + step, len(what))
+        disk.close()
+    disk = SqliteIndex(path, hub_links=2)
+    for query in (
+        TrailQuery(),
+        TrailQuery(service="s1"),
+        TrailQuery(key=("k", "v")),
+        TrailQuery(since=TIME.format(2)),
+        TrailQuery(until=TIME.format(1), kind="transaction"),
+        TrailQuery(status="error"),
+        TrailQuery(tenant="x"),
+    ):
+        assert disk.find(query, size=size, limit=3) == memory.find(query, size=size, limit=3)
+    for trail in {trail for trail, _ in what}:
+        assert disk.trail(trail) == memory.trail(trail)
+        assert list(disk.leaves(trail, start=1, size=size)) == list(memory.leaves(trail, start=1, size=size))
+    disk.close()
+
+
+# ------------------------------------------------------------------------------------------------------------ SQLite only
+
+
+@pytest.mark.parametrize(
+    ("query", "uses"),
+    [
+        (TrailQuery(), "SEARCH trails USING INTEGER PRIMARY KEY"),
+        (TrailQuery(transaction="t"), "sqlite_autoindex_trails_1 (trail=?)"),
+        (TrailQuery(key=("a", "b")), "SEARCH keys USING PRIMARY KEY (name=? AND value=? AND first_leaf<?)"),
+        (TrailQuery(service="s"), "SEARCH services USING PRIMARY KEY (service=? AND first_leaf<?)"),
+        (TrailQuery(status="failed"), "trails_by_status (status=? AND rowid<?)"),
+        (TrailQuery(kind="key"), "trails_by_kind (kind=? AND rowid<?)"),
+        (TrailQuery(tenant="acme"), "trails_by_tenant (tenant=? AND rowid<?)"),
+        (TrailQuery(since="2026"), "SEARCH trails USING INTEGER PRIMARY KEY (rowid<?)"),
+    ],
+)
+def test_no_search_sorts_or_scans(tmp_path: Path, query: TrailQuery, uses: str) -> None:
+    index = SqliteIndex(tmp_path / "index.sqlite")
+    plan = index.explain(query)
+    assert uses in plan
+    assert "TEMP B-TREE" not in plan
+    assert "SCAN" not in plan
+    index.close()
+
+
+def test_another_process_may_reindex_meanwhile(tmp_path: Path) -> None:
+    leaves = story()
+    one, other = SqliteIndex(tmp_path / "index.sqlite"), SqliteIndex(tmp_path / "index.sqlite")
+    one.apply(leaves.made[:6])
+    other.clear()
+    other.apply(leaves.made[:7])
+    one.apply(leaves.made)
+    assert one.trail("transaction/pay-1").entries == 4
+    assert other.trail("transaction/pay-1") == one.trail("transaction/pay-1")
+    one.close()
+    other.close()
+
+
+def test_a_reader_needs_an_index_and_cannot_write(tmp_path: Path) -> None:
+    path = tmp_path / "index.sqlite"
+    with pytest.raises(Overloaded):
+        SqliteIndex(path, read_only=True)
+    SqliteIndex(path).close()
+    reader = SqliteIndex(path, read_only=True)
+    assert reader.size() == 0
+    with pytest.raises(Overloaded):
+        reader.apply(story().made)
+    reader.close()
+
+
+def test_drivers_errors_do_not_get_out(tmp_path: Path) -> None:
+    path = tmp_path / "index.sqlite"
+    path.write_bytes(b"no database at all" * 1_000)
+    with pytest.raises(StateUnknown, match="reindex"):
+        SqliteIndex(path)
+    path.unlink()
+    SqliteIndex(path).close()
+    db = sqlite3.connect(path)
+    db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(StateUnknown, match="format 99"):
+        SqliteIndex(path)
+    with pytest.raises(NotFound):
+        SqliteIndex(path, read_only=True)
+
+
+def test_a_failed_write_leaves_no_trace(tmp_path: Path) -> None:
+    index = SqliteIndex(tmp_path / "index.sqlite")
+    leaves = story()
+    index.apply(leaves.made[:4])
+    bad = Leaves()
+    bad.made = list(leaves.made[:4])
+    bad._positions = {"transaction/pay-1": 1}
+    bad.event("transaction/pay-1", service="bad")
+    bad.add("transaction/pay-1", "verdict", flow="f", verdict="nonsense", missing=[])
+    with pytest.raises(ValueError, match="not in tuple"):
+        index.apply(bad.made[4:])
+    assert index.size() == 4
+    index.apply(leaves.made)
+    assert "bad" not in index.trail("transaction/pay-1").services
+    index.close()
