@@ -6,6 +6,7 @@ commit, whatever the number of groups in it.
 
 import asyncio
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 
 from collector.deadletters import DeadLetters
@@ -37,6 +38,7 @@ class SpoolIntake:
 
     async def accept(self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None) -> Receipt:
         """See `Intake.accept`."""
+        began = time.perf_counter()
         prepared = self._preparer.prepare(arrivals)
         dead = 0
         for refused in prepared.refused:
@@ -48,6 +50,7 @@ class SpoolIntake:
             stored += outcome.stored
             duplicates += outcome.duplicates
         self._metrics.taken(stored=stored, duplicates=duplicates)
+        self._metrics.ack_seconds.observe(time.perf_counter() - began)
         return Receipt(stored=stored, duplicates=duplicates, dead_lettered=dead)
 
     async def reject(self, raw: bytes, error: Malformed, origin: Origin) -> None:

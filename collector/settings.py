@@ -40,7 +40,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         host: address to listen on.
         port: TCP port; 0 chooses a free one, -1 turns HTTP off.
-        max_body_bytes: longest request body, before and after decompression.
+        max_body_bytes: longest request body as sent; decompressed it may be four times as long.
         tls_certificate, tls_key: PEM files; both or neither.
     """
 

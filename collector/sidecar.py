@@ -1,0 +1,195 @@
+"""The sidecar: receivers, preparation, spool and shipping put together as one process's event loop.
+
+On a stop the order keeps every promise: receivers close first and finish what is in flight, the spool commits, shipping
+drains for a bounded time, and only a stream that is wholly shipped is closed. What is left is shipped after the next start.
+"""
+
+import asyncio
+import logging
+import ssl
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from collector.deadletters import DeadLetters
+from collector.disk import OsDisk
+from collector.extract import Extractor
+from collector.intake import SpoolIntake
+from collector.metrics import CollectorMetrics
+from collector.pipeline import Pipeline, PipelineLimits
+from collector.prepare import Preparer
+from collector.protect import Protector
+from collector.receive.body import BodyLimits
+from collector.receive.bulk import BulkReceiver
+from collector.receive.forward import ForwardReceiver, Handshake
+from collector.receive.http import HttpServer, create_app
+from collector.settings import CollectorSettings
+from collector.ship import BatchLimits
+from collector.spool import Done, Spooled, SpoolLimits, deliver_here
+from collector.store import EventStore
+
+__all__ = ["DEAD_LETTERS", "pipeline_limits", "run_sidecar"]
+
+_log = logging.getLogger(__name__)
+
+DEAD_LETTERS = "dead"
+"""Name of the folder of dead letters beside a collector's incarnations."""
+
+_STALE_SECONDS = 60.0
+
+
+def pipeline_limits(settings: CollectorSettings) -> PipelineLimits:
+    """The pipeline's bounds as the settings have them."""
+    return PipelineLimits(
+        spool=SpoolLimits(total_bytes=settings.spool.max_bytes),
+        batch=BatchLimits(
+            events=settings.ship.batch_events,
+            size_bytes=settings.ship.batch_bytes,
+            heartbeat_seconds=settings.ship.heartbeat_seconds,
+        ),
+        linger_seconds=settings.ship.linger_seconds,
+        journal_ids=settings.spool.journal_ids,
+    )
+
+
+async def run_sidecar(
+    settings: CollectorSettings,
+    *,
+    root: Path,
+    ledger: str,
+    store: EventStore,
+    signing_key: Ed25519PrivateKey,
+    token_key: bytes,
+    stopped: asyncio.Event,
+    ready: Callable[[Mapping[str, str]], None],
+    clock: Callable[[], int] = time.time_ns,
+) -> bool:
+    """Run until `stopped` is set; returns whether everything was shipped.
+
+    Args:
+        settings: of this collector.
+        root: its spool folder.
+        ledger: name of the ledger.
+        store: where batches go.
+        signing_key: signs the batch headers.
+        token_key: makes tokens of card numbers.
+        stopped: set it to stop.
+        ready: called once when everything listens, with addresses by their use: ``forward`` and ``http`` as host:port,
+            ``forward_unix`` as a path.
+        clock: Unix time in nanoseconds.
+
+    Raises:
+        StateUnknown: the spool is another process's.
+        Malformed: the settings' rules cannot be used.
+        OSError: a port is taken, a key file is missing.
+    """
+    loop = asyncio.get_running_loop()
+    disk = OsDisk()
+    protector = Protector(
+        token_key=token_key,
+        masked_fields=settings.protect.masked_fields,
+        dropped_fields=settings.protect.dropped_fields,
+    )
+    preparer = Preparer(
+        extractor=Extractor(settings.stitch),
+        protector=protector,
+        clock=clock,
+        max_event_bytes=settings.spool.max_event_bytes,
+    )
+
+    def deliver(outcomes: Sequence[tuple[Done, Spooled | Exception]]) -> None:
+        loop.call_soon_threadsafe(deliver_here, outcomes)
+
+    pipeline = Pipeline(
+        root,
+        collector=settings.name,
+        ledger=ledger,
+        store=store,
+        key=signing_key,
+        limits=pipeline_limits(settings),
+        disk=disk,
+        deliver=deliver,
+        clock=clock,
+    )
+    dead_letters = DeadLetters(
+        root / DEAD_LETTERS,
+        disk=disk,
+        protector=protector,
+        clock=clock,
+        total_bytes=settings.spool.dead_letters_max_bytes,
+    )
+    metrics = CollectorMetrics(collector=settings.name)
+    metrics.watch(pipeline.state)
+    intake = SpoolIntake(preparer=preparer, pipeline=pipeline, dead_letters=dead_letters, metrics=metrics)
+    forward = ForwardReceiver(
+        intake,
+        clock=clock,
+        service=settings.service or None,
+        handshake=_handshake(settings),
+        refused=metrics.refused,
+    )
+    limits = BodyLimits(
+        max_body_bytes=settings.http.max_body_bytes, max_inflated_bytes=4 * settings.http.max_body_bytes
+    )
+    bulk = BulkReceiver(intake, clock=clock, limits=limits, refused=metrics.refused)
+    app = create_app([*bulk.routes], registry=metrics.registry, not_ready=lambda: _not_ready(pipeline))
+    http = HttpServer(
+        app,
+        host=settings.http.host,
+        port=max(settings.http.port, 0),
+        tls_certificate=settings.http.tls_certificate,
+        tls_key=settings.http.tls_key,
+    )
+    pipeline.start()
+    try:
+        ready(await _listen(settings, forward, http))
+        await stopped.wait()
+    finally:
+        await forward.close()
+        await http.stop()
+        drained = await asyncio.to_thread(pipeline.stop, drain_seconds=settings.ship.drain_seconds)
+        dead_letters.close()
+    if not drained:
+        _log.warning("not everything is shipped yet; the rest follows after the next start")
+    return drained
+
+
+async def _listen(settings: CollectorSettings, forward: ForwardReceiver, http: HttpServer) -> dict[str, str]:
+    addresses: dict[str, str] = {}
+    if settings.forward.port >= 0:
+        tls = _tls(settings.forward.tls_certificate, settings.forward.tls_key)
+        port = await forward.listen_tcp(settings.forward.host, settings.forward.port, tls=tls)
+        addresses["forward"] = f"{settings.forward.host}:{port}"
+    if settings.forward.unix_socket:
+        await forward.listen_unix(Path(settings.forward.unix_socket))
+        addresses["forward_unix"] = settings.forward.unix_socket
+    if settings.http.port >= 0:
+        addresses["http"] = f"{settings.http.host}:{await http.start()}"
+    return addresses
+
+
+def _tls(certificate: str, key: str) -> ssl.SSLContext | None:
+    if not certificate:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+def _handshake(settings: CollectorSettings) -> Handshake | None:
+    if not settings.forward.shared_key_file:
+        return None
+    key = Path(settings.forward.shared_key_file).read_bytes().strip()
+    return Handshake(shared_key=key, hostname=settings.name)
+
+
+def _not_ready(pipeline: Pipeline) -> list[str]:
+    """Why the sidecar is not ready. A store that is down for a while is no reason: the spool takes events."""
+    state = pipeline.state()
+    reasons = [f"the spool folder {aside.name} does not read back" for aside in state.damaged]
+    if state.breaker_open and state.waiting_seconds > _STALE_SECONDS:
+        reasons.append(f"the store has not taken events for {state.waiting_seconds:.0f} s: {state.last_error}")
+    return reasons
