@@ -1,0 +1,48 @@
+"""The API's part of ``tally.toml``: the table ``[audit_api]``. Every key is optional, unknown ones are refused."""
+
+from typing import Annotated
+
+import msgspec
+
+__all__ = ["ApiSettings"]
+
+_Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of the API.
+
+    Attributes:
+        host: address to listen on. Anything but this machine needs TLS: set it here, or put a proxy in front.
+        port: TCP port; 0 chooses a free one.
+        tls_certificate, tls_key: PEM files; both or neither.
+        public_log: serve the checkpoint and the hash tiles to anyone: they hold hashes alone, and witnesses need them.
+        page_trails: most trails that one answer lists.
+        page_entries: most entries that one answer about a trail holds.
+        export_entries: most entries that a bundle may hold; with more the answer is a problem that says so.
+        requests_a_second: how often a principal may ask, on average; each answer costs an access on record.
+        burst_requests: how many requests at once it may save up for.
+        anonymous_refusals_a_minute: refusals without a valid token that are put on record one by one; the rest of the minute
+            is recorded as one entry with their count.
+        recorder_threads: accesses that may wait for the disk at once; they share its syncs.
+        shutdown_seconds: how long a stop waits for answers under way.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8420
+    tls_certificate: str = ""
+    tls_key: str = ""
+    public_log: bool = True
+    page_trails: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 200
+    page_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1_000
+    export_entries: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 10_000
+    requests_a_second: Annotated[float, msgspec.Meta(gt=0.0, le=100_000.0)] = 50.0
+    burst_requests: _Positive = 200
+    anonymous_refusals_a_minute: _Positive = 60
+    recorder_threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16
+    shutdown_seconds: Annotated[int, msgspec.Meta(ge=0, le=3_600)] = 10
+
+    def __post_init__(self) -> None:
+        """Refuse half a TLS configuration."""
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key belong together")
