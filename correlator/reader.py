@@ -15,7 +15,7 @@ from correlator.merkle import consistency_proof, inclusion_proof, tree_root
 from correlator.note import Verifier
 from correlator.proof import EntryProof
 from correlator.storage import CHECKPOINT, LogStorage
-from correlator.tiles import ENTRIES, WIDTH, HashTile, Tile, TileHashReader, parse_bundle
+from correlator.tiles import ENTRIES, WIDTH, HashTile, Tile, TileHashReader, entries_in_bundle
 
 __all__ = ["LogReader"]
 
@@ -68,13 +68,13 @@ class LogReader:
         storage: LogStorage,
         verifier: Verifier | None = None,
         *,
-        cached_tiles: int = 1024,
-        cached_bundles: int = 128,
+        cached_tiles: int = 2048,
+        cached_bundles: int = 256,
     ) -> None:
         self._storage = storage
         self._verifier = verifier
         self._tiles: _Recent[tuple[int, int], HashTile] = _Recent(cached_tiles)
-        self._bundles: _Recent[Tile, list[bytes]] = _Recent(cached_bundles)
+        self._bundles: _Recent[Tile, tuple[Tile, bytes]] = _Recent(cached_bundles)
         self._seen: _Seen | None = None  # replaced as a whole, so that threads see one checkpoint or another
 
     # Checkpoints ------------------------------------------------------------------------------------------------------
@@ -146,9 +146,9 @@ class LogReader:
         found = []
         while start < end:
             stop = min(end, start - start % WIDTH + WIDTH)
-            bundle = self._bundle(start // WIDTH, hashes.size)
-            for leaf in range(start, stop):
-                entry = bundle[leaf % WIDTH]
+            place, data = self._bundle(start // WIDTH, hashes.size)
+            first = place.index * WIDTH
+            for leaf, entry in enumerate(entries_in_bundle(data, start - first, stop - first, place.path), start):
                 hashes.check_entry(leaf, entry)
                 found.append(entry)
             start = stop
@@ -213,11 +213,10 @@ class LogReader:
             self._tiles.put(key, content)
         return content
 
-    def _bundle(self, index: int, size: int) -> list[bytes]:
+    def _bundle(self, index: int, size: int) -> tuple[Tile, bytes]:
         tile = Tile(level=ENTRIES, index=index, width=min(size - index * WIDTH, WIDTH))
         known = self._bundles.get(tile)
         if known is None:
-            place, data = self._get(tile)
-            known = parse_bundle(data, place.width, place.path)
+            known = self._get(tile)
             self._bundles.put(tile, known)
         return known

@@ -24,6 +24,7 @@ __all__ = [
     "Tile",
     "TileHashReader",
     "encode_bundle",
+    "entries_in_bundle",
     "parse_bundle",
     "tiles_of_size",
 ]
@@ -141,6 +142,25 @@ def parse_bundle(data: bytes, count: int, where: str) -> list[bytes]:
     return entries
 
 
+def entries_in_bundle(data: bytes, start: int, stop: int, where: str) -> list[bytes]:
+    """The entries ``start`` to ``stop`` exclusive, without a look at those behind: for who checks each by its leaf hash.
+
+    Raises:
+        VerificationError: the bundle ends before.
+    """
+    at = 0
+    for _ in range(start):
+        at += 2 + int.from_bytes(data[at : at + 2], "big")
+    entries = []
+    for number in range(start, stop):
+        begin = at + 2
+        at = begin + int.from_bytes(data[at:begin], "big")
+        if max(at, begin) > len(data):
+            raise VerificationError(f"{where} ends before or inside its entry {number}")
+        entries.append(data[begin:at])
+    return entries
+
+
 # ----------------------------------------------------------------------------------------------------------- hash tiles
 
 
@@ -193,12 +213,16 @@ class TileHashReader:
             VerificationError: a tile is not that of this tree; the message names its path.
         """
         hashes = []
+        checked: dict[tuple[int, int], HashTile] = {}  # a proof takes most of its nodes from two or three tiles
         for level, index in nodes:
             if (index + 1) << level > self.size:
                 raise ValueError(f"node {(level, index)} is not complete in a tree of {self.size} leaves")
             tile_level, inner = divmod(level, HEIGHT)
             tile_index, at = divmod(index, WIDTH >> inner)
-            hashes.append(self.tile(tile_level, tile_index).node(inner, at))
+            tile = checked.get((tile_level, tile_index))
+            if tile is None:
+                tile = checked[tile_level, tile_index] = self.tile(tile_level, tile_index)
+            hashes.append(tile.node(inner, at))
         return hashes
 
     def leaf(self, index: int) -> bytes:

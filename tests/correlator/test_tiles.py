@@ -17,6 +17,7 @@ from correlator.tiles import (
     Tile,
     TileHashReader,
     encode_bundle,
+    entries_in_bundle,
     parse_bundle,
     tiles_of_size,
 )
@@ -105,6 +106,16 @@ def test_any_bundle_round_trips_and_only_with_its_count(entries: list[bytes]) ->
                 parse_bundle(data, count, "b")
 
 
+@given(st.lists(st.binary(max_size=300), max_size=20), st.integers(0, 20), st.integers(0, 20))
+def test_some_entries_of_a_bundle(entries: list[bytes], start: int, stop: int) -> None:
+    data = encode_bundle(entries)
+    if start >= stop or stop <= len(entries):
+        assert entries_in_bundle(data, start, stop, "b") == entries[start:stop]
+    else:
+        with pytest.raises(VerificationError, match="b ends before or inside its entry"):
+            entries_in_bundle(data, start, stop, "b")
+
+
 def test_a_smuggled_entry_or_byte_is_refused() -> None:
     data = encode_bundle([b"one", b"two"])
     for extra in (b"\x00", b"\x00\x00", b"\x00\x03two"):
@@ -124,6 +135,8 @@ def test_the_largest_entry() -> None:
 @given(st.binary(max_size=100), st.integers(0, 256))
 def test_the_bundle_parser_raises_only_its_own_error(data: bytes, count: int) -> None:
     try:
+        entries = entries_in_bundle(data, 0, count, "b")
+        assert data.startswith(encode_bundle(entries))
         assert encode_bundle(parse_bundle(data, count, "b")) == data
     except VerificationError:
         pass
