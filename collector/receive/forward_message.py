@@ -27,6 +27,7 @@ from msgspec.msgpack import Ext
 from collector.errors import Malformed
 from collector.event import Origin, format_time
 from collector.receive import Arrival
+from collector.receive.fluent_msgpack import ARRAY, MSGPACK_ERRORS, RAW, careful_unpacker, time_text, unpack
 from collector.receive.inflate import gunzip
 from collector.receive.record import arrival_of_record
 
@@ -85,9 +86,6 @@ class _Wire(msgspec.Struct, array_like=True):
 
 _decode_message = msgspec.msgpack.Decoder(_Wire).decode
 _decode_entries = msgspec.msgpack.Decoder(list[_Entry]).decode
-_ARRAY = frozenset([*range(0x90, 0xA0), 0xDC, 0xDD])  # MessagePack's first bytes of an array
-_RAW = frozenset([*range(0xA0, 0xC0), 0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB])  # … of text and binary data
-_MSGPACK_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
 
 
 class MessageReader:
@@ -141,7 +139,7 @@ class MessageReader:
                     self._framer.skip()
                 except msgpack.OutOfData:
                     break
-                except _MSGPACK_ERRORS as error:
+                except MSGPACK_ERRORS as error:
                     raise self._lost("not MessagePack", "bad_msgpack") from error
                 length = self._framer.tell() - self._start
                 message = bytes(memoryview(self._buffer)[:length])
@@ -238,7 +236,7 @@ class MessageReader:
         service = group.origin.tag.partition(".")[0] if self._service is None else self._service
         origin, add = group.origin, group.arrivals.append
         for time, record in entries:
-            text = _time_text(time)
+            text = time_text(time)
             if not text:
                 record.setdefault("fluent.time", bytes(time.data).hex() if type(time) is Ext else str(time))
             marks = () if text else ("time_unusable",)
@@ -280,7 +278,7 @@ class MessageReader:
                 count += 1
                 if count > self._limits.max_records:
                     raise Malformed(f"more than {self._limits.max_records} records in a message", label="too_large")
-        except _MSGPACK_ERRORS:
+        except MSGPACK_ERRORS:
             return None
         return count
 
@@ -294,7 +292,7 @@ class MessageReader:
         while start < len(packed):
             try:
                 framer.skip()
-            except _MSGPACK_ERRORS:
+            except MSGPACK_ERRORS:
                 error = Malformed(
                     "not MessagePack, or cut short", where=f"byte {start} of the packed records", label="bad_msgpack"
                 )
@@ -308,7 +306,7 @@ class MessageReader:
         for raw in slices:
             count += 1
             try:
-                entry = _unpack(raw)
+                entry = unpack(raw)
                 if not isinstance(entry, list) or len(entry) != 2:
                     raise Malformed("a record is not a pair of time and map", label="bad_record")
                 _check_record(*entry)
@@ -319,7 +317,7 @@ class MessageReader:
         return count
 
     def _careful(self, message: bytes, observed: str) -> Group:
-        framer = _careful_unpacker(message)
+        framer = careful_unpacker(message)
         tag: Any = ""
         option: dict[Any, Any] = {}
         try:
@@ -330,25 +328,25 @@ class MessageReader:
             start = framer.tell()
             framer.skip()
             second = message[start : framer.tell()]
-        except _MSGPACK_ERRORS:
+        except MSGPACK_ERRORS:
             error = Malformed("not an array of tag, events and option", label="bad_message")
             return self._whole_refused(message, "", option, error)
         if isinstance(tag, bytes):
             tag = tag.decode("utf-8", "surrogateescape")
         if not isinstance(tag, str):
             return self._whole_refused(message, "", option, Malformed("the tag is not text", label="bad_message"))
-        many = second[0] in _ARRAY or second[0] in _RAW
+        many = second[0] in ARRAY or second[0] in RAW
         try:
-            rest = [] if many else [_unpack(second)]
+            rest = [] if many else [unpack(second)]
             rest += [framer.unpack() for _ in range(count - 2)]
-        except (Malformed, *_MSGPACK_ERRORS) as error:
+        except (Malformed, *MSGPACK_ERRORS) as error:
             reason = Malformed(f"MessagePack that cannot be read: {type(error).__name__}", label="bad_msgpack")
             return self._whole_refused(message, tag, option, reason)
         place = 0 if many else 2
         if len(rest) > place and isinstance(rest[place], dict):
             option = rest[place]
-        if second[0] in _RAW:
-            packed = _unpack(second)  # text: what MessagePack called "raw" before it had binary data
+        if second[0] in RAW:
+            packed = unpack(second)  # text: what MessagePack called "raw" before it had binary data
             if isinstance(packed, str):
                 packed = packed.encode("utf-8", "surrogateescape")
             return self._packed(message, tag, packed, option, observed)
@@ -369,48 +367,8 @@ class MessageReader:
         return group
 
 
-def _time_text(time: Any) -> str:
-    """RFC 3339 of a Forward time; empty when it is none."""
-    if type(time) is int:
-        unix_ns = time * 1_000_000_000
-    elif type(time) is Ext:
-        data = bytes(time.data)
-        fraction = int.from_bytes(data[4:])
-        if time.code != 0 or len(data) != 8 or fraction >= 1_000_000_000:
-            return ""
-        unix_ns = int.from_bytes(data[:4]) * 1_000_000_000 + fraction
-    elif type(time) is float and abs(time) < 1e12:
-        unix_ns = round(time * 1_000_000) * 1_000  # a double holds today's seconds to about 0.2 µs
-    else:
-        return ""
-    try:
-        return format_time(unix_ns)
-    except Malformed:
-        return ""
-
-
 def _check_record(time: Any, record: Any) -> None:
     if type(time) not in {Ext, int, float}:
         raise Malformed("the time is neither an EventTime nor a number", label="bad_record")
     if type(record) is not dict:
         raise Malformed("the record is not a map", label="bad_record")
-
-
-def _careful_unpacker(data: bytes) -> Any:
-    """Takes what the fast decoder refuses: text that is not UTF-8 (kept as surrogates) and keys of any type."""
-    unpacker = msgpack.Unpacker(
-        max_buffer_size=len(data) or 1,
-        strict_map_key=False,
-        unicode_errors="surrogateescape",
-        timestamp=3,  # MessagePack's own time, inside a record: a datetime
-        ext_hook=Ext,
-    )
-    unpacker.feed(data)
-    return unpacker
-
-
-def _unpack(raw: bytes) -> Any:
-    try:
-        return _careful_unpacker(raw).unpack()
-    except _MSGPACK_ERRORS as error:
-        raise Malformed(f"MessagePack that cannot be read: {type(error).__name__}", label="bad_msgpack") from error

@@ -1,0 +1,59 @@
+"""Bodies of HTTP requests, never larger than allowed, compressed or not."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from starlette.requests import ClientDisconnect, Request
+
+from collector.errors import Malformed
+from collector.receive.inflate import gunzip
+
+__all__ = ["BodyLimits", "ClientDisconnect", "chunks_of", "media_type", "read_body"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BodyLimits:
+    """`max_body_bytes` as sent, `max_inflated_bytes` after decompression."""
+
+    max_body_bytes: int = 64 * 2**20
+    max_inflated_bytes: int = 64 * 2**20
+
+
+def media_type(request: Request) -> str:
+    """The request's media type without parameters, in lower case; empty when it names none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+async def read_body(request: Request, limits: BodyLimits) -> bytes:
+    """The whole body, decompressed.
+
+    Raises:
+        Malformed: too large (``too_large``), in an unknown coding (``bad_encoding``), or no gzip (``bad_gzip``).
+        ClientDisconnect: the sender left before the end.
+    """
+    out = bytearray()
+    async for piece in chunks_of(request, limits):
+        out += piece
+    return bytes(out)
+
+
+async def chunks_of(request: Request, limits: BodyLimits) -> AsyncIterator[bytes]:
+    """The body piece by piece as it arrives; a compressed one in one piece. Raises as `read_body`."""
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding not in {"identity", "gzip", ""}:
+        raise Malformed("Content-Encoding must be gzip or identity", label="bad_encoding")
+    stated = request.headers.get("content-length", "")
+    if stated.isdecimal() and len(stated) < 20 and int(stated) > limits.max_body_bytes:
+        raise Malformed(f"a body of more than {limits.max_body_bytes} bytes", label="too_large")
+    size = 0
+    held = bytearray()
+    async for piece in request.stream():
+        size += len(piece)
+        if size > limits.max_body_bytes:
+            raise Malformed(f"a body of more than {limits.max_body_bytes} bytes", label="too_large")
+        if coding == "gzip":
+            held += piece
+        elif piece:
+            yield piece
+    if coding == "gzip":
+        yield gunzip(held, max_bytes=limits.max_inflated_bytes)

@@ -1,0 +1,172 @@
+"""POST /v1/events: JSON lines over HTTP (https://github.com/ndjson/ndjson-spec), for whoever has an HTTP client and nothing else.
+
+The body is taken in parts of `part_lines` lines as it arrives, so that a long body needs little memory; the answer comes after
+the last part's fsync and counts what became of each line. With the header ``Idempotency-Key`` a request sent again is recognised part by
+part, also when the first try broke off in the middle. Without it a repeated request is stored again, except for lines that carry an id
+(spans, ``log.record.uid``).
+"""
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from collector.errors import Malformed, Overloaded
+from collector.event import Origin, format_time
+from collector.receive import Arrival, Intake
+from collector.receive.body import BodyLimits, ClientDisconnect, chunks_of, media_type
+from collector.receive.json_lines import arrival_of_line
+from collector.receive.problem import json_response, overloaded, problem
+
+__all__ = ["BulkReceiver"]
+
+_MEDIA_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
+_MAX_KEY_CHARACTERS = 255
+_ERRORS_SHOWN = 10
+
+
+@dataclass(slots=True, kw_only=True)
+class _Account:
+    """What became of a request's lines: `lines` is the sum of the other three."""
+
+    lines: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    dead_lettered: int = 0
+    errors: list[dict[str, Any]] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+class BulkReceiver:
+    """The endpoint's handler and its route.
+
+    Args:
+        intake: takes the events.
+        clock: Unix time in nanoseconds; stamps `observed`.
+        limits: of one body.
+        max_line_bytes: longer lines become dead letters.
+        part_lines: lines that are made durable together.
+        refused: called with a reason for each refused request: ``media_type``, ``too_large``, ``bad_gzip``, ``bad_encoding``,
+            ``idempotency_key``, ``overloaded``, ``connection_lost``.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        *,
+        clock: Callable[[], int],
+        limits: BodyLimits | None = None,
+        max_line_bytes: int = 2**20,
+        part_lines: int = 1_000,
+        refused: Callable[[str], object] = lambda _reason: None,
+    ) -> None:
+        self._intake = intake
+        self._clock = clock
+        self._limits = limits or BodyLimits()
+        self._max_line_bytes = max_line_bytes
+        self._part_lines = part_lines
+        self._refused = refused
+
+    @property
+    def routes(self) -> list[Route]:
+        """The routes to mount."""
+        return [Route("/v1/events", self.post, methods=["POST"])]
+
+    async def post(self, request: Request) -> Response:
+        """Take a body of JSON lines; answers 200 with the account, also when some lines became dead letters."""
+        if media_type(request) not in _MEDIA_TYPES:
+            self._refused("media_type")
+            return problem(415, "Unsupported media type", f"send JSON lines as {_MEDIA_TYPES[0]}, one object a line")
+        key = request.headers.get("idempotency-key", "")
+        if len(key) > _MAX_KEY_CHARACTERS:
+            self._refused("idempotency_key")
+            return problem(400, "Bad request", f"Idempotency-Key has more than {_MAX_KEY_CHARACTERS} characters")
+        account = _Account()
+        try:
+            await self._take(request, key.encode("latin-1"), account)
+        except Overloaded as error:
+            self._refused("overloaded")
+            return overloaded(error, taken=account.as_json())
+        except ClientDisconnect:
+            self._refused("connection_lost")
+            return Response(status_code=400)  # nobody hears it
+        except Malformed as error:
+            self._refused(error.label)
+            status = {"too_large": 413, "bad_encoding": 415}.get(error.label, 400)
+            return problem(status, "The body was not taken to its end", str(error), taken=account.as_json())
+        return json_response(account.as_json())
+
+    async def _take(self, request: Request, key: bytes, account: _Account) -> None:
+        observed = format_time(self._clock())
+        origin = Origin(receiver="bulk")
+        arrivals: list[Arrival] = []
+        refused: list[tuple[bytes, Malformed, int]] = []
+        number = 0
+        async for line in self._lines(request):
+            number += 1
+            try:
+                if len(line) > self._max_line_bytes:
+                    raise Malformed(f"a line of more than {self._max_line_bytes} bytes", label="too_large")
+                if line.strip():
+                    arrivals.append(arrival_of_line(line, origin=origin, observed=observed))
+            except Malformed as error:
+                refused.append((line, error, number))
+            if len(arrivals) + len(refused) >= self._part_lines:
+                await self._part(arrivals, refused, _part_id(key, number), account)
+                arrivals, refused = [], []
+        await self._part(arrivals, refused, _part_id(key, number), account)
+
+    async def _part(
+        self,
+        arrivals: list[Arrival],
+        refused: list[tuple[bytes, Malformed, int]],
+        part_id: bytes | None,
+        account: _Account,
+    ) -> None:
+        """Make a part durable. A crash between the dead letters and the events: the request is sent again, with the same dead letters."""
+        for raw, error, line in refused:
+            named = Malformed(
+                error.reason, where=f"line {line}" + (f", {error.where}" if error.where else ""), label=error.label
+            )
+            await self._intake.reject(raw, named, Origin(receiver="bulk", row=line))
+            account.lines += 1
+            account.dead_lettered += 1
+            if len(account.errors) < _ERRORS_SHOWN:
+                account.errors.append({"line": line, "reason": str(named)})
+        if arrivals:
+            receipt = await self._intake.accept(arrivals, group_id=part_id)
+            account.lines += len(arrivals)
+            account.stored += receipt.stored
+            account.duplicates += receipt.duplicates
+            account.dead_lettered += receipt.dead_lettered
+
+    async def _lines(self, request: Request) -> AsyncIterator[bytes]:
+        """The lines of the body, without their ends; an over-long one is cut to one byte more than allowed."""
+        held = b""
+        skipping = False
+        async for piece in chunks_of(request, self._limits):
+            first, *others = piece.split(b"\n")
+            if not skipping:
+                held += first
+            if not others:
+                if len(held) > self._max_line_bytes and not skipping:
+                    held, skipping = held[: self._max_line_bytes + 1], True
+                continue
+            yield held
+            for line in others[:-1]:
+                yield line
+            held, skipping = others[-1], False
+        if held:
+            yield held
+
+
+def _part_id(key: bytes, last_line: int) -> bytes | None:
+    if not key:
+        return None
+    return hashlib.sha256(b"bulk\0%d\0%b\0%d" % (len(key), key, last_line)).digest()

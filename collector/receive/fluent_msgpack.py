@@ -1,0 +1,56 @@
+"""What is Fluent's own in MessagePack: its times, its text that is not UTF-8, and the errors that reading it can raise."""
+
+from typing import Any
+
+import msgpack
+from msgspec.msgpack import Ext
+
+from collector.errors import Malformed
+from collector.event import format_time
+
+__all__ = ["ARRAY", "MSGPACK_ERRORS", "RAW", "careful_unpacker", "time_text", "unpack"]
+
+ARRAY = frozenset([*range(0x90, 0xA0), 0xDC, 0xDD])  # MessagePack's first bytes of an array
+RAW = frozenset([*range(0xA0, 0xC0), 0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB])  # … of text and binary data
+MSGPACK_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
+
+
+def time_text(time: Any) -> str:
+    """RFC 3339 of a Forward time; empty when it is none."""
+    if type(time) is int:
+        unix_ns = time * 1_000_000_000
+    elif type(time) is Ext:
+        data = bytes(time.data)
+        fraction = int.from_bytes(data[4:])
+        if time.code != 0 or len(data) != 8 or fraction >= 1_000_000_000:
+            return ""
+        unix_ns = int.from_bytes(data[:4]) * 1_000_000_000 + fraction
+    elif type(time) is float and abs(time) < 1e12:
+        unix_ns = round(time * 1_000_000) * 1_000  # a double holds today's seconds to about 0.2 µs
+    else:
+        return ""
+    try:
+        return format_time(unix_ns)
+    except Malformed:
+        return ""
+
+
+def careful_unpacker(data: bytes) -> Any:
+    """Takes what the fast decoder refuses: text that is not UTF-8 (kept as surrogates) and keys of any type."""
+    unpacker = msgpack.Unpacker(
+        max_buffer_size=len(data) or 1,
+        strict_map_key=False,
+        unicode_errors="surrogateescape",
+        timestamp=3,  # MessagePack's own time, inside a record: a datetime
+        ext_hook=Ext,
+    )
+    unpacker.feed(data)
+    return unpacker
+
+
+def unpack(raw: bytes) -> Any:
+    """The one value that `raw` holds, taken carefully; raises `Malformed`."""
+    try:
+        return careful_unpacker(raw).unpack()
+    except MSGPACK_ERRORS as error:
+        raise Malformed(f"MessagePack that cannot be read: {type(error).__name__}", label="bad_msgpack") from error

@@ -1,0 +1,126 @@
+"""The sidecar's one HTTP server: OTLP, JSON lines, metrics and health on one port, bound to this machine by default.
+
+`create_app` is the application, `HttpServer` runs it inside the sidecar's event loop.
+"""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import uvicorn
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from collector.receive.problem import json_response, problem
+
+__all__ = ["HttpServer", "create_app"]
+
+
+def create_app(
+    routes: Sequence[BaseRoute], *, registry: CollectorRegistry, not_ready: Callable[[], Sequence[str]] = tuple
+) -> Starlette:
+    """The application: the receivers' routes, and ``/metrics``, ``/livez``, ``/readyz``.
+
+    Args:
+        routes: of the receivers (`BulkReceiver.routes`, `OtlpReceiver.routes`).
+        registry: whose metrics are shown.
+        not_ready: why no events can be taken just now, in words; empty when they can.
+    """
+
+    async def metrics(request: Request) -> Response:
+        encoder, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encoder(registry), headers={"content-type": content_type})
+
+    async def livez(_: Request) -> Response:
+        return json_response({"status": "alive"})
+
+    async def readyz(_: Request) -> Response:
+        reasons = list(not_ready())
+        return json_response({"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"},
+                             status=503 if reasons else 200)  # fmt: skip
+
+    return Starlette(
+        routes=[*routes, Route("/metrics", metrics), Route("/livez", livez), Route("/readyz", readyz)],
+        exception_handlers={HTTPException: _http_problem, Exception: _our_problem},
+    )
+
+
+async def _http_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return problem(error.status_code, error.detail, headers=dict(error.headers or {}))
+
+
+async def _our_problem(_: Request, __: Exception) -> Response:
+    return problem(500, "Internal error", "see the collector's log")
+
+
+class _Embedded(uvicorn.Server):
+    """uvicorn without its signal handlers: the sidecar owns the process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class HttpServer:
+    """Serves an application on a socket of its own.
+
+    Args:
+        app: what to serve.
+        host: address to bind; this machine alone by default, since nobody is asked who they are.
+        port: 0 lets the system choose.
+        max_concurrency: connections and requests beyond it are answered 503.
+        tls_certificate, tls_key: PEM files; both or neither.
+    """
+
+    def __init__(
+        self,
+        app: Any,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 4318,
+        max_concurrency: int = 512,
+        tls_certificate: str = "",
+        tls_key: str = "",
+    ) -> None:
+        self._address = (host, port)
+        self._server = _Embedded(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                http="h11",
+                ws="none",
+                server_header=False,
+                limit_concurrency=max_concurrency,
+                timeout_keep_alive=75,
+                ssl_certfile=tls_certificate or None,
+                ssl_keyfile=tls_key or None,
+            )
+        )
+        self._serving: asyncio.Task[None] | None = None
+
+    async def start(self) -> int:
+        """Listen; returns the port. Raises OSError when the address cannot be bound."""
+        family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+        listener = socket.create_server(self._address, family=family, backlog=1024)
+        port = int(listener.getsockname()[1])
+        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
+        return port  # it listens already: whoever connects now waits in the backlog
+
+    async def stop(self, grace_seconds: float = 5.0) -> None:
+        """Finish the requests that are being answered, for at most `grace_seconds`, then close."""
+        if self._serving is None:
+            return
+        self._server.config.timeout_graceful_shutdown = max(1, round(grace_seconds))
+        self._server.should_exit = True
+        await self._serving
+        self._serving = None

@@ -1,0 +1,80 @@
+"""The sidecar's HTTP server: health, metrics, errors, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from collector.receive.http import HttpServer, create_app
+
+
+def test_health_metrics_and_errors() -> None:
+    registry = CollectorRegistry()
+    Counter("tally_seen", "Seen", registry=registry).inc(3)
+    reasons: list[str] = []
+
+    async def breaks(_: Request) -> Response:
+        raise RuntimeError("with a secret in it")
+
+    async def story() -> None:
+        app = create_app([Route("/breaks", breaks)], registry=registry, not_ready=lambda: reasons)
+        server = HttpServer(app, port=0)
+        port = await server.start()
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            assert (await client.get("/livez")).status_code == 200
+            assert (await client.get("/readyz")).json() == {"status": "ready"}
+            reasons.append("the spool is full")
+            answer = await client.get("/readyz")
+            assert (answer.status_code, answer.json()["reasons"]) == (503, ["the spool is full"])
+            metrics = await client.get("/metrics")
+            assert metrics.headers["content-type"].startswith("text/plain")
+            assert "tally_seen_total 3.0" in metrics.text
+            broken = await client.get("/breaks")
+            assert broken.status_code == 500
+            assert broken.headers["content-type"] == "application/problem+json"
+            assert "secret" not in broken.text
+        await server.stop()
+        with pytest.raises(OSError):  # noqa: PT011 - refused is what it is about
+            await asyncio.open_connection("127.0.0.1", port)
+
+    asyncio.run(story())
+
+
+def test_stop_finishes_what_is_being_answered() -> None:
+    async def story() -> None:
+        entered, leave = asyncio.Event(), asyncio.Event()
+
+        async def slow(_: Request) -> Response:
+            entered.set()
+            await leave.wait()
+            return Response("done")
+
+        server = HttpServer(create_app([Route("/slow", slow)], registry=CollectorRegistry()), port=0)
+        port = await server.start()
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            asking = asyncio.create_task(client.get("/slow"))
+            await entered.wait()
+            stopping = asyncio.create_task(server.stop(10))
+            leave.set()
+            assert (await asking).text == "done"
+            await stopping
+
+    asyncio.run(story())
+
+
+def test_a_port_that_is_taken_is_told() -> None:
+    async def story() -> None:
+        app = create_app([], registry=CollectorRegistry())
+        first = HttpServer(app, port=0)
+        port = await first.start()
+        with pytest.raises(OSError, match="in use"):
+            await HttpServer(app, port=port).start()
+        await first.stop()
+
+    asyncio.run(story())
