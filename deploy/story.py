@@ -134,13 +134,13 @@ def lines(story: Story, *, width: int, colour: bool) -> Iterator[str]:
     if story.keys:
         yield from (paint(line, "dim") for line in _wrap(", ".join(f"{n} {v}" for n, v in story.keys), width))
     yield ""
-    at = _Columns(story.steps, width)
+    table = _Columns(story.steps, width)
     day = _day(story.steps)
     for step in story.steps:
         if _unix_ns(step.time) is not None and step.time[:10] != day:
             day = step.time[:10]
             yield paint(day, "dim")
-        yield from _step_lines(step, at, paint)
+        yield from _step_lines(step, table, paint)
     if story.steps:
         yield ""
     for label, texts, style in _notes(story):

@@ -35,7 +35,7 @@ def child(folder: Path, name: str, *, stage: int = 1, program: str = WELL) -> Ch
 
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(30):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  (what is awaited happens in another process)
             await asyncio.sleep(0.02)
 
 

@@ -1,0 +1,77 @@
+"""`tally up`: collector, correlator and API on this machine, supervised."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Sequence
+
+import click
+
+from deploy.places import Places
+from deploy.processes import Running
+from deploy.session import Failure, Session, emit_json, json_option, pass_session, say
+from deploy.up import Child, Supervisor
+
+
+@click.command()
+@json_option
+@pass_session
+def up(session: Session, *, as_json: bool) -> None:
+    """Run everything on this machine; Ctrl-C stops it cleanly.
+
+    Starts the collector (one for each [sidecars.NAME], where there are any), the correlator and the API as processes of their
+    own, and starts again what crashes. On Ctrl-C or SIGTERM the API stops first, then the collectors drain and close their
+    streams, then the correlator takes in what they left. Where everyone listens is written to run/ in the data folder.
+    """
+    places = session.places
+    places.make()
+    log_folder = places.run if sys.stderr.isatty() else None
+    children = children_of(session)
+    reason = asyncio.run(_supervise(children, places, log_folder, as_json=as_json))
+    if reason:
+        raise Failure(reason)
+
+
+def children_of(session: Session) -> list[Child]:
+    """The processes that `tally up` runs, in the order in which they are told about."""
+    tally = [sys.executable, "-m", "deploy.cli"]
+    if session.source is not None:
+        tally += ["--config", str(session.source.resolve())]
+    collectors = list(session.config.sidecars) or [session.config.collector.name]
+    children = [
+        Child(
+            name=f"collector-{name}",
+            command=[
+                *tally,
+                "run",
+                "collector",
+                "--supervised",
+                *(["--name", name] if session.config.sidecars else []),
+            ],
+            stage=1,
+        )
+        for name in collectors
+    ]
+    children.append(Child(name="correlator", command=[*tally, "run", "correlator", "--supervised"], stage=2))
+    children.append(Child(name="api", command=[*tally, "run", "api", "--supervised"], stage=0))
+    return children
+
+
+async def _supervise(children: Sequence[Child], places: Places, log_folder: object, *, as_json: bool) -> str:
+    supervisor = Supervisor(
+        children, run_folder=places.run, tell=say, log_folder=places.run if log_folder is not None else None
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, supervisor.stop)
+
+    def ready(processes: Sequence[Running]) -> None:
+        if as_json:
+            emit_json({"ready": processes})
+            return
+        for process in processes:
+            where = ", ".join(f"{use} {address}" for use, address in process.addresses.items())
+            click.echo(f"{process.name:<24} ready  {where}")
+        click.echo(f"data in {places.root}; Ctrl-C stops everything")
+
+    return await supervisor.run(ready)

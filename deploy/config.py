@@ -1,0 +1,149 @@
+"""The configuration: one tally.toml in which every key is optional, read into `Config`.
+
+Each stage owns its own settings (`collector.settings`, `correlator.settings`, `audit_api.settings`); this module puts them
+together, and refuses what none of them knows. `docs/configuration.md` lists every key (`tally config --markdown`).
+
+Where the file is: ``--config FILE``, else the environment variable ``TALLY_CONFIG``, else ``tally.toml`` in the working
+directory if there is one, else the defaults. A relative `data` counts from the file's folder, so that it does not matter
+where a command is started.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from audit_api.settings import ApiSettings
+from collector.errors import TallyError
+from collector.settings import CollectorSettings
+from correlator.settings import CorrelatorSettings
+
+__all__ = ["Config", "ConfigError", "load", "parse"]
+
+FILE_NAME = "tally.toml"
+MAX_CONFIG_BYTES = 1_048_576
+
+
+class ConfigError(TallyError):
+    """The configuration cannot be used. The message names the file, the key, and what is wrong with it."""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything that can be set.
+
+    Attributes:
+        data: folder of everything that is kept (spools, store, log, state, index, keys); relative to this file.
+        ledger: name of the ledger: the log's origin, a schema-less URL that nobody else uses (C2SP tlog-checkpoint).
+        collector: the sidecar collector.
+        sidecars: more than one collector on this machine: each table is a collector's name with what differs from `[collector]`.
+        correlator: the correlator.
+        audit_api: the API.
+    """
+
+    data: str = "tally-data"
+    ledger: str = "localhost/tallystick"
+    collector: CollectorSettings = msgspec.field(default_factory=CollectorSettings)
+    sidecars: dict[str, CollectorSettings] = {}
+    correlator: CorrelatorSettings = msgspec.field(default_factory=CorrelatorSettings)
+    audit_api: ApiSettings = msgspec.field(default_factory=ApiSettings)
+
+
+def load(file: Path | None, *, environ: Mapping[str, str], folder: Path) -> tuple[Config, Path | None]:
+    """The configuration and the file it came from (None: the defaults). `folder` is the working directory.
+
+    Raises:
+        ConfigError: the file that was asked for is not there or cannot be read, or says something that cannot be used.
+    """
+    named = file or (Path(environ["TALLY_CONFIG"]) if environ.get("TALLY_CONFIG") else None)
+    path = folder / (named or FILE_NAME)
+    if named is None and not path.is_file():
+        return parse("", source="defaults", folder=folder), None
+    try:
+        with path.open("rb") as stream:
+            data = stream.read(MAX_CONFIG_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    if len(data) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{path}: longer than {MAX_CONFIG_BYTES:,} bytes: is this a configuration?")
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}") from error
+    return parse(text, source=str(named or FILE_NAME), folder=path.resolve().parent), path
+
+
+def parse(text: str, *, source: str, folder: Path) -> Config:
+    """The configuration of a TOML text; `source` stands at the head of errors, a relative `data` counts from `folder`.
+
+    Raises:
+        ConfigError: not TOML, an unknown key (its path, and the known key it resembles), or a value of the wrong type.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise ConfigError(f"{source}: not TOML: {error}") from error
+    for path, unknown, near in _unknown_keys(raw, msgspec.inspect.type_info(Config), ()):
+        known = difflib.get_close_matches(unknown, near, n=1)
+        hint = f"; did you mean {known[0]}?" if known else f"; known here: {', '.join(near)}" if near else ""
+        raise ConfigError(f"{source}: {'.'.join((*path, unknown))}: unknown key{hint}")
+    sidecars = raw.pop("sidecars", {})
+    if not isinstance(sidecars, dict):
+        raise ConfigError(f"{source}: sidecars: Expected tables like [sidecars.payments]")
+    shared = raw.get("collector", {})
+    collectors = {}
+    config: Config = _convert(raw, Config, source, "")
+    for name, own in sidecars.items():
+        merged = _merge(shared, {"name": name} | own) if isinstance(own, dict) else own
+        collectors[name] = _convert(merged, CollectorSettings, source, f"sidecars.{name}")
+        if collectors[name].name != name:
+            raise ConfigError(f"{source}: sidecars.{name}.name: a sidecar is called what its table is called")
+    return msgspec.structs.replace(config, data=str(folder / config.data), sidecars=collectors)
+
+
+def _convert(raw: Any, kind: Any, source: str, prefix: str) -> Any:
+    try:
+        return msgspec.convert(raw, kind)
+    except msgspec.ValidationError as error:
+        # msgspec writes "what - at `$.path`", and "what - at `key` in `$.path`" for a table's key
+        reason, _, place = str(error).rpartition(" - at ")
+        path = place.rpartition("`$")[2].rstrip("`") if reason else ""
+        reason = f"{reason}, as a key" if place.startswith("`key`") else reason or str(error)
+        where = f"{prefix}{path}".strip(".")
+        raise ConfigError(f"{source}: {where}: {reason}" if where else f"{source}: {reason}") from error
+
+
+def _merge(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`shared` with `own` laid over it, table by table; any other value of `own` takes the place of the shared one."""
+    merged = dict(shared)
+    for key, value in own.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _unknown_keys(
+    raw: Any, kind: msgspec.inspect.Type, path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], str, list[str]]]:
+    """Each key of `raw` that `kind` does not know: its table's path, its name, and the names known there."""
+    if isinstance(kind, msgspec.inspect.StructType) and isinstance(raw, dict):
+        fields = {field.encode_name: field.type for field in kind.fields}
+        if kind.tag_field:
+            fields[kind.tag_field] = msgspec.inspect.AnyType()
+        for key, value in raw.items():
+            if key in fields:
+                yield from _unknown_keys(value, fields[key], (*path, key))
+            elif kind.forbid_unknown_fields:
+                yield path, key, list(fields)
+    elif isinstance(kind, msgspec.inspect.DictType) and isinstance(raw, dict):
+        for key, value in raw.items():
+            yield from _unknown_keys(value, kind.value_type, (*path, key))
+    elif isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType) and isinstance(raw, list):
+        for at, value in enumerate(raw):
+            yield from _unknown_keys(value, kind.item_type, (*path[:-1], f"{path[-1]}[{at}]"))
+    elif isinstance(kind, msgspec.inspect.UnionType) and isinstance(raw, dict):
+        tables = [option for option in kind.types if isinstance(option, msgspec.inspect.StructType)]
+        if len(tables) == 1:  # of several, msgspec's own message says more
+            yield from _unknown_keys(raw, tables[0], path)

@@ -1,0 +1,175 @@
+"""Makes a `Story` of what a bundle holds: the entries and events of a trail and those linked to it. Pure.
+
+The same contents are what `correlator.verify` looks at, so that the story is told of exactly what was verified.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import msgspec
+
+from collector.errors import Malformed
+from collector.event import Event, Facts, decode_event, decode_facts, parse_time
+from correlator.bundle import BundleLine, Contents
+from correlator.entry import Entry, decode_entry
+from correlator.errors import VerificationError
+from correlator.trail import parse_trail
+from deploy.story import Link, Proof, Step, Story
+
+__all__ = ["gap_in_words", "narrate"]
+
+MAX_MESSAGE_CHARACTERS = 4_000
+
+
+def narrate(
+    contents: Contents, *, status: str, proof: Proof, links: Sequence[str] = (), gaps: Sequence[str] = ()
+) -> Story:
+    """Tell what the contents hold.
+
+    Args:
+        contents: the trail asked for, then those that belong to its story.
+        status: `correlator.index.TrailSummary.status` of the trail asked for.
+        proof: what was verified of these contents.
+        links: all trails that the trail asked for is linked to; those that are no part of the contents are shown as related.
+        gaps: what is known to be missing from the streams, in sentences.
+
+    Raises:
+        VerificationError: an entry or an event in them cannot be read.
+    """
+    trail = contents.trails[0].trail
+    steps: list[Step] = []
+    why: dict[str, str] = {}
+    verdicts: dict[str, dict[str, Any]] = {}
+    keys: dict[tuple[str, str], None] = {}
+    for part in contents.trails:
+        for line in part.lines:
+            entry = decode_entry(line.entry)
+            if entry.kind == "event":
+                facts = _facts(entry)
+                steps.append(_event_step(line, entry, facts))
+                keys |= dict.fromkeys(facts.keys.items())
+            elif entry.kind == "link" and part.trail == trail:
+                why.setdefault(str(entry.detail.get("to", "")), entry.why)
+            elif entry.kind == "verdict" and part.trail == trail:
+                verdicts[str(entry.detail.get("flow", ""))] = entry.detail
+            elif entry.kind in ("gap", "fork"):
+                steps.append(_found_step(line, entry))
+    steps.sort(key=_by_stated_time)
+    included = {part.trail for part in contents.trails[1:]}
+    newest = list(verdicts.values())
+    return Story(
+        trail=trail,
+        status=status,
+        proof=proof,
+        steps=tuple(steps),
+        flow=", ".join(verdicts),
+        reason="; ".join(str(verdict["reason"]) for verdict in newest if verdict.get("reason")),
+        missing=tuple(_missing(newest)),
+        keys=tuple(sorted(keys)),
+        links=tuple(
+            Link(trail=other, why=why.get(other, ""), followed=other in included)
+            for other in sorted({*why, *links, *included})
+        ),
+        gaps=tuple(gaps),
+    )
+
+
+def _missing(verdicts: Sequence[dict[str, Any]]) -> Iterator[str]:
+    for verdict in verdicts:
+        missing = verdict.get("missing")
+        if isinstance(missing, list):
+            yield from (str(step) for step in missing)
+
+
+def _by_stated_time(step: Step) -> tuple[bool, int, int]:
+    """By the time that the service stated; those that stated none, or one that cannot be read, last, as they came into the log."""
+    try:
+        return False, parse_time(step.time), step.leaf
+    except Malformed:
+        return True, 0, step.leaf
+
+
+def _facts(entry: Entry) -> Facts:
+    try:
+        return decode_facts(bytes(entry.facts))
+    except Malformed as error:
+        raise VerificationError(f"the facts in position {entry.position} of {entry.trail}: {error}") from error
+
+
+def _event_step(line: BundleLine, entry: Entry, facts: Facts) -> Step:
+    event = Event()
+    if line.event is not None:
+        try:
+            event = decode_event(line.event)
+        except Malformed as error:
+            raise VerificationError(f"the event of leaf {line.leaf}: {error}") from error
+    message = _in_words(event.body)
+    if not message and event.span is not None:
+        message = event.span.status_message
+    return Step(
+        time=facts.time,
+        service=facts.service,
+        name=facts.name,
+        message=message if line.event is not None else "(the event itself is not shown)",
+        actor=facts.actor,
+        outcome=facts.outcome,
+        error=facts.error,
+        duration_ns=_duration_ns(event),
+        trail=entry.trail,
+        leaf=line.leaf,
+        stream=entry.stream,
+        sequence=entry.sequence,
+        why=entry.why,
+        marks=tuple(facts.marks),
+    )
+
+
+def _duration_ns(event: Event) -> int:
+    if event.span is None:
+        return -1
+    try:
+        return max(parse_time(event.span.end) - parse_time(event.time), 0)
+    except Malformed:
+        return -1
+
+
+def _in_words(body: Any) -> str:
+    text = "" if body is None else body if isinstance(body, str) else msgspec.json.encode(body).decode()
+    if len(text) > MAX_MESSAGE_CHARACTERS:
+        return f"{text[:MAX_MESSAGE_CHARACTERS]} … and {len(text) - MAX_MESSAGE_CHARACTERS:,} characters more"
+    return text
+
+
+def _found_step(line: BundleLine, entry: Entry) -> Step:
+    return Step(
+        time=entry.recorded,
+        service=parse_trail(entry.trail).value.partition("/")[0],
+        name=entry.kind,
+        message=gap_in_words(entry),
+        error=True,
+        trail=entry.trail,
+        leaf=line.leaf,
+        why=entry.why,
+    )
+
+
+def gap_in_words(entry: Entry) -> str:
+    """What a gap or fork entry of a stream's trail says, as a sentence for a person."""
+    stream = parse_trail(entry.trail).value
+    detail = entry.detail
+    if entry.kind == "fork":
+        return f"stream {stream}: batch {detail.get('number')} exists twice, with different content (a fork)"
+    first, last = detail.get("first_number"), detail.get("last_number")
+    batches = f"batch {first}" if first == last else f"batches {first} to {last}"
+    sequences = ""
+    if isinstance(detail.get("last_sequence"), int) and detail["last_sequence"] >= 0:
+        sequences = f" (events {detail.get('first_sequence')} to {detail['last_sequence']})"
+    words = {
+        "missing": f"{batches}{sequences} missing",
+        "silent": f"silent: {batches} did not come in time",
+        "bad_signature": f"{batches}{sequences} with a signature that does not hold",
+        "bad_facts": f"{batches}{sequences} with facts that are not those that were signed",
+        "first_late": f"{batches}{sequences} came late",
+    }
+    reason = str(detail.get("reason", ""))
+    return f"stream {stream}: {words.get(reason, f'{batches}{sequences}: {reason}')}"

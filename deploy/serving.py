@@ -1,0 +1,103 @@
+"""One process's life: JSON logs, clean stop on a signal or when its supervisor dies, and its file in ``run/``."""
+
+import asyncio
+import errno
+import logging
+import os
+import signal
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Mapping
+from typing import TypeVar
+
+import msgspec
+
+from collector.event import format_time
+from deploy.config import ConfigError
+from deploy.places import Places
+from deploy.processes import Running, announce, retire
+
+__all__ = ["JsonLines", "log_as_json", "serve"]
+
+T = TypeVar("T")
+
+Ready = Callable[[Mapping[str, str]], None]
+"""Called with the addresses by their use, once everything listens."""
+
+
+class JsonLines(logging.Formatter):
+    """A log record as one JSON object: time (RFC 3339), level, process, logger, message, and the kind of an exception."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See `logging.Formatter.format`. Of an exception only type and text are told: a traceback may hold user data."""
+        line = {
+            "time": format_time(int(record.created * 1_000_000) * 1_000),
+            "level": record.levelname.lower(),
+            "process": self._process,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info and record.exc_info[1] is not None:
+            line["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
+        return msgspec.json.encode(line).decode("utf-8", "replace")
+
+
+def log_as_json(process: str) -> None:
+    """Send this process's log to stderr as JSON lines, from level INFO up."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines(process))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # a query may name a person
+
+
+def serve(name: str, places: Places, body: Callable[[asyncio.Event, Ready], Awaitable[T]], *, supervised: bool) -> T:
+    """Run `body(stopped, ready)` to its end as the process `name`; SIGTERM and Ctrl-C set `stopped`.
+
+    Args:
+        name: what it announces itself as.
+        places: whose ``run/`` folder it is announced in.
+        body: does the work until `stopped` is set, and calls `ready` when everything listens.
+        supervised: stdin is a pipe from the supervisor: when it closes, stop.
+    """
+    log_as_json(name)
+    places.make()
+    return asyncio.run(_serve(name, places, body, supervised=supervised))
+
+
+async def _serve(
+    name: str, places: Places, body: Callable[[asyncio.Event, Ready], Awaitable[T]], *, supervised: bool
+) -> T:
+    loop = asyncio.get_running_loop()
+    stopped = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    if supervised:
+        threading.Thread(target=_stop_at_end_of_stdin, args=(loop, stopped), daemon=True).start()
+    announced: list[Running] = []
+
+    def ready(addresses: Mapping[str, str]) -> None:
+        announced.append(announce(places.run, name, addresses))
+        logging.getLogger(__name__).info("ready: %s", ", ".join(f"{use} {where}" for use, where in addresses.items()))
+
+    try:
+        return await body(stopped, ready)
+    except OSError as error:
+        if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+            raise ConfigError(f"{name} cannot listen: {error.strerror or error}") from error
+        raise
+    finally:
+        for process in announced:
+            retire(places.run, process)
+
+
+def _stop_at_end_of_stdin(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:
+    while os.read(0, 4_096):
+        pass
+    try:
+        loop.call_soon_threadsafe(stopped.set)
+    except RuntimeError:
+        pass  # the loop is closed: we are stopping anyway

@@ -1,0 +1,156 @@
+"""The configuration: every key optional, unknown ones refused with their path, errors that say where."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.settings import CollectorSettings
+from deploy.config import Config, ConfigError, load, parse
+from deploy.reference import dump, toml_value
+
+FOLDER = Path("/somewhere")
+
+
+def read(text: str) -> Config:
+    return parse(text, source="tally.toml", folder=FOLDER)
+
+
+def refusal(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    return str(caught.value)
+
+
+def test_nothing_need_be_said() -> None:
+    config = read("")
+    assert config.collector == CollectorSettings()
+    assert config.data == "/somewhere/tally-data"
+    assert config.sidecars == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("dta = 1", "tally.toml: dta: unknown key; did you mean data?"),
+        ("[collector.forward]\nprot = 1", "tally.toml: collector.forward.prot: unknown key; did you mean port?"),
+        (
+            "[sidecars.a.forward]\nprot = 1",
+            "tally.toml: sidecars.a.forward.prot: unknown key; did you mean port?",
+        ),
+        (
+            '[[collector.stitch.keys]]\nname = "a"\nfields = ["attributes.a"]\n[[collector.stitch.keys]]\nnam = "b"',
+            "tally.toml: collector.stitch.keys[1].nam: unknown key; did you mean name?",
+        ),
+        (
+            '[[correlator.flows]]\nname = "f"\n[[correlator.flows.steps]]\nname = "a"\nmatch = { nmae = "x" }',
+            "tally.toml: correlator.flows[0].steps[0].match.nmae: unknown key; did you mean name?",
+        ),
+        ("[correlatr]", "tally.toml: correlatr: unknown key; did you mean correlator?"),
+    ],
+)
+def test_an_unknown_key_is_refused_with_its_path(text: str, said: str) -> None:
+    assert refusal(text) == said
+
+
+def test_an_unknown_key_that_resembles_nothing_is_answered_with_what_there_is() -> None:
+    assert refusal("[collector.forward]\nzzz = 1").startswith(
+        "tally.toml: collector.forward.zzz: unknown key; known here: host, port, "
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('[collector.forward]\nport = "x"', "tally.toml: collector.forward.port: Expected `int`, got `str`"),
+        ("[collector.forward]\nport = 70000", "tally.toml: collector.forward.port: Expected `int` <= 65535"),
+        ('[sidecars.a.http]\nport = "x"', "tally.toml: sidecars.a.http.port: Expected `int`, got `str`"),
+        ("sidecars = 3", "tally.toml: sidecars: Expected tables like [sidecars.payments]"),
+        ("[sidecars]\na = 3", "tally.toml: sidecars.a: Expected `object`, got `int`"),
+        ("collector = 3", "tally.toml: collector: Expected `object`, got `int`"),
+        ('[sidecars.a]\nname = "b"', "tally.toml: sidecars.a.name: a sidecar is called what its table is called"),
+        ('[correlator]\nenrolled = { A = [""] }', "tally.toml: correlator.enrolled"),
+        ('[audit_api]\ntls_key = "k"', "tally.toml: audit_api: tls_certificate and tls_key belong together"),
+        ("a = ", "tally.toml: not TOML: "),
+        ("a = 1\na = 2", "tally.toml: not TOML: "),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_path(text: str, said: str) -> None:
+    assert refusal(text).startswith(said)
+
+
+def test_a_sidecar_is_the_collector_with_what_differs() -> None:
+    config = read(
+        '[collector]\nservice = "s"\n[collector.forward]\nport = 1\nhost = "127.0.0.2"\n'
+        "[sidecars.a.forward]\nport = 2\n[sidecars.b]\n"
+    )
+    assert list(config.sidecars) == ["a", "b"]
+    a, b = config.sidecars.values()
+    assert (a.name, a.service, a.forward.host, a.forward.port) == ("a", "s", "127.0.0.2", 2)
+    assert (b.name, b.service, b.forward.host, b.forward.port) == ("b", "s", "127.0.0.2", 1)
+
+
+def test_what_is_printed_reads_back_the_same() -> None:
+    import msgspec
+
+    config = read('[sidecars."a.b"]\n[collector]\nservice = "Ü \\"x\\" \\u007f"\n[correlator.enrolled]\n')
+    again = read(dump(msgspec.to_builtins(config)))
+    assert again == config
+
+
+def test_where_the_file_is(tmp_path: Path) -> None:
+    assert load(None, environ={}, folder=tmp_path)[1] is None
+    (tmp_path / "tally.toml").write_text('ledger = "here"')
+    assert load(None, environ={}, folder=tmp_path)[0].ledger == "here"
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "other.toml").write_text('ledger = "there"')
+    config, path = load(None, environ={"TALLY_CONFIG": "sub/other.toml"}, folder=tmp_path)
+    assert (config.ledger, path) == ("there", tmp_path / "sub" / "other.toml")
+    assert config.data == str(tmp_path / "sub" / "tally-data"), "data counts from the file's folder"
+    config, _ = load(Path("tally.toml"), environ={"TALLY_CONFIG": "sub/other.toml"}, folder=tmp_path)
+    assert config.ledger == "here", "what the command line says counts more"
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.toml: No such file or directory"):
+        load(Path("none.toml"), environ={}, folder=tmp_path)
+    (tmp_path / "latin.toml").write_bytes(b'ledger = "\xe4"')
+    with pytest.raises(ConfigError, match=r"latin\.toml: not UTF-8 at byte 10"):
+        load(Path("latin.toml"), environ={}, folder=tmp_path)
+    (tmp_path / "long.toml").write_bytes(b"#" * 1_048_577)
+    with pytest.raises(ConfigError, match="longer than"):
+        load(Path("long.toml"), environ={}, folder=tmp_path)
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        read(text)
+    except ConfigError:
+        pass
+
+
+names = st.sampled_from(
+    "data ledger collector sidecars correlator audit_api forward http stitch keys flows steps match name port x".split()
+)
+values: st.SearchStrategy[Any] = st.recursive(
+    st.integers(-(2**63), 2**63 - 1)
+    | st.booleans()
+    | st.text(max_size=5)
+    | st.floats(allow_nan=False, allow_infinity=False),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(names, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(names, values, max_size=4))
+def test_any_tables_are_read_or_refused(tables: dict[str, Any]) -> None:
+    text = "\n".join(f"{name} = {toml_value(value)}" for name, value in tables.items())
+    try:
+        read(text)
+    except ConfigError as error:
+        assert "not TOML" not in str(error), text
