@@ -70,7 +70,7 @@ class Group:
         """Names the group for the intake: the same chunk of the same tag, sent again, is the same group."""
         if self.chunk is None:
             return None
-        tag = self.origin.tag.encode("utf-8", "surrogateescape")
+        tag = self.origin.tag.encode()
         chunk = self.chunk.encode("utf-8", "surrogateescape")
         return hashlib.sha256(b"forward\0%d\0%b\0%b" % (len(tag), tag, chunk)).digest()
 
@@ -331,8 +331,10 @@ class MessageReader:
         except MSGPACK_ERRORS:
             error = Malformed("not an array of tag, events and option", label="bad_message")
             return self._whole_refused(message, "", option, error)
+        if isinstance(tag, str):
+            tag = tag.encode("utf-8", "surrogateescape")
         if isinstance(tag, bytes):
-            tag = tag.decode("utf-8", "surrogateescape")
+            tag = tag.decode("utf-8", "replace")  # it goes into `Origin`, which is text
         if not isinstance(tag, str):
             return self._whole_refused(message, "", option, Malformed("the tag is not text", label="bad_message"))
         many = second[0] in ARRAY or second[0] in RAW

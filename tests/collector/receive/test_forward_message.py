@@ -164,6 +164,12 @@ def test_text_that_is_not_utf8_and_keys_that_are_no_text_are_kept() -> None:
     assert stored.attributes == {"a": "\ufffd\ufffd", "5": 6}
 
 
+def test_a_tag_that_is_not_utf8_is_made_text() -> None:
+    (group,) = read(b"\x93\xa2t\xff\x01\x80")
+    assert group.origin.tag == "t\ufffd"
+    assert normalised(group.arrivals[0].event)[1] > 0
+
+
 def test_a_zip_bomb_is_refused_and_its_chunk_can_be_acknowledged() -> None:
     bomb = gzip.compress(b"\x92\x01\x80" * 1_000_000)
     (group,) = read(["t", bomb, {"compressed": "gzip", "chunk": "c"}], max_inflated_bytes=65_536)
