@@ -325,6 +325,10 @@ class Pipeline:
             return False
         return shipper.refused is None
 
+    def commit_once(self) -> int:
+        """Commit what is queued; returns how many groups. For who runs without threads: a test."""
+        return self._live.spool.commit_pending()
+
     def ship_once(self) -> bool:
         """One step of every incarnation, oldest first; True if anything was sent. For the shipping thread, or for a test.
 
