@@ -104,8 +104,6 @@ class HttpServer:
                 timeout_keep_alive=75,
                 ssl_certfile=tls_certificate or None,
                 ssl_keyfile=tls_key or None,
-                ssl_certfile=tls_certificate or None,
-                ssl_keyfile=tls_key or None,
             )
         )
         self._serving: asyncio.Task[None] | None = None
