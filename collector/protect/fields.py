@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from enum import Enum
 from itertools import groupby
 
-__all__ = ["DEFAULT_MASKED_FIELDS", "MASK", "Action", "Fields", "fold"]
+from collector.protect.classify import fold
+
+__all__ = ["DEFAULT_MASKED_FIELDS", "MASK", "Action", "Fields"]
 
 DEFAULT_MASKED_FIELDS: tuple[str, ...] = (
     "*cvv",
@@ -34,31 +36,6 @@ DEFAULT_MASKED_FIELDS: tuple[str, ...] = (
 
 MASK = "***"
 """What stands for the value of a masked field."""
-
-_FOLD = bytes(
-    0x30
-    if 0x30 <= byte <= 0x39
-    else byte + 32
-    if 0x41 <= byte <= 0x5A
-    else 0x01
-    if byte >= 0x80 or byte in b"%&"
-    else byte
-    for byte in range(256)
-)
-
-_MAY_BEGIN_A_DIGIT = (
-    b"\xd9\xdb\xdf\xe0\xe1\xea\xef\xf0"  # first UTF-8 byte of every character of category Nd past ASCII
-)
-_UNFOLDED = b" -._+\x00" + bytes(byte for byte in range(0x80, 0x100) if byte not in _MAY_BEGIN_A_DIGIT)
-
-
-def fold(encoded: bytes) -> bytes:
-    """UTF-8 text with what does not tell names and long numbers apart taken out, for cheap questions of `in`.
-
-    Digits become `0`, letters lower case; separators of `classify` and of names are gone, as are all characters that are
-    not ASCII. 0x01 stands where one of them may be a digit, and where an escape by percent or ampersand may begin.
-    """
-    return encoded.translate(_FOLD, _UNFOLDED)
 
 
 class Action(Enum):

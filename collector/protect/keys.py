@@ -64,13 +64,15 @@ def load_token_key(path: Path) -> bytes:
         OSError: it cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        about = os.fstat(file.fileno())
+    try:
+        about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode):
             raise KeyFileError(f"{path} is not a regular file")
         if about.st_mode & 0o077:
             raise KeyFileError(f"{path} may be read by others (mode {about.st_mode & 0o777:04o}): chmod 600 it")
-        content = file.read(4 * TOKEN_KEY_BYTES)
+        content = os.read(descriptor, 4 * TOKEN_KEY_BYTES)
+    finally:
+        os.close(descriptor)
     try:
         key = binascii.unhexlify(content.strip())
     except (binascii.Error, ValueError):

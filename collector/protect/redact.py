@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from collector.errors import TallyError
-from collector.protect.classify import Card, find_cards, is_card
-from collector.protect.fields import DEFAULT_MASKED_FIELDS, MASK, Action, Fields, fold
+from collector.protect.classify import MIN_DIGITS, Card, find_cards, fold, is_card, may_hold_card
+from collector.protect.fields import DEFAULT_MASKED_FIELDS, MASK, Action, Fields
 
 __all__ = ["MAX_DEPTH", "ProtectError", "Protector"]
 
@@ -32,10 +32,8 @@ _EXEMPT = {
 }
 """Fields that hold identifiers of W3C trace context, which may look like card numbers; only when they have that shape."""
 
-_TWELVE_DIGITS = b"0" * 12
 _TOKEN_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
 _MIN_KEY_BYTES = 32
-_MIN_CARD = 12
 _MIN_TEXT = 4  # shorter than any name=value
 _MAX_REMEMBERED_PATH = 256
 _MAX_REMEMBERED_KEYS = 1024  # of dicts, and of keys in each
@@ -89,9 +87,7 @@ class Protector:
         opaque here: pass them through `raw` (or `protect`) before encoding.
         """
         folded = fold(encoded)
-        if (_TWELVE_DIGITS in folded or b"\x01" in folded or (b"\\" in encoded and b"\\u" in encoded)) and find_cards(
-            encoded.decode("utf-8", "replace")
-        ):
+        if may_hold_card(encoded, folded) and find_cards(encoded.decode("utf-8", "replace")):
             return True
         return (b"J" in encoded and b".eyJ" in encoded) or self._fields.may_hold(folded)
 
@@ -200,7 +196,7 @@ class Protector:
                 marks.add(f"field:{where}")
                 new = MASK
             masked[name] = new
-            changed = changed or new is not value or name is not key
+            changed = changed or new is not value or (name is not key and name != key)
         return masked if changed else fields
 
     def _field(
@@ -210,7 +206,7 @@ class Protector:
         if type(key) is not str:
             raise ProtectError(f"a key in {path or 'the event'} is of type {type(key).__name__}, not text")
         name = key
-        if len(key) >= _MIN_CARD:
+        if len(key) >= MIN_DIGITS:
             name = self._key_name(key, path, marks)
             # Two keys can become one only if their tokens collide; then too nothing is lost.
             while name is not key and (name in masked or name in fields):
@@ -218,7 +214,8 @@ class Protector:
         where = f"{path}.{name}" if path else name
         decided = (name, where, self._fields.action(where))
         # Keys come from outside: what is remembered is bounded, and holds no key that may itself be personal.
-        if len(where) <= _MAX_REMEMBERED_PATH and b"00000000" not in fold(where.encode("utf-8", "surrogatepass")):
+        harmless = name == key and b"00000000" not in fold(where.encode("utf-8", "surrogatepass"))
+        if harmless and len(where) <= _MAX_REMEMBERED_PATH:
             known = self._known.get(path)
             if known is None and len(self._known) < _MAX_REMEMBERED_KEYS:
                 known = self._known[path] = {}
@@ -245,9 +242,10 @@ class Protector:
     def _text(self, text: str, path: str, marks: set[str]) -> str:
         masked = text
         folded = b""
-        if len(text) >= _MIN_CARD:
-            folded = fold(text.encode("utf-8", "surrogatepass"))
-            if _TWELVE_DIGITS in folded or b"\x01" in folded or "\\u" in text:
+        if len(text) >= MIN_DIGITS:
+            encoded = text.encode("utf-8", "surrogatepass")
+            folded = fold(encoded)
+            if may_hold_card(encoded, folded):
                 masked = self._mask_cards(text, path, marks)
             if ".eyJ" in text:
                 masked, count = _JWT.subn(self._masked_jwt, masked)
