@@ -108,16 +108,18 @@ class FileStorage:
                 yield from self._walk(folder / name, path)
 
     def drop_partials(self, path: str) -> None:
-        """See `LogStorage.drop_partials`."""
+        """See `LogStorage.drop_partials`. Not synced: what comes back after a power cut is true, only superfluous."""
+        check_tile_path(path)
         folder = self._root / f"{path}.p"
         with _seam(f"{path}.p"):
             try:
-                names = self._disk.list_directory(folder)
+                for name in self._disk.list_directory(folder):
+                    self._unsynced.pop(folder / name, None)
+                    self._disk.remove(folder / name)
+                self._folders.discard(folder)
+                self._disk.remove_directory(folder)
             except FileNotFoundError:
-                return
-            for name in names:
-                self._unsynced.pop(folder / name, None)
-                self._disk.remove(folder / name)
+                pass  # there are none, or a writer that takes over removes them at the same time
 
     def sync(self) -> None:
         """See `LogStorage.sync`."""
