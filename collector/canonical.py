@@ -12,7 +12,7 @@ the ``rfc8785`` package.
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -35,12 +35,14 @@ _string = msgspec.json.Encoder().encode
 class Normaliser:
     """Walks one event's values; afterwards `exact` tells the encoder which path it needs, and `marks` what was changed.
 
-    One instance an event: cheap to make, not for reuse.
+    One instance an event: cheap to make, not for reuse. `redact` masks bytes before they become base64, in which no later
+    scan could find a card number.
     """
 
-    __slots__ = ("exact", "marks")
+    __slots__ = ("_redact", "exact", "marks")
 
-    def __init__(self) -> None:
+    def __init__(self, redact: Callable[[bytes], bytes] = bytes) -> None:
+        self._redact = redact
         self.exact = False
         self.marks: set[str] = set()
 
@@ -114,14 +116,20 @@ class Normaliser:
             return "NaN"
         return "Infinity" if value > 0 else "-Infinity"
 
+    def _base64(self, data: bytes) -> str:
+        masked = self._redact(data)
+        if masked != data:
+            self.marks.add("bytes_masked")
+        return base64.b64encode(masked).decode("ascii")
+
     def _rare(self, value: Any, depth: int) -> Any:
         if isinstance(value, (bytes, bytearray, memoryview)):
-            return base64.b64encode(value).decode("ascii")
+            return self._base64(bytes(value))
         if isinstance(value, datetime):
             aware = value if value.tzinfo else value.replace(tzinfo=UTC)
             return aware.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f") + "000Z"
         if isinstance(value, msgspec.msgpack.Ext):
-            return {"ext": value.code, "data": base64.b64encode(value.data).decode("ascii")}
+            return {"ext": value.code, "data": self._base64(bytes(value.data))}
         for base in (bool, int, float, str):  # subclasses a decoder may give
             if isinstance(value, base):
                 return self.value(base(value), depth)

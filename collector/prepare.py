@@ -91,7 +91,7 @@ class Preparer:
 
     def _one(self, raw: Event, now: str) -> tuple[bytes, bytes]:
         found = self._extractor.find(raw)
-        walk = Normaliser()
+        walk = Normaliser(self._protector.raw)
         event = _normalised(raw, found, walk, now)
         data, digest = encode_event(event, exact=walk.exact)
         if len(data) > self._max_event_bytes:
@@ -116,7 +116,11 @@ class Preparer:
         if event.access and event.access.trail:
             plain["access"]["trail"] = protector.token(event.access.trail)
         safe, marks = protector.protect(plain)
-        event = msgspec.convert(safe, Event)
+        try:
+            event = msgspec.convert(safe, Event)
+        except msgspec.ValidationError as error:
+            # a declared field that is no text (trace_flags, span.events …) was masked: it cannot be kept as it is
+            raise ProtectError(f"a declared field cannot be masked where it stands: {error}") from None
         if not marks:
             return event
         merged = sorted({*event.marks, *marks})
