@@ -99,7 +99,6 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[tuple[str, str], ...] = ()
     links: tuple[Link, ...] = ()
     gaps: tuple[str, ...] = ()
-    accesses: int = 0
 
 
 _SGR = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -177,8 +176,6 @@ def _notes(story: Story) -> Iterator[tuple[str, list[str], str]]:
     else:
         told = f"could not be told: {proof.problem}"
     yield "Proof", [told], _PROOF_COLOUR.get(proof.state, "")
-    if story.accesses:
-        yield "Read", [f"{_count(story.accesses, 'time')} before (see the access/… trails)"], "dim"
 
 
 def _summary(story: Story) -> str:

@@ -1,6 +1,8 @@
 """`tally run`: one process in the foreground, for containers and service managers."""
 
 import asyncio
+import threading
+from typing import TYPE_CHECKING
 
 import click
 
@@ -8,6 +10,12 @@ from collector.settings import CollectorSettings
 from deploy.config import Config, ConfigError
 from deploy.serving import Ready, serve
 from deploy.session import Session, pass_session
+
+if TYPE_CHECKING:
+    from correlator.run import Correlator
+
+FINISH_SECONDS = 10.0
+"""How long a stopping correlator goes on with what the collectors left."""
 
 _supervised = click.option("--supervised", is_flag=True, hidden=True, help="Stop when stdin closes.")
 
@@ -61,3 +69,41 @@ def collector(session: Session, *, name: str | None, supervised: bool) -> None:
             store.close()
 
     serve(f"collector-{settings.name}", places, body, supervised=supervised)
+
+
+@run.command()
+@_supervised
+@pass_session
+def correlator(session: Session, *, supervised: bool) -> None:
+    """Run the correlator, the log's only writer: it checks batches, stitches events into trails and signs the log."""
+    from correlator.metrics import CorrelatorMetrics
+    from deploy.health import health_server
+    from deploy.writing import open_correlator
+
+    config = session.config
+
+    async def body(stopped: asyncio.Event, ready: Ready) -> None:
+        metrics = CorrelatorMetrics()
+        with open_correlator(config, session.places, metrics=metrics) as at_work:
+            port = config.correlator.metrics_port
+            with health_server(
+                metrics.registry, port=port, alive=at_work.alive, ready=lambda: at_work.ready
+            ) as address:
+                ready({"http": address})
+                await _until_stopped(at_work, stopped)
+
+    serve("correlator", session.places, body, supervised=supervised)
+
+
+async def _until_stopped(at_work: "Correlator", stopped: asyncio.Event) -> None:
+    """Let the correlator work in a thread until `stopped`; then until nothing is left, within bounds."""
+    from deploy.writing import finish
+
+    stop = threading.Event()
+    work = asyncio.create_task(asyncio.to_thread(at_work.run, stop))
+    waiting = asyncio.create_task(stopped.wait())
+    await asyncio.wait((work, waiting), return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
+    waiting.cancel()
+    await work  # raises what ended it, if that came first
+    await asyncio.to_thread(finish, at_work, within_seconds=FINISH_SECONDS)

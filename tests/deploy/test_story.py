@@ -48,7 +48,6 @@ STORY = Story(
     reason="funds.released undoes funds.reserved",
     keys=(("order_id", "order-7003"),),
     links=(Link(trail=TRACE, why="event gateway/0 carries both", followed=True), Link(trail="transaction/pay-1")),
-    accesses=2,
 )
 
 
@@ -78,8 +77,7 @@ Includes  trace/abababababababababababababababab (event gateway/0 carries both)
 Related   transaction/pay-1
 Order     by the time that each service stated; the services' clocks were not compared
 Proof     verified: 9 entries and 6 events, in the log localhost/tallystick of 412 leaves, signed by
-          localhost/tallystick+1a2b3c4d
-Read      2 times before (see the access/… trails)"""
+          localhost/tallystick+1a2b3c4d"""
     )
 
 
@@ -95,7 +93,7 @@ def test_what_is_missing_and_what_is_false_cannot_be_overlooked() -> None:
     assert "transaction/pay-1003  INCOMPLETE" in told
     assert "Missing   customer.notified (notifications)\n" in told
     assert "Gaps      stream ledger/00: sequences 4 to 7 are missing\n" in told
-    assert "Proof     FALSE: leaf 7 is not in the tree\n" in told
+    assert told.endswith("Proof     FALSE: leaf 7 is not in the tree")
     assert "verified" not in told
 
 

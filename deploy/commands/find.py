@@ -1,0 +1,70 @@
+"""`tally find`: trails by what they have in common."""
+
+import click
+
+from deploy.session import Failure, Session, emit_json, json_option, pass_session
+
+STATUSES = ("complete", "incomplete", "compensated", "failed", "error", "ok", "gap")
+KINDS = ("transaction", "key", "trace", "stream", "access", "ledger")
+
+
+@click.command()
+@click.option("--key", metavar="NAME=VALUE", help="Trails with this business key.")
+@click.option("--service", default="", help="Trails that this service took part in.")
+@click.option("--since", default="", metavar="TIME", help="With an event at or after this time (RFC 3339).")
+@click.option("--until", default="", metavar="TIME", help="With an event before this time (RFC 3339).")
+@click.option("--status", type=click.Choice(STATUSES), default=None, help="Trails that stand so.")
+@click.option("--kind", type=click.Choice(KINDS), default=None, help="Trails of this family.")
+@click.option("--tenant", default="", help="Look within this tenant.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Most trails to print.")
+@json_option
+@pass_session
+def find(
+    session: Session,
+    *,
+    key: str | None,
+    service: str,
+    since: str,
+    until: str,
+    status: str | None,
+    kind: str | None,
+    tenant: str,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """List trails, newest first, that meet every condition given."""
+    from collector.errors import Malformed
+    from collector.event import format_time, parse_time
+    from correlator.index import TrailQuery
+    from deploy.reading import open_ledger
+    from deploy.recording import recorded
+
+    name, equals, value = (key or "").partition("=")
+    if key is not None and not (name and equals and value):
+        raise click.BadParameter("write NAME=VALUE", param_hint="--key")
+    try:
+        bounds = [format_time(parse_time(bound)) if bound else "" for bound in (since, until)]
+    except Malformed as error:
+        raise Failure(f"--since, --until: {error}", exit_code=2) from error
+    query = TrailQuery(
+        tenant=tenant,
+        key=(name, value) if key else None,
+        service=service,
+        since=bounds[0],
+        until=bounds[1],
+        status=status or "",
+        kind=kind or "",
+    )
+    with open_ledger(session.config) as ledger, recorded(session) as record:
+        page = ledger.index.find(query, size=ledger.evidence.tree().size, limit=limit)
+        record(action="find", trail="", head=-1)
+    if as_json:
+        emit_json({"trails": page.trails, "more": page.next_below is not None})
+        return
+    for summary in page.trails:
+        services = ", ".join(summary.services)
+        click.echo(
+            f"{summary.status:<12} {summary.first_time[:19]:<19}  {summary.entries:>5}  {summary.trail}  {services}"
+        )
+    if page.next_below is not None:
+        click.echo(f"… and more than these {len(page.trails)}: narrow it down, or --limit", err=True)

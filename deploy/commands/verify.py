@@ -1,0 +1,155 @@
+"""`tally verify`: is this bundle, this proof, this log true?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from deploy.session import EXIT_FALSE, EXIT_UNKNOWN, Failure, emit_json, json_option, stop
+
+if TYPE_CHECKING:
+    from correlator.checkpoint import Checkpoint
+    from correlator.note import Verifier
+    from correlator.verify import Report
+
+
+@click.command()
+@click.argument("source", metavar="FILE|URL")
+@click.option("--key", metavar="KEY|FILE", help="The log's public key (.vkey), from a source that you trust.")
+@click.option(
+    "--since",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A signed checkpoint of the log, remembered from before.",
+)
+@json_option
+def verify(*, source: str, key: str | None, since: Path | None, as_json: bool) -> None:
+    """Verify a bundle, a .tlog-proof, or a whole log (its folder) against the log's public key.
+
+    A URL is fetched first (with the bearer token of $TALLY_TOKEN, where that is set). Exit code 0: true. 1: false; the first
+    thing that does not hold is named. 2: could not tell, because it could not be read, or no key was given: then the key
+    that the bundle states is shown, for you to compare.
+    """
+    from collector.errors import NotFound, Overloaded, StateUnknown, VerificationError
+    from deploy.keys import read_verifier
+
+    verifier = read_verifier(key) if key else None
+    try:
+        remembered = _checkpoint(since, verifier) if since else None
+        if Path(source).is_dir():
+            _log(Path(source), verifier, remembered, as_json=as_json)
+        data = _read(source)
+        if data.startswith(b"c2sp.org/tlog-proof"):
+            _proof(data, verifier, as_json=as_json)
+        _bundle(data, verifier, remembered, as_json=as_json)
+    except VerificationError as error:
+        if as_json:
+            emit_json({"verdict": "false", "problem": str(error)})
+        else:
+            click.echo(f"FALSE: {error}")
+        stop(EXIT_FALSE)
+    except (Overloaded, StateUnknown, NotFound, OSError) as error:
+        raise Failure(f"could not tell: {error}", exit_code=EXIT_UNKNOWN) from error
+
+
+def _read(source: str) -> bytes:
+    from deploy.fetch import MAX_BYTES, fetch
+
+    if source.startswith(("http://", "https://")):
+        return fetch(source)
+    with Path(source).open("rb") as stream:
+        data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise OSError(f"{source}: longer than {MAX_BYTES:,} bytes")
+    return data
+
+
+def _checkpoint(path: Path, verifier: "Verifier | None") -> "Checkpoint":
+    from correlator.checkpoint import Checkpoint, open_checkpoint
+
+    signed = path.read_bytes()
+    if verifier is None:
+        return Checkpoint.parse(signed[: signed.rfind(b"\n\n") + 1])
+    return open_checkpoint(signed, verifier)
+
+
+def _bundle(data: bytes, verifier: "Verifier | None", remembered: "Checkpoint | None", *, as_json: bool) -> None:
+    from correlator.verify import verify_bundle
+
+    report = verify_bundle(data, verifier, remembered=remembered)
+    if as_json:
+        emit_json({"verdict": "true" if report.trusted else "unknown", **_plain(report)})
+    else:
+        for line in _told(report):
+            click.echo(line)
+    stop(report.exit_code)
+
+
+def _told(report: "Report") -> list[str]:
+    trails = ", ".join(f"{trail.trail} ({trail.entries} entries)" for trail in report.trails)
+    told = [
+        "TRUE: every entry is in the signed log, every chain and every event's signature holds"
+        if report.trusted
+        else "COULD NOT TELL: everything fits together, but no key was given from outside (--key)",
+        f"trails    {trails}",
+        f"events    {report.events}, signed by {len(report.streams)} collector streams"
+        + (f"; {report.withheld} withheld" if report.withheld else ""),
+        f"recorded  {report.recorded[0]} to {report.recorded[1]}",
+        f"log       {report.ledger}, {report.checkpoint.size} leaves, root {report.checkpoint.root.hex()}",
+        f"key       {report.key.vkey}",
+        f"          fingerprint {report.key.fingerprint}"
+        + ("" if report.trusted else "  <- compare this with the log's"),
+    ]
+    if report.consistency != "not asked":
+        told.append(f"since     the remembered checkpoint: {report.consistency}")
+    return told
+
+
+def _plain(report: "Report") -> dict[str, Any]:
+    return {
+        "ledger": report.ledger,
+        "key": report.key.vkey,
+        "fingerprint": report.key.fingerprint,
+        "size": report.checkpoint.size,
+        "root": report.checkpoint.root.hex(),
+        "trails": report.trails,
+        "events": report.events,
+        "withheld": report.withheld,
+        "streams": report.streams,
+        "recorded": report.recorded,
+        "consistency": report.consistency,
+    }
+
+
+def _proof(data: bytes, verifier: "Verifier | None", *, as_json: bool) -> None:
+    from correlator.verify import verify_proof
+
+    if verifier is None:
+        raise Failure("could not tell: a .tlog-proof names no key; give the log's with --key", exit_code=EXIT_UNKNOWN)
+    report = verify_proof(data, verifier)
+    if as_json:
+        emit_json({"verdict": "true", "leaf": report.leaf, "size": report.checkpoint.size, "entry": report.entry})
+    else:
+        entry = report.entry
+        click.echo(
+            f"TRUE: leaf {report.leaf} of the log {report.checkpoint.origin} is position {entry.position} of {entry.trail}"
+        )
+    stop(0)
+
+
+def _log(folder: Path, verifier: "Verifier | None", remembered: "Checkpoint | None", *, as_json: bool) -> None:
+    from correlator.check import check_log
+    from correlator.storage.file import FileStorage
+    from deploy.progress import progress
+
+    if verifier is None:
+        raise Failure("could not tell: a log names no key; give it with --key", exit_code=EXIT_UNKNOWN)
+    with progress("checking the log", unit="leaves", quiet=as_json) as report:
+        findings = list(check_log(FileStorage(folder), verifier, since=remembered, progress=report))
+    if as_json:
+        emit_json({"verdict": "false" if findings else "true", "findings": findings})
+    else:
+        for finding in findings:
+            click.echo(f"FALSE: {finding}")
+        if not findings:
+            click.echo(f"TRUE: every leaf and tile of {verifier.name} leads to the signed root")
+    stop(EXIT_FALSE if findings else 0)

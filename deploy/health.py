@@ -1,0 +1,53 @@
+"""A small HTTP server for a process that has no other: /metrics, /livez and /readyz, on this machine alone."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+
+__all__ = ["health_server"]
+
+_PROBLEM = "text/plain; charset=utf-8"
+
+
+@contextmanager
+def health_server(
+    registry: CollectorRegistry, *, port: int, alive: Callable[[], bool], ready: Callable[[], bool]
+) -> Iterator[str]:
+    """Serve until the block ends; gives ``127.0.0.1:port`` (0 chose a free one). OSError when the port is taken."""
+
+    class Answer(BaseHTTPRequestHandler):
+        timeout = 10
+
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._send(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+            elif self.path in ("/livez", "/readyz"):
+                well = alive() if self.path == "/livez" else ready()
+                self._send(200 if well else 503, b"ok\n" if well else b"not ok\n", _PROBLEM)
+            else:
+                self._send(404, b"there is /metrics, /livez and /readyz\n", _PROBLEM)
+
+        def _send(self, status: int, body: bytes, kind: str) -> None:
+            self.send_response(status)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (http.server's name)
+            """Probes come every few seconds: nothing to log."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Answer)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, name="health", daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,201 @@
+"""Reads the embedded ledger's files directly, for the command line: finds a trail by what a person knows, and its story.
+
+What is told was verified first, with the same code and of the same bytes as an exported bundle (`correlator.verify`).
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from audit_api.evidence import Evidence, SignedTree
+from audit_api.export.bundle import BundleExport, TooLarge
+from collector.errors import NotFound
+from collector.store.sqlite import SqliteStore
+from correlator.bundle import BundleLine, Contents, TrailPart, encode_members
+from correlator.entry import Entry, decode_entry
+from correlator.errors import VerificationError
+from correlator.index import TrailIndex, TrailQuery, TrailSummary
+from correlator.index.sqlite import SqliteIndex
+from correlator.log import LogReader
+from correlator.note import Verifier
+from correlator.storage.file import FileStorage
+from correlator.trail import kind_of, parse_trail, stream_trail, trace_trail, transaction_trail
+from correlator.verify import verify_bundle
+from deploy.config import Config
+from deploy.keys import log_verifier
+from deploy.narrate import gap_in_words, narrate
+from deploy.places import Places
+from deploy.story import Proof, Story
+
+__all__ = ["Ledger", "open_ledger"]
+
+MAX_GAPS = 20
+_STREAM_CHUNK = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """The embedded ledger, open for reading.
+
+    `key_names` are the business keys that the configuration declares; a story or a bundle holds at most `max_entries`.
+    """
+
+    evidence: Evidence
+    index: TrailIndex
+    key: Verifier
+    key_names: tuple[str, ...]
+    max_entries: int
+
+    def find(self, text: str, *, tenant: str = "") -> list[TrailSummary]:
+        """The trails that a person may mean: a whole trail id; else a transaction ID, a business key's value, or a trace id."""
+        size = self.evidence.tree().size
+        for trail in _guesses(text, tenant):
+            try:
+                return [self.index.trail(trail)]
+            except NotFound:
+                continue
+        found: dict[str, TrailSummary] = {}
+        for name in self.key_names:
+            page = self.index.find(TrailQuery(tenant=tenant, key=(name, text)), size=size)
+            found |= {summary.trail: summary for summary in page.trails}
+        return list(found.values())
+
+    def members(self, summary: TrailSummary) -> list[str]:
+        """The trails whose entries tell the story of this one: itself, and of a transaction or key the traces linked to it.
+
+        Never further: what else those traces are linked to is another story (design section 5), and a hub's links are none.
+        """
+        if kind_of(summary.trail) not in ("transaction", "key") or summary.hub:
+            return [summary.trail]
+        return [summary.trail, *(link for link in summary.links if kind_of(link) == "trace")]
+
+    def story(self, summary: TrailSummary) -> tuple[Story, int]:
+        """The verified story of a trail, and the leaf index of its last entry.
+
+        What does not verify is told all the same where it can be read, with a proof that says so.
+
+        Raises:
+            VerificationError: an entry of it cannot be read.
+            NotFound: nothing is published yet.
+        """
+        tree = self.evidence.tree()
+        proof = Proof(
+            state="verified",
+            origin=tree.checkpoint.origin,
+            size=tree.size,
+            root=tree.checkpoint.root.hex(),
+            key=f"{self.key.name}+{self.key.key_id.hex()}",
+        )
+        try:
+            contents = self._contents(summary)
+            report = verify_bundle(encode_members(contents), self.key)
+        except TooLarge as error:
+            contents = self._entries_alone(summary, tree)
+            proof = replace(proof, state="unknown", problem=str(error))
+        except (NotFound, VerificationError) as error:
+            contents = self._entries_alone(summary, tree)
+            proof = replace(proof, state="false", problem=str(error))
+        else:
+            proof = replace(proof, entries=sum(trail.entries for trail in report.trails), events=report.events)
+        gaps = list(self._gaps(contents))
+        told = narrate(contents, status=summary.status, proof=proof, links=summary.links, gaps=gaps)
+        return told, contents.trails[0].lines[-1].leaf
+
+    def export(self, summary: TrailSummary) -> tuple[bytes, int]:
+        """The bundle of a trail's story as a zip, and the leaf index of its last entry; raises `NotFound`, `TooLarge`."""
+        export = self._begin(summary, page=True)
+        while export.step():
+            pass
+        return export.finish(), export.head
+
+    def _contents(self, summary: TrailSummary) -> Contents:
+        export = self._begin(summary, page=False)
+        while export.step():
+            pass
+        return export.contents()
+
+    def _begin(self, summary: TrailSummary, *, page: bool) -> BundleExport:
+        return BundleExport(
+            self.evidence, key=self.key, trails=self.members(summary), page=page, max_entries=self.max_entries
+        )
+
+    def _entries_alone(self, summary: TrailSummary, tree: SignedTree) -> Contents:
+        """What can be told when the events or their headers cannot be had: the entries, as the log holds them."""
+        parts = []
+        for trail in self.members(summary):
+            leaves = self.index.leaves(trail, limit=self.max_entries, size=tree.size)
+            lines = tuple(BundleLine(leaf=one.leaf, entry=one.data) for one in self.evidence.entries(leaves))
+            if lines:
+                parts.append(TrailPart(trail=trail, first=0, lines=lines))
+        if not parts:
+            raise NotFound(f"the log has no entries of {summary.trail} yet")
+        return Contents(key=self.key, checkpoint=tree.signed, trails=tuple(parts), headers=(), enrolments=(), proofs={})
+
+    def _gaps(self, contents: Contents) -> Iterator[str]:
+        """What is known to be missing from the streams that these events came by."""
+        streams = {decode_entry(line.entry).stream for line in contents.entry_lines()} - {""}
+        told = 0
+        for stream in sorted(streams):
+            trail = stream_trail(stream)
+            try:
+                if self.index.trail(trail).status != "gap":
+                    continue
+            except NotFound:
+                continue
+            for entry in self._entries(trail):
+                if entry.kind in ("gap", "fork"):
+                    told += 1
+                    if told > MAX_GAPS:
+                        yield f"and more: see {trail}"
+                        return
+                    yield gap_in_words(entry)
+
+    def _entries(self, trail: str) -> Iterator[Entry]:
+        start = 0
+        while leaves := self.index.leaves(trail, start=start, limit=_STREAM_CHUNK):
+            for one in self.evidence.entries(leaves):
+                yield one.entry
+            start += len(leaves)
+
+
+def _guesses(text: str, tenant: str) -> Iterator[str]:
+    """The trail ids that `text` may stand for, likeliest first."""
+    try:
+        parse_trail(text)
+    except VerificationError:
+        pass
+    else:
+        yield text
+    yield transaction_trail(text, tenant)
+    if re.fullmatch(r"[0-9a-f]{32}", text):
+        yield trace_trail(text, tenant)
+
+
+@contextmanager
+def open_ledger(config: Config) -> Iterator[Ledger]:
+    """Open the embedded ledger for reading; it may be in use.
+
+    Raises:
+        ConfigError: there is no ledger yet, or its key cannot be read.
+        NotFound: it has no store or index yet.
+    """
+    places = Places(Path(config.data))
+    key = log_verifier(places)
+    with ExitStack() as open_files:
+        index = SqliteIndex(places.index, hub_links=config.correlator.hub_links, read_only=True)
+        open_files.callback(index.close)
+        store = SqliteStore(places.store, read_only=True)
+        open_files.callback(store.close)
+        reader = LogReader(FileStorage(places.log), key)
+        collectors = (config.collector, *config.sidecars.values())
+        yield Ledger(
+            evidence=Evidence(index=index, reader=reader, store=store),
+            index=index,
+            key=key,
+            key_names=tuple(dict.fromkeys(rule.name for settings in collectors for rule in settings.stitch.keys)),
+            max_entries=config.audit_api.export_entries,
+        )

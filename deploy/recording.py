@@ -1,0 +1,103 @@
+"""Puts what the command line reads on record, as the API does for what it serves (design promise 7: reading is evidence).
+
+The command line is a recorder of its own kind: it signs with the API's recorder key and ships through a spool of its own, because a
+spool belongs to one process at a time. Its stream promises no heartbeat: between two commands nobody is there to keep it.
+"""
+
+import getpass
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Protocol
+
+from collector.errors import StateUnknown
+from collector.event import Access, Event, Origin, format_time
+from collector.extract import Extractor, StitchSettings
+from collector.pipeline import Pipeline, PipelineLimits
+from collector.prepare import Preparer
+from collector.protect import Protector
+from collector.recorder import Recorder
+from collector.store.sqlite import SqliteStore
+from deploy.config import Config
+from deploy.keys import collector_key, token_key
+from deploy.places import Places
+from deploy.session import Failure, Session
+
+__all__ = ["RECORDER", "Record", "recorded"]
+
+RECORDER = "api"
+"""The recorder's name, as `correlator.recorders` lists it."""
+
+_SPOOL = "cli"
+_PATIENCE_SECONDS = 10.0
+_DRAIN_SECONDS = 5.0
+
+
+class Record(Protocol):
+    """Puts one access on record; durable on return."""
+
+    def __call__(self, *, action: str, trail: str, head: int, refused: str = "") -> None:
+        """See `collector.event.Access` for the arguments."""
+
+
+@contextmanager
+def recorded(session: Session) -> Iterator[Record]:
+    """Give a `Record` for accesses by whoever runs this command; what it recorded is shipped at the end.
+
+    Raises:
+        Failure: the recorder's spool stays in use by other commands.
+    """
+    config, places = session.config, session.places
+    principal = f"local:{_user()}"
+    with ExitStack() as stack:
+        store = SqliteStore(places.store)
+        stack.callback(store.close)
+        pipeline = _open(places, config, store)
+        pipeline.start()
+        stack.callback(pipeline.stop, drain_seconds=_DRAIN_SECONDS, close_stream=False)
+        protector = Protector(token_key=token_key(places))
+        preparer = Preparer(extractor=Extractor(StitchSettings()), protector=protector, clock=time.time_ns)
+        recorder = Recorder(pipeline=pipeline, preparer=preparer)
+
+        def record(*, action: str, trail: str, head: int, refused: str = "") -> None:
+            recorder.record(
+                Event(
+                    time=format_time(time.time_ns()),
+                    event_name=f"access.{action}",
+                    resource={"service.name": "tally"},
+                    actor=principal,
+                    outcome="failure" if refused else "success",
+                    access=Access(principal=principal, action=action, trail=trail, head=head, refused=refused),
+                    origin=Origin(receiver="record"),
+                )
+            )
+
+        yield record
+
+
+def _open(places: Places, config: Config, store: SqliteStore) -> Pipeline:
+    limits = PipelineLimits()
+    limits = replace(limits, batch=replace(limits.batch, heartbeat_seconds=0), linger_seconds=0.0)
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return Pipeline(
+                places.spool(_SPOOL),
+                collector=RECORDER,
+                ledger=config.ledger,
+                store=store,
+                key=collector_key(places, RECORDER),
+                limits=limits,
+            )
+        except StateUnknown as error:
+            if "in use" not in str(error) or time.monotonic() > deadline:
+                raise Failure(f"this reading could not be put on record: {error}") from error
+            time.sleep(0.05)  # another `tally` command records just now, which takes a moment
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"  # a container may run as a user id without a name
