@@ -1,0 +1,225 @@
+"""OpenTelemetry's log records and spans become events, read alike from protobuf and from OTLP/JSON.
+
+Everything that the data model has keeps its place: resource, scope, severity, body, attributes, trace context; of a span also kind,
+status, end, events and links. Counts of what a sender dropped itself stand as the attributes ``otel.dropped_attributes_count`` and
+so on (the names that OpenTelemetry gives exporters to other formats), a schema URL as ``otel.schema_url`` of resource and scope.
+An id of a span's own that is none makes the span `Malformed`; a log record with a bad id is kept, and marked later on.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from collector.errors import Malformed
+from collector.event import Event, Origin, Scope, Span, format_time
+from collector.receive import Arrival, otlp_json
+from collector.receive.record import record_uid, span_id_of, trace_id_of
+
+__all__ = ["JSON", "PROTOBUF", "Reading", "Refused", "events_of_logs", "events_of_traces"]
+
+_KINDS = ("", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
+_STATUSES = ("", "OK", "ERROR")
+_ORIGIN = Origin(receiver="otlp")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """How the two encodings differ.
+
+    `identifier`: an id as hex, empty for zeros; `value_of`: an AnyValue as a plain value; `raw_of`: a record's bytes again.
+    """
+
+    identifier: Callable[[Any], str]
+    value_of: Callable[[Any], Any]
+    raw_of: Callable[[Any], bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """A record that cannot be an event: its bytes, and why."""
+
+    raw: bytes
+    error: Malformed
+
+
+def _protobuf_identifier(value: bytes) -> str:
+    return value.hex() if any(value) else ""
+
+
+def _protobuf_value(value: Any) -> Any:
+    which = value.WhichOneof("value")
+    if which == "string_value":
+        return value.string_value
+    if which == "array_value":
+        return [_protobuf_value(item) for item in value.array_value.values]
+    if which == "kvlist_value":
+        return {item.key: _protobuf_value(item.value) for item in value.kvlist_value.values}
+    return getattr(value, which) if which else None
+
+
+PROTOBUF = Reading(
+    identifier=_protobuf_identifier, value_of=_protobuf_value, raw_of=lambda record: bytes(record.SerializeToString())
+)
+JSON = Reading(identifier=otlp_json.identifier, value_of=otlp_json.value_of, raw_of=otlp_json.raw_of)
+
+
+def events_of_logs(request: Any, reading: Reading, *, observed: str) -> Iterator[Arrival | Refused]:
+    """The log records of an ExportLogsServiceRequest (protobuf's class or `otlp_json.LogsRequest`), in their order."""
+    for group in request.resource_logs or ():
+        resource = _resource(group, reading)
+        for scoped in group.scope_logs or ():
+            scope = _scope(scoped, reading)
+            for record in scoped.log_records or ():
+                try:
+                    yield _log(record, resource, scope, reading, observed)
+                except Malformed as error:
+                    yield Refused(raw=reading.raw_of(record), error=error)
+
+
+def events_of_traces(request: Any, reading: Reading, *, observed: str) -> Iterator[Arrival | Refused]:
+    """The spans of an ExportTraceServiceRequest (protobuf's class or `otlp_json.TraceRequest`), in their order."""
+    for group in request.resource_spans or ():
+        resource = _resource(group, reading)
+        for scoped in group.scope_spans or ():
+            scope = _scope(scoped, reading)
+            for span in scoped.spans or ():
+                try:
+                    yield _span(span, resource, scope, reading, observed)
+                except Malformed as error:
+                    yield Refused(raw=reading.raw_of(span), error=error)
+
+
+def _attributes(pairs: Iterable[Any] | None, reading: Reading, marks: list[str]) -> dict[str, Any]:
+    value_of = reading.value_of
+    out: dict[str, Any] = {}
+    count = 0
+    for pair in pairs or ():
+        out[pair.key] = value_of(pair.value)
+        count += 1
+    if len(out) != count:
+        marks.append("duplicate_attribute")  # keys must be unique (OTLP); the last one stands
+    return out
+
+
+def _resource(group: Any, reading: Reading) -> dict[str, Any]:
+    marks: list[str] = []
+    resource = group.resource
+    attributes = _attributes(resource.attributes, reading, marks) if resource else {}
+    if group.schema_url:
+        attributes["otel.schema_url"] = group.schema_url
+    if resource and resource.dropped_attributes_count:
+        attributes["otel.dropped_attributes_count"] = resource.dropped_attributes_count
+    return attributes
+
+
+def _scope(scoped: Any, reading: Reading) -> Scope | None:
+    scope = scoped.scope
+    attributes = _attributes(scope.attributes, reading, []) if scope else {}
+    if scoped.schema_url:
+        attributes["otel.schema_url"] = scoped.schema_url
+    if scope and scope.dropped_attributes_count:
+        attributes["otel.dropped_attributes_count"] = scope.dropped_attributes_count
+    name, version = (scope.name, scope.version) if scope else ("", "")
+    return Scope(name=name, version=version, attributes=attributes) if name or version or attributes else None
+
+
+def _time(unix_ns: int, attributes: dict[str, Any], marks: list[str]) -> str:
+    if not unix_ns:
+        return ""
+    try:
+        return format_time(unix_ns)
+    except Malformed:
+        attributes["time.stated"] = str(unix_ns)
+        marks.append("time_unusable")
+        return ""
+
+
+def _log(record: Any, resource: dict[str, Any], scope: Scope | None, reading: Reading, observed: str) -> Arrival:
+    marks: list[str] = []
+    attributes = _attributes(record.attributes, reading, marks)
+    if record.dropped_attributes_count:
+        attributes["otel.dropped_attributes_count"] = record.dropped_attributes_count
+    number = record.severity_number
+    event = Event(
+        time=_time(record.time_unix_nano, attributes, marks),
+        observed=_time(record.observed_time_unix_nano, attributes, marks) or observed,
+        severity_number=number if 0 <= number <= 24 else 0,
+        severity_text=record.severity_text,
+        event_name=record.event_name,
+        body=reading.value_of(record.body),
+        attributes=attributes,
+        resource=resource,
+        scope=scope,
+        trace_id=reading.identifier(record.trace_id),
+        span_id=reading.identifier(record.span_id),
+        trace_flags=record.flags,
+        origin=_ORIGIN,
+        marks=marks,
+    )
+    return Arrival(event=event, source_id=record_uid(attributes.get("log.record.uid")))
+
+
+def _span(span: Any, resource: dict[str, Any], scope: Scope | None, reading: Reading, observed: str) -> Arrival:
+    trace_id, span_id = reading.identifier(span.trace_id), reading.identifier(span.span_id)
+    if len(trace_id) != 32 or not trace_id_of(trace_id):
+        raise Malformed("a span whose trace id is not 16 bytes, or zero", label="bad_id")
+    if not span_id_of(span_id):
+        raise Malformed("a span whose own id is not 8 bytes, or zero", label="bad_id")
+    marks: list[str] = []
+    attributes = _attributes(span.attributes, reading, marks)
+    parent = reading.identifier(span.parent_span_id)
+    if parent and not span_id_of(parent):
+        attributes["parent_span_id"] = parent
+        marks.append("parent_span_id_unusable")
+        parent = ""
+    for name in ("dropped_attributes_count", "dropped_events_count", "dropped_links_count"):
+        if dropped := getattr(span, name):
+            attributes[f"otel.{name}"] = dropped
+    status = span.status
+    code = status.code if status else 0
+    event = Event(
+        time=_time(span.start_time_unix_nano, attributes, marks),
+        observed=observed,
+        attributes=attributes,
+        resource=resource,
+        scope=scope,
+        trace_id=trace_id,
+        span_id=span_id,
+        trace_flags=span.flags,
+        span=Span(
+            name=span.name,
+            parent_span_id=parent,
+            kind=_KINDS[span.kind] if 0 <= span.kind < len(_KINDS) else "",
+            end=_time(span.end_time_unix_nano, attributes, marks),
+            status=_STATUSES[code] if 0 <= code < len(_STATUSES) else "",
+            status_message=status.message if status else "",
+            trace_state=span.trace_state,
+            events=[_span_event(item, reading, marks) for item in span.events or ()],
+            links=[_span_link(item, reading, marks) for item in span.links or ()],
+        ),
+        origin=_ORIGIN,
+        marks=marks,
+    )
+    return Arrival(event=event, source_id=b"span\0" + bytes.fromhex(trace_id + span_id))
+
+
+def _span_event(item: Any, reading: Reading, marks: list[str]) -> dict[str, Any]:
+    attributes = _attributes(item.attributes, reading, marks)
+    if item.dropped_attributes_count:
+        attributes["otel.dropped_attributes_count"] = item.dropped_attributes_count
+    out = {"time": _time(item.time_unix_nano, attributes, marks), "name": item.name, "attributes": attributes}
+    return {name: value for name, value in out.items() if value}
+
+
+def _span_link(item: Any, reading: Reading, marks: list[str]) -> dict[str, Any]:
+    attributes = _attributes(item.attributes, reading, marks)
+    if item.dropped_attributes_count:
+        attributes["otel.dropped_attributes_count"] = item.dropped_attributes_count
+    out = {
+        "trace_id": reading.identifier(item.trace_id),
+        "span_id": reading.identifier(item.span_id),
+        "trace_state": item.trace_state,
+        "attributes": attributes,
+        "flags": item.flags,
+    }
+    return {name: value for name, value in out.items() if value}

@@ -1,0 +1,237 @@
+"""OTLP/JSON as structs: the shapes of opentelemetry-proto with their fields in lowerCamelCase.
+
+The Protobuf JSON mapping, except that trace and span ids are hexadecimal and enums are numbers
+(https://opentelemetry.io/docs/specs/otlp/#json-protobuf-encoding). 64-bit integers come as text or as numbers; unknown fields are
+ignored, as the specification demands. The attribute names are those of the generated protobuf classes, so that
+`collector.receive.otlp_events` reads both alike.
+"""
+
+import base64
+import binascii
+from typing import Any, TypeVar
+
+import msgspec
+
+from collector.errors import Malformed
+
+__all__ = ["LogsRequest", "TraceRequest", "identifier", "raw_of", "read_logs", "read_traces", "value_of"]
+
+
+class _Shape(msgspec.Struct, rename="camel"):
+    """Base of all: lowerCamelCase on the wire."""
+
+
+class AnyValue(_Shape):
+    """One of its fields is set, or none."""
+
+    string_value: str | None = None
+    bool_value: bool | None = None
+    int_value: int | None = None
+    double_value: float | str | None = None
+    array_value: "ArrayValue | None" = None
+    kvlist_value: "KeyValueList | None" = None
+    bytes_value: str | None = None
+
+
+class ArrayValue(_Shape):
+    """A list of values."""
+
+    values: list[AnyValue] | None = None
+
+
+class KeyValue(_Shape):
+    """One attribute."""
+
+    key: str = ""
+    value: AnyValue | None = None
+
+
+class KeyValueList(_Shape):
+    """A map of values."""
+
+    values: list[KeyValue] | None = None
+
+
+class Resource(_Shape):
+    """What sent it."""
+
+    attributes: list[KeyValue] | None = None
+    dropped_attributes_count: int = 0
+
+
+class InstrumentationScope(_Shape):
+    """What in it wrote it."""
+
+    name: str = ""
+    version: str = ""
+    attributes: list[KeyValue] | None = None
+    dropped_attributes_count: int = 0
+
+
+class LogRecord(_Shape):
+    """One log record."""
+
+    time_unix_nano: int = 0
+    observed_time_unix_nano: int = 0
+    severity_number: int = 0
+    severity_text: str = ""
+    body: AnyValue | None = None
+    attributes: list[KeyValue] | None = None
+    dropped_attributes_count: int = 0
+    flags: int = 0
+    trace_id: str = ""
+    span_id: str = ""
+    event_name: str = ""
+
+
+class ScopeLogs(_Shape):
+    """Log records of one scope."""
+
+    scope: InstrumentationScope | None = None
+    log_records: list[LogRecord] | None = None
+    schema_url: str = ""
+
+
+class ResourceLogs(_Shape):
+    """Log records of one resource."""
+
+    resource: Resource | None = None
+    scope_logs: list[ScopeLogs] | None = None
+    schema_url: str = ""
+
+
+class LogsRequest(_Shape):
+    """ExportLogsServiceRequest."""
+
+    resource_logs: list[ResourceLogs] | None = None
+
+
+class SpanEvent(_Shape):
+    """Something that happened during a span."""
+
+    time_unix_nano: int = 0
+    name: str = ""
+    attributes: list[KeyValue] | None = None
+    dropped_attributes_count: int = 0
+
+
+class SpanLink(_Shape):
+    """Another span that this one has to do with."""
+
+    trace_id: str = ""
+    span_id: str = ""
+    trace_state: str = ""
+    attributes: list[KeyValue] | None = None
+    dropped_attributes_count: int = 0
+    flags: int = 0
+
+
+class Status(_Shape):
+    """How a span ended."""
+
+    message: str = ""
+    code: int = 0
+
+
+class Span(_Shape):
+    """One span."""
+
+    trace_id: str = ""
+    span_id: str = ""
+    trace_state: str = ""
+    parent_span_id: str = ""
+    flags: int = 0
+    name: str = ""
+    kind: int = 0
+    start_time_unix_nano: int = 0
+    end_time_unix_nano: int = 0
+    attributes: list[KeyValue] | None = None
+    dropped_attributes_count: int = 0
+    events: list[SpanEvent] | None = None
+    dropped_events_count: int = 0
+    links: list[SpanLink] | None = None
+    dropped_links_count: int = 0
+    status: Status | None = None
+
+
+class ScopeSpans(_Shape):
+    """Spans of one scope."""
+
+    scope: InstrumentationScope | None = None
+    spans: list[Span] | None = None
+    schema_url: str = ""
+
+
+class ResourceSpans(_Shape):
+    """Spans of one resource."""
+
+    resource: Resource | None = None
+    scope_spans: list[ScopeSpans] | None = None
+    schema_url: str = ""
+
+
+class TraceRequest(_Shape):
+    """ExportTraceServiceRequest."""
+
+    resource_spans: list[ResourceSpans] | None = None
+
+
+_T = TypeVar("_T")
+_logs = msgspec.json.Decoder(LogsRequest, strict=False)  # not strict: 64-bit integers come as text
+_traces = msgspec.json.Decoder(TraceRequest, strict=False)
+
+
+def read_logs(body: bytes) -> LogsRequest:
+    """Decode an ExportLogsServiceRequest; raises `Malformed` with the place of what is wrong."""
+    return _read(_logs, body)
+
+
+def read_traces(body: bytes) -> TraceRequest:
+    """Decode an ExportTraceServiceRequest; raises `Malformed` with the place of what is wrong."""
+    return _read(_traces, body)
+
+
+def _read(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
+    try:
+        return decoder.decode(body)
+    except RecursionError as error:
+        raise Malformed("nested too deeply", label="too_deep") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Malformed(f"not OTLP/JSON: {error}", label="bad_otlp") from error
+
+
+def identifier(value: str) -> str:
+    """A trace or span id as lower-case text; empty for zeros. Whether it is an id is the caller's question."""
+    return value.lower() if value.strip("0") else ""
+
+
+def value_of(value: AnyValue | None) -> Any:
+    """The plain value; None when none is set. Raises `Malformed` for bytes that are no base64 and numbers that are none."""
+    if value is None:
+        return None
+    if value.string_value is not None:
+        return value.string_value
+    if value.bool_value is not None:
+        return value.bool_value
+    if value.int_value is not None:
+        return value.int_value
+    if value.double_value is not None:
+        try:
+            return float(value.double_value)  # text: NaN, Infinity, -Infinity
+        except ValueError as error:
+            raise Malformed("a doubleValue that is no number", label="bad_otlp") from error
+    if value.array_value is not None:
+        return [value_of(item) for item in value.array_value.values or ()]
+    if value.kvlist_value is not None:
+        return {item.key: value_of(item.value) for item in value.kvlist_value.values or ()}
+    if value.bytes_value is not None:
+        try:
+            return base64.b64decode(value.bytes_value.replace("-", "+").replace("_", "/"), validate=True)
+        except binascii.Error as error:
+            raise Malformed("a bytesValue that is no base64", label="bad_otlp") from error
+    return None
+
+
+def raw_of(shape: LogRecord | Span) -> bytes:
+    """A record's own JSON again, for the dead letters."""
+    return msgspec.json.encode(shape)
