@@ -281,7 +281,7 @@ def test_a_whole_span_in_both_encodings() -> None:
         dropped_attributes_count=7,
         flags=1,
     )
-    span.status.code, span.status.message = 2, "bad"
+    span.status.MergeFromString(b"\x12\x03bad\x18\x02")  # message = 2, code = 3
     for owner in (group.resource, scoped.scope, span, happened, link):
         owner.attributes.add(key="a").value.int_value = 1
     assert only(list(events_of_traces(request, PROTOBUF, observed=NOW))).event == event
