@@ -2,7 +2,7 @@
 
     checkpoint                         the signed checkpoint              replaced, under the lock of head.lock
     tile/0/000 … tile/entries/000 …    hash tiles, entry bundles          written once, synced together by `sync`
-    head.json                          the head                           replaced and synced, under the lock of head.lock
+    head                               the head                           replaced and synced, under the lock of head.lock
     staging/<name>                     stagings                           synced; removed when what they hold is durable
     tmp/                               files on their way to their name   emptied by `claim`
     head.lock, writer.lock             flock(2): a swap; the writer, for life
@@ -133,7 +133,7 @@ class FileStorage:
     def replace_checkpoint(self, signed: bytes, *, head: bytes) -> None:
         """See `LogStorage.replace_checkpoint`."""
         with self._head_lock(), _seam(CHECKPOINT):
-            if self._read(self._root / "head.json") != head:
+            if self._read(self._root / "head") != head:
                 raise Conflict("the head is not the one that this checkpoint belongs to")
             self._write(self._root / CHECKPOINT, signed, sync=False)
 
@@ -174,17 +174,17 @@ class FileStorage:
 
     def read_head(self) -> bytes | None:
         """See `LogStorage.read_head`."""
-        with _seam("head.json"):
-            return self._read(self._root / "head.json")
+        with _seam("head"):
+            return self._read(self._root / "head")
 
     def swap_head(self, old: bytes | None, new: bytes) -> None:
         """See `LogStorage.swap_head`."""
-        with self._head_lock(), _seam("head.json"):
-            found = self._read(self._root / "head.json")
+        with self._head_lock(), _seam("head"):
+            found = self._read(self._root / "head")
             if found not in (old, new):
                 raise Conflict("the head is not the one to be replaced: another writer has swapped it")
             if found != new:
-                self._write(self._root / "head.json", new, sync=True)
+                self._write(self._root / "head", new, sync=True)
             self._disk.sync_directory(self._root)
 
     def claim(self) -> DiskLock:

@@ -9,15 +9,19 @@ from correlator.errors import Conflict, NotFound, Overloaded, StateUnknown
 from correlator.storage import CHECKPOINT, LogStorage
 from correlator.storage.file import FileStorage
 from correlator.storage.memory import MemoryStorage
+from tests.support.faulty_disk import FaultyDisk
 
 Reopen = Callable[[], LogStorage]
 
 
-@pytest.fixture(params=["memory", "file"])
+@pytest.fixture(params=["memory", "file", "faulty disk"])
 def reopen(request: pytest.FixtureRequest, tmp_path: Path) -> Reopen:
     """Gives the same storage each time it is called, as another process would open it."""
     if request.param == "file":
         return lambda: FileStorage(tmp_path / "log")
+    if request.param == "faulty disk":
+        disk = FaultyDisk()
+        return lambda: FileStorage(Path("log"), disk)
     storage = MemoryStorage()
     return lambda: storage
 
@@ -94,7 +98,7 @@ def test_superseded_partials_are_dropped_and_nothing_else(storage: LogStorage) -
 
 
 @pytest.mark.parametrize(
-    "path", ["", "..", "../head", "tile/../../x", "/etc/passwd", "tile/0/000/../001", "head.json", "tile"]
+    "path", ["", "..", "../head", "tile/../../x", "/etc/passwd", "tile/0/000/../001", "head", "tile"]
 )
 def test_a_path_leads_to_nothing_else_than_a_published_object(storage: LogStorage, path: str) -> None:
     storage.swap_head(None, b"head")
@@ -179,8 +183,8 @@ def test_files_are_private_and_claiming_empties_the_temporary_folder(tmp_path: P
 def test_a_failing_disk_is_no_absence(tmp_path: Path) -> None:
     storage = FileStorage(tmp_path)
     storage.put_once("tile/0/000.p/1", b"x")
-    (tmp_path / "head.json").mkdir()
-    with pytest.raises(StateUnknown, match=r"head\.json"):
+    (tmp_path / "head").mkdir()
+    with pytest.raises(StateUnknown, match="head"):
         storage.read_head()
     with pytest.raises(NotFound):
         storage.get("tile/0/000")
