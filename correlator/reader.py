@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from correlator.checkpoint import Checkpoint, open_checkpoint
 from correlator.errors import NotFound, VerificationError
-from correlator.merkle import consistency_proof, inclusion_proof, tree_root
+from correlator.merkle import consistency_proof, inclusion_proof, leaf_hash, tree_root
 from correlator.note import Verifier
 from correlator.proof import EntryProof
 from correlator.storage import CHECKPOINT, LogStorage
@@ -148,9 +148,12 @@ class LogReader:
             stop = min(end, start - start % WIDTH + WIDTH)
             place, data = self._bundle(start // WIDTH, hashes.size)
             first = place.index * WIDTH
-            for leaf, entry in enumerate(entries_in_bundle(data, start - first, stop - first, place.path), start):
-                hashes.check_entry(leaf, entry)
-                found.append(entry)
+            leaves = hashes.tile(0, place.index)
+            entries = entries_in_bundle(data, start - first, stop - first, place.path)
+            for at, entry in enumerate(entries, start - first):
+                if leaf_hash(entry) != leaves.node(0, at):
+                    hashes.check_entry(first + at, entry)  # raises, and says which one it is
+            found += entries
             start = stop
         return found
 

@@ -194,6 +194,34 @@ def test_a_reader_refuses_a_log_rolled_back_or_forked() -> None:
         reader.tree()
 
 
+def test_a_reader_gives_out_no_changed_entry(storage: LogStorage, tmp_path: Path) -> None:
+    with open_log(storage) as log:
+        grow(log, [300])
+    data = storage.get("tile/entries/000").replace(b'{"leaf":7}', b'{"leaf":8}')
+    if isinstance(storage, MemoryStorage):
+        storage.objects["tile/entries/000"] = data
+    else:
+        (tmp_path / "log" / "tile" / "entries" / "000").write_bytes(data)
+    reader = LogReader(storage, SIGNER.verifier)
+    assert reader.entry(8) == b'{"leaf":8}'
+    for start, end in ((7, 8), (0, 300)):
+        with pytest.raises(VerificationError, match=r"tile/entries/000: entry 7 \(leaf 7\)"):
+            reader.entries(start, end)
+
+
+def test_a_reader_names_a_missing_object(storage: LogStorage, tmp_path: Path) -> None:
+    with open_log(storage) as log:
+        grow(log, [600])
+    for path, ask in (("tile/entries/000", "entry"), ("tile/0/000", "leaf_hash")):
+        if isinstance(storage, MemoryStorage):
+            del storage.objects[path]
+        else:
+            (tmp_path / "log" / path).unlink()
+        with pytest.raises(VerificationError, match=f"{path} is missing"):
+            getattr(LogReader(storage, SIGNER.verifier), ask)(3)
+        assert LogReader(storage, SIGNER.verifier).entry(300) == b'{"leaf":300}'
+
+
 def test_a_reader_without_a_key_checks_all_but_the_signature(storage: LogStorage) -> None:
     with open_log(storage) as log:
         grow(log, [300])
