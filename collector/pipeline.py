@@ -20,13 +20,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from collector.batch import Clock, Fork, StreamId
 from collector.disk import Disk, OsDisk
 from collector.errors import Conflict, Overloaded, StateUnknown
-from collector.headerlog import HeaderLog
-from collector.incarnation import Incarnation, find_incarnations, mark_forked, mint, remove, set_aside
+from collector.incarnation import mark_forked, remove
 from collector.journal import Journal
+from collector.lives import Life, Lives
 from collector.retry import Breaker, RetryLimits
 from collector.segments import SourceIds
 from collector.ship import BatchLimits, Shipper
-from collector.spool import Deliver, Done, Group, Spool, Spooled, SpoolLimits, deliver_here
+from collector.spool import Deliver, Done, Group, Spooled, SpoolLimits, deliver_here
 from collector.store import EventStore
 from collector.takeover import Told, groups_of
 
@@ -71,16 +71,6 @@ class PipelineState:
     last_error: str
 
 
-@dataclass(slots=True)
-class _Life:
-    """One incarnation with its open files; its shipper is made when the store first answers."""
-
-    incarnation: Incarnation
-    spool: Spool
-    headers: HeaderLog
-    shipper: Shipper | None = None
-
-
 class Pipeline:
     """See the module. `start()` before use, `stop()` at the end.
 
@@ -113,10 +103,8 @@ class Pipeline:
         clock: Callable[[], int] = time.time_ns,
         random_bytes: Callable[[int], bytes] = os.urandom,
         measured_clock: Callable[[], Clock | None] = lambda: None,
-        incarnation: str = "",
     ) -> None:
         self._root = root
-        self._collector = collector
         self._ledger = ledger
         self._store = store
         self._key = key
@@ -124,11 +112,8 @@ class Pipeline:
         self._disk = disk or OsDisk()
         self._deliver_outside = deliver
         self._clock = clock
-        self._random_bytes = random_bytes
         self._measured_clock = measured_clock
-        self._wanted_incarnation = incarnation
         self._breaker = Breaker(self._limits.retry, uniform=random.uniform)
-        self._damaged: list[Path] = []
         self._forks = 0
         self._last_error = ""
         self._waiting_since: float | None = None
@@ -148,8 +133,18 @@ class Pipeline:
             self._disk.make_directory(root / "journal")
             journal = self._own_journal = Journal(root / "journal", horizon=self._limits.journal_ids)
         self._journal = journal
-        self._draining: list[_Life] = []
-        self._live = self._open_lives()
+        self._lives = Lives(
+            root,
+            collector=collector,
+            ledger=ledger,
+            disk=self._disk,
+            journal=journal,
+            limits=self._limits.spool,
+            deliver=self._deliver,
+            clock=clock,
+            random_bytes=random_bytes,
+        )
+        self._live, self._draining = self._lives.open()
 
     @property
     def stream(self) -> StreamId:
@@ -179,9 +174,9 @@ class Pipeline:
             acknowledged_number=live.shipper.acknowledged if live.shipper else 0,
             breaker_open=self._breaker.open,
             torn_bytes=live.spool.torn_bytes,
-            damaged=tuple(self._damaged),
+            damaged=tuple(self._lives.damaged),
             forks=self._forks,
-            last_error=self._last_error,
+            last_error=self._last_error or self._lives.last_error,
         )
 
     def start(self) -> None:
@@ -212,63 +207,6 @@ class Pipeline:
             self._own_journal.close()
         self._lock.release()
         return drained
-
-    # -- incarnations
-
-    def _open_lives(self) -> _Life:
-        live: _Life | None = None
-        found = find_incarnations(self._root, ledger=self._ledger, disk=self._disk)
-        for at, incarnation in enumerate(found):
-            if incarnation.forked:
-                continue
-            life = self._open_life(incarnation)
-            if life is None:
-                continue
-            last = life.headers.last
-            newest = at == len(found) - 1
-            if newest and not (last is not None and last.header.closed):
-                live = life
-            else:
-                self._draining.append(life)
-        return live or self._new_life(None)
-
-    def _open_life(self, incarnation: Incarnation) -> _Life | None:
-        try:
-            headers = HeaderLog(incarnation.directory, disk=self._disk)
-            spool = Spool(
-                incarnation.directory,
-                disk=self._disk,
-                journal=self._journal,
-                limits=self._limits.spool,
-                deliver=self._deliver,
-            )
-        except StateUnknown as error:
-            aside = set_aside(incarnation, disk=self._disk)
-            self._damaged.append(aside)
-            self._last_error = str(error)
-            _log.error("spool damaged: %s; set aside as %s, a new incarnation goes on", error, aside.name)
-            return None
-        if spool.torn_bytes:
-            _log.warning(
-                "spool %s: cut %d torn bytes that nobody had been told of", incarnation.stream, spool.torn_bytes
-            )
-        return _Life(incarnation=incarnation, spool=spool, headers=headers)
-
-    def _new_life(self, fork: Fork | None) -> _Life:
-        incarnation = mint(
-            self._root,
-            collector=self._collector,
-            ledger=self._ledger,
-            disk=self._disk,
-            clock=self._clock,
-            random=self._random_bytes,
-            fork=fork,
-            incarnation=self._wanted_incarnation if fork is None else "",
-        )
-        life = self._open_life(incarnation)
-        if life is None:
-            raise StateUnknown(f"a new spool in {self._root.name} does not read back")
-        return life
 
     def _deliver(self, outcomes: Sequence[tuple[Done, Spooled | Exception]]) -> None:
         outside = [outcome for outcome in outcomes if not isinstance(outcome[0], Told)]
@@ -362,7 +300,7 @@ class Pipeline:
                 life.headers.close()
                 remove(life.incarnation, disk=self._disk)
 
-    def _shipper(self, life: _Life) -> Shipper:
+    def _shipper(self, life: Life) -> Shipper:
         if life.shipper is None:
             life.shipper = Shipper(
                 stream=life.incarnation.stream,
@@ -378,7 +316,7 @@ class Pipeline:
             )
         return life.shipper
 
-    def _take_over(self, life: _Life, shipper: Shipper, reason: str) -> None:
+    def _take_over(self, life: Life, shipper: Shipper, reason: str) -> None:
         """The store holds another batch under this number: the spool was cloned. Number what it refused anew."""
         refused = shipper.refused
         assert refused is not None
@@ -387,7 +325,7 @@ class Pipeline:
         _log.error("fork: %s; its events go on under a new incarnation", reason)
         if life is self._live:
             fork = Fork(stream=life.incarnation.stream, number=refused.header.number, digest=refused.digest)
-            successor = self._new_life(fork)
+            successor = self._lives.new(fork)
             if self._thread is not None:
                 successor.spool.start_committing()
             self._draining.append(life)  # until its events are taken over, so that a failure below is tried again
