@@ -1,23 +1,28 @@
-"""An `EventStore` in memory, held to the same contract suite as the real ones."""
+"""An event store in dictionaries: for tests, under the same contract suite as the real ones."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
-from collector.batch import Batch, EventRef, SignedHeader, StreamId
-from collector.errors import Conflict, NotFound, Overloaded
+from collector.batch import Batch, EventRef, SignedHeader, StreamId, open_header
+from collector.errors import Conflict, NotFound, Overloaded, VerificationError
 
 
 class MemoryStore:
-    """Batches in a dict. `down` set to a reason makes every call `Overloaded`, as a store that cannot be reached."""
+    """`collector.store.EventStore` in memory.
+
+    `batches` is open to tests that tamper; `down` set to a reason makes every call `Overloaded`, as a store that cannot be
+    reached; `appends` counts calls.
+    """
 
     def __init__(self) -> None:
         self.batches: dict[StreamId, dict[int, Batch]] = {}
-        self.logged: dict[StreamId, int] = {}
+        self.frontier: dict[StreamId, int] = {}
         self.down = ""
         self.appends = 0
 
-    def _check(self) -> None:
+    def _reach(self) -> None:
         if self.down:
             raise Overloaded(self.down)
 
@@ -26,53 +31,63 @@ class MemoryStore:
         return ""
 
     def append(self, batch: Batch) -> None:
-        self._check()
+        self._reach()
         self.appends += 1
         header = batch.signed.header
-        numbers = self.batches.setdefault(StreamId(header.stream), {})
-        known = numbers.get(header.number)
-        if known is not None and known.signed.data != batch.signed.data:
+        stored = self.batches.setdefault(StreamId(header.stream), {})
+        known = stored.get(header.number)
+        if known is None:
+            stored[header.number] = batch
+        elif known.signed.data != batch.signed.data:
             raise Conflict(f"another batch {header.number} of stream {header.stream} is stored already")
-        numbers.setdefault(header.number, batch)
 
     def batches_after(self, frontier: Mapping[StreamId, int], limit: int) -> Sequence[SignedHeader]:
-        self._check()
-        found: list[SignedHeader] = []
+        self._reach()
+        found = []
         for stream, number in frontier.items():
-            numbers = sorted(one for one in self.batches.get(stream, {}) if one > number)
-            found += [self.batches[stream][one].signed for one in numbers[:limit]]
+            numbers = sorted(n for n in self.batches.get(stream, {}) if n > number)[:limit]
+            found += [self._opened(stream, n) for n in numbers]
         return found
 
     def batch(self, stream: StreamId, number: int) -> SignedHeader | None:
-        self._check()
-        found = self.batches.get(stream, {}).get(number)
-        return found.signed if found else None
+        self._reach()
+        return self._opened(stream, number) if number in self.batches.get(stream, {}) else None
+
+    def _opened(self, stream: StreamId, number: int) -> SignedHeader:
+        signed = self.batches[stream][number].signed
+        try:
+            opened = open_header(signed.data, signed.signature, signed.facts)
+        except VerificationError as error:
+            raise VerificationError(f"stream {stream}, batch {number} in the store: {error}") from error
+        if (opened.header.stream, opened.header.number) != (stream, number):
+            raise VerificationError(f"stream {stream}, batch {number} in the store: it is another batch")
+        return opened
 
     def events(self, refs: Sequence[EventRef]) -> Sequence[bytes]:
-        self._check()
+        self._reach()
         return [self._event(ref) for ref in refs]
 
     def _event(self, ref: EventRef) -> bytes:
         for batch in self.batches.get(ref.stream, {}).values():
-            at = ref.sequence - batch.signed.header.first
-            if 0 <= at < batch.signed.header.count:
-                start = sum(batch.lengths[:at])
-                return batch.events[start : start + batch.lengths[at]]
+            header = batch.signed.header
+            at = ref.sequence - header.first
+            if 0 <= at < header.count:
+                offsets = list(accumulate(batch.lengths, initial=0))
+                return batch.events[offsets[at] : offsets[at + 1]]
         raise NotFound(f"event {ref.sequence} of stream {ref.stream} is not in the store")
 
     def streams(self) -> Sequence[StreamId]:
-        self._check()
+        self._reach()
         return list(self.batches)
 
     def acknowledge(self, frontier: Mapping[StreamId, int]) -> None:
-        self._check()
+        self._reach()
         for stream, number in frontier.items():
-            if stream in self.batches:
-                self.logged[stream] = max(self.logged.get(stream, 0), number)
+            self.frontier[stream] = max(self.frontier.get(stream, 0), number)
 
     def acknowledged(self, stream: StreamId) -> int:
-        self._check()
-        return self.logged.get(stream, 0)
+        self._reach()
+        return self.frontier.get(stream, 0)
 
     def close(self) -> None:
         pass
