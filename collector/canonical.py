@@ -37,12 +37,16 @@ class Normaliser:
 
     One instance an event: cheap to make, not for reuse. `redact` masks bytes before they become base64, in which no later
     scan could find a card number.
+
+    With `canonical` the values were decoded from canonical bytes. There an integer beyond `MAX_SAFE_INTEGER` can only be a
+    double that RFC 8785 wrote with all its digits, so it becomes that double again instead of a string.
     """
 
-    __slots__ = ("_redact", "exact", "marks")
+    __slots__ = ("_canonical", "_redact", "exact", "marks")
 
-    def __init__(self, redact: Callable[[bytes], bytes] = bytes) -> None:
+    def __init__(self, redact: Callable[[bytes], bytes] = bytes, *, canonical: bool = False) -> None:
         self._redact = redact
+        self._canonical = canonical
         self.exact = False
         self.marks: set[str] = set()
 
@@ -56,7 +60,7 @@ class Normaliser:
         if kind is str:
             return value if value.isascii() else self._text(value)
         if kind is int:
-            return value if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER else str(value)
+            return value if -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER else self._large(value)
         if kind is dict:
             if depth >= MAX_DEPTH:
                 raise Malformed(f"nested deeper than {MAX_DEPTH} levels", label="too_deep")
@@ -85,6 +89,15 @@ class Normaliser:
                 raise Malformed("two keys of one map become the same text", label="duplicate_key")
             out[key] = walk(item, depth)
         return out
+
+    def _large(self, value: int) -> str | float:
+        if not self._canonical:
+            return str(value)
+        self.exact = True
+        try:
+            return float(value)
+        except OverflowError as error:
+            raise Malformed("a number beyond the largest double", label="bad_number") from error
 
     def _text(self, text: str) -> str:
         try:

@@ -171,6 +171,8 @@ _decode_event = msgspec.json.Decoder(Event).decode
 _decode_facts = msgspec.json.Decoder(Facts).decode
 
 _ERROR_SEVERITY = 17  # SEVERITY_NUMBER_ERROR
+_WRAPPING_LEVELS = 2
+"""Values are normalised one by one, and stand in the event at most so deep: ``{"span": {"events": …}}``."""
 
 
 def encode_event(event: Event, *, exact: bool) -> tuple[bytes, str]:
@@ -187,13 +189,14 @@ def decode_event(data: bytes) -> Event:
     """
     try:
         event = _decode_event(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # msgspec's errors and UnicodeDecodeError are ValueErrors
         raise Malformed(f"not an event: {error}") from error
-    walk = Normaliser()
-    plain = walk.value(msgspec.to_builtins(event))
+    walk = Normaliser(canonical=True)
+    plain = walk.value(msgspec.to_builtins(event), -_WRAPPING_LEVELS)
     if encode(plain, exact=walk.exact) != data:
         raise Malformed("an event that is not in canonical form (RFC 8785)")
-    return event
+    # large doubles were read as integers: only then do the event's own values differ from those that were encoded
+    return msgspec.convert(plain, Event) if walk.exact else event
 
 
 def facts_of(event: Event, digest: str, found: dict[str, str]) -> Facts:
@@ -228,7 +231,7 @@ def decode_facts(data: bytes) -> Facts:
     """The facts of their canonical bytes; raises `Malformed`."""
     try:
         return _decode_facts(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # as in `decode_event`
         raise Malformed(f"not the facts of an event: {error}") from error
 
 
@@ -285,6 +288,9 @@ def parse_time(text: str) -> int:
         raise Malformed("a date that does not exist", label="bad_time") from error
     seconds = days * _SECONDS_A_DAY + hour * 3600 + minute * 60 + second
     if zone not in "Zz":
-        offset = int(zone[1:3]) * 3600 + int(zone[-2:]) * 60
+        zone_hour, zone_minute = int(zone[1:3]), int(zone[-2:])
+        if zone_hour > 23 or zone_minute > 59:
+            raise Malformed("a zone that does not exist", label="bad_time")
+        offset = zone_hour * 3600 + zone_minute * 60
         seconds -= offset if zone[0] == "+" else -offset
     return seconds * 1_000_000_000 + int((match.group(7) or "").ljust(9, "0"))
