@@ -22,16 +22,24 @@ MAX_MESSAGE_CHARACTERS = 4_000
 
 
 def narrate(
-    contents: Contents, *, status: str, proof: Proof, links: Sequence[str] = (), gaps: Sequence[str] = ()
+    contents: Contents,
+    *,
+    status: str,
+    proof: Proof,
+    links: Sequence[str] = (),
+    gaps: Sequence[str] = (),
+    accesses: Sequence[str] = (),
 ) -> Story:
     """Tell what the contents hold.
 
     Args:
         contents: the trail asked for, then those that belong to its story.
-        status: `correlator.index.TrailSummary.status` of the trail asked for.
+        status: `correlator.index.TrailSummary.status` of the trail asked for; where no verdict says more, an error in any trail
+            of the story makes the story's ``error``.
         proof: what was verified of these contents.
         links: all trails that the trail asked for is linked to; those that are no part of the contents are shown as related.
         gaps: what is known to be missing from the streams, in sentences.
+        accesses: who read the trail before, oldest first, in words.
 
     Raises:
         VerificationError: an entry or an event in them cannot be read.
@@ -59,7 +67,7 @@ def narrate(
     newest = list(verdicts.values())
     return Story(
         trail=trail,
-        status=status,
+        status="error" if status == "ok" and any(step.error for step in steps) else status,
         proof=proof,
         steps=tuple(steps),
         flow=", ".join(verdicts),
@@ -71,6 +79,7 @@ def narrate(
             for other in sorted({*why, *links, *included})
         ),
         gaps=tuple(gaps),
+        accesses=tuple(accesses),
     )
 
 
@@ -160,16 +169,15 @@ def gap_in_words(entry: Entry) -> str:
     if entry.kind == "fork":
         return f"stream {stream}: batch {detail.get('number')} exists twice, with different content (a fork)"
     first, last = detail.get("first_number"), detail.get("last_number")
-    batches = f"batch {first}" if first == last else f"batches {first} to {last}"
-    sequences = ""
-    if isinstance(detail.get("last_sequence"), int) and detail["last_sequence"] >= 0:
-        sequences = f" (events {detail.get('first_sequence')} to {detail['last_sequence']})"
+    batches = f"batch {first}" if last in (first, -1) else f"batches {first} to {last}"
+    events = ""
+    if isinstance(detail.get("last_sequence"), int) and detail["last_sequence"] >= detail.get("first_sequence", 0):
+        events = f" (events {detail.get('first_sequence')} to {detail['last_sequence']})"
     words = {
-        "missing": f"{batches}{sequences} missing",
-        "silent": f"silent: {batches} did not come in time",
-        "bad_signature": f"{batches}{sequences} with a signature that does not hold",
-        "bad_facts": f"{batches}{sequences} with facts that are not those that were signed",
-        "first_late": f"{batches}{sequences} came late",
+        "missing": f"{batches}{events} missing",
+        "first_late": f"{batches}{events} missing: its beginning",
+        "silent": f"silent from {batches} on",
     }
     reason = str(detail.get("reason", ""))
-    return f"stream {stream}: {words.get(reason, f'{batches}{sequences}: {reason}')}"
+    told = words.get(reason, f"{batches}{events} not accepted ({reason})")
+    return f"stream {stream}: {told}{f': {entry.why}' if entry.why and reason not in words else ''}"

@@ -4,6 +4,7 @@ What is told was verified first, with the same code and of the same bytes as an 
 """
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
+from audit_api.accesses import AccessHistory, PastAccess
 from audit_api.evidence import Evidence, SignedTree
 from audit_api.export.bundle import BundleExport, TooLarge
+from audit_api.trails import followed_trails
 from collector.errors import NotFound
 from collector.store.sqlite import SqliteStore
 from correlator.bundle import BundleLine, Contents, TrailPart, encode_members
@@ -23,7 +26,7 @@ from correlator.index.sqlite import SqliteIndex
 from correlator.log import LogReader
 from correlator.note import Verifier
 from correlator.storage.file import FileStorage
-from correlator.trail import kind_of, parse_trail, stream_trail, trace_trail, transaction_trail
+from correlator.trail import parse_trail, stream_trail, trace_trail, transaction_trail
 from correlator.verify import verify_bundle
 from deploy.config import Config
 from deploy.keys import log_verifier
@@ -45,6 +48,7 @@ class Ledger:
     """
 
     evidence: Evidence
+    history: AccessHistory
     index: TrailIndex
     key: Verifier
     key_names: tuple[str, ...]
@@ -65,13 +69,9 @@ class Ledger:
         return list(found.values())
 
     def members(self, summary: TrailSummary) -> list[str]:
-        """The trails whose entries tell the story of this one: itself, and of a transaction or key the traces linked to it.
-
-        Never further: what else those traces are linked to is another story (design section 5), and a hub's links are none.
-        """
-        if kind_of(summary.trail) not in ("transaction", "key") or summary.hub:
-            return [summary.trail]
-        return [summary.trail, *(link for link in summary.links if kind_of(link) == "trace")]
+        """The trails whose entries tell the story of this one: itself, and those that the API follows from it."""
+        followed, _, _ = followed_trails(self.evidence, summary)
+        return [summary.trail, *followed]
 
     def story(self, summary: TrailSummary) -> tuple[Story, int]:
         """The verified story of a trail, and the leaf index of its last entry.
@@ -102,7 +102,14 @@ class Ledger:
         else:
             proof = replace(proof, entries=sum(trail.entries for trail in report.trails), events=report.events)
         gaps = list(self._gaps(contents))
-        told = narrate(contents, status=summary.status, proof=proof, links=summary.links, gaps=gaps)
+        told = narrate(
+            contents,
+            status=summary.status,
+            proof=proof,
+            links=summary.links,
+            gaps=gaps,
+            accesses=[_in_words(access) for access in self.history.of(summary.trail)],
+        )
         return told, contents.trails[0].lines[-1].leaf
 
     def export(self, summary: TrailSummary) -> tuple[bytes, int]:
@@ -162,6 +169,11 @@ class Ledger:
             start += len(leaves)
 
 
+def _in_words(access: PastAccess) -> str:
+    refused = f", refused: {access.refused}" if access.refused else ""
+    return f"by {access.principal} at {access.time[:19]}Z ({access.action}{refused})"
+
+
 def _guesses(text: str, tenant: str) -> Iterator[str]:
     """The trail ids that `text` may stand for, likeliest first."""
     try:
@@ -191,9 +203,11 @@ def open_ledger(config: Config) -> Iterator[Ledger]:
         store = SqliteStore(places.store, read_only=True)
         open_files.callback(store.close)
         reader = LogReader(FileStorage(places.log), key)
+        evidence = Evidence(index=index, reader=reader, store=store)
         collectors = (config.collector, *config.sidecars.values())
         yield Ledger(
-            evidence=Evidence(index=index, reader=reader, store=store),
+            evidence=evidence,
+            history=AccessHistory(evidence=evidence, monotonic=time.monotonic),
             index=index,
             key=key,
             key_names=tuple(dict.fromkeys(rule.name for settings in collectors for rule in settings.stitch.keys)),

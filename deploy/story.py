@@ -86,7 +86,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a transaction, in the order that the services' own clocks state.
 
     `status` is that of `correlator.index.TrailSummary`; `reason` and `missing` are its newest verdict's, `flow` the flow
-    that it was judged by; `gaps` are sentences about what is known to be missing from the streams that it came by.
+    that it was judged by; `gaps` are sentences about what is known to be missing from the streams that it came by;
+    `accesses` are who read it before, oldest first, each in words.
     """
 
     trail: str
@@ -99,6 +100,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[tuple[str, str], ...] = ()
     links: tuple[Link, ...] = ()
     gaps: tuple[str, ...] = ()
+    accesses: tuple[str, ...] = ()
 
 
 _SGR = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
@@ -176,6 +178,8 @@ def _notes(story: Story) -> Iterator[tuple[str, list[str], str]]:
     else:
         told = f"could not be told: {proof.problem}"
     yield "Proof", [told], _PROOF_COLOUR.get(proof.state, "")
+    if story.accesses:
+        yield "Read", [f"{_count(len(story.accesses), 'time')} before, last {story.accesses[-1]}"], "dim"
 
 
 def _summary(story: Story) -> str:

@@ -29,9 +29,9 @@ def export(session: Session, *, identity: str, output: Path, tenant: str, force:
     if output.exists() and not force:
         raise Failure(f"{output} exists; --force replaces it")
     with open_ledger(session.config) as ledger, recorded(session) as record:
-        summary = the_one(ledger, identity, tenant=tenant, record=record, action="export")
+        summary = the_one(ledger, identity, tenant=tenant, record=record, action="trail.export")
         bundle, head = ledger.export(summary)
-        record(action="export", trail=summary.trail, head=head)
+        record(action="trail.export", trail=summary.trail, head=head)
         key = ledger.key
     scratch = output.with_name(f"{output.name}.{os.getpid()}.new")
     try:

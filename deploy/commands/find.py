@@ -9,7 +9,7 @@ KINDS = ("transaction", "key", "trace", "stream", "access", "ledger")
 
 
 @click.command()
-@click.option("--key", metavar="NAME=VALUE", help="Trails with this business key.")
+@click.option("--key", metavar="NAME:VALUE", help="Trails with this business key.")
 @click.option("--service", default="", help="Trails that this service took part in.")
 @click.option("--since", default="", metavar="TIME", help="With an event at or after this time (RFC 3339).")
 @click.option("--until", default="", metavar="TIME", help="With an event before this time (RFC 3339).")
@@ -39,9 +39,9 @@ def find(
     from deploy.reading import open_ledger
     from deploy.recording import recorded
 
-    name, equals, value = (key or "").partition("=")
-    if key is not None and not (name and equals and value):
-        raise click.BadParameter("write NAME=VALUE", param_hint="--key")
+    name, colon, value = (key or "").partition(":")
+    if key is not None and not (name and colon and value):
+        raise click.BadParameter("write NAME:VALUE", param_hint="--key")
     try:
         bounds = [format_time(parse_time(bound)) if bound else "" for bound in (since, until)]
     except Malformed as error:
@@ -57,7 +57,7 @@ def find(
     )
     with open_ledger(session.config) as ledger, recorded(session) as record:
         page = ledger.index.find(query, size=ledger.evidence.tree().size, limit=limit)
-        record(action="find", trail="", head=-1)
+        record(action="trails.search", trail="", head=-1)
     if as_json:
         emit_json({"trails": page.trails, "more": page.next_below is not None})
         return

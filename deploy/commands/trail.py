@@ -27,9 +27,9 @@ def trail(session: Session, *, identity: str, tenant: str, width: int | None, as
     from deploy.story import lines
 
     with open_ledger(session.config) as ledger, recorded(session) as record:
-        summary = the_one(ledger, identity, tenant=tenant, record=record, action="read")
+        summary = the_one(ledger, identity, tenant=tenant, record=record, action="trail.read")
         story, head = ledger.story(summary)
-        record(action="read", trail=summary.trail, head=head)
+        record(action="trail.read", trail=summary.trail, head=head)
     if as_json:
         emit_json(story)
     else:

@@ -1,0 +1,33 @@
+"""The whole ledger checked against itself: log, store, index and spools. Owns `Finding`: a thing that is not as it must be.
+
+`correlator.check` looks at the log as a log; what is here looks at what its entries say, and whether everything else agrees.
+"""
+
+from dataclasses import dataclass
+
+__all__ = ["Account", "Finding"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something that is not as it must be: where (a path, a stream, a trail), what, and the leaf index where there is one (−1)."""
+
+    where: str
+    problem: str
+    leaf: int = -1
+
+    def __str__(self) -> str:
+        return f"{self.where}, leaf {self.leaf}: {self.problem}" if self.leaf >= 0 else f"{self.where}: {self.problem}"
+
+
+@dataclass(slots=True, kw_only=True)
+class Account:
+    """What a check has looked at. `waiting`: batches in the store that the log does not hold yet, which is no finding."""
+
+    leaves: int = 0
+    trails: int = 0
+    streams: int = 0
+    batches: int = 0
+    events: int = 0
+    waiting: int = 0
+    spooled_frames: int = 0

@@ -1,0 +1,241 @@
+"""What the log's entries say, checked from the first leaf to the last against each other and against the event store.
+
+Every trail's chain; every stream's batches, their signatures, keys and chain; and that each logged batch is in the store as it was
+signed, with one entry for each of its events, whose bytes say what the entry says. The same functions judge here as in
+`correlator.verify`, so that what this passes, a bundle passes.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from collector.batch import EventRef, SignedHeader, StreamId
+from collector.errors import NotFound, StateUnknown, VerificationError
+from collector.store import EventStore
+from correlator.entry import Entry
+from correlator.proved import EnrolledKey, check_placement, open_batch_entry, open_enrolment, open_entry, open_event
+from correlator.streams import StreamState
+from correlator.trail import parse_trail
+from deploy.checking import Account, Finding
+
+__all__ = ["EntryCheck"]
+
+_STREAM_ENTRIES = ("batch", "gap", "fork")
+_WAITING_LIMIT = 1_000
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A stream as far as the entries told of it: its state, keys, and what the last batch of it still owes."""
+
+    state: StreamState
+    keys: dict[str, EnrolledKey] = field(default_factory=dict)
+    owed: dict[int, tuple[bytes, bytes | None]] = field(default_factory=dict)
+    key: EnrolledKey | None = None
+
+
+class EntryCheck:
+    """Give it every entry in order (`visit`), then ask for the rest (`finish`). Findings go to `tell`.
+
+    Args:
+        store: the event store.
+        ledger: the log's origin.
+        tell: gets each finding.
+    """
+
+    def __init__(self, *, store: EventStore, ledger: str, tell: Callable[[Finding], None]) -> None:
+        self.account = Account()
+        self.digests: dict[str, dict[int, str]] = {}
+        """For each stream the digest of each logged header, for the check of the spools."""
+        self._store = store
+        self._ledger = ledger
+        self._tell = tell
+        # read before the log is: what the log takes in meanwhile may be acknowledged meanwhile
+        self._acknowledged = {stream: store.acknowledged(stream) for stream in store.streams()}
+        self._trails: dict[str, tuple[int, int, bytes]] = {}
+        self._streams: dict[str, _Stream] = {}
+        self._recorded = ""
+
+    def visit(self, first: int, entries: Sequence[bytes]) -> Iterator[tuple[int, Entry]]:
+        """Check these consecutive entries; gives (leaf, entry) of those that can be read."""
+        for leaf, data in enumerate(entries, first):
+            self.account.leaves += 1
+            try:
+                entry = open_entry(data, "the entry")
+                self._chain(leaf, entry, data)
+                self._content(leaf, entry)
+            except VerificationError as error:
+                self._found(f"log leaf {leaf}", str(error), leaf)
+                continue
+            yield leaf, entry
+
+    def finish(self) -> None:
+        """What only the end shows: what is missing still, and what the store holds beside the log."""
+        self.account.trails = len(self._trails)
+        self.account.streams = len(self._streams)
+        for name, stream in self._streams.items():
+            self._owed_by(name, stream)
+            self._open_gaps(name, stream.state)
+        self._beside()
+
+    # ---------------------------------------------------------------------------------------------------------- entries
+
+    def _found(self, where: str, problem: str, leaf: int = -1) -> None:
+        self._tell(Finding(where=where, problem=problem, leaf=leaf))
+
+    def _chain(self, leaf: int, entry: Entry, data: bytes) -> None:
+        """The trail's chain: position, and leaf and hash of the entry before; recorded time never goes back."""
+        before = self._trails.get(entry.trail)
+        self._trails[entry.trail] = (entry.position, leaf, hashlib.sha256(b"\x00" + data).digest())
+        expected = 0 if before is None else before[0] + 1
+        if entry.position != expected:
+            self._found(entry.trail, f"the entry says position {entry.position} where {expected} comes", leaf)
+        told = None if entry.previous is None else (entry.previous.leaf, entry.previous.hash)
+        if told != (None if before is None else (before[1], before[2].hex())):
+            self._found(entry.trail, f"position {entry.position} does not name the entry before it", leaf)
+        if entry.recorded < self._recorded:
+            self._found(entry.trail, f"recorded {entry.recorded}, before the leaf in front of it", leaf)
+        self._recorded = max(self._recorded, entry.recorded)
+
+    def _content(self, leaf: int, entry: Entry) -> None:
+        if entry.kind == "event":
+            self._event(leaf, entry)
+        elif entry.kind == "enrolment":
+            key = open_enrolment(entry, "the enrolment")
+            stream = self._stream(key.stream)
+            stream.state.on_enrolment(entry.detail)
+            stream.keys[key.key] = key
+        elif entry.kind in _STREAM_ENTRIES:
+            name = parse_trail(entry.trail).value
+            stream = self._stream(name)
+            if entry.kind == "batch":
+                self._batch(leaf, entry, stream)
+            elif entry.kind == "gap":
+                stream.state.on_gap(entry.detail, leaf)
+            else:
+                stream.state.on_fork(entry.detail, leaf)
+                self._found(f"stream {name}", f"a fork: {entry.why}", leaf)
+
+    def _stream(self, name: str) -> _Stream:
+        stream = self._streams.get(name)
+        if stream is None:
+            stream = self._streams[name] = _Stream(state=StreamState(stream=name))
+        return stream
+
+    # ---------------------------------------------------------------------------------------------------------- batches
+
+    def _batch(self, leaf: int, entry: Entry, stream: _Stream) -> None:
+        signed = open_batch_entry(entry, self._ledger, "the batch")
+        header = signed.header
+        name = f"stream {header.stream}"
+        self.account.batches += 1
+        self._owed_by(header.stream, stream)
+        stream.key = stream.keys.get(header.key)
+        if stream.key is None:
+            self._found(name, f"batch {header.number} is signed by a key that no earlier entry enrolled", leaf)
+        state = stream.state
+        if header.number < state.next_number and state.gap_of(header.number) is None:
+            self._found(name, f"batch {header.number} is in the log twice", leaf)
+            return
+        if header.number == state.next_number and (header.previous, header.first) != (state.head, state.next_sequence):
+            self._found(name, f"batch {header.number} does not follow batch {header.number - 1}", leaf)
+        if header.number > state.next_number:
+            gap = f"batches {state.next_number} to {header.number - 1} are passed over without a gap entry"
+            self._found(name, gap, leaf)
+        state.on_batch(header, signed.digest, 0)
+        self.digests.setdefault(header.stream, {})[header.number] = signed.digest
+        self._stored(leaf, signed, stream)
+
+    def _stored(self, leaf: int, signed: SignedHeader, stream: _Stream) -> None:
+        """The store holds the batch as it was signed; what its events' entries must say is noted down."""
+        header = signed.header
+        name = f"store, batch {header.number} of stream {header.stream}"
+        last = header.first + header.count - 1
+        held = f" (events {header.first} to {last})" if header.count else ""
+        try:
+            stored = self._store.batch(StreamId(header.stream), header.number)
+        except (VerificationError, StateUnknown) as error:
+            self._found(name, f"{error}{held}", leaf)
+            return
+        if stored is None:
+            self._found(name, f"it is in the log, and the store has lost it{held}", leaf)
+            return
+        if stored.data != signed.data:
+            self._found(name, f"the store holds another header than the log{held}", leaf)
+            return
+        refs = [EventRef(stream=StreamId(header.stream), sequence=header.first + at) for at in range(header.count)]
+        bodies = self._bodies(leaf, refs)
+        lines = zip(refs, stored.facts_lines(), bodies, strict=True)
+        stream.owed = {ref.sequence: (line, body) for ref, line, body in lines}
+
+    def _bodies(self, leaf: int, refs: Sequence[EventRef]) -> Sequence[bytes | None]:
+        """The events' bytes, None for those that the store cannot give."""
+        try:
+            return self._store.events(refs)
+        except (NotFound, VerificationError, StateUnknown):
+            pass
+        bodies: list[bytes | None] = []
+        problems: list[str] = []
+        for ref in refs:
+            try:
+                bodies += self._store.events([ref])
+            except (NotFound, VerificationError, StateUnknown) as error:
+                bodies.append(None)
+                problems.append(str(error))
+        more = f" (and {len(problems) - 1} more events of the same batch)" if len(problems) > 1 else ""
+        if problems:
+            self._found("store", f"{problems[0]}{more}", leaf)
+        return bodies
+
+    def _event(self, leaf: int, entry: Entry) -> None:
+        self.account.events += 1
+        stream = self._stream(entry.stream)
+        line, data = stream.owed.pop(entry.sequence, (b"", None))
+        name = f"event {entry.sequence} of stream {entry.stream}"
+        try:
+            proved = open_event(entry, data, name)
+            if stream.key is not None:
+                check_placement(proved, stream.key)
+        except VerificationError as error:
+            self._found("store" if data is not None else "log", str(error), leaf)
+            return
+        if line and proved.facts_line != line:
+            self._found(name, "its entry says other facts than its collector signed", leaf)
+
+    def _owed_by(self, name: str, stream: _Stream) -> None:
+        """A batch's events come into the log with it: those that did not are missing."""
+        if stream.owed:
+            first, last = min(stream.owed), max(stream.owed)
+            self._found(f"stream {name}", f"{len(stream.owed)} events of {first} to {last} have no entry in the log")
+            stream.owed = {}
+
+    # -------------------------------------------------------------------------------------------------------------- end
+
+    def _open_gaps(self, name: str, state: StreamState) -> None:
+        for gap in state.missing:
+            batches = f"batch {gap.first}" if gap.first == gap.last else f"batches {gap.first} to {gap.last}"
+            events = ""
+            if gap.last_sequence >= gap.first_sequence:
+                events = f" (events {gap.first_sequence} to {gap.last_sequence})"
+            self._found(f"stream {name}", f"a gap: {batches}{events} missing", gap.leaf)
+        if state.silent:
+            what = f"silent: batch {state.next_number} and what follows did not come, though a heartbeat was promised"
+            self._found(f"stream {name}", what)
+        if state.frozen:
+            self._found(f"stream {name}", f"it stopped: {state.frozen}")
+
+    def _beside(self) -> None:
+        """What the store holds that the log does not: batches that wait, and a log that forgot what it had promised."""
+        for name in self._store.streams():
+            state = self._stream(name).state
+            logged = (state.missing[0].first if state.missing else state.next_number) - 1
+            told = self._acknowledged.get(name, 0)
+            if told > logged:
+                self._found(
+                    f"stream {name}",
+                    f"the log once held batch {told}, and now holds {logged}: it was rolled back or replaced",
+                )
+            try:
+                self.account.waiting += len(self._store.batches_after({name: state.next_number - 1}, _WAITING_LIMIT))
+            except VerificationError as error:
+                self._found("store", str(error))

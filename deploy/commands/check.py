@@ -1,0 +1,52 @@
+"""`tally check`: the whole ledger against itself."""
+
+from pathlib import Path
+
+import click
+
+from deploy.session import EXIT_FALSE, EXIT_UNKNOWN, Failure, Session, emit_json, json_option, pass_session, stop
+
+
+@click.command()
+@click.option(
+    "--since",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="CHECKPOINT",
+    help="A signed checkpoint kept from before (a copy of log/checkpoint): the log must continue it.",
+)
+@click.option("--key", metavar="KEY|FILE", help="The log's public key (default: keys/log.vkey in the data folder).")
+@json_option
+@pass_session
+def check(session: Session, *, since: Path | None, key: str | None, as_json: bool) -> None:
+    """Check the whole store against the whole log, and the index and the spools against both; list what is not as it must be.
+
+    Everything may be running. What only a comparison with the past can show (a consistent rollback of everything) needs
+    --since. Exit code 0: all holds; 1: findings; 2: could not tell.
+    """
+    from collector.errors import NotFound, Overloaded, StateUnknown, VerificationError
+    from correlator.checkpoint import open_checkpoint
+    from deploy.checking.whole import check_everything
+    from deploy.keys import log_verifier, read_verifier
+    from deploy.progress import progress
+
+    try:
+        verifier = read_verifier(key) if key else log_verifier(session.places)
+        remembered = open_checkpoint(since.read_bytes(), verifier) if since else None
+        with progress("checking", unit="leaves", quiet=as_json) as report:
+            findings, account = check_everything(session.config, verifier, since=remembered, progress=report)
+    except (Overloaded, StateUnknown, NotFound, OSError) as error:
+        raise Failure(f"could not tell: {error}", exit_code=EXIT_UNKNOWN) from error
+    except VerificationError as error:
+        raise Failure(f"could not tell: {since}: {error}", exit_code=EXIT_UNKNOWN) from error
+    if as_json:
+        emit_json({"verdict": "false" if findings else "true", "findings": findings, "account": account})
+        stop(EXIT_FALSE if findings else 0)
+    for finding in findings:
+        click.echo(f"FALSE: {finding}")
+    looked_at = (
+        f"{account.leaves:,} leaves, {account.trails:,} trails, {account.streams:,} streams, {account.batches:,} batches, "
+        f"{account.events:,} events"
+    )
+    waiting = f"; {account.waiting:,} batches wait for the correlator" if account.waiting else ""
+    click.echo(f"{f'{len(findings)} findings' if findings else 'TRUE: all holds'} in {looked_at}{waiting}")
+    stop(EXIT_FALSE if findings else 0)

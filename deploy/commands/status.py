@@ -1,0 +1,79 @@
+"""`tally status`: what runs, what is stored, what lags, what is missing."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from deploy.session import Session, emit_json, json_option, pass_session
+
+if TYPE_CHECKING:
+    from deploy.standing import Standing
+
+
+@click.command()
+@click.option("--url", metavar="URL", help="Ask this API instead of looking at local files (token in $TALLY_TOKEN).")
+@json_option
+@pass_session
+def status(session: Session, *, url: str | None, as_json: bool) -> None:
+    """Show what runs, how long the log is, what waits, and what is missing.
+
+    Looks at the local files, or asks an API with --url. Exit code 0, whatever it shows: `tally check` is what judges.
+    """
+    if url is not None:
+        from deploy.fetch import fetch
+
+        click.echo(fetch(f"{url.rstrip('/')}/v1/status").decode("utf-8", "replace"))
+        return
+    from deploy.standing import standing
+
+    found = standing(session.config)
+    if as_json:
+        emit_json(found)
+    else:
+        _show(found)
+
+
+def _show(found: "Standing") -> None:
+    for process in found.processes:
+        where = ", ".join(f"{use} {address}" for use, address in process.addresses.items())
+        click.echo(f"{process.name:<24} running  pid {process.pid}  {where}")
+    if not found.processes:
+        click.echo("nothing is running")
+    for problem in found.problems:
+        click.echo(problem)
+    if found.ledger is not None:
+        ledger = found.ledger
+        lag = f"; {ledger.index_lag_leaves:,} not indexed yet" if ledger.index_lag_leaves else ""
+        click.echo(
+            f"\nlog      {ledger.origin}, {ledger.leaves:,} leaves, head written {_age(ledger.head_age_seconds)} ago{lag}"
+        )
+        click.echo(f"key      {ledger.key}")
+        sizes = ", ".join(f"{name} {_bytes(size)}" for name, size in found.bytes.items())
+        click.echo(f"disk     {sizes}")
+        told = ", ".join(
+            f"{count:,}{'+' if count >= 1_000 else ''} {name}" for name, count in found.trails.items() if count
+        )
+        click.echo(f"trails   {told or 'none with a verdict, an error or a gap'}")
+    for stream in found.streams:
+        waiting = f", {stream.waiting_batches:,} batches wait" if stream.waiting_batches else ""
+        click.echo(f"stream   {stream.stream}  {stream.status}, logged to batch {stream.logged_batch:,}{waiting}")
+    for spool in found.spools:
+        dead = ", ".join(f"{count:,} {label}" for label, count in spool.dead_letters.items())
+        click.echo(f"spool    {spool.collector}  {_bytes(spool.size_bytes)}{f'; dead letters: {dead}' if dead else ''}")
+
+
+def _age(seconds: float) -> str:
+    return (
+        f"{seconds:.1f} s"
+        if seconds < 60
+        else f"{seconds / 60:.0f} min"
+        if seconds < 7_200
+        else f"{seconds / 3600:.0f} h"
+    )
+
+
+def _bytes(size: int) -> str:
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}"
+    return f"{size} B"

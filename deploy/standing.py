@@ -1,0 +1,171 @@
+"""How an installation stands: what runs, what is stored, what lags, what is missing. Reads its files; opens nothing for writing.
+
+Looking at it is no access: it shows names of streams and counts, and no event.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from collector.deadletters import read_dead_letters
+from collector.disk import OsDisk
+from collector.errors import NotFound, TallyError
+from collector.sidecar import DEAD_LETTERS
+from collector.store.sqlite import SqliteStore
+from correlator.head import decode_head
+from correlator.index import TrailIndex, TrailQuery
+from correlator.index.sqlite import SqliteIndex
+from correlator.log import LogReader
+from correlator.storage.file import FileStorage
+from correlator.trail import stream_trail
+from deploy.config import Config
+from deploy.keys import log_verifier
+from deploy.places import Places
+from deploy.processes import Running, running
+
+__all__ = ["Ledger", "Spool", "Standing", "StreamLine", "standing"]
+
+COUNT_LIMIT = 1_000
+STATUSES = ("incomplete", "failed", "gap", "error", "compensated", "complete")
+
+
+class Ledger(msgspec.Struct, frozen=True, kw_only=True):
+    """The log: its name, key fingerprint, leaves and root, seconds since its head was written, and leaves not indexed yet."""
+
+    origin: str
+    key: str
+    leaves: int
+    root: str
+    head_age_seconds: float
+    index_lag_leaves: int
+
+
+class StreamLine(msgspec.Struct, frozen=True, kw_only=True):
+    """A stream: up to which batch the log has it, how many batches wait, whether something is missing (`status` ``gap``)."""
+
+    stream: str
+    logged_batch: int
+    waiting_batches: int
+    status: str
+
+
+class Spool(msgspec.Struct, frozen=True, kw_only=True):
+    """A collector's spool on this disk: its bytes, and its dead letters by reason."""
+
+    collector: str
+    size_bytes: int
+    dead_letters: dict[str, int]
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """All of it. `trails`: how many stand so, counted up to 1,000 each. `problems`: what could not be told, and why."""
+
+    data: str
+    processes: tuple[Running, ...]
+    ledger: Ledger | None
+    streams: tuple[StreamLine, ...]
+    trails: dict[str, int]
+    spools: tuple[Spool, ...]
+    bytes: dict[str, int]
+    problems: tuple[str, ...]
+
+
+def standing(config: Config) -> Standing:
+    """Look at the installation's files."""
+    places = Places(Path(config.data))
+    problems: list[str] = []
+    ledger: Ledger | None = None
+    streams: tuple[StreamLine, ...] = ()
+    trails: dict[str, int] = {}
+    if places.log_vkey.exists():
+        with ExitStack() as open_files:
+            try:
+                index = SqliteIndex(places.index, read_only=True)
+                open_files.callback(index.close)
+                store = SqliteStore(places.store, read_only=True)
+                open_files.callback(store.close)
+                ledger = _ledger(places, index)
+                streams = tuple(_streams(store, index))
+                trails = _trails(index)
+            except TallyError as error:
+                problems.append(str(error))
+    else:
+        problems.append(f"there is no ledger in {places.root} yet: `tally up` or `tally import` make one")
+    return Standing(
+        data=str(places.root),
+        processes=tuple(running(places.run)),
+        ledger=ledger,
+        streams=streams,
+        trails=trails,
+        spools=tuple(_spools(places)),
+        bytes={
+            "store": _size(places.store),
+            "log": _size(places.log),
+            "index": _size(places.index),
+            "state": _size(places.state),
+        },
+        problems=tuple(problems),
+    )
+
+
+def _ledger(places: Places, index: TrailIndex) -> Ledger:
+    verifier = log_verifier(places)
+    storage = FileStorage(places.log)
+    tree = LogReader(storage, verifier).tree()
+    head = storage.read_head()
+    age_ns = time.time_ns() - decode_head(head).written_ns if head is not None else 0
+    return Ledger(
+        origin=tree.origin,
+        key=verifier.fingerprint,
+        leaves=tree.size,
+        root=tree.root.hex(),
+        head_age_seconds=max(age_ns, 0) / 1e9,
+        index_lag_leaves=max(tree.size - index.size(), 0),
+    )
+
+
+def _streams(store: SqliteStore, index: TrailIndex) -> Iterator[StreamLine]:
+    for stream in store.streams():
+        logged = store.acknowledged(stream)
+        try:
+            status = index.trail(stream_trail(stream)).status
+        except NotFound:
+            status = "new"
+        waiting = len(store.batches_after({stream: logged}, COUNT_LIMIT))
+        yield StreamLine(stream=stream, logged_batch=logged, waiting_batches=waiting, status=status)
+
+
+def _trails(index: TrailIndex) -> dict[str, int]:
+    size = index.size()
+    return {
+        status: len(index.find(TrailQuery(status=status), size=size, limit=COUNT_LIMIT).trails) for status in STATUSES
+    }
+
+
+def _spools(places: Places) -> Iterator[Spool]:
+    root = places.root / "spool"
+    for folder in sorted(root.iterdir()) if root.is_dir() else ():
+        letters = read_dead_letters(folder / DEAD_LETTERS, disk=OsDisk())
+        yield Spool(
+            collector=folder.name,
+            size_bytes=_size(folder),
+            dead_letters=dict(Counter(letter.label for letter in letters)),
+        )
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file (with SQLite's files beside it) or of all files in a folder; 0 for nothing."""
+    files: Any = path.rglob("*") if path.is_dir() else path.parent.glob(f"{path.name}*")
+    total = 0
+    for file in files:
+        try:
+            if file.is_file():
+                total += file.stat().st_blocks * 512
+        except FileNotFoundError:
+            continue  # gone meanwhile
+    return total
