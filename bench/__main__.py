@@ -1,0 +1,98 @@
+"""Runs the benches and prints their tables as Markdown. `python -m bench [forward|end-to-end|trail|verify …]`; all by default."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import shutil
+import tempfile
+from pathlib import Path
+
+from bench.end_to_end import bench_end_to_end
+from bench.floor import fdatasync_seconds, minimal_loop
+from bench.forward import bench_forward, idle_usage
+from bench.process import load_average
+from bench.verification import bench_verification
+
+_MIB = 1024 * 1024
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=["forward", "end-to-end", "trail", "verify", []], default=[])
+    parser.add_argument("--events", type=int, default=100_000, help="events in the throughput rows")
+    parser.add_argument("--leaves", type=int, default=1_000_000, help="leaves in the verification row")
+    parser.add_argument("--folder", type=Path, default=None, help="where to write (the disk that is measured)")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="tally-bench-", dir=arguments.folder))
+    try:
+        print(f"Python {platform.python_version()}, {platform.machine()}; load average before: {load_average()}\n")
+        parts = arguments.parts or ["forward", "end-to-end", "trail", "verify"]
+        if "forward" in parts:
+            _forward(folder, arguments.events)
+        if "end-to-end" in parts:
+            _end_to_end(folder, arguments.events)
+        if "verify" in parts:
+            _verify(folder, arguments.leaves)
+        print(f"\nload average after: {load_average()}")
+    finally:
+        shutil.rmtree(folder)
+
+
+def _forward(folder: Path, events: int) -> None:
+    floor_us, floor_rate = minimal_loop(folder, events)
+    sync_p50, sync_p99 = fdatasync_seconds(folder)
+    print("## Forward → durable ack\n")
+    print(f"floor: decode, hash, insert: {floor_us:.1f} µs CPU an event, {floor_rate:,.0f} events/s")
+    print(f"floor: fdatasync: p50 {sync_p50 * 1e6:.0f} µs, p99 {sync_p99 * 1e6:.0f} µs\n")
+    print(
+        "| connections | events a message | events/s | CPU µs an event | ÷ floor | ack p50 ms | ÷ fdatasync | ack p99 ms |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    rows = [(1, 1_000, events), (8, 1_000, events), (64, 1_000, events), (1, 1, 2_000), (8, 1, 8_000), (64, 1, 16_000)]
+    for connections, size, count in rows:
+        row = bench_forward(folder / f"f{connections}-{size}", connections=connections, size=size, events=count)
+        print(
+            f"| {connections} | {size} | {row.events_a_second:,.0f} | {row.cpu_us:.1f} | {row.cpu_us / floor_us:.1f} |"
+            f" {row.ack_p50 * 1e3:.2f} | {row.ack_p50 / sync_p50:.1f} | {row.ack_p99 * 1e3:.2f} |",
+            flush=True,
+        )
+    idle = idle_usage(folder / "idle")
+    print(f"\nidle sidecar: {idle.resident_bytes / _MIB:.0f} MiB resident")
+
+
+def _end_to_end(folder: Path, events: int) -> None:
+    floor_us, floor_rate = minimal_loop(_made(folder / "floor-end"), events)
+    row = bench_end_to_end(folder / "end", events=events)
+    total_us = row.collector_us + row.correlator_us
+    print("\n## Forward → proved trail\n")
+    print(f"floor: decode, hash, insert: {floor_us:.1f} µs CPU an event, {floor_rate:,.0f} events/s\n")
+    print("| events | events/s | ÷ floor | CPU µs an event | ÷ floor | of it sidecar | of it correlator |")
+    print("|---|---|---|---|---|---|---|")
+    print(
+        f"| {row.events:,} | {row.events_a_second:,.0f} | {row.events_a_second / floor_rate:.2f} | {total_us:.1f} |"
+        f" {total_us / floor_us:.1f} | {row.collector_us:.1f} | {row.correlator_us:.1f} |"
+    )
+    print(
+        f"\nbytes on disk an event: store {row.store_bytes:.0f}, log {row.log_bytes:.0f}, index {row.index_bytes:.0f};"
+        f" peak memory: sidecar {row.collector_peak_bytes / _MIB:.0f} MiB,"
+        f" correlator {row.correlator_peak_bytes / _MIB:.0f} MiB"
+    )
+
+
+def _verify(folder: Path, leaves: int) -> None:
+    row = bench_verification(folder / "verify", leaves=leaves)
+    print("\n## Leaves a second, one process\n")
+    print("| leaves | leaf hashes and tree | entries and their chain | durable publish | whole check |")
+    print("|---|---|---|---|---|")
+    print(f"| {row.leaves:,} | {row.tree:,.0f} | {row.chain:,.0f} | {row.publish:,.0f} | {row.check:,.0f} |")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""From the first byte a sender writes to a signed checkpoint that covers every event: sidecar and correlator together."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.forward import send, write_config
+from bench.process import Tally
+from bench.records import chunk_message
+
+__all__ = ["EndToEnd", "bench_end_to_end", "fill", "log_size", "wait_until_logged"]
+
+_CHUNK = 1_000
+_PATIENCE_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndToEnd:
+    """What a run cost: rates in events a second, CPU in microseconds an event, sizes in bytes an event or in all."""
+
+    events: int
+    events_a_second: float
+    collector_us: float
+    correlator_us: float
+    store_bytes: float
+    log_bytes: float
+    index_bytes: float
+    collector_peak_bytes: int
+    correlator_peak_bytes: int
+
+
+def log_size(folder: Path) -> int:
+    """Leaves under the published checkpoint; 0 when there is none yet."""
+    try:
+        return int((folder / "data" / "log" / "checkpoint").read_text().splitlines()[1])
+    except (FileNotFoundError, IndexError):
+        return 0
+
+
+def wait_until_logged(folder: Path, leaves: int, *processes: Tally) -> None:
+    """Wait until the log has at least so many leaves."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while log_size(folder) < leaves:
+        if time.monotonic() > deadline or any(process.process.poll() is not None for process in processes):
+            raise RuntimeError(f"the log stays at {log_size(folder)} of {leaves} leaves")
+        for process in processes:
+            process.drain_log()
+        time.sleep(0.01)
+
+
+def fill(sidecar: Tally, events: int, *, first: int = 0, connections: int = 8) -> None:
+    """Send events in chunks over several connections until all are acknowledged; messages are made as they are sent."""
+    block = 100_000
+    for start in range(first, first + events, block):
+        count = min(block, first + events - start)
+        messages = [
+            chunk_message(at, min(_CHUNK, start + count - at), chunk=f"fill-{at}")
+            for at in range(start, start + count, _CHUNK)
+        ]
+        asyncio.run(send(sidecar.addresses["forward"], messages, connections, in_flight=4))
+        sidecar.drain_log()
+
+
+def bench_end_to_end(folder: Path, *, events: int) -> EndToEnd:
+    """One run on fresh data, after a warm-up of 5,000 events that is not counted."""
+    write_config(folder)
+    collector = Tally(folder, "collector")
+    correlator = Tally(folder, "correlator")
+    try:
+        fill(collector, 5_000, first=events)
+        wait_until_logged(folder, 5_000, collector, correlator)
+        messages = [chunk_message(at, _CHUNK, chunk=f"many-{at}") for at in range(0, events, _CHUNK)]
+        before, leaves = (collector.usage(), correlator.usage()), log_size(folder)
+        began = time.perf_counter()
+        asyncio.run(send(collector.addresses["forward"], messages, 8, in_flight=4))
+        # every event is a leaf; links and batches are more: the last event is in once this many are
+        wait_until_logged(folder, leaves + events, collector, correlator)
+        wall = time.perf_counter() - began
+        time.sleep(1.5)
+        after = (collector.usage(), correlator.usage())
+        return EndToEnd(
+            events=events,
+            events_a_second=events / wall,
+            collector_us=(after[0].cpu_seconds - before[0].cpu_seconds) / events * 1e6,
+            correlator_us=(after[1].cpu_seconds - before[1].cpu_seconds) / events * 1e6,
+            store_bytes=_size(folder / "data", "store.sqlite") / events,
+            log_bytes=_size(folder / "data", "log") / events,
+            index_bytes=_size(folder / "data", "index.sqlite") / events,
+            collector_peak_bytes=after[0].peak_bytes,
+            correlator_peak_bytes=after[1].peak_bytes,
+        )
+    finally:
+        collector.stop()
+        correlator.stop()
+
+
+def _size(folder: Path, prefix: str) -> int:
+    """Bytes on disk of what is called so, a file with its companions or a folder."""
+    paths = [path for start in folder.glob(f"{prefix}*") for path in ([start] if start.is_file() else start.rglob("*"))]
+    return sum(path.stat().st_size for path in paths if path.is_file())

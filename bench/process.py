@@ -1,0 +1,85 @@
+"""Tallystick's own processes, started as a user starts them, and what the kernel says they used."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+__all__ = ["Tally", "Usage", "load_average"]
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+_PATIENCE_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """CPU seconds (user and system, all threads), and resident bytes now and at the most."""
+
+    cpu_seconds: float
+    resident_bytes: int
+    peak_bytes: int
+
+
+class Tally:
+    """One `tally run …` process in a data folder of the bench's own."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "deploy.cli", "--config", str(folder / "tally.toml"), "run", *arguments],
+            stderr=subprocess.PIPE,
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+        )
+        self.addresses = self._wait_ready(folder, arguments)
+
+    def _wait_ready(self, folder: Path, arguments: tuple[str, ...]) -> dict[str, str]:
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            for path in (folder / "data" / "run").glob("*.json"):
+                found = msgspec.json.decode(path.read_bytes())
+                if found["pid"] == self.process.pid:
+                    return dict(found["addresses"])
+            time.sleep(0.02)
+        self.stop()
+        errors = self.process.stderr.read().decode(errors="replace") if self.process.stderr else ""
+        raise RuntimeError(f"tally run {' '.join(arguments)} did not get ready:\n{errors[-2000:]}")
+
+    def usage(self) -> Usage:
+        """What the process has used since it started."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        status = dict(
+            line.partition(":")[::2] for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
+        )
+        return Usage(
+            cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS,
+            resident_bytes=int(status["VmRSS"].split()[0]) * 1024,
+            peak_bytes=int(status["VmHWM"].split()[0]) * 1024,
+        )
+
+    def drain_log(self) -> None:
+        """Read away what it logs, so that a full pipe never stops it."""
+        stderr = self.process.stderr
+        while stderr and select.select([stderr], [], [], 0)[0] and os.read(stderr.fileno(), 65_536):
+            pass
+
+    def stop(self) -> None:
+        """Stop it as a service manager does, and wait."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(_PATIENCE_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+
+
+def load_average() -> str:
+    """The kernel's load averages over 1, 5 and 15 minutes."""
+    return " ".join(f"{value:.2f}" for value in os.getloadavg())
