@@ -4,11 +4,12 @@ Nothing may be flushed before it is published: `commit` says that it is. When a 
 `open` it again: what the cold store does not have yet is replayed from the log, which is also what a start after a crash does.
 """
 
+import base64
 import hashlib
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -87,8 +88,11 @@ class State:
         self.head = self._heads.get
         self.flows = flows
         self.streams: dict[str, StreamState] = {}
+        self._keys: dict[str, set[str]] = {}
         for key, value in cold.items(b"s"):
-            self.streams[key[1:].decode()] = _decode_stream(value)
+            found = self.streams[key[1:].decode()] = _decode_stream(value)
+            if found.key:
+                self._keys.setdefault(found.collector, set()).add(found.key)
         self._dirty_streams: set[str] = set()
         self._last_hash = bytes.fromhex(cold.meta.last_hash)
         self._identities = Stitcher().identities
@@ -175,9 +179,15 @@ class State:
         self._dirty_streams.add(stream)
         return found
 
-    def keys_of(self, collector: str) -> frozenset[str]:
+    def keys_of(self, collector: str) -> Collection[str]:
         """The public keys that are enrolled for streams of this collector."""
-        return frozenset(s.key for s in self.streams.values() if s.key and s.collector == collector)
+        return self._keys.get(collector, ())
+
+    def enrol(self, detail: dict[str, Any]) -> None:
+        """An enrolment entry is made."""
+        stream = self.stream(detail["stream"])
+        stream.on_enrolment(detail)
+        self._keys.setdefault(stream.collector, set()).add(stream.key)
 
     # ------------------------------------------------------------------------------------------------ what the log says
 
@@ -213,10 +223,10 @@ class State:
         elif kind == "verdict":
             self.flows.on_verdict(entry.trail, detail)
         elif kind == "enrolment":
-            self.stream(detail["stream"]).on_enrolment(detail)
+            self.enrol(detail)
         elif kind == "batch":
             data = detail["header"].encode()
-            signed = open_header(data, msgspec.json.decode(f'"{detail["signature"]}"', type=bytes))
+            signed = open_header(data, base64.b64decode(detail["signature"]))
             self.stream(signed.header.stream).on_batch(
                 signed.header, hashlib.sha256(data).hexdigest(), self.recorded_ns
             )

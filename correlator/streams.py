@@ -12,7 +12,7 @@ from collector.batch import BatchHeader
 __all__ = ["FREEZING", "Missing", "StreamState"]
 
 FREEZING = frozenset({"bad_signature", "bad_facts", "bad_chain", "not_enrolled"})
-"""Reasons of a gap after which nothing more of the stream is accepted: what follows could not be told from a forgery."""
+"""Reasons of a gap at which the stream stops, until the store holds a batch that does follow: nothing else of it is accepted."""
 
 
 class Missing(msgspec.Struct, kw_only=True):
@@ -42,12 +42,12 @@ class StreamState(msgspec.Struct, kw_only=True):
         next_number: number of the next batch to log.
         head: digest of header ``next_number - 1``; empty before the first.
         next_sequence: sequence of the next event.
-        key: the key enrolled for it, hex; empty before its first batch was accepted.
+        key: the key enrolled for it, hex; empty before its first batch was accepted. `role`: what it was enrolled as.
         heartbeat_seconds: what its last header promised.
         closed: its last batch said so.
         seen_ns: recorded time of its last batch.
         silent: a gap entry says that it missed its heartbeat, and it has not spoken since.
-        frozen: why nothing more of it is accepted; empty while it is.
+        frozen: why it stopped: what the store holds next does not follow; empty while it does.
         missing: what is still missing, ascending.
     """
 
@@ -103,6 +103,7 @@ class StreamState(msgspec.Struct, kw_only=True):
         """An entry of kind batch: the next one, or one that was missing."""
         self.seen_ns = recorded_ns
         self.silent = False
+        self.frozen = ""
         if header.number < self.next_number:
             self._fill(header, digest)
             return

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import msgspec
+
 from collector.event import Facts
 from correlator.entry import Entry
 
 __all__ = ["IndexedLeaf", "Page", "TrailIndex", "TrailQuery", "TrailSummary"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IndexedLeaf:
+class IndexedLeaf(msgspec.Struct, frozen=True, kw_only=True):
     """An entry with its leaf index in the log.
 
     `facts`: of an event's entry, decoded, where the caller has them at hand; else the index decodes them.

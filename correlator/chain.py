@@ -1,0 +1,226 @@
+"""Makes entries: each gets its position and previous entry in its trail, its bytes and its leaf hash, once.
+
+A `Chain` is one publish in the making. It changes the state as it goes; the entries become true when the log has published
+them. An event's entry is written from a template, because a general encoder takes several times as long;
+``tests/correlator/test_chain.py`` proves the bytes equal to those of `encode_entry`.
+"""
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from collector.batch import SignedHeader
+from collector.errors import Malformed
+from collector.event import Facts, decode_facts, encode_facts, format_time
+from correlator.entry import Entry, Kind, Previous, encode_entry
+from correlator.flow import Verdict
+from correlator.index import IndexedLeaf
+from correlator.state import Head, State
+from correlator.stitch import Placement, Stitcher
+from correlator.trail import ENROLMENTS, stream_trail
+
+__all__ = ["MAX_FACTS_BYTES", "Chain", "read_facts"]
+
+MAX_FACTS_BYTES = 60_000
+"""Longest facts line that is accepted: an entry's other fields have room beside it."""
+
+_string = msgspec.json.Encoder().encode
+_sha256 = hashlib.sha256
+
+
+def read_facts(signed: SignedHeader) -> tuple[Sequence[bytes], Sequence[Facts]]:
+    """The facts lines of a batch, as they are and decoded.
+
+    Raises:
+        Malformed: a line is too long, cannot be read, or is not canonical: its entry could not be read back.
+    """
+    lines = signed.facts_lines()
+    decoded = []
+    for at, line in enumerate(lines):
+        if len(line) > MAX_FACTS_BYTES:
+            raise Malformed(f"the facts of event {signed.header.first + at} have {len(line)} bytes")
+        facts = decode_facts(line)
+        if encode_facts(facts) != line:
+            raise Malformed(f"the facts of event {signed.header.first + at} are not in canonical form")
+        decoded.append(facts)
+    return lines, decoded
+
+
+class Chain:
+    """The entries of one publish.
+
+    Attributes:
+        entries, hashes: bytes and leaf hashes, in leaf order.
+        indexed: the same for the index.
+        events: how many of them are events.
+
+    Args:
+        state: read and changed.
+        stitcher: places events.
+        now_ns: the wall clock. When it went back, `recorded` repeats the log's last time and says so.
+    """
+
+    def __init__(self, state: State, stitcher: Stitcher, now_ns: int) -> None:
+        self._state = state
+        self._place = stitcher.place
+        self.recorded_ns = max(now_ns, state.recorded_ns)
+        self._recorded = format_time(self.recorded_ns)
+        self._stepped = now_ns < state.recorded_ns
+        self.entries: list[bytes] = []
+        self.hashes: list[bytes] = []
+        self.indexed: list[IndexedLeaf] = []
+        self.events = 0
+        self._whys: dict[str, bytes] = {}
+
+    def add(self, trail: str, kind: Kind, detail: dict[str, Any], why: str = "") -> int:
+        """An entry that is no event; returns its leaf index."""
+        state = self._state
+        leaf = state.leaves
+        known = state.head(trail)
+        entry = Entry(
+            v=1,
+            trail=trail,
+            position=0 if known is None else known.position + 1,
+            previous=None if known is None else Previous(leaf=known.leaf, hash=known.hash.hex()),
+            kind=kind,
+            recorded=self._recorded,
+            clock_stepped=self._stepped,
+            why=why,
+            detail=detail,
+        )
+        links = (0 if known is None else known.links) + (kind == "link")
+        self._append(entry, encode_entry(entry), links, None)
+        return leaf
+
+    def _append(self, entry: Entry, data: bytes, links: int, facts: Facts | None) -> None:
+        state = self._state
+        leaf = state.leaves
+        entry_hash = _sha256(b"\x00" + data).digest()
+        state.put_head(entry.trail, Head(entry.position, leaf, entry_hash, links))
+        state.leaves = leaf + 1
+        state.recorded_ns = self.recorded_ns
+        self.entries.append(data)
+        self.hashes.append(entry_hash)
+        self.indexed.append(IndexedLeaf(leaf=leaf, entry=entry, facts=facts))
+
+    def add_batch(self, signed: SignedHeader, lines: Sequence[bytes], facts: Sequence[Facts], why: str = "") -> None:
+        """A batch: its own entry in the stream's trail, then its events, each in its trail, and their links."""
+        header = signed.header
+        detail = {"header": signed.data.decode(), "signature": base64.b64encode(signed.signature).decode()}
+        self.add(stream_trail(header.stream), "batch", detail, why)
+        stream = self._state.stream(header.stream)
+        stream.on_batch(header, signed.digest, self.recorded_ns)
+        self.events += header.count
+        recorder = stream.role == "recorder"
+        declared = self._state.flows.declared
+        linked = self._state.linked
+        sequence = header.first
+        for line, one in zip(lines, facts, strict=True):
+            placed = self._place(one, header.stream, recorder=recorder)
+            self._add_event(placed, header.stream, sequence, line, one)
+            if placed.links:
+                for other, reason in placed.links:
+                    if not linked(placed.trail, other):
+                        self._add_link(placed.trail, other, f"{reason} (event {sequence} of {header.stream})")
+            if declared and (one.access is None or not recorder):
+                trails = [placed.trail, *(other for other, _ in placed.links)]
+                self._state.flows.on_event(trails, one, self.recorded_ns)
+            sequence += 1
+
+    def _add_event(self, placed: Placement, stream: str, sequence: int, line: bytes, facts: Facts) -> None:
+        trail, why = placed.trail, placed.why
+        known = self._state.head(trail)
+        if known is None:
+            position, links, previous, chained = 0, 0, None, b""
+        else:
+            position, leaf, entry_hash, links = known
+            position += 1
+            hexed = entry_hash.hex()
+            previous = Previous(leaf=leaf, hash=hexed)
+            chained = b'"previous":{"hash":"%b","leaf":%d},' % (hexed.encode(), leaf)
+        reason = self._whys.get(why)
+        if reason is None:
+            reason = self._whys[why] = _string(why)
+        data = (
+            b'{%b"facts":%b,"kind":"event","position":%d,%b"recorded":"%b","sequence":%d,"stream":"%b","trail":"%b","v":1,"why":%b}'
+            % (
+                b'"clock_stepped":true,' if self._stepped else b"",
+                line,
+                position,
+                chained,
+                self._recorded.encode(),
+                sequence,
+                stream.encode(),
+                trail.encode(),
+                reason,
+            )
+        )
+        entry = Entry(
+            v=1,
+            trail=trail,
+            position=position,
+            previous=previous,
+            kind="event",
+            recorded=self._recorded,
+            clock_stepped=self._stepped,
+            why=why,
+            stream=stream,
+            sequence=sequence,
+            facts=msgspec.Raw(line),
+        )
+        self._append(entry, data, links, facts)
+
+    def _add_link(self, one: str, other: str, why: str) -> None:
+        self.add(one, "link", {"to": other}, why)
+        self.add(other, "link", {"to": one}, why)
+        self._state.put_link(one, other)
+
+    def add_enrolment(self, *, stream: str, key: str, how: str, role: str) -> None:
+        """A key may sign for a stream from now on."""
+        detail = {"stream": stream, "key": key, "how": how, "role": role}
+        self.add(ENROLMENTS, "enrolment", detail, f"the first batch of {stream}")
+        self._state.enrol(detail)
+
+    def add_gap(
+        self,
+        stream: str,
+        reason: str,
+        *,
+        first_number: int,
+        last_number: int,
+        first_sequence: int,
+        last_sequence: int,
+        why: str,
+    ) -> None:
+        """Something of a stream is missing, or cannot be accepted; −1 where a bound is not known."""
+        detail = {
+            "reason": reason,
+            "first_number": first_number,
+            "last_number": last_number,
+            "first_sequence": first_sequence,
+            "last_sequence": last_sequence,
+        }
+        leaf = self.add(stream_trail(stream), "gap", detail, why)
+        self._state.stream(stream).on_gap(detail, leaf)
+
+    def add_fork(self, stream: str, *, number: int, logged: str, found: str, frozen: bool, why: str) -> None:
+        """Two headers claim one number of a stream; `frozen`: its own chain broke, nothing more of it is accepted."""
+        detail: dict[str, Any] = {"number": number, "logged": logged, "found": found}
+        if frozen:
+            detail["frozen"] = True
+        leaf = self.add(stream_trail(stream), "fork", detail, why)
+        self._state.stream(stream).on_fork(detail, leaf)
+
+    def add_verdict(self, trail: str, verdict: Verdict) -> None:
+        """What became of a flow in this trail, as far as is known now."""
+        detail = {
+            "flow": verdict.flow,
+            "verdict": verdict.verdict,
+            "missing": list(verdict.missing),
+            "reason": verdict.reason,
+        }
+        self.add(trail, "verdict", detail)
+        self._state.flows.on_verdict(trail, detail)

@@ -1,0 +1,56 @@
+"""Every metric of the correlator: its name, unit and meaning. No label whose values come from outside.
+
+Naming: https://prometheus.io/docs/practices/naming/
+"""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+__all__ = ["CorrelatorMetrics"]
+
+_KINDS = ("event", "batch", "gap", "link", "verdict", "enrolment", "fork")
+
+
+class CorrelatorMetrics:
+    """The correlator's metrics in a registry of its own.
+
+    ``tally_correlator_entries_total{kind}``: entries published, by kind; ``tally_correlator_gaps_total{reason}``: gap entries, by
+    the reasons of docs/format.md.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.entries = Counter("tally_correlator_entries_total", "Entries published.", ["kind"], registry=self.registry)
+        self.gaps = Counter("tally_correlator_gaps_total", "Gap entries.", ["reason"], registry=self.registry)
+        self.publish_seconds = Histogram(
+            "tally_correlator_publish_seconds",
+            "One publish: staged, head swapped, tiles and checkpoint written.",
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
+            registry=self.registry,
+        )
+        self.log_size = Gauge("tally_correlator_log_leaves", "Leaves published.", registry=self.registry)
+        self.index_lag = Gauge(
+            "tally_correlator_index_lag_leaves", "Leaves published and not yet indexed.", registry=self.registry
+        )
+        self.lag_batches = Gauge(
+            "tally_correlator_lag_batches",
+            "Batches read from the store and not yet published, of all streams.",
+            registry=self.registry,
+        )
+        self.head_age_seconds = Gauge(
+            "tally_correlator_head_age_seconds",
+            "Since the newest entry was recorded.",
+            registry=self.registry,
+        )
+        self.streams = Gauge("tally_correlator_streams", "Streams, by state.", ["state"], registry=self.registry)
+        self.missing_batches = Gauge(
+            "tally_correlator_missing_batches",
+            "Batches that gap entries name and that have not come.",
+            registry=self.registry,
+        )
+        self.failures = Counter(
+            "tally_correlator_failures_total",
+            "Steps that had to be given up and tried again: the store, the log, the index or the disk did not answer.",
+            registry=self.registry,
+        )
+        for kind in _KINDS:
+            self.entries.labels(kind)

@@ -1,0 +1,105 @@
+"""The template that writes an event's entry gives the bytes of the encoder; what cannot be read back is not made."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.errors import Malformed
+from collector.event import Access, Event, Facts, encode_facts
+from correlator.chain import MAX_FACTS_BYTES, Chain, read_facts
+from correlator.entry import MAX_ENTRY_BYTES, decode_entry, encode_entry
+from correlator.merkle import leaf_hash
+from correlator.state import State
+from correlator.stitch import Stitcher
+from tests.support.shipper import START_NS, TRACE, Shipper, pay
+
+
+class NoLog:
+    """A log without entries."""
+
+    def entries(self, start: int, end: int) -> list[bytes]:
+        raise AssertionError(start, end)
+
+    def leaf_hash(self, index: int) -> bytes:
+        raise AssertionError(index)
+
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+events = st.builds(
+    Event,
+    transaction=text,
+    tenant=st.sampled_from(["", "acme/ü"]),
+    trace_id=st.sampled_from(["", TRACE, "bad"]),
+    keys=st.dictionaries(st.sampled_from(["order", "user"]), text),
+    actor=text,
+    access=st.none() | st.builds(Access, principal=text, action=text),
+    body=st.integers(),
+)
+
+
+@given(
+    groups=st.lists(st.lists(events, max_size=5), min_size=1, max_size=4),
+    found=st.dictionaries(st.sampled_from(["transaction", "order", "user"]), text),
+    steps=st.lists(st.integers(-5, 5), min_size=4, max_size=4),
+    recorder=st.booleans(),
+)
+def test_every_entry_is_the_encoders_and_chained(
+    tmp_path_factory: pytest.TempPathFactory,
+    groups: list[list[Event]],
+    found: dict[str, str],
+    steps: list[int],
+    recorder: bool,
+) -> None:
+    state = State.open(tmp_path_factory.mktemp("state"), NoLog(), 0)
+    shipper = Shipper()
+    data: list[bytes] = []
+    now_ns = START_NS
+    for group, step in zip(groups, steps, strict=False):
+        now_ns += step
+        chain = Chain(state, Stitcher(["order"]), now_ns)
+        if not data:
+            role = "recorder" if recorder else "collector"
+            chain.add_enrolment(stream=shipper.stream, key=shipper.public, how="configured", role=role)
+        signed = shipper.batch(*group, found=found).signed
+        chain.add_batch(signed, *read_facts(signed))
+        data += chain.entries
+        assert [leaf_hash(one) for one in chain.entries] == chain.hashes
+        assert chain.events == len(group)
+        for one, indexed in zip(chain.entries, chain.indexed, strict=True):
+            assert encode_entry(indexed.entry) == one
+            again = decode_entry(one)
+            assert (again.trail, again.position, again.previous) == (
+                indexed.entry.trail,
+                indexed.entry.position,
+                indexed.entry.previous,
+            )
+            assert bytes(again.facts) == bytes(indexed.entry.facts)
+            if indexed.facts is not None:
+                assert encode_facts(indexed.facts) == bytes(again.facts)
+    heads = {leaf_hash(one).hex(): at for at, one in enumerate(data)}
+    for one in data:
+        previous = decode_entry(one).previous
+        assert previous is None or heads[previous.hash] == previous.leaf
+    state.discard()
+
+
+def test_the_longest_facts_still_make_an_entry(tmp_path: Path) -> None:
+    state = State.open(tmp_path / "state", NoLog(), 0)
+    shipper = Shipper()
+    room = MAX_FACTS_BYTES - len(
+        encode_facts(Facts(digest="0" * 64, service="gateway", transaction="x" * 500, keys={"k": ""}))
+    )
+    for over in (0, 1):
+        # two traces of one position each: the longest trail id with the longest previous
+        event = pay("x" * 500, keys={"k": "\u0001" * ((room + over * 6) // 6)})
+        signed = shipper.batch(event, event).signed
+        if over:
+            with pytest.raises(Malformed, match="facts of event 2 have"):
+                read_facts(signed)
+        else:
+            chain = Chain(state, Stitcher(), START_NS)
+            chain.add_batch(signed, *read_facts(signed))
+            assert max(map(len, chain.entries)) <= MAX_ENTRY_BYTES
+    state.discard()
