@@ -4,6 +4,7 @@ A crash can tear only what was not yet synced: the end of the last segment. A fr
 it was written, so a bad frame with a later one behind it that calls it durable is no crash but damage.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from collector.frame import FrameError, find_frame, read_frame
 __all__ = ["Recovered", "SourceIds", "recover_segments", "segment_path"]
 
 _SUFFIX = ".seg"
+_NAME = re.compile(r"\d{20}\.seg", re.ASCII)
 
 
 class SourceIds(Protocol):
@@ -57,7 +59,7 @@ def recover_segments(directory: Path, *, disk: Disk, journal: SourceIds) -> Reco
     Raises:
         StateUnknown: a segment is damaged or missing; says which, where, and from which sequence on.
     """
-    names = sorted(int(name.removesuffix(_SUFFIX)) for name in disk.list_directory(directory) if name.endswith(_SUFFIX))
+    names = _segments(directory, disk)
     sizes: dict[int, int] = {}
     expected = names[0] if names else 0
     torn_bytes = 0
@@ -79,6 +81,14 @@ def recover_segments(directory: Path, *, disk: Disk, journal: SourceIds) -> Reco
         else:
             journal.flush()
     return Recovered(sizes=sizes, next_sequence=expected, torn_bytes=torn_bytes)
+
+
+def _segments(directory: Path, disk: Disk) -> list[int]:
+    files = [name for name in disk.list_directory(directory) if name.endswith(_SUFFIX)]
+    for name in files:
+        if not _NAME.fullmatch(name):
+            raise StateUnknown(f"{name} in the spool {directory.name} is no segment's name")
+    return sorted(int(name.removesuffix(_SUFFIX)) for name in files)
 
 
 def _whole_frames(path: Path, data: bytes, expected: int, journal: SourceIds, *, last: bool) -> tuple[int, int]:

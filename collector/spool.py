@@ -10,8 +10,10 @@ else that does not read back is damage: `StateUnknown`, and the sidecar goes on 
 """
 
 import itertools
+import logging
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +22,15 @@ from collector.errors import Overloaded, StateUnknown
 from collector.frame import MAX_FRAME_BYTES, PREFIX_BYTES, Frame, FrameError, read_frame, write_frame
 from collector.segments import SourceIds, recover_segments, segment_path
 
-__all__ = ["Cursor", "Group", "Spool", "SpoolLimits", "Spooled"]
+__all__ = ["MAX_GROUP_EVENTS", "MAX_ID_BYTES", "Cursor", "Group", "Spool", "SpoolLimits", "Spooled"]
+
+MAX_GROUP_EVENTS = 32_768
+"""Most events in one group: a batch is whole groups, and holds at most `collector.batch.MAX_BATCH_EVENTS`."""
+
+MAX_ID_BYTES = 255
+"""Longest group or source id: its length is one byte in a frame."""
+
+_log = logging.getLogger(__name__)
 
 _READ_BYTES = 1024 * 1024
 
@@ -71,7 +81,10 @@ Deliver = Callable[[Sequence[tuple[Done, Spooled | Exception]]], None]
 def deliver_here(outcomes: Sequence[tuple[Done, Spooled | Exception]]) -> None:
     """Call each `done` in the committing thread: the default. An event loop passes a function that hops to its thread once."""
     for done, outcome in outcomes:
-        done(outcome)
+        try:
+            done(outcome)
+        except Exception:  # noqa: BLE001 - whatever it is, the others must hear all the same
+            _log.exception("a sender could not be told what became of its group")
 
 
 class Spool:
@@ -137,11 +150,10 @@ class Spool:
         Raises:
             Overloaded: the spool or its queue is full; nothing was queued.
             StateUnknown: an earlier sync failed; the process must reopen the spool.
-            ValueError: the group is larger than one frame may be; the caller splits it.
+            ValueError: the group is larger than one frame may be (the caller splits it), an id is too long, or ids, events
+                and facts do not stand side by side.
         """
-        size = sum(map(len, group.events)) + sum(map(len, group.facts))
-        if size > MAX_FRAME_BYTES // 2:
-            raise ValueError(f"a group of {size} bytes; at most {MAX_FRAME_BYTES // 2}")
+        size = _checked_size(group)
         with self._wake:
             if self._failed is not None:
                 raise self._failed
@@ -161,6 +173,22 @@ class Spool:
             work, self._queue, self._queued_bytes = self._queue, [], 0
         if not work:
             return 0
+        try:
+            outcomes = self._commit(work)
+        except (Overloaded, StateUnknown) as error:
+            # nobody was told, so nothing is lost: every sender of these groups tries again
+            outcomes = [(done, error) for _, done in work]
+        except Exception as error:  # noqa: BLE001 - a defect: senders must hear of it, and nobody may write behind it
+            _log.exception("spool %s: a commit failed", self._directory.name)
+            failure = self._fail(f"a commit failed: {type(error).__name__}")
+            outcomes = [(done, failure) for _, done in work]
+        self._deliver(outcomes)
+        return len(work)
+
+    def _commit(self, work: Sequence[tuple[Group, Done]]) -> list[tuple[Done, Spooled | Exception]]:
+        if self._failed is not None:
+            # queued while a sync failed: what stands behind bytes of unknown fate would be cut off with them
+            raise self._failed
         first = self._next
         outcomes: list[tuple[Done, Spooled | Exception]] = []
         frames: list[bytes] = []
@@ -172,17 +200,10 @@ class Spool:
             outcomes.append((done, outcome))
             if frame:
                 frames.append(frame)
-        try:
-            if frames:
-                self._write(b"".join(frames))
-        except (Overloaded, StateUnknown) as error:
-            # nobody was told, so nothing is lost: every sender of these groups tries again
-            self._deliver([(done, error) for done, _ in outcomes])
-            return len(work)
+        if frames:
+            self._write(b"".join(frames), following=first)
         self._journal.add(fresh_ids)
-        self._next = first
-        self._deliver(outcomes)
-        return len(work)
+        return outcomes
 
     def _admit(
         self, group: Group, first: int, seen_now: set[bytes], fresh_ids: list[bytes]
@@ -218,7 +239,8 @@ class Spool:
         )
         return Spooled(first=first, stored=len(keep), duplicates=total - len(keep)), frame
 
-    def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes, *, following: int) -> None:
+        """Append and sync frames; `following` is the sequence behind them."""
         name = max(self._sizes, default=-1)
         if self._file is None or self._sizes[name] >= self._limits.segment_bytes:
             name = self._roll()
@@ -239,6 +261,7 @@ class Spool:
         except OSError as error:
             # after a failed fsync the kernel may have dropped the pages: what is on disk is unknown until it is read again
             raise self._fail(f"fsync failed: {error}") from error
+        self._next = following  # before the size: whoever reads the frames must find the sequences that they hold
         self._sizes[name] = size + len(data)
 
     def _roll(self) -> int:
@@ -254,10 +277,15 @@ class Spool:
             self._file.close()
             self._file = None
         try:
-            self._file = self._disk.append_to(self._path(name))
-            self._disk.sync_directory(self._directory)
+            file = self._disk.append_to(self._path(name))
         except OSError as error:
             raise Overloaded(f"no new segment can be made: {error}", retry_after_seconds=5.0) from error
+        try:
+            self._disk.sync_directory(self._directory)
+        except OSError as error:
+            file.close()
+            raise self._fail(f"fsync of the folder failed: {error}") from error
+        self._file = file
         with self._wake:
             self._sizes.setdefault(name, 0)
         return name
@@ -359,7 +387,8 @@ class Spool:
             return
         self._journal.flush()
         for name in done:
-            self._disk.remove(self._path(name))
+            with suppress(FileNotFoundError):  # removed before, when the folder's sync then failed
+                self._disk.remove(self._path(name))
             # synced one by one, oldest first: a crash must not bring an older one back in front of a hole
             self._disk.sync_directory(self._directory)
             with self._wake:
@@ -379,7 +408,10 @@ class Spool:
                     self._wake.wait()
                 if not self._queue and self._stopping:
                     return
-            self.commit_pending()
+            try:
+                self.commit_pending()
+            except Exception:  # noqa: BLE001 - what was committed stays so: senders who heard nothing send again
+                _log.exception("spool %s: senders could not be told", self._directory.name)
 
     def close(self) -> None:
         """Commit what is queued, stop the thread, close the file. Later appends are `Overloaded`."""
@@ -397,3 +429,16 @@ class Spool:
 
     def _path(self, segment: int) -> Path:
         return segment_path(self._directory, segment)
+
+
+def _checked_size(group: Group) -> int:
+    if not len(group.events) == len(group.facts) == len(group.source_ids):
+        raise ValueError("a group's source ids, events and facts do not stand side by side")
+    if len(group.events) > MAX_GROUP_EVENTS:
+        raise ValueError(f"a group of {len(group.events)} events; at most {MAX_GROUP_EVENTS}")
+    if max(len(group.group_id), *map(len, group.source_ids), 0) > MAX_ID_BYTES:
+        raise ValueError(f"an id of more than {MAX_ID_BYTES} bytes")
+    size = sum(map(len, group.events)) + sum(map(len, group.facts))
+    if size > MAX_FRAME_BYTES // 2:
+        raise ValueError(f"a group of {size} bytes; at most {MAX_FRAME_BYTES // 2}")
+    return size

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -63,6 +64,10 @@ class _Append:
 
     def write(self, data: bytes) -> None:
         with self._disk.change("write"):
+            room = self._disk.room_bytes
+            if room is not None and len(data) > room:
+                self._file.data += data[:room]
+                raise OSError(errno.ENOSPC, "No space left on device")
             self._file.data += data
 
     def sync(self) -> None:
@@ -83,6 +88,8 @@ class _Change:
     def __enter__(self) -> None:
         disk = self._disk
         disk.changes.append(self._name)
+        if self._name in disk.failing:
+            raise disk.failing[self._name]
         if disk.broken is not None and len(disk.changes) >= disk.broken[0]:
             raise disk.broken[1]
         if len(disk.changes) > (disk.crash_at or len(disk.changes)):
@@ -105,13 +112,19 @@ class _Lock:
 
 
 class FaultyDisk:
-    """See the module. `changes` names every change made; `broken = (n, error)` makes every change from the n-th on fail."""
+    """See the module.
+
+    `changes` names every change made; `broken = (n, error)` makes every change from the n-th on fail, `failing` every change of
+    a name; `room_bytes` is the most that one more write takes: a longer one writes so much and fails with ENOSPC.
+    """
 
     def __init__(self, *, crash_at: int | None = None, after: bool = False, root: _Folder | None = None) -> None:
         self.crash_at = crash_at
         self.after = after
         self.changes: list[str] = []
         self.broken: tuple[int, OSError] | None = None
+        self.failing: dict[str, OSError] = {}
+        self.room_bytes: int | None = None
         self._root = root or _Folder()
         self._locks: set[Path] = set()
 
