@@ -68,6 +68,11 @@ def test_the_whole_house_was_looked_at(house: Tree, repo_root: Path) -> None:
     assert [p for p in architecture.PACKAGES if not (repo_root / p / "py.typed").is_file()] == []
 
 
+def test_what_must_be_pure_is_there(house: Tree) -> None:
+    # correlator.skew is in the design and not built yet; the rule waits for it.
+    assert architecture.PURE - house.modules.keys() <= {"correlator.skew"}, "renamed? then the rule must follow"
+
+
 def test_the_picture_shows_the_imports_that_there_are(house: Tree, repo_root: Path) -> None:
     page = repo_root / "docs" / "architecture.md"
     if not page.is_file():
