@@ -24,7 +24,7 @@ from deploy.keys import collector_key, token_key
 from deploy.places import Places
 from deploy.session import Failure, Session
 
-__all__ = ["RECORDER", "Record", "recorded"]
+__all__ = ["RECORDER", "Record", "open_recorder", "recorded"]
 
 RECORDER = "api"
 """The recorder's name, as `correlator.recorders` lists it."""
@@ -42,23 +42,51 @@ class Record(Protocol):
 
 
 @contextmanager
+def open_recorder(config: Config, places: Places, *, spool: str, heartbeat_seconds: int) -> Iterator[Recorder]:
+    """Our recorder over a spool of its own; what it recorded is shipped at the end, or after the next start.
+
+    Args:
+        config: names the ledger.
+        places: where spools, keys and the store are.
+        spool: the spool's name.
+        heartbeat_seconds: 0: the stream promises nothing and stays open for the next time; else it is closed at the end.
+
+    Raises:
+        StateUnknown: the spool is another process's.
+    """
+    with ExitStack() as stack:
+        store = SqliteStore(places.store)
+        stack.callback(store.close)
+        limits = PipelineLimits()
+        limits = replace(limits, batch=replace(limits.batch, heartbeat_seconds=heartbeat_seconds), linger_seconds=0.0)
+        pipeline = Pipeline(
+            places.spool(spool),
+            collector=RECORDER,
+            ledger=config.ledger,
+            store=store,
+            key=collector_key(places, RECORDER),
+            limits=limits,
+        )
+        pipeline.start()
+        stack.callback(pipeline.stop, drain_seconds=_DRAIN_SECONDS, close_stream=heartbeat_seconds > 0)
+        protector = Protector(token_key=token_key(places))
+        # the settings' own rules are for services: what we record ourselves states everything
+        extractor = Extractor(StitchSettings(transaction=(), baggage=(), tenant=(), actor=(), outcome=()))
+        yield Recorder(
+            pipeline=pipeline, preparer=Preparer(extractor=extractor, protector=protector, clock=time.time_ns)
+        )
+
+
+@contextmanager
 def recorded(session: Session) -> Iterator[Record]:
-    """Give a `Record` for accesses by whoever runs this command; what it recorded is shipped at the end.
+    """Give a `Record` for accesses by whoever runs this command.
 
     Raises:
         Failure: the recorder's spool stays in use by other commands.
     """
-    config, places = session.config, session.places
     principal = f"local:{_user()}"
     with ExitStack() as stack:
-        store = SqliteStore(places.store)
-        stack.callback(store.close)
-        pipeline = _open(places, config, store)
-        pipeline.start()
-        stack.callback(pipeline.stop, drain_seconds=_DRAIN_SECONDS, close_stream=False)
-        protector = Protector(token_key=token_key(places))
-        preparer = Preparer(extractor=Extractor(StitchSettings()), protector=protector, clock=time.time_ns)
-        recorder = Recorder(pipeline=pipeline, preparer=preparer)
+        recorder = stack.enter_context(_patiently(session.config, session.places))
 
         def record(*, action: str, trail: str, head: int, refused: str = "") -> None:
             recorder.record(
@@ -76,24 +104,19 @@ def recorded(session: Session) -> Iterator[Record]:
         yield record
 
 
-def _open(places: Places, config: Config, store: SqliteStore) -> Pipeline:
-    limits = PipelineLimits()
-    limits = replace(limits, batch=replace(limits.batch, heartbeat_seconds=0), linger_seconds=0.0)
+@contextmanager
+def _patiently(config: Config, places: Places) -> Iterator[Recorder]:
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        try:
-            return Pipeline(
-                places.spool(_SPOOL),
-                collector=RECORDER,
-                ledger=config.ledger,
-                store=store,
-                key=collector_key(places, RECORDER),
-                limits=limits,
-            )
-        except StateUnknown as error:
-            if "in use" not in str(error) or time.monotonic() > deadline:
-                raise Failure(f"this reading could not be put on record: {error}") from error
-            time.sleep(0.05)  # another `tally` command records just now, which takes a moment
+    with ExitStack() as stack:
+        recorder: Recorder | None = None
+        while recorder is None:
+            try:
+                recorder = stack.enter_context(open_recorder(config, places, spool=_SPOOL, heartbeat_seconds=0))
+            except StateUnknown as error:
+                if "in use" not in str(error) or time.monotonic() > deadline:
+                    raise Failure(f"this reading could not be put on record: {error}") from error
+                time.sleep(0.05)  # another `tally` command records just now, which takes a moment
+        yield recorder
 
 
 def _user() -> str:

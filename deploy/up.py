@@ -5,6 +5,7 @@ of a pipe on its stdin: when the supervisor dies, however it dies, the pipe clos
 """
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -98,7 +99,7 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             if code == UNUSABLE:
-                self._failed = f"{child.name} cannot run (see its message above{self._log_hint(child)})"
+                self._failed = f"{child.name} cannot run{self._last_words(child)}"
                 self._stopping.set()
                 return
             if loop.time() - started > STEADY_SECONDS:
@@ -151,6 +152,15 @@ class Supervisor:
                 ready(mine)
                 return
             await asyncio.sleep(0.05)  # a file of another process: there is nothing portable to await
+
+    def _last_words(self, child: Child) -> str:
+        """The last line that the child logged, where that is in a file; else it stands above."""
+        if self._log_folder is None:
+            return " (its message stands above)"
+        with (self._log_folder / f"{child.name}.log").open("rb") as log:
+            log.seek(max(log.seek(0, os.SEEK_END) - 4_096, 0))
+            lines = log.read().decode("utf-8", "replace").splitlines()
+        return f": {lines[-1].removeprefix('tally: ')}" if lines else ""
 
     def _log_hint(self, child: Child) -> str:
         return f"; log: {self._log_folder / child.name}.log" if self._log_folder else ""

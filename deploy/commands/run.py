@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import click
 
 from collector.settings import CollectorSettings
 from deploy.config import Config, ConfigError
-from deploy.serving import Ready, serve
+from deploy.process import Ready, serve
 from deploy.session import Session, pass_session
 
 if TYPE_CHECKING:
@@ -63,12 +64,18 @@ def collector(session: Session, *, name: str | None, supervised: bool) -> None:
                 signing_key=collector_key(places, settings.name),
                 token_key=token_key(places),
                 stopped=stopped,
-                ready=ready,
+                ready=lambda addresses: ready(_with_scheme(addresses, tls=bool(settings.http.tls_certificate))),
             )
         finally:
             store.close()
 
     serve(f"collector-{settings.name}", places, body, supervised=supervised)
+
+
+def _with_scheme(addresses: Mapping[str, str], *, tls: bool) -> dict[str, str]:
+    """The addresses with that of the HTTP server as a URL, as the other processes announce theirs."""
+    scheme = "https" if tls else "http"
+    return {use: f"{scheme}://{where}" if use == "http" else where for use, where in addresses.items()}
 
 
 @run.command()
@@ -86,10 +93,8 @@ def correlator(session: Session, *, supervised: bool) -> None:
         metrics = CorrelatorMetrics()
         with open_correlator(config, session.places, metrics=metrics) as at_work:
             port = config.correlator.metrics_port
-            with health_server(
-                metrics.registry, port=port, alive=at_work.alive, ready=lambda: at_work.ready
-            ) as address:
-                ready({"http": address})
+            with health_server(metrics.registry, port=port, alive=at_work.alive, ready=at_work.ready) as address:
+                ready({"http": f"http://{address}"})
                 await _until_stopped(at_work, stopped)
 
     serve("correlator", session.places, body, supervised=supervised)
@@ -107,3 +112,18 @@ async def _until_stopped(at_work: "Correlator", stopped: asyncio.Event) -> None:
     waiting.cancel()
     await work  # raises what ended it, if that came first
     await asyncio.to_thread(finish, at_work, within_seconds=FINISH_SECONDS)
+
+
+@run.command()
+@_supervised
+@pass_session
+def api(session: Session, *, supervised: bool) -> None:
+    """Run the audit API: finds, serves, proves and exports trails, and puts each reading on record."""
+    from deploy.api import serve_api
+
+    config, places = session.config, session.places
+
+    async def body(stopped: asyncio.Event, ready: Ready) -> None:
+        await serve_api(config, places, stopped=stopped, ready=ready)
+
+    serve("api", places, body, supervised=supervised)

@@ -1,9 +1,13 @@
 """`tally up`: collector, correlator and API on this machine, supervised."""
 
 import asyncio
+import fcntl
+import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
@@ -25,11 +29,25 @@ def up(session: Session, *, as_json: bool) -> None:
     """
     places = session.places
     places.make()
-    log_folder = places.run if sys.stderr.isatty() else None
-    children = children_of(session)
-    reason = asyncio.run(_supervise(children, places, log_folder, as_json=as_json))
+    logs = places.run if sys.stderr.isatty() else None  # JSON lines are not for a person's terminal
+    with _alone(places):
+        reason = asyncio.run(_supervise(children_of(session), places, logs, as_json=as_json))
     if reason:
         raise Failure(reason)
+
+
+@contextmanager
+def _alone(places: Places) -> Iterator[None]:
+    """Hold the folder's lock, which the kernel lets go of however we end; raises `Failure` when another `tally up` has it."""
+    lock = os.open(places.run / "up.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Failure(f"`tally up` is running already with the data in {places.root}") from error
+        yield
+    finally:
+        os.close(lock)
 
 
 def children_of(session: Session) -> list[Child]:
@@ -57,10 +75,8 @@ def children_of(session: Session) -> list[Child]:
     return children
 
 
-async def _supervise(children: Sequence[Child], places: Places, log_folder: object, *, as_json: bool) -> str:
-    supervisor = Supervisor(
-        children, run_folder=places.run, tell=say, log_folder=places.run if log_folder is not None else None
-    )
+async def _supervise(children: Sequence[Child], places: Places, logs: Path | None, *, as_json: bool) -> str:
+    supervisor = Supervisor(children, run_folder=places.run, tell=say, log_folder=logs)
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, supervisor.stop)

@@ -29,15 +29,18 @@ class Payment:
     rehearse: str
 
 
-def payments(count: int, *, seed: int) -> list[Payment]:
-    """`count` payments in a shuffled order, the same for the same seed: each kind of trouble twice, the rest succeed."""
+def payments(count: int, *, run: str, seed: int = 1) -> list[Payment]:
+    """`count` payments in a shuffled order: each kind of trouble twice, the rest succeed.
+
+    `run` is part of every ID, so that the demo can run again over the same data.
+    """
     dice = random.Random(seed)
     kinds = [*UNUSUAL, *["success"] * (count - len(UNUSUAL))]
     dice.shuffle(kinds)
     return [
         Payment(
-            payment_id=f"pay-{1000 + at}",
-            order_id=f"order-{7000 + at}",
+            payment_id=f"pay-{run}-{at:02d}",
+            order_id=f"order-{run}-{at:02d}",
             customer=dice.choice(CUSTOMERS),
             amount=f"{dice.randint(200, 90_000) / 100:.2f}",
             card=dice.choice(CARDS),

@@ -51,6 +51,7 @@ def log_as_json(process: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(process))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)  # that it starts and stops we say ourselves
     logging.getLogger("uvicorn.access").setLevel(logging.WARNING)  # a query may name a person
 
 
