@@ -8,9 +8,11 @@ from bisect import bisect_right, insort
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 
 from collector.batch import EventRef, SignedHeader, StreamId, open_header
-from collector.errors import NotFound, VerificationError
+from collector.errors import Malformed, NotFound, VerificationError
+from collector.event import decode_facts
 from collector.store import EventStore
 from correlator.bundle import BundleHeader
 from correlator.checkpoint import Checkpoint
@@ -103,10 +105,37 @@ class Evidence:
         return found
 
     def events(self, entries: Sequence[LoggedEntry]) -> dict[int, bytes]:
-        """Of those that record an event, the event's bytes by leaf; raises `NotFound` if the store has lost one."""
+        """Of those that record an event, the event's bytes by leaf.
+
+        Raises:
+            NotFound: the store has lost one.
+            VerificationError: the store has other bytes than those that the entry names.
+        """
         wanted = [one for one in entries if one.entry.kind == "event"]
-        refs = [EventRef(stream=StreamId(one.entry.stream), sequence=one.entry.sequence) for one in wanted]
-        return {one.leaf: data for one, data in zip(wanted, self.store.events(refs), strict=True)}
+        found = {}
+        for one, data in zip(wanted, self.store.events([_ref(one) for one in wanted]), strict=True):
+            if sha256(data).hexdigest() != _digest(one):
+                raise VerificationError(
+                    f"event {one.entry.sequence} of stream {one.entry.stream} in the store is not the one in the log"
+                    f" (leaf {one.leaf}): its digest differs"
+                )
+            found[one.leaf] = data
+        return found
+
+    def events_or_problems(self, entries: Sequence[LoggedEntry]) -> tuple[dict[int, bytes], dict[int, str]]:
+        """As `events`, for who wants to see the rest of a damaged trail: events by leaf, and what is wrong by leaf."""
+        try:
+            return self.events(entries), {}
+        except (NotFound, VerificationError):
+            pass  # find out which, one by one
+        found: dict[int, bytes] = {}
+        problems: dict[int, str] = {}
+        for one in entries:
+            try:
+                found |= self.events([one])
+            except (NotFound, VerificationError) as error:
+                problems[one.leaf] = str(error)
+        return found, problems
 
     # Signed headers ---------------------------------------------------------------------------------------------------
 
@@ -234,3 +263,14 @@ class Evidence:
             if not leaves:
                 raise NotFound(f"the log has no enrolment of the key {key} for stream {stream}")
         return self.entries([self._enrolments[stream, key]])[0]
+
+
+def _ref(one: LoggedEntry) -> EventRef:
+    return EventRef(stream=StreamId(one.entry.stream), sequence=one.entry.sequence)
+
+
+def _digest(one: LoggedEntry) -> str:
+    try:
+        return decode_facts(bytes(one.entry.facts)).digest
+    except Malformed as error:
+        raise VerificationError(f"leaf {one.leaf}: {error}") from error

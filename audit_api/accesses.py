@@ -1,0 +1,187 @@
+"""Reading is evidence: each access and refusal as an event that is durable before its answer goes out, and reading them back.
+
+An access is never in the trail that was read, or reading would change what is read: it is in ``access/<principal>``.
+`AccessHistory` finds those of a trail, to be shown beside it.
+"""
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from audit_api.evidence import Evidence
+from audit_api.limits import Surplus
+from collector.batch import EventRef
+from collector.errors import Malformed
+from collector.event import Access, Event, Origin, decode_facts, format_time
+from correlator.index import TrailQuery
+
+__all__ = ["SERVICE", "AccessHistory", "AccessRecorder", "Asked", "PastAccess", "access_event", "surplus_event"]
+
+SERVICE = "tallystick-api"
+MAX_TEXT = 300
+
+
+class AccessRecorder(Protocol):
+    """What the API needs of `collector.recorder.Recorder`. Used from several threads at once."""
+
+    def record(self, event: Event) -> EventRef:
+        """Durable on return; raises `Overloaded`, `Malformed` or `StateUnknown`: then it is not on record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What was asked for, as far as it could be told: for the record of an access or of a refusal.
+
+    Attributes:
+        action: what the request would do, e.g. ``trail.read``.
+        method, path, query: of the request as sent.
+        client: the address it came from, as the connection says.
+        trail: the trail asked for; empty for a search.
+    """
+
+    action: str
+    method: str
+    path: str
+    query: str = ""
+    client: str = ""
+    trail: str = ""
+
+
+def access_event(
+    asked: Asked, *, principal: str, status: int, now_ns: int, trail: str = "", head: int = -1, refused: str = ""
+) -> Event:
+    """The event of an access, or of a refusal with its reason. Attribute names are OpenTelemetry's."""
+    attributes: dict[str, Any] = {
+        "http.request.method": asked.method,
+        "http.response.status_code": status,
+        "url.path": asked.path[:MAX_TEXT],
+    }
+    if asked.query:
+        attributes["url.query"] = asked.query[:MAX_TEXT]
+    if asked.client:
+        attributes["client.address"] = asked.client
+    time = format_time(now_ns)
+    return Event(
+        time=time,
+        observed=time,
+        event_name=f"access.{asked.action}",
+        resource={"service.name": SERVICE},
+        attributes=attributes,
+        actor=principal,
+        outcome="failure" if refused else "success",
+        access=Access(principal=principal, action=asked.action, trail=trail or asked.trail, head=head, refused=refused),
+        origin=Origin(receiver="record"),
+    )
+
+
+def surplus_event(surplus: Surplus, *, now_ns: int) -> Event:
+    """The event that stands for refusals that were not recorded one by one."""
+    time = format_time(now_ns)
+    return Event(
+        time=time,
+        observed=time,
+        event_name="access.refusals",
+        resource={"service.name": SERVICE},
+        attributes={"refusals": surplus.refusals, "since": format_time(surplus.since_ns), "seconds": 60},
+        actor=surplus.principal,
+        outcome="failure",
+        access=Access(principal=surplus.principal, action="refusals", refused="counted"),
+        origin=Origin(receiver="record"),
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastAccess:
+    """An access of a trail: its entry's leaf index, and what it says."""
+
+    leaf: int
+    time: str
+    principal: str
+    action: str
+    head: int
+    refused: str
+
+
+@dataclass(slots=True)
+class AccessHistory:
+    """Who has read which trail, gathered from the ``access/…`` trails as they grow. Bounded: the latest accesses are kept.
+
+    Args:
+        evidence: the ledger.
+        monotonic: seconds that only go forward.
+        kept_trails: of so many trails, those whose accesses came last.
+        kept_each: so many accesses of each.
+        first_look: how many of a principal's latest accesses are read when it is met first.
+        refresh_seconds: the access trails are looked at again after so long.
+    """
+
+    evidence: Evidence
+    monotonic: Callable[[], float]
+    kept_trails: int = 20_000
+    kept_each: int = 50
+    first_look: int = 2_000
+    refresh_seconds: float = 0.5
+    _by_trail: OrderedDict[str, deque[PastAccess]] = field(default_factory=OrderedDict)
+    _positions: dict[str, int] = field(default_factory=dict)
+    _looked_at: float = -1e9
+    complete: bool = True
+    """Whether nothing was passed over or let go of since the first access."""
+
+    def of(self, trail: str) -> Sequence[PastAccess]:
+        """The latest accesses of a trail, oldest first."""
+        now = self.monotonic()
+        if now - self._looked_at >= self.refresh_seconds:
+            self._looked_at = now
+            self._refresh()
+        return sorted(self._by_trail.get(trail, ()), key=lambda access: access.leaf)
+
+    def _refresh(self) -> None:
+        index = self.evidence.index
+        size = min(index.size(), self.evidence.tree().size)
+        below: int | None = None
+        while True:
+            page = index.find(TrailQuery(kind="access"), size=size, below=below, limit=200)
+            for summary in page.trails:
+                start = self._positions.get(summary.trail)
+                if start is None:
+                    start = max(0, summary.entries - self.first_look)
+                    self.complete = self.complete and start == 0
+                while start < summary.entries:
+                    leaves = index.leaves(summary.trail, start=start, limit=500, size=size)
+                    if not leaves:
+                        break
+                    self._take(leaves)
+                    start += len(leaves)
+                self._positions[summary.trail] = start
+            if page.next_below is None:
+                return
+            below = page.next_below
+
+    def _take(self, leaves: Sequence[int]) -> None:
+        for one in self.evidence.entries(leaves):
+            if one.entry.kind != "event":
+                continue
+            try:
+                facts = decode_facts(bytes(one.entry.facts))
+            except Malformed:
+                continue  # not ours to judge here: `tally check` names it
+            access = facts.access
+            if access is None or not access.trail:
+                continue
+            kept = self._by_trail.setdefault(access.trail, deque(maxlen=self.kept_each))
+            self.complete = self.complete and len(kept) < self.kept_each
+            kept.append(
+                PastAccess(
+                    leaf=one.leaf,
+                    time=facts.time,
+                    principal=access.principal,
+                    action=access.action,
+                    head=access.head,
+                    refused=access.refused,
+                )
+            )
+            self._by_trail.move_to_end(access.trail)
+            if len(self._by_trail) > self.kept_trails:
+                self._by_trail.popitem(last=False)
+                self.complete = False

@@ -1,0 +1,300 @@
+"""The application: routes from operations, the OpenAPI document, and what holds for every answer.
+
+No globals: everything is made by `create_app` from what it is given.
+"""
+
+import asyncio
+import contextlib
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import msgspec
+import uvicorn
+from fastapi import FastAPI
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from audit_api.accesses import AccessHistory, AccessRecorder
+from audit_api.auth import Authenticator
+from audit_api.evidence import Evidence
+from audit_api.export.operation import Exports
+from audit_api.gate import Gate, Operation
+from audit_api.health import Health
+from audit_api.log_paths import LogPaths
+from audit_api.metrics import ApiMetrics
+from audit_api.openapi import DESCRIPTION, SCHEMAS, TAGS, extras_of, responses_of, security_schemes
+from audit_api.overview import Overview
+from audit_api.problems import Problem, problem_response
+from audit_api.proofs import Proofs
+from audit_api.settings import ApiSettings
+from audit_api.trails import Trails
+from collector.store import EventStore
+from correlator.index import TrailIndex
+from correlator.log import LogReader
+from correlator.note import Verifier
+from correlator.storage import LogStorage
+
+__all__ = ["create_app", "serve"]
+
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"x-frame-options", b"DENY"),
+)
+
+
+def create_app(
+    *,
+    index: TrailIndex,
+    log_reader: LogReader,
+    log_storage: LogStorage,
+    log_key: Verifier,
+    store: EventStore,
+    recorder: AccessRecorder,
+    authenticator: Authenticator,
+    settings: ApiSettings,
+    clock: Callable[[], int] = time.time_ns,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> FastAPI:
+    """The API over one ledger. What it is given stays its caller's to close.
+
+    Args:
+        index: finds trails; used by one thread of the API alone.
+        log_reader: the log, checked with `log_key`.
+        log_storage: the same log's objects, served under their C2SP paths as they are.
+        log_key: the log's public key.
+        store: the events; used by one thread of the API alone.
+        recorder: puts accesses on record; used by several threads.
+        authenticator: tells who asks.
+        settings: limits, and what is public.
+        clock: Unix time in nanoseconds.
+        monotonic: seconds that only go forward.
+    """
+    evidence = Evidence(index=index, reader=log_reader, store=store)
+    metrics = ApiMetrics()
+    gate = Gate(
+        authenticator=authenticator,
+        recorder=recorder,
+        settings=settings,
+        clock=clock,
+        monotonic=monotonic,
+        metrics=metrics,
+    )
+    health = Health(gate=gate, evidence=evidence, metrics=metrics)
+    history = AccessHistory(evidence=evidence, monotonic=monotonic)
+    operations = [
+        *Trails(evidence, history, settings).operations(),
+        *Exports(evidence, log_key, settings).operations(),
+        *Proofs(evidence, log_key, settings.public_log).operations(),
+        *LogPaths(log_storage, settings.public_log).operations(),
+        *Overview(evidence, log_key, authenticator).operations(),
+    ]
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await gate.close()
+
+    app = FastAPI(
+        title="Tallystick audit API",
+        summary="Trails that anyone can verify.",
+        description=DESCRIPTION,
+        version=_version(),
+        openapi_tags=TAGS,
+        docs_url=None,  # they would load scripts from elsewhere: any OpenAPI viewer shows /openapi.json
+        redoc_url=None,
+        openapi_url=None,  # served below, with the headers and limits of everything else
+        redirect_slashes=False,
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _no_such_path, Exception: _our_fault},
+    )
+    for operation in operations:
+        _add(app, gate, operation)
+    for path, (endpoint, about) in health.endpoints().items():
+        _add_public(app, path, endpoint, about)
+    _add_public(app, "/openapi.json", _openapi_endpoint(app, operations), "This document.")
+    app.add_middleware(_EveryAnswer, secure=bool(settings.tls_certificate))
+    return app
+
+
+def _add(app: FastAPI, gate: Gate, operation: Operation) -> None:
+    async def endpoint(request: Request) -> Response:
+        return await gate.answer(operation, request)
+
+    app.add_api_route(
+        operation.path,
+        endpoint,
+        methods=["GET"],
+        operation_id=operation.operation_id,
+        summary=operation.summary,
+        description=operation.about,
+        tags=[operation.tag],
+        response_class=Response,
+        response_model=None,
+        responses=responses_of(operation),
+        openapi_extra=extras_of(operation),
+    )
+
+
+_PUBLIC_ANSWERS = {
+    "/livez": ("application/json", "Health"),
+    "/readyz": ("application/json", "Health"),
+    "/metrics": ("text/plain", "Metrics"),
+    "/openapi.json": ("application/json", "OpenApi"),
+}
+
+
+def _add_public(app: FastAPI, path: str, endpoint: Callable[[Request], Any], about: str) -> None:
+    media_type, schema = _PUBLIC_ANSWERS[path]
+    content: dict[str, Any] = {"schema": {"$ref": f"#/components/schemas/{schema}"}}
+    responses: dict[int | str, dict[str, Any]] = {200: {"description": about, "content": {media_type: content}}}
+    if path == "/readyz":
+        responses[503] = {"description": "Not ready; `reasons` says why.", "content": {media_type: content}}
+    name = path.strip("/").partition(".")[0]
+    app.add_api_route(
+        path,
+        endpoint,
+        methods=["GET"],
+        operation_id=f"get{name.capitalize()}",
+        summary=about,
+        tags=["operation"],
+        response_class=Response,
+        response_model=None,
+        responses=responses,
+        openapi_extra={"security": []},
+    )
+
+
+def _openapi_endpoint(app: FastAPI, operations: Sequence[Operation]) -> Callable[[Request], Any]:
+    made: list[bytes] = []
+
+    async def endpoint(_: Request) -> Response:
+        if not made:
+            made.append(msgspec.json.encode(_openapi_document(app, operations)))
+        return Response(made[0], media_type="application/json")
+
+    return endpoint
+
+
+def _openapi_document(app: FastAPI, operations: Sequence[Operation]) -> dict[str, Any]:
+    document = app.openapi()
+    document["components"] = {
+        "schemas": {**SCHEMAS, "OpenApi": {"type": "object", "additionalProperties": True}},
+        "securitySchemes": security_schemes(),
+    }
+    for operation in operations:  # as declared: FastAPI takes the nulls out of examples, and they mean something
+        path = operation.path.replace(":path}", "}")
+        responses = {str(status): answer for status, answer in responses_of(operation).items()}
+        document["paths"][path]["get"]["responses"] = responses
+    return document
+
+
+def _version() -> str:
+    try:
+        return version("tallystick")
+    except PackageNotFoundError:
+        return "0"
+
+
+async def _no_such_path(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    kind = "method-not-allowed" if error.status_code == 405 else "no-route"
+    return problem_response(Problem(kind, str(error.detail), headers=error.headers), instance=request.url.path)
+
+
+async def _our_fault(request: Request, _: Exception) -> Response:
+    return problem_response(Problem("internal", "an error that this process has logged"), instance=request.url.path)
+
+
+class _EveryAnswer:
+    """ASGI middleware: headers that every answer carries, and no request body."""
+
+    def __init__(self, app: ASGIApp, *, secure: bool) -> None:
+        self._app = app
+        self._headers = [*_HEADERS]
+        if secure:
+            self._headers.append((b"strict-transport-security", b"max-age=31536000"))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [*message.get("headers", ()), *self._headers]
+                if not any(name.lower() == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+                message = {**message, "headers": headers}
+            await send(message)
+
+        for name, value in scope["headers"]:
+            if (name == b"content-length" and value != b"0") or name == b"transfer-encoding":
+                answer = problem_response(Problem("no-body", "requests take no body"), instance=scope["path"])
+                answer.headers["connection"] = "close"  # what was sent will not be read
+                await answer(scope, receive, send_with_headers)
+                return
+        await self._app(scope, receive, send_with_headers)
+
+
+class _Embedded(uvicorn.Server):
+    """uvicorn without its signal handlers: whoever calls `serve` owns the process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(
+    app: FastAPI, settings: ApiSettings, *, stopped: asyncio.Event, ready: Callable[[str], None] = lambda _: None
+) -> None:
+    """Serve until `stopped` is set, then finish the answers under way.
+
+    Args:
+        app: made by `create_app`.
+        settings: where to listen.
+        stopped: set it to stop.
+        ready: called once when it listens, with the URL.
+
+    Raises:
+        OSError: the address cannot be bound, or a PEM file is missing.
+    """
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+    try:
+        server = _Embedded(
+            uvicorn.Config(
+                app,
+                log_config=None,
+                access_log=False,
+                lifespan="on",
+                http="h11",
+                ws="none",
+                server_header=False,
+                proxy_headers=False,
+                limit_concurrency=512,
+                h11_max_incomplete_event_size=32_768,
+                timeout_keep_alive=30,
+                timeout_graceful_shutdown=settings.shutdown_seconds,
+                ssl_certfile=settings.tls_certificate or None,
+                ssl_keyfile=settings.tls_key or None,
+            )
+        )
+        host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
+        scheme = "https" if settings.tls_certificate else "http"
+        serving = asyncio.create_task(server.serve(sockets=[listener]))
+        ready(f"{scheme}://{host}:{listener.getsockname()[1]}")
+        stopping = asyncio.create_task(stopped.wait())
+        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        server.should_exit = True
+        await serving
+    finally:
+        listener.close()

@@ -1,0 +1,121 @@
+"""The operation that exports a trail as a bundle."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from audit_api.evidence import Evidence
+from audit_api.export.bundle import BundleExport, TooLarge
+from audit_api.gate import Call, Operation, Reading, Runner
+from audit_api.parameters import Parameter, flag
+from audit_api.problems import Problem
+from audit_api.settings import ApiSettings
+from audit_api.trails import TRAIL_PARAMETER, followed_trails, trail_target
+from correlator.note import Verifier
+
+__all__ = ["Exports"]
+
+_AT_ONCE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Exports:
+    """Exports, of which `_AT_ONCE` are made at a time: each holds its bundle in memory."""
+
+    evidence: Evidence
+    key: Verifier
+    settings: ApiSettings
+    _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
+
+    def operations(self) -> list[Operation]:
+        """The export."""
+        boolean = {"type": "boolean", "default": True}
+        return [
+            Operation(
+                operation_id="exportTrail",
+                path="/v1/exports/{trail:path}",
+                tag="trails",
+                summary="Export a trail as a bundle",
+                about=(
+                    "A zip with the trail's entries and events, the signed batch headers, inclusion proofs and the signed "
+                    "checkpoint: `tally verify FILE --key KEY` checks it offline. The same trail at the same checkpoint is the "
+                    "same file."
+                ),
+                action="trail.export",
+                roles=frozenset({"auditor", "admin"}),
+                read=self.export,
+                target=trail_target("/v1/exports/"),
+                path_parameters={"trail": TRAIL_PARAMETER},
+                parameters=(
+                    Parameter(
+                        name="linked",
+                        about="With the trace trails that belong to its story.",
+                        schema=boolean,
+                        parse=flag,
+                        default=True,
+                        example=True,
+                    ),
+                    Parameter(
+                        name="events",
+                        about="With the events' bytes; else their entries alone.",
+                        schema=boolean,
+                        parse=flag,
+                        default=True,
+                        example=True,
+                    ),
+                    Parameter(
+                        name="page",
+                        about="With a page for people.",
+                        schema=boolean,
+                        parse=flag,
+                        default=True,
+                        example=True,
+                    ),
+                ),
+                answers={"application/zip": ("Bundle", None)},
+                problems=("not-found", "export-too-large"),
+            )
+        ]
+
+    async def export(self, call: Call, run: Runner) -> Reading:
+        """The bundle. Read in steps, so that other requests are answered in between."""
+        async with self._room:
+            try:
+                export: BundleExport = await run(self._begin, call)
+                while await run(export.step):
+                    pass
+                body = await run(export.finish)
+            except TooLarge as error:
+                raise Problem("export-too-large", str(error), limit=error.limit) from error
+            except ValueError as error:  # the archive's own bounds
+                raise Problem("export-too-large", str(error), limit=self.settings.export_entries) from error
+        checkpoint = export.tree.checkpoint
+        return Reading(
+            body=body,
+            media_type="application/zip",
+            headers={
+                "Content-Disposition": f'attachment; filename="{_file_name(call.target["trail"])}-{checkpoint.size}.zip"',
+                "Tally-Checkpoint-Size": str(checkpoint.size),
+            },
+            trail=call.target["trail"],
+            head=export.head,
+        )
+
+    def _begin(self, call: Call) -> BundleExport:
+        trail = call.target["trail"]
+        linked: list[str] = []
+        if call.values["linked"]:
+            linked, _, _ = followed_trails(self.evidence, self.evidence.index.trail(trail))
+        return BundleExport(
+            self.evidence,
+            key=self.key,
+            trails=[trail, *linked],
+            events=call.values["events"],
+            page=call.values["page"],
+            max_entries=self.settings.export_entries,
+        )
+
+
+def _file_name(trail: str) -> str:
+    """A name for the file that any system takes: letters, digits, dots, dashes and underscores of the trail id."""
+    plain = "".join(char if char.isascii() and (char.isalnum() or char in "-_.") else "_" for char in trail)
+    return plain[:100]

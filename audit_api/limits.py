@@ -1,0 +1,104 @@
+"""How much one may ask: a token bucket a principal, and a bound on how many refusals are put on record one by one.
+
+A refusal costs its sender nothing and us an entry for ever, so who is refused could fill the spool. Hence `RefusalBudget`: of
+each principal the first refusals of a minute are recorded one by one, the rest as one entry with their count.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+__all__ = ["RefusalBudget", "Surplus", "TokenBuckets"]
+
+_MINUTE_NS = 60_000_000_000
+MAX_TRACKED = 10_000
+
+
+class TokenBuckets:
+    """Each name may ask `rate` times a second on average, and `burst` times at once.
+
+    Args:
+        rate: requests a second.
+        burst: requests that can be saved up.
+        monotonic: seconds that only go forward.
+    """
+
+    def __init__(self, *, rate: float, burst: int, monotonic: Callable[[], float]) -> None:
+        self._rate = rate
+        self._burst = float(burst)
+        self._monotonic = monotonic
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def take(self, name: str) -> float:
+        """0 when the name may ask now (and then has), else the seconds until it may."""
+        now = self._monotonic()
+        left, at = self._buckets.pop(name, (self._burst, now))
+        left = min(self._burst, left + (now - at) * self._rate)
+        wait = 0.0 if left >= 1.0 else (1.0 - left) / self._rate
+        self._buckets[name] = (left - 1.0 if not wait else left, now)
+        if len(self._buckets) > MAX_TRACKED:
+            self._buckets.popitem(last=False)  # who has asked longest ago: its bucket is full again by now
+        return wait
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surplus:
+    """Refusals of a principal that were counted and not recorded one by one, in the minute that began at `since_ns`."""
+
+    principal: str
+    refusals: int
+    since_ns: int
+
+
+@dataclass(slots=True)
+class _Minute:
+    start_ns: int
+    recorded: int = 0
+    counted: int = 0
+
+
+class RefusalBudget:
+    """Which refusals are recorded one by one, and how many are not.
+
+    Args:
+        per_minute: how many of each principal.
+        clock: Unix time in nanoseconds.
+    """
+
+    def __init__(self, *, per_minute: int, clock: Callable[[], int]) -> None:
+        self._per_minute = per_minute
+        self._clock = clock
+        self._minutes: OrderedDict[str, _Minute] = OrderedDict()
+        self._over: list[Surplus] = []
+
+    def take(self, principal: str) -> bool:
+        """Whether this refusal is to be recorded by itself; else it is counted for `surplus`."""
+        start = self._clock() // _MINUTE_NS * _MINUTE_NS
+        minute = self._minutes.get(principal)
+        if minute is None or minute.start_ns != start:
+            self._close(principal)
+            minute = self._minutes[principal] = _Minute(start)
+            if len(self._minutes) > MAX_TRACKED:
+                self._close(next(iter(self._minutes)))
+        if minute.recorded < self._per_minute:
+            minute.recorded += 1
+            return True
+        minute.counted += 1
+        return False
+
+    def surplus(self, *, all_of_it: bool = False) -> list[Surplus]:
+        """What was counted in minutes that are over (`all_of_it`: in the present one, too), each told once."""
+        now = self._clock() // _MINUTE_NS * _MINUTE_NS
+        for principal in [name for name, minute in self._minutes.items() if all_of_it or minute.start_ns != now]:
+            self._close(principal)
+        over, self._over = self._over, []
+        return over
+
+    def give_back(self, surplus: Sequence[Surplus]) -> None:
+        """These could not be recorded: they will be told again."""
+        self._over.extend(surplus)
+
+    def _close(self, principal: str) -> None:
+        minute = self._minutes.pop(principal, None)
+        if minute is not None and minute.counted:
+            self._over.append(Surplus(principal=principal, refusals=minute.counted, since_ns=minute.start_ns))

@@ -1,0 +1,55 @@
+"""Every metric of the API: its name, unit and meaning. Labels have a closed set of values; principals are none of them.
+
+Naming: https://prometheus.io/docs/practices/naming/
+"""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+__all__ = ["ApiMetrics"]
+
+
+class ApiMetrics:
+    """The API's metrics in a registry of its own.
+
+    Attributes:
+        registry: what ``/metrics`` shows.
+        request_seconds: from the request's headers to the answer's, by route (its operation id) and status code.
+        refused: refusals by reason (the problem's name).
+        accesses: accesses and refusals made durable.
+        record_seconds: how long that took.
+        surplus_refusals: refusals that were counted and not recorded one by one.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.request_seconds = Histogram(
+            "tally_api_request_seconds",
+            "From a request to its answer, recording its access included.",
+            ["route", "code"],
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
+            registry=self.registry,
+        )
+        self.refused = Counter("tally_api_refused_total", "Requests refused.", ["reason"], registry=self.registry)
+        self.accesses = Counter(
+            "tally_api_accesses_total", "Accesses and refusals made durable.", registry=self.registry
+        )
+        self.record_seconds = Histogram(
+            "tally_api_record_seconds",
+            "How long it took to make an access durable.",
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0),
+            registry=self.registry,
+        )
+        self.surplus_refusals = Counter(
+            "tally_api_surplus_refusals_total",
+            "Refusals that were counted and not recorded one by one.",
+            registry=self.registry,
+        )
+
+    def watch(self, *, log_size: Callable[[], float], indexed: Callable[[], float]) -> None:
+        """Show how far log and index are; the functions give NaN when they cannot tell."""
+        Gauge("tally_api_log_leaves", "Leaves under the log's checkpoint.", registry=self.registry).set_function(
+            log_size
+        )
+        Gauge("tally_api_indexed_leaves", "Leaves in the trail index.", registry=self.registry).set_function(indexed)

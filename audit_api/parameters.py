@@ -1,0 +1,171 @@
+"""Parameters of requests: declared once, for reading them and for the OpenAPI document. Unknown or repeated ones are refused.
+
+Trail ids stand in paths. They are percent-encoded and hold slashes, which servers and clients decode at will, so the path is
+read from the bytes as they were sent (ASGI's ``raw_path``): either the trail id as it stands
+(``/v1/trails/key/order_id/a%2Fb``) or percent-encoded once more as one segment (``/v1/trails/key%2Forder_id%2Fa%252Fb``), which
+is what generated clients do. A trail id always holds a slash, so the two cannot be mistaken.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, quote, unquote_to_bytes
+
+from starlette.requests import Request
+
+from audit_api.problems import Problem
+from collector.errors import Malformed, VerificationError
+from collector.event import format_time, parse_time
+from correlator.trail import parse_trail
+
+__all__ = [
+    "Parameter",
+    "decode_cursor",
+    "encode_cursor",
+    "flag",
+    "parse_query",
+    "raw_tail",
+    "time",
+    "trail_of",
+    "whole_number",
+]
+
+MAX_QUERY_BYTES = 4_096
+MAX_VALUE = 1_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A query parameter.
+
+    Attributes:
+        name: as in the URL.
+        about: for the OpenAPI document.
+        schema: its JSON Schema.
+        parse: makes its value of the text; a ValueError or `Malformed` says what is wrong.
+        default: its value when it is not given.
+        example: for the OpenAPI document, and tried by the tests.
+    """
+
+    name: str
+    about: str
+    schema: Mapping[str, Any]
+    parse: Callable[[str], Any] = str
+    default: Any = ""
+    example: Any = None
+
+
+def parse_query(query: bytes, known: Sequence[Parameter]) -> dict[str, Any]:
+    """The values of all known parameters.
+
+    Raises:
+        Problem: ``bad-parameter``, naming it.
+    """
+    values: dict[str, Any] = {parameter.name: parameter.default for parameter in known}
+    if not query:
+        return values
+    if len(query) > MAX_QUERY_BYTES:
+        raise Problem("bad-parameter", f"a query has at most {MAX_QUERY_BYTES} bytes")
+    by_name = {parameter.name: parameter for parameter in known}
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=50)
+    except (UnicodeDecodeError, ValueError) as error:
+        raise Problem("bad-parameter", "the query is not percent-encoded UTF-8") from error
+    seen: set[str] = set()
+    for name, text in pairs:
+        parameter = by_name.get(name)
+        if parameter is None:
+            names = ", ".join(by_name) or "none"
+            raise Problem("bad-parameter", f"unknown; known here: {names}", parameter=name[:100])
+        if name in seen:
+            raise Problem("bad-parameter", "it is given twice", parameter=name)
+        seen.add(name)
+        if len(text) > MAX_VALUE or "\0" in text:
+            raise Problem("bad-parameter", f"it is longer than {MAX_VALUE} characters, or holds NUL", parameter=name)
+        try:
+            values[name] = parameter.parse(text)
+        except (ValueError, Malformed) as error:
+            raise Problem("bad-parameter", str(error), parameter=name) from error
+    return values
+
+
+def flag(text: str) -> bool:
+    """``true`` or ``false``."""
+    if text not in ("true", "false"):
+        raise ValueError("it is neither true nor false")
+    return text == "true"
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """A decimal number within bounds."""
+
+    def parse(text: str) -> int:
+        if re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) is None or not least <= int(text) <= most:
+            raise ValueError(f"it is not a number from {least} to {most}")
+        return int(text)
+
+    return parse
+
+
+def time(text: str) -> str:
+    """An RFC 3339 time, in the form that events carry: UTC with nine digits."""
+    return format_time(parse_time(text.replace(" ", "+", 1) if text.count(" ") == 1 and "T" in text else text))
+
+
+_CURSOR = re.compile(r"1\.(0|[1-9][0-9]{0,17})\.(0|[1-9][0-9]{0,17})", re.ASCII)
+
+
+def encode_cursor(size: int, below: int) -> str:
+    """Where the next page of a search begins: leaf bounds, so no server keeps it, and it never goes stale."""
+    return base64.urlsafe_b64encode(f"1.{size}.{below}".encode()).decode("ascii").rstrip("=")
+
+
+def decode_cursor(text: str) -> tuple[int, int]:
+    """The (size, below) of a cursor; ValueError when it is none of ours."""
+    try:
+        plain = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode("ascii")
+    except (binascii.Error, UnicodeError, ValueError) as error:
+        raise ValueError("it is not a cursor that this API gave out") from error
+    found = _CURSOR.fullmatch(plain)
+    if found is None or encode_cursor(int(found[1]), int(found[2])) != text:
+        raise ValueError("it is not a cursor that this API gave out")
+    return int(found[1]), int(found[2])
+
+
+def raw_tail(request: Request, prefix: str) -> str:
+    """What follows `prefix` in the path as it was sent, still percent-encoded.
+
+    Raises:
+        Problem: it is not ASCII, or longer than any trail id, encoded once more, can be.
+    """
+    raw = request.scope.get("raw_path")
+    if not isinstance(raw, bytes):  # a server that does not tell: the best that can be made of the decoded path
+        raw = quote(request.scope["path"], safe="/:@~").encode("ascii")
+    raw = raw.partition(b"?")[0]
+    root = quote(request.scope.get("root_path", ""), safe="/:@~").encode("ascii")
+    raw = raw.removeprefix(root)
+    if not raw.startswith(prefix.encode("ascii")) or len(raw) > 4_000 or not raw.isascii():
+        raise Problem("no-route", "there is no such path")
+    return raw[len(prefix) :].decode("ascii")
+
+
+def trail_of(tail: str) -> str:
+    """The trail id in the rest of a path.
+
+    Raises:
+        Problem: ``bad-parameter``: it is none.
+    """
+    text = tail
+    if "/" not in tail:
+        try:
+            text = unquote_to_bytes(tail).decode("ascii")
+        except UnicodeDecodeError as error:
+            raise Problem("bad-parameter", "a trail id is ASCII", parameter="trail") from error
+    try:
+        parse_trail(text)
+    except VerificationError as error:
+        raise Problem("bad-parameter", str(error), parameter="trail") from error
+    return text

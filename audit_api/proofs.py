@@ -1,0 +1,230 @@
+"""Proofs: one event's place in the log, the checkpoint, and how two sizes of the log hang together."""
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+
+from audit_api.evidence import Evidence, LoggedEntry, SignedTree
+from audit_api.gate import Call, Operation, Reading, Runner
+from audit_api.parameters import Parameter, whole_number
+from audit_api.problems import Problem
+from audit_api.trails import base64_list, checkpoint_json
+from collector.batch import EventRef, StreamId, stream_id
+from collector.errors import Malformed, NotFound
+from collector.event import decode_event, facts_of
+from correlator.note import Verifier
+from correlator.stitch import Stitcher
+from correlator.trail import access_trail, stream_trail
+
+__all__ = ["Proofs"]
+
+TLOG_PROOF = "text/plain"
+_CHUNK = 1_000
+_MAX_SIZE = (1 << 53) - 1
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Proofs:
+    """The operations on proofs. `key` is the log's public key; `public` lets anyone ask for what holds hashes alone."""
+
+    evidence: Evidence
+    key: Verifier
+    public: bool = True
+
+    def operations(self) -> list[Operation]:
+        """Event's proof, checkpoint, consistency."""
+        roles: frozenset[Any] = frozenset() if self.public else frozenset({"auditor", "sre", "admin"})
+        return [
+            Operation(
+                operation_id="proveEvent",
+                path="/v1/events/{collector}/{incarnation}/{sequence}/proof",
+                tag="proofs",
+                summary="Prove one event",
+                about=(
+                    "The event's entry, its inclusion proof under the latest checkpoint, and the signed batch header with "
+                    "the path of the event's facts: all that shows that the collector signed it and that the log has it. "
+                    "As `text/plain` a C2SP `tlog-proof` that carries the entry as its extra data."
+                ),
+                action="event.prove",
+                roles=frozenset({"auditor", "admin"}),
+                read=self.prove,
+                target=_event_target,
+                path_parameters={
+                    "collector": ("The collector's name.", {"type": "string"}, "gateway"),
+                    "incarnation": ("The incarnation: 16 to 64 hex digits.", {"type": "string"}, "00000000000000aa"),
+                    "sequence": ("The event's sequence in the stream.", {"type": "integer", "minimum": 0}, 0),
+                },
+                answers={
+                    "application/json": ("EventProof", None),
+                    TLOG_PROOF: (
+                        "TlogProof",
+                        "c2sp.org/tlog-proof@v1\nextra …\nindex 14\n…\n\nledger.example/payments\n…",
+                    ),
+                },
+                problems=("not-found", "not-logged-yet"),
+            ),
+            Operation(
+                operation_id="readCheckpoint",
+                path="/v1/checkpoint",
+                tag="proofs",
+                summary="Read the latest checkpoint",
+                about="The log's signed size and root, and the key that this ledger says it has: for comparing, not for trust.",
+                action="checkpoint.read",
+                roles=roles,
+                read=self.checkpoint,
+                answers={"application/json": ("CheckpointAndKey", None)},
+            ),
+            Operation(
+                operation_id="proveConsistency",
+                path="/v1/consistency",
+                tag="proofs",
+                summary="Prove that the log has only grown",
+                about=(
+                    "The RFC 9162 section 2.1.4 proof that the tree of `first` leaves is the beginning of that of `second` "
+                    "leaves, by default the latest."
+                ),
+                action="consistency.read",
+                roles=roles,
+                read=self.consistency,
+                parameters=(
+                    Parameter(
+                        name="first",
+                        about="The smaller size.",
+                        schema={"type": "integer", "minimum": 0},
+                        parse=whole_number(0, _MAX_SIZE),
+                        default=None,
+                        example=1,
+                    ),
+                    Parameter(
+                        name="second",
+                        about="The larger size; by default that of the latest checkpoint.",
+                        schema={"type": "integer", "minimum": 0},
+                        parse=whole_number(0, _MAX_SIZE),
+                        default=None,
+                    ),
+                ),
+                answers={"application/json": ("Consistency", None)},
+                problems=("not-found",),
+            ),
+        ]
+
+    # Checkpoints ------------------------------------------------------------------------------------------------------
+
+    async def checkpoint(self, _: Call, run: Runner) -> Reading:
+        """The latest checkpoint."""
+        tree: SignedTree = await run(self.evidence.tree)
+        body = b'{"checkpoint":%b,"key":%b,"fingerprint":%b}' % (
+            checkpoint_json(tree),
+            _encode(self.key.vkey),
+            _encode(self.key.fingerprint),
+        )
+        return Reading(body=body)
+
+    async def consistency(self, call: Call, run: Runner) -> Reading:
+        """The proof between two sizes."""
+        return Reading(body=await run(self._consistency, call.values["first"], call.values["second"]))
+
+    def _consistency(self, first: int | None, second: int | None) -> bytes:
+        if first is None:
+            raise Problem("bad-parameter", "it is needed", parameter="first")
+        tree = self.evidence.tree()
+        end = tree.size if second is None else second
+        if first > end:
+            raise Problem("bad-parameter", "the first size is larger than the second", parameter="first")
+        reader = self.evidence.reader
+        proof = reader.consistency(first, end)
+        return _encode(
+            {
+                "first": {"size": first, "root": _base64(reader.root(first))},
+                "second": {"size": end, "root": _base64(reader.root(end))},
+                "proof": base64_list(proof),
+            }
+        )
+
+    # One event --------------------------------------------------------------------------------------------------------
+
+    async def prove(self, call: Call, run: Runner) -> Reading:
+        """The proof of one event."""
+        ref = call.target["ref"]
+        found: LoggedEntry = await run(self._find, ref)
+        as_text = TLOG_PROOF in call.accept and "application/json" not in call.accept
+        body = await run(self._tlog_proof if as_text else self._proof, found)
+        return Reading(
+            body=body,
+            media_type=f"{TLOG_PROOF}; charset=utf-8" if as_text else "application/json",
+            headers={"Vary": "Accept"},
+            trail=found.entry.trail,
+            head=found.leaf,
+        )
+
+    def _find(self, ref: EventRef) -> LoggedEntry:
+        """The entry of an event: it follows from the event alone in which trails it may be."""
+        try:
+            (data,) = self.evidence.store.events([ref])
+            event = decode_event(data)
+        except Malformed as error:
+            raise NotFound(
+                f"event {ref.sequence} of stream {ref.stream} in the store cannot be read: {error}"
+            ) from error
+        facts = facts_of(event, "", {})
+        trails = [trail for trail, _ in Stitcher().identities(facts)]
+        if facts.access is not None:
+            trails.insert(0, access_trail(facts.access.principal or "unknown", facts.tenant))
+        trails.append(stream_trail(ref.stream, facts.tenant))
+        size = self.evidence.tree().size
+        needle = b'"sequence":%d,"stream":%b' % (ref.sequence, _encode(ref.stream))
+        for trail in trails:
+            start = 0
+            while leaves := self.evidence.index.leaves(trail, start=start, limit=_CHUNK, size=size):
+                for leaf in leaves:
+                    if needle in self.evidence.reader.entry(leaf):
+                        (one,) = self.evidence.entries([leaf])
+                        if (one.entry.stream, one.entry.sequence) == (ref.stream, ref.sequence):
+                            return one
+                start += len(leaves)
+        raise Problem(
+            "not-logged-yet",
+            f"event {ref.sequence} of stream {ref.stream} is stored, but not in the log of {size} leaves",
+            headers={"Retry-After": "1"},
+        )
+
+    def _tlog_proof(self, found: LoggedEntry) -> bytes:
+        return self.evidence.reader.proof(found.leaf, extra=found.data).encode()
+
+    def _proof(self, found: LoggedEntry) -> bytes:
+        tree = self.evidence.tree()
+        events, problems = self.evidence.events_or_problems([found])
+        batch = self.evidence.batch_of(found)
+        path = self.evidence.facts_path(batch, found.entry.sequence)
+        proof = self.evidence.reader.inclusion(found.leaf, tree.size)
+        logged = self.evidence.reader.inclusion(batch.leaf, tree.size)
+        return b'{"trail":%b,"leaf":%d,"entry":%b,"event":%b,%b"proof":%b,"checkpoint":%b,"batch":%b}' % (
+            _encode(found.entry.trail),
+            found.leaf,
+            found.data,
+            events.get(found.leaf, b"null"),
+            b'"problem":%b,' % _encode(problems[found.leaf]) if problems else b"",
+            _encode(base64_list(proof)),
+            checkpoint_json(tree),
+            b'{"leaf":%d,"entry":%b,"proof":%b,"facts_path":%b}'
+            % (batch.leaf, batch.data, _encode(base64_list(logged)), _encode(base64_list(path))),
+        )
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode("ascii")
+
+
+def _event_target(request: Request) -> Mapping[str, Any]:
+    given = request.path_params
+    try:
+        stream: StreamId = stream_id(str(given["collector"]), str(given["incarnation"]))
+        sequence = whole_number(0, _MAX_SIZE)(str(given["sequence"]))
+    except ValueError as error:
+        raise Problem("bad-parameter", str(error), parameter="event") from error
+    return {"ref": EventRef(stream=stream, sequence=sequence)}

@@ -1,0 +1,391 @@
+"""Finding trails, and reading one: its entries with their events and proofs, and what stands beside it.
+
+The answers are put together from bytes: an entry and an event are canonical JSON already, so they go in as they are, and who
+hashes them finds the leaf and the digest.
+"""
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+
+from audit_api.accesses import AccessHistory
+from audit_api.evidence import Evidence, LoggedEntry, SignedTree
+from audit_api.gate import Call, Operation, Reading, Runner
+from audit_api.parameters import Parameter, decode_cursor, encode_cursor, flag, raw_tail, time, trail_of, whole_number
+from audit_api.settings import ApiSettings
+from collector.errors import Malformed, NotFound, VerificationError
+from collector.event import Facts, decode_facts
+from correlator.index import TrailQuery, TrailSummary
+from correlator.index.rows import STATUSES
+from correlator.trail import parse_trail
+
+__all__ = ["TRAIL_PARAMETER", "Trails", "base64_list", "checkpoint_json", "followed_trails", "trail_target"]
+
+KINDS = ("transaction", "key", "trace", "stream", "access", "ledger")
+MAX_LINKS = 200
+
+_encode = msgspec.json.Encoder().encode
+
+
+def followed_trails(evidence: Evidence, summary: TrailSummary) -> tuple[list[str], list[str], list[str]]:
+    """The trails linked to this one: those that belong to its story, those that are related, and hubs.
+
+    A story is a trail and the trace trails linked to it; of a trace, the trails that it is linked to are related. Nothing is
+    followed through another transaction, nor from or to a hub. At most `MAX_LINKS` are looked at.
+    """
+    own = parse_trail(summary.trail)
+    followed, related, hubs = [], [], []
+    for other in summary.links[:MAX_LINKS]:
+        linked = parse_trail(other)
+        if linked.kind == "key" and evidence.index.trail(other).hub:
+            hubs.append(other)
+        elif linked.kind == "trace" and own.kind in ("transaction", "key") and not summary.hub:
+            followed.append(other)
+        else:
+            related.append(other)
+    return followed, related, hubs
+
+
+@dataclass(frozen=True, slots=True)
+class Trails:
+    """The operations on trails. `history` tells who read a trail before."""
+
+    evidence: Evidence
+    history: AccessHistory
+    settings: ApiSettings
+
+    def operations(self) -> list[Operation]:
+        """Find and read."""
+        return [self._find_operation(), self._read_operation()]
+
+    # Find -------------------------------------------------------------------------------------------------------------
+
+    def _find_operation(self) -> Operation:
+        text = {"type": "string", "maxLength": 1000}
+        return Operation(
+            operation_id="findTrails",
+            path="/v1/trails",
+            tag="trails",
+            summary="Find trails",
+            about=(
+                "Trails that meet all conditions, newest first. The cursor of the next page is bounds of leaf indexes, so "
+                "paging is stable while the log grows, and a cursor never goes stale."
+            ),
+            action="trails.search",
+            roles=frozenset({"auditor", "sre", "admin"}),
+            read=self.find,
+            parameters=(
+                Parameter(
+                    name="transaction", about="The transaction ID.", schema=text, parse=_not_empty, example="PAY-1"
+                ),
+                Parameter(
+                    name="key",
+                    about="A business key: its name, a colon, its value.",
+                    schema={"type": "string", "pattern": "^[^:]+:.+$", "maxLength": 1000},
+                    parse=_key,
+                    default=None,
+                    example="order_id:O-1",
+                ),
+                Parameter(
+                    name="service", about="A service that took part.", schema=text, parse=_not_empty, example="ledger"
+                ),
+                Parameter(
+                    name="since",
+                    about="The trail's span of stated times ends at or after this RFC 3339 time.",
+                    schema={"type": "string", "format": "date-time"},
+                    parse=time,
+                    example="2026-01-01T00:00:00Z",
+                ),
+                Parameter(
+                    name="until",
+                    about="The trail's span of stated times begins before this RFC 3339 time.",
+                    schema={"type": "string", "format": "date-time"},
+                    parse=time,
+                    example="2027-01-01T00:00:00+01:00",
+                ),
+                Parameter(
+                    name="status",
+                    about="The newest verdict, else `error`, `gap` or `ok`.",
+                    schema={"type": "string", "enum": list(STATUSES)},
+                    parse=_one_of(STATUSES),
+                    example="complete",
+                ),
+                Parameter(
+                    name="kind",
+                    about="The trail's family.",
+                    schema={"type": "string", "enum": list(KINDS)},
+                    parse=_one_of(KINDS),
+                    example="transaction",
+                ),
+                Parameter(name="tenant", about="The tenant.", schema=text, parse=_not_empty, example=None),
+                Parameter(
+                    name="cursor",
+                    about="`next` of the page before, with the same conditions.",
+                    schema={"type": "string", "maxLength": 100},
+                    parse=decode_cursor,
+                    default=None,
+                ),
+                Parameter(
+                    name="limit",
+                    about="Most trails on the page.",
+                    schema={"type": "integer", "minimum": 1, "maximum": self.settings.page_trails, "default": 50},
+                    parse=whole_number(1, self.settings.page_trails),
+                    default=min(50, self.settings.page_trails),
+                    example=20,
+                ),
+            ),
+            answers={"application/json": ("TrailPage", None)},
+        )
+
+    async def find(self, call: Call, run: Runner) -> Reading:
+        """The answer to a search."""
+        return Reading(body=await run(self._find, call.values))
+
+    def _find(self, values: Mapping[str, Any]) -> bytes:
+        index = self.evidence.index
+        cursor = values["cursor"]
+        size, below = cursor if cursor is not None else (min(index.size(), self.evidence.tree().size), None)
+        query = TrailQuery(
+            **{
+                name: values[name]
+                for name in ("tenant", "transaction", "key", "service", "since", "until", "status", "kind")
+            }
+        )
+        page = index.find(query, size=size, below=below, limit=values["limit"])
+        following = None if page.next_below is None else encode_cursor(size, page.next_below)
+        return _encode({"size": size, "trails": [_summary(one) for one in page.trails], "next": following})
+
+    # Read -------------------------------------------------------------------------------------------------------------
+
+    def _read_operation(self) -> Operation:
+        return Operation(
+            operation_id="readTrail",
+            path="/v1/trails/{trail:path}",
+            tag="trails",
+            summary="Read a trail",
+            about=(
+                "A page of the trail's entries by position, each with its event and, if asked for, its inclusion proof under "
+                "the checkpoint in the answer. `entry` and `event` are the canonical bytes as they are, so that who hashes "
+                "them finds the leaf hash and the digest. The role sre sees what happened where, not the events and facts. "
+                "Who has read the trail before stands beside it: reading is no part of a trail."
+            ),
+            action="trail.read",
+            roles=frozenset({"auditor", "sre", "admin"}),
+            read=self.read,
+            target=trail_target("/v1/trails/"),
+            path_parameters={"trail": TRAIL_PARAMETER},
+            parameters=(
+                Parameter(
+                    name="start",
+                    about="Position of the first entry.",
+                    schema={"type": "integer", "minimum": 0, "default": 0},
+                    parse=whole_number(0, 1 << 53),
+                    default=0,
+                    example=0,
+                ),
+                Parameter(
+                    name="limit",
+                    about="Most entries on the page.",
+                    schema={"type": "integer", "minimum": 1, "maximum": self.settings.page_entries, "default": 100},
+                    parse=whole_number(1, self.settings.page_entries),
+                    default=min(100, self.settings.page_entries),
+                    example=100,
+                ),
+                Parameter(
+                    name="proofs",
+                    about="With each entry its inclusion proof (RFC 9162 section 2.1.3), each hash in base64.",
+                    schema={"type": "boolean", "default": False},
+                    parse=flag,
+                    default=False,
+                    example=True,
+                ),
+                Parameter(
+                    name="events",
+                    about="With each entry its event.",
+                    schema={"type": "boolean", "default": True},
+                    parse=flag,
+                    default=True,
+                    example=True,
+                ),
+            ),
+            answers={"application/json": ("Trail", None)},
+            problems=("not-found",),
+        )
+
+    async def read(self, call: Call, run: Runner) -> Reading:
+        """The answer about one trail."""
+        body, head = await run(self._read, call)
+        return Reading(body=body, trail=call.target["trail"], head=head)
+
+    def _read(self, call: Call) -> tuple[bytes, int]:
+        trail, values = call.target["trail"], call.values
+        tree = self.evidence.tree()
+        index = self.evidence.index
+        try:
+            summary = index.trail(trail)
+        except NotFound as error:
+            raise NotFound(f"there is no trail {trail} below leaf {tree.size}") from error
+        leaves = index.leaves(trail, start=values["start"], limit=values["limit"], size=tree.size)
+        entries = self.evidence.entries(leaves)
+        if call.has_role("auditor", "admin"):
+            rows = self._full_rows(entries, tree, values)
+        else:
+            rows = [_skeleton(one) for one in entries]
+        end = values["start"] + len(leaves)
+        more = bool(leaves) and end < summary.entries
+        body = b'{"trail":%b,"summary":%b,"checkpoint":%b,"entries":[%b],"next":%b,"story":%b,"accesses":%b}' % (
+            _encode(trail),
+            _encode(_summary(summary)),
+            checkpoint_json(tree),
+            b",".join(rows),
+            b"%d" % end if more else b"null",
+            _encode(self._story(summary)),
+            _encode(self._accesses(trail)),
+        )
+        return body, leaves[-1] if leaves else -1
+
+    def _full_rows(self, entries: Sequence[LoggedEntry], tree: SignedTree, values: Mapping[str, Any]) -> list[bytes]:
+        events: dict[int, bytes] = {}
+        problems: dict[int, str] = {}
+        if values["events"]:
+            events, problems = self.evidence.events_or_problems(entries)
+        rows = []
+        for one in entries:
+            row = b'{"leaf":%d,"entry":%b,"event":%b' % (one.leaf, one.data, events.get(one.leaf, b"null"))
+            if problems and one.leaf in problems:
+                row += b',"problem":' + _encode(problems[one.leaf])
+            if values["proofs"]:
+                row += b',"proof":' + _encode(base64_list(self.evidence.reader.inclusion(one.leaf, tree.size)))
+            rows.append(row + b"}")
+        return rows
+
+    def _story(self, summary: TrailSummary) -> dict[str, Any]:
+        followed, related, hubs = followed_trails(self.evidence, summary)
+        return {"followed": followed, "related": related, "hubs": hubs, "links": len(summary.links)}
+
+    def _accesses(self, trail: str) -> dict[str, Any]:
+        accesses = self.history.of(trail)
+        return {
+            "complete": self.history.complete,
+            "entries": [
+                {
+                    "leaf": one.leaf,
+                    "time": one.time,
+                    "principal": one.principal,
+                    "action": one.action,
+                    "head": one.head,
+                    "refused": one.refused,
+                }
+                for one in accesses
+            ],
+        }
+
+
+# ------------------------------------------------------------------------------------------------------ parts of answers
+
+TRAIL_PARAMETER = (
+    "The trail id, as it stands (it is percent-encoded already), or percent-encoded once more as one segment.",
+    {"type": "string", "maxLength": 1000},
+    "transaction/PAY-1",
+)
+
+
+def base64_list(hashes: Sequence[bytes]) -> list[str]:
+    """Each hash in base64 (RFC 4648 section 4)."""
+    return [base64.b64encode(part).decode("ascii") for part in hashes]
+
+
+def checkpoint_json(tree: SignedTree) -> bytes:
+    """A checkpoint as the answers tell it: what it says, and the signed note verbatim."""
+    checkpoint = tree.checkpoint
+    return _encode(
+        {
+            "origin": checkpoint.origin,
+            "size": checkpoint.size,
+            "root": base64.b64encode(checkpoint.root).decode("ascii"),
+            "note": tree.signed.decode("utf-8"),
+        }
+    )
+
+
+def _summary(summary: TrailSummary) -> dict[str, Any]:
+    return {
+        "trail": summary.trail,
+        "status": summary.status,
+        "entries": summary.entries,
+        "first_leaf": summary.first_leaf,
+        "last_leaf": summary.last_leaf,
+        "first_time": summary.first_time or None,
+        "last_time": summary.last_time or None,
+        "services": summary.services,
+        "keys": [{"name": name, "value": value} for name, value in summary.keys],
+        "links": summary.links[:MAX_LINKS],
+        "hub": summary.hub,
+    }
+
+
+def _skeleton(one: LoggedEntry) -> bytes:
+    """What the role sre sees of an entry: what happened where and when, and how it ended."""
+    entry = one.entry
+    row: dict[str, Any] = {
+        "leaf": one.leaf,
+        "position": entry.position,
+        "kind": entry.kind,
+        "recorded": entry.recorded,
+    }
+    if entry.kind == "event":
+        facts = _facts(one)
+        row |= {
+            "stream": entry.stream,
+            "sequence": entry.sequence,
+            "time": facts.time or None,
+            "service": facts.service,
+            "name": facts.name,
+            "outcome": facts.outcome,
+            "error": facts.error,
+        }
+    elif entry.kind in ("verdict", "gap"):
+        row["detail"] = entry.detail
+    return _encode(row)
+
+
+def _facts(one: LoggedEntry) -> Facts:
+    try:
+        return decode_facts(bytes(one.entry.facts))
+    except Malformed as error:
+        raise VerificationError(f"the facts of leaf {one.leaf} cannot be read: {error}") from error
+
+
+def _not_empty(text: str) -> str:
+    if not text:
+        raise ValueError("it is empty")
+    return text
+
+
+def _key(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not (name and colon and value):
+        raise ValueError("it is not a key's name, a colon, and its value")
+    return name, value
+
+
+def _one_of(words: Sequence[str]) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        if text not in words:
+            raise ValueError(f"it is none of {', '.join(words)}")
+        return text
+
+    return parse
+
+
+def trail_target(prefix: str) -> Callable[[Request], Mapping[str, Any]]:
+    """A `target` for paths that end in a trail id."""
+
+    def target(request: Request) -> Mapping[str, Any]:
+        return {"trail": trail_of(raw_tail(request, prefix))}
+
+    return target
