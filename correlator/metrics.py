@@ -5,9 +5,12 @@ Naming: https://prometheus.io/docs/practices/naming/
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from correlator.streams import FREEZING
+
 __all__ = ["CorrelatorMetrics"]
 
 _KINDS = ("event", "batch", "gap", "link", "verdict", "enrolment", "fork")
+_REASONS = ("missing", "first_late", "silent", *sorted(FREEZING))
 
 
 class CorrelatorMetrics:
@@ -54,3 +57,5 @@ class CorrelatorMetrics:
         )
         for kind in _KINDS:
             self.entries.labels(kind)
+        for reason in _REASONS:
+            self.gaps.labels(reason)

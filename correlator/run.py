@@ -15,18 +15,17 @@ import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
 import msgspec
 
 from collector.batch import SignedHeader, StreamId
-from collector.errors import Malformed
 from collector.store import EventStore
-from correlator.admit import Admission, ForkFound, Refusal, admit, enrolment_of
-from correlator.chain import Chain, read_facts
-from correlator.errors import Overloaded, StateUnknown, VerificationError
+from correlator.accept import Acceptor, forks_told
+from correlator.chain import Chain
+from correlator.errors import Overloaded, StateUnknown
 from correlator.index import TrailIndex
 from correlator.log import AuditLog
 from correlator.metrics import CorrelatorMetrics
@@ -71,7 +70,6 @@ class Correlator:
         self._state = state
         self._index = index
         self._settings = settings
-        self._ledger = ledger
         self._clock = clock
         self.metrics = metrics or CorrelatorMetrics()
         self._stitcher = Stitcher(settings.key_order)
@@ -82,12 +80,11 @@ class Correlator:
             clock=time.monotonic_ns,
             recheck_seconds=settings.missing_poll_seconds,
         )
-        self._recorders = frozenset(settings.recorders)
+        self._acceptor = Acceptor(state, settings, ledger=ledger, started_ns=clock())
         self._unpublished: Chain | None = None
         self._unacknowledged: dict[StreamId, int] = {
             StreamId(name): _logged_up_to(stream) for name, stream in state.streams.items()
         }
-        self._started_ns = clock()
         self._index_behind = True
         self._failed = ""
         self._beat_ns = time.monotonic_ns()
@@ -184,10 +181,11 @@ class Correlator:
         if self._failed:
             raise StateUnknown(f"this correlator has stopped: {self._failed}")
         chain = self._unpublished
-        if chain is None:
+        while chain is None:
             taken = self._source.take(self._settings.step_entries)
-            forks = self._forks_told(taken)
-            chain = self._chained(taken, forks)
+            made = self._chained(taken, forks_told(self._store, taken))
+            if made.entries or not self._source.backlog:  # else all of it was known, and there is more
+                chain = made
         if chain.entries:
             self._publish(chain)
         self._after_publish(chain)
@@ -227,17 +225,11 @@ class Correlator:
         finally:
             self._audit_log.close()
 
-    # ------------------------------------------------------------------------------------------------- making the entries
-
-    def _chained(self, taken: Iterable[SignedHeader | BadBatch], forks: dict[str, str]) -> Chain:
+    def _chained(self, taken: Iterable[SignedHeader | BadBatch], forks: Mapping[str, str]) -> Chain:
         chain = Chain(self._state, self._stitcher, self._clock())
         try:
-            for item in taken:
-                if isinstance(item, BadBatch):
-                    self._refuse_bad(chain, item)
-                else:
-                    self._accept(chain, item, forks)
-            self._tell_silent(chain)
+            self._acceptor.accept(chain, taken, forks)
+            self._acceptor.tell_silent(chain, self._source.quiet)
             for trail, verdict in self._state.flows.verdicts(chain.recorded_ns):
                 chain.add_verdict(trail, verdict)
         except BaseException as error:
@@ -247,133 +239,6 @@ class Correlator:
                 raise StateUnknown(self._failed) from error
             raise
         return chain
-
-    def _accept(self, chain: Chain, signed: SignedHeader, forks: dict[str, str]) -> None:
-        header = signed.header
-        stream = self._state.streams.get(header.stream) or StreamState(stream=header.stream)
-        if stream.frozen and header.number > stream.next_number:
-            return
-        enrolled = enrolment_of(
-            stream.collector,
-            header.key,
-            configured=self._settings.enrolled,
-            known=self._state.keys_of(stream.collector),
-            first_use=self._settings.enrol_on_first_use,
-        )
-        verdict = admit(stream, signed, self._ledger, enrolled)
-        if verdict is None:
-            return
-        if isinstance(verdict, Admission):
-            try:
-                lines, facts = read_facts(signed)
-            except Malformed as error:
-                verdict = Refusal(reason="bad_facts", why=str(error))
-            else:
-                if verdict.enrol:
-                    role = "recorder" if stream.collector in self._recorders else "collector"
-                    chain.add_enrolment(stream=header.stream, key=header.key, how=verdict.enrol, role=role)
-                if verdict.absent is not None:
-                    self._tell_absent(chain, stream, signed, verdict.absent)
-                why = f"late: fills the gap at leaf {verdict.late}" if verdict.late >= 0 else ""
-                chain.add_batch(signed, lines, facts, why)
-                if header.fork is not None:
-                    self._tell_fork(chain, signed, forks)
-                return
-        if stream.frozen:
-            return  # the log says so already
-        if isinstance(verdict, ForkFound):
-            chain.add_fork(
-                header.stream,
-                number=verdict.number,
-                logged=verdict.logged,
-                found=verdict.found,
-                frozen=True,
-                why=verdict.why,
-            )
-        else:
-            chain.add_gap(
-                header.stream,
-                verdict.reason,
-                first_number=header.number,
-                last_number=header.number,
-                first_sequence=header.first,
-                last_sequence=header.first + header.count - 1,
-                why=f"batch {header.number} is not accepted: {verdict.why}",
-            )
-
-    def _tell_absent(self, chain: Chain, stream: StreamState, signed: SignedHeader, absent: tuple[int, int]) -> None:
-        first, last = absent
-        chain.add_gap(
-            stream.stream,
-            "first_late" if first == 1 else "missing",
-            first_number=first,
-            last_number=last,
-            first_sequence=stream.next_sequence,
-            last_sequence=signed.header.first - 1,
-            why=f"the store has batch {signed.header.number}, but not what comes before it",
-        )
-
-    def _refuse_bad(self, chain: Chain, bad: BadBatch) -> None:
-        stream = self._state.streams.get(bad.stream) or StreamState(stream=bad.stream)
-        if stream.frozen or bad.number < stream.next_number:
-            return  # the log says already that it is not to be had
-        chain.add_gap(
-            bad.stream,
-            "bad_facts" if "facts" in str(bad.error) else "bad_signature",
-            first_number=bad.number,
-            last_number=bad.number,
-            first_sequence=stream.next_sequence,
-            last_sequence=-1,
-            why=f"batch {bad.number} is not accepted: {bad.error}"[:1_000],
-        )
-
-    def _forks_told(self, taken: Iterable[SignedHeader | BadBatch]) -> dict[str, str]:
-        """For headers that tell of a fork: digest of the batch that the store holds under the disputed number."""
-        digests: dict[str, str] = {}
-        for item in taken:
-            fork = item.header.fork if isinstance(item, SignedHeader) else None
-            if fork is not None:
-                try:
-                    stored = self._store.batch(StreamId(fork.stream), fork.number)
-                except VerificationError:
-                    stored = None
-                digests[f"{fork.stream} {fork.number}"] = "" if stored is None else stored.digest
-        return digests
-
-    def _tell_fork(self, chain: Chain, signed: SignedHeader, digests: dict[str, str]) -> None:
-        fork = signed.header.fork
-        assert fork is not None
-        stream = self._state.streams.get(signed.header.stream)
-        forked = self._state.streams.get(fork.stream)
-        if stream is None or forked is None or forked.collector != stream.collector:
-            _log.warning("a fork of an unknown stream was told", extra={"stream": signed.header.stream})
-            return
-        chain.add_fork(
-            fork.stream,
-            number=fork.number,
-            logged=digests.get(f"{fork.stream} {fork.number}", ""),
-            found=fork.digest,
-            frozen=False,
-            why=f"told by the stream {signed.header.stream}, which goes on in its place: the spool was cloned",
-        )
-
-    def _tell_silent(self, chain: Chain) -> None:
-        now_ns = chain.recorded_ns
-        for name in self._source.quiet:
-            stream = self._state.streams.get(name)
-            if stream is None or not stream.heartbeat_seconds or stream.closed or stream.silent or stream.frozen:
-                continue
-            patience_ns = self._settings.silent_heartbeats * stream.heartbeat_seconds * 1_000_000_000
-            if now_ns - max(stream.seen_ns, self._started_ns) > patience_ns:
-                chain.add_gap(
-                    name,
-                    "silent",
-                    first_number=stream.next_number,
-                    last_number=-1,
-                    first_sequence=stream.next_sequence,
-                    last_sequence=-1,
-                    why=f"no batch within {self._settings.silent_heartbeats} heartbeats of {stream.heartbeat_seconds} s",
-                )
 
     # --------------------------------------------------------------------------------------------------------- publishing
 

@@ -66,6 +66,7 @@ class BatchSource:
         self._next_recheck_ns = 0
         self._ready: deque[SignedHeader | BadBatch] = deque()
         self._round = _Round()
+        self._began_earlier = False
         self.quiet: frozenset[str] = frozenset()
         """Streams that had nothing new in the last full round: only those can be called silent."""
 
@@ -94,6 +95,13 @@ class BatchSource:
         if now_ns >= self._next_recheck_ns:
             self._next_recheck_ns = now_ns + self._recheck_ns
             self._ready.extend(self._late())
+        # a round that an earlier call began may have passed streams that have something new by now: then one more, whole
+        if not self._go_round() and self._began_earlier:
+            self._go_round()
+        self._began_earlier = bool(self._round.left)
+
+    def _go_round(self) -> bool:
+        """Read on until something is found or all open streams were asked; a new round if the last one is over."""
         if not self._round.left:
             self._round = _Round(left=deque(s for s in self._store.streams() if self._is_open(s)))
         round_ = self._round
@@ -108,6 +116,7 @@ class BatchSource:
                 round_.left.popleft()
         if not round_.left:
             self.quiet = frozenset(round_.quiet)
+        return bool(found)
 
     def _is_open(self, stream: str) -> bool:
         state = self._streams.get(stream)

@@ -20,7 +20,7 @@ import msgspec
 from correlator.errors import NotFound, Overloaded, StateUnknown
 from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
 from correlator.index.rows import HUB_LINKS, STATUSES, Row, absorb, is_hub, names_of
-from correlator.trail import transaction_trail
+from correlator.index.search import COLUMNS, KINDS, search
 
 __all__ = ["SqliteIndex"]
 
@@ -70,7 +70,6 @@ CREATE TABLE progress (size INTEGER NOT NULL);
 INSERT INTO progress VALUES (0);
 """
 _TABLES = ("trails", "runs", "names", "services", "keys", "links")
-_KINDS = ("transaction", "key", "trace", "stream", "access", "ledger")
 _HOT_ROWS = 16_384
 _BUSY_MS = 5_000
 _UPSERT = """
@@ -80,8 +79,7 @@ ON CONFLICT (first_leaf) DO UPDATE SET entries = excluded.entries, last_leaf = e
     links = excluded.links, services = excluded.services, keys = excluded.keys
 WHERE excluded.last_leaf > trails.last_leaf
 """
-_COLUMNS = "first_leaf, trail, entries, last_leaf, first_time, last_time, status, links, services, keys"
-_BY_TRAIL = f"SELECT {_COLUMNS} FROM trails WHERE trail = ?"  # noqa: S608 - made of constants
+_BY_TRAIL = f"SELECT {COLUMNS} FROM trails WHERE trail = ?"  # noqa: S608 - made of constants
 
 
 class SqliteIndex:
@@ -179,7 +177,7 @@ class SqliteIndex:
                     first,
                     row.trail,
                     tenant,
-                    _KINDS.index(kind),
+                    KINDS.index(kind),
                     row.entries,
                     row.last_leaf,
                     row.first_time,
@@ -324,52 +322,6 @@ class SqliteIndex:
             if self._db.in_transaction:  # a COMMIT that failed may have rolled back by itself
                 self._db.execute("ROLLBACK")
             raise
-
-
-def search(query: TrailQuery, bound: int, limit: int) -> tuple[str, list[object]]:
-    """The SQL of a query. The narrowest condition leads: its index is in the order of the row id, so nothing is sorted."""
-    tables = "trails"
-    where: list[str] = []
-    arguments: list[object] = []
-    lead = "trails.first_leaf"
-    if query.key is not None:
-        tables = "keys CROSS JOIN trails ON trails.first_leaf = keys.first_leaf"
-        where.append("keys.name = (SELECT id FROM names WHERE name = ?) AND keys.value = ?")
-        arguments += query.key
-        lead = "keys.first_leaf"
-    elif query.service:
-        tables = "services CROSS JOIN trails ON trails.first_leaf = services.first_leaf"
-        where.append("services.service = (SELECT id FROM names WHERE name = ?)")
-        arguments.append(query.service)
-        lead = "services.first_leaf"
-    if query.key is not None and query.service:
-        where.append(
-            "EXISTS (SELECT 1 FROM services WHERE services.first_leaf = trails.first_leaf"
-            " AND services.service = (SELECT id FROM names WHERE name = ?))"
-        )
-        arguments.append(query.service)
-    if query.transaction:
-        where.append("trails.trail = ?")
-        arguments.append(transaction_trail(query.transaction, query.tenant))
-    if query.tenant:
-        where.append("trails.tenant = ? AND trails.tenant <> ''")
-        arguments.append(query.tenant)
-    if query.kind:
-        where.append("trails.kind = ?")
-        arguments.append(_KINDS.index(query.kind) if query.kind in _KINDS else -1)
-    if query.status:
-        where.append("trails.status = ?" if query.status == "ok" else "trails.status = ? AND trails.status > 0")
-        arguments.append(STATUSES.index(query.status) if query.status in STATUSES else -1)
-    if query.since or query.until:
-        where.append("trails.last_time <> '' AND trails.last_time >= ?")
-        arguments.append(query.since)
-        if query.until:
-            where.append("trails.first_time < ?")
-            arguments.append(query.until)
-    where.append(f"{lead} < ?")
-    columns = ", ".join(f"trails.{column}" for column in _COLUMNS.split(", "))
-    sql = f"SELECT {columns} FROM {tables} WHERE {' AND '.join(where)} ORDER BY {lead} DESC LIMIT ?"  # noqa: S608 - constants; values are bound
-    return sql, [*arguments, bound, limit]
 
 
 _encode_text = msgspec.json.Encoder().encode

@@ -575,3 +575,17 @@ def test_the_loop_goes_on_through_a_store_that_does_not_answer_and_stops_when_to
     assert not thread.is_alive()
     assert correlator.ready()
     assert len(world.of("transaction/p1")) == 1
+
+
+def test_a_step_that_finds_nothing_has_asked_every_stream(world: Correlating) -> None:
+    world.settings = CorrelatorSettings(streams_a_step=1, missing_poll_seconds=3_600)
+    shippers = [Shipper(f"s{number}/0123456789abcdef") for number in range(5)]
+    for shipper in shippers:
+        world.store.append(shipper.batch(pay("p1")))
+    correlator = world.open()
+    assert correlator.step() > 0  # the first stream; the round goes on with the others
+    for shipper in shippers:
+        world.store.append(shipper.batch(pay("p1")))
+    while correlator.step():
+        pass
+    assert sum(entry.kind == "event" for entry in world.entries()) == 10
