@@ -7,6 +7,8 @@ one, and a changed one from both.
 
 import base64
 import binascii
+import re
+from contextlib import suppress
 from pathlib import Path
 
 from collector.batch import SignedHeader, open_header
@@ -16,21 +18,28 @@ from collector.errors import StateUnknown, VerificationError
 __all__ = ["HeaderLog"]
 
 _PREFIX, _SUFFIX = "headers-", ".log"
-_HEADERS_A_FILE = 1_000
+_NAME = re.compile(r"headers-\d{12}\.log", re.ASCII)
 
 
 class HeaderLog:
     """The signed headers of one stream, ascending and chained. Facts are not kept here: the segments have them.
 
+    Args:
+        directory: the incarnation's folder.
+        disk: the disk.
+        headers_a_file: how many headers go into one file.
+
     Raises:
         StateUnknown: on opening, a header that was synced does not read back, or the chain does not hold.
     """
 
-    def __init__(self, directory: Path, *, disk: Disk) -> None:
+    def __init__(self, directory: Path, *, disk: Disk, headers_a_file: int = 1_000) -> None:
         self._directory = directory
         self._disk = disk
+        self._headers_a_file = headers_a_file
         self._files: list[int] = []  # number of the first header in each file, ascending
         self._file: AppendFile | None = None
+        self._size = 0  # durable bytes of the last file
         self.last: SignedHeader | None = None
         self._kept: list[SignedHeader] = []
         self._recover()
@@ -45,31 +54,47 @@ class HeaderLog:
         Raises:
             OSError: the disk did not take it; nothing may be sent.
         """
-        number = signed.header.number
-        if self._file is None or number - self._files[-1] >= _HEADERS_A_FILE:
-            if self._file is not None:
-                self._file.close()
-            self._file = self._disk.append_to(self._path(number))
-            self._disk.sync_directory(self._directory)
-            self._files.append(number)
-        size = self._file.size()
+        line = _line(signed)
+        file = self._writable(signed.header.number)
         try:
-            self._file.write(_line(signed))
-            self._file.sync()
+            file.write(line)
+            file.sync()
         except OSError:
-            self._file.close()
-            self._file = None
-            self._disk.truncate(self._path(self._files[-1]), size)
-            self._file = self._disk.append_to(self._path(self._files[-1]))
+            file.close()
+            self._file = None  # part of the line may be in the file: `_writable` cuts it off before anything follows it
             raise
+        self._size += len(line)
         self.last = signed
         self._kept.append(signed)
+
+    def _writable(self, number: int) -> AppendFile:
+        if self._file is None and self._files:
+            path = self._path(self._files[-1])
+            self._disk.truncate(path, self._size)
+            self._file = self._disk.append_to(path)
+        if self._file is not None and number - self._files[-1] < self._headers_a_file:
+            return self._file
+        file = self._disk.append_to(self._path(number))
+        try:
+            self._disk.sync_directory(self._directory)
+        except OSError:
+            file.close()
+            raise
+        if self._file is not None:
+            self._file.close()
+        self._file, self._size = file, 0
+        if number not in self._files:
+            self._files.append(number)
+        return file
 
     def release(self, number: int) -> None:
         """Forget headers up to `number`; the last one is always kept, because the next one chains to it."""
         self._kept = [signed for signed in self._kept if signed.header.number > number]
-        while len(self._files) > 1 and self._files[1] <= number + 1:
-            self._disk.remove(self._path(self._files[0]))
+        # a crash may have left a last file without a header: the one before it then holds the last
+        last = self.last.header.number if self.last else 0
+        while len(self._files) > 1 and self._files[1] <= min(number + 1, last):
+            with suppress(FileNotFoundError):  # removed before, when the folder's sync then failed
+                self._disk.remove(self._path(self._files[0]))
             self._disk.sync_directory(self._directory)
             del self._files[0]
 
@@ -83,15 +108,16 @@ class HeaderLog:
         return self._directory / f"{_PREFIX}{number:012d}{_SUFFIX}"
 
     def _recover(self) -> None:
-        self._files = sorted(
-            int(name.removeprefix(_PREFIX).removesuffix(_SUFFIX))
-            for name in self._disk.list_directory(self._directory)
-            if name.startswith(_PREFIX) and name.endswith(_SUFFIX)
-        )
+        names = [name for name in self._disk.list_directory(self._directory) if name.startswith(_PREFIX)]
+        for name in names:
+            if not _NAME.fullmatch(name):
+                raise StateUnknown(f"{name} in {self._directory.name} is no header log's name")
+        self._files = sorted(int(name.removeprefix(_PREFIX).removesuffix(_SUFFIX)) for name in names)
         for at, first in enumerate(self._files):
             self._recover_file(first, last_file=at == len(self._files) - 1)
         if self._files:
             self._file = self._disk.append_to(self._path(self._files[-1]))
+            self._size = self._file.size()
 
     def _recover_file(self, first: int, *, last_file: bool) -> None:
         path = self._path(first)

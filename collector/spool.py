@@ -12,49 +12,22 @@ else that does not read back is damage: `StateUnknown`, and the sidecar goes on 
 import itertools
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from collector.disk import AppendFile, Disk
 from collector.errors import Overloaded, StateUnknown
-from collector.frame import MAX_FRAME_BYTES, PREFIX_BYTES, Frame, FrameError, read_frame, write_frame
+from collector.frame import PREFIX_BYTES, Frame, FrameError, read_frame, write_frame
+from collector.group import Deliver, Done, Group, Spooled, checked_size, deliver_here
 from collector.segments import SourceIds, recover_segments, segment_path
 
-__all__ = ["MAX_GROUP_EVENTS", "MAX_ID_BYTES", "Cursor", "Group", "Spool", "SpoolLimits", "Spooled"]
-
-MAX_GROUP_EVENTS = 32_768
-"""Most events in one group: a batch is whole groups, and holds at most `collector.batch.MAX_BATCH_EVENTS`."""
-
-MAX_ID_BYTES = 255
-"""Longest group or source id: its length is one byte in a frame."""
+__all__ = ["Cursor", "Deliver", "Done", "Group", "Spool", "SpoolLimits", "Spooled", "deliver_here"]
 
 _log = logging.getLogger(__name__)
 
 _READ_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Events that arrived together and are acknowledged together.
-
-    `source_ids` and `events` and `facts` run side by side; an id is empty where the source gives none.
-    """
-
-    group_id: bytes = b""
-    source_ids: Sequence[bytes]
-    events: Sequence[bytes]
-    facts: Sequence[bytes]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spooled:
-    """What became of a group: how many events were written, from which sequence on, and how many were there before."""
-
-    first: int
-    stored: int
-    duplicates: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,19 +45,6 @@ class Cursor:
 
     segment: int
     offset: int
-
-
-Done = Callable[[Spooled | Exception], None]
-Deliver = Callable[[Sequence[tuple[Done, Spooled | Exception]]], None]
-
-
-def deliver_here(outcomes: Sequence[tuple[Done, Spooled | Exception]]) -> None:
-    """Call each `done` in the committing thread: the default. An event loop passes a function that hops to its thread once."""
-    for done, outcome in outcomes:
-        try:
-            done(outcome)
-        except Exception:  # noqa: BLE001 - whatever it is, the others must hear all the same
-            _log.exception("a sender could not be told what became of its group")
 
 
 class Spool:
@@ -153,7 +113,7 @@ class Spool:
             ValueError: the group is larger than one frame may be (the caller splits it), an id is too long, or ids, events
                 and facts do not stand side by side.
         """
-        size = _checked_size(group)
+        size = checked_size(group)
         with self._wake:
             if self._failed is not None:
                 raise self._failed
@@ -429,16 +389,3 @@ class Spool:
 
     def _path(self, segment: int) -> Path:
         return segment_path(self._directory, segment)
-
-
-def _checked_size(group: Group) -> int:
-    if not len(group.events) == len(group.facts) == len(group.source_ids):
-        raise ValueError("a group's source ids, events and facts do not stand side by side")
-    if len(group.events) > MAX_GROUP_EVENTS:
-        raise ValueError(f"a group of {len(group.events)} events; at most {MAX_GROUP_EVENTS}")
-    if max(len(group.group_id), *map(len, group.source_ids), 0) > MAX_ID_BYTES:
-        raise ValueError(f"an id of more than {MAX_ID_BYTES} bytes")
-    size = sum(map(len, group.events)) + sum(map(len, group.facts))
-    if size > MAX_FRAME_BYTES // 2:
-        raise ValueError(f"a group of {size} bytes; at most {MAX_FRAME_BYTES // 2}")
-    return size

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from collector.disk import OsDisk
 from collector.errors import Overloaded, StateUnknown
+from collector.group import MAX_GROUP_EVENTS, MAX_ID_BYTES
 from collector.segments import segment_path
-from collector.spool import MAX_GROUP_EVENTS, MAX_ID_BYTES, Cursor, Done, Group, Spool, Spooled, SpoolLimits
+from collector.spool import Cursor, Done, Group, Spool, Spooled, SpoolLimits
 from tests.support.faulty_disk import FaultyDisk
 
 ROOT = Path("spool")
