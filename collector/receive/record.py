@@ -174,6 +174,11 @@ def arrival_of_record(
     return Arrival(event=event, source_id=None if uid is None else record_uid(uid))
 
 
+def states_time(record: Mapping[str, Any]) -> bool:
+    """Whether a record names a time of its own that can be read."""
+    return any(name in record and _time(record[name]) is not None for name in FIELDS["time"])
+
+
 def _text(value: Any) -> str | None:
     return value if type(value) is str and value else None
 

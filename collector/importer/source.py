@@ -1,0 +1,73 @@
+"""A file as lines of bounded length, plain or gzip, and the SHA-256 that names it."""
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from collector.errors import Malformed
+
+__all__ = ["MAX_ROW_BYTES", "Source", "lines"]
+
+MAX_ROW_BYTES = 2**20
+"""Longest row; a longer one becomes a dead letter."""
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_PIECE_BYTES = 1 << 20
+
+
+class Source:
+    """A file that is read once for its SHA-256 and once for its content.
+
+    Attributes:
+        path: where it is.
+        sha256: of the file as it is stored, compressed if it is; 64 hex digits.
+        size_bytes: of the file as it is stored.
+        compressed: whether it is gzip.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        digest = hashlib.sha256()
+        size = 0
+        first = b""
+        with path.open("rb") as file:
+            while piece := file.read(_PIECE_BYTES):
+                first = first or piece[:2]
+                digest.update(piece)
+                size += len(piece)
+        self.sha256 = digest.hexdigest()
+        self.size_bytes = size
+        self.compressed = first == _GZIP_MAGIC
+
+    def open(self) -> BinaryIO:
+        """The content, decompressed; the caller closes it."""
+        if not self.compressed:
+            return self.path.open("rb")
+        # GzipFile reads member after member and checks each checksum; what it raises is wrapped by `lines`. A larger buffer
+        # around it would lose what stands before the damage.
+        return cast("BinaryIO", gzip.GzipFile(self.path, "rb"))
+
+
+def lines(stream: BinaryIO, max_bytes: int = MAX_ROW_BYTES) -> Iterator[bytes]:
+    """The lines with their ends. One longer than `max_bytes` comes cut, as ``max_bytes + 1`` bytes; its rest is passed over.
+
+    Raises:
+        Malformed: the compressed data is damaged or cut short (``bad_gzip``); the lines before have been given out.
+    """
+    while True:
+        try:
+            line = stream.readline(max_bytes + 1)
+            rest = line
+            while len(rest) > max_bytes and not rest.endswith(b"\n"):
+                rest = stream.readline(max_bytes + 1)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise Malformed("the compressed file is damaged or cut short", label="bad_gzip") from error
+        if not line:
+            return
+        yield line

@@ -1,0 +1,230 @@
+"""Files to import: what they are, every row accounted for, and the real data sets to the last row."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.errors import Malformed
+from collector.importer.files import ImportFile, read_rows
+from collector.importer.mapping import Mapping, load_mappings
+from collector.importer.source import MAX_ROW_BYTES
+from collector.imports import BadRow, Row
+from collector.receive import Arrival
+
+TRACE = "2ffbc4a03bbc5600a45841d05e452454"
+
+
+@pytest.fixture
+def mappings(repo_root: Path) -> list[Mapping]:
+    return load_mappings(repo_root / "examples" / "import" / "trainticket.toml")
+
+
+def written(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def bodies(rows: Iterable[Row]) -> list[object]:
+    return [row.event.body if isinstance(row, Arrival) else row.error.label for row in rows]
+
+
+def test_json_lines_plain_and_compressed_are_the_same_rows_of_different_files(tmp_path: Path) -> None:
+    data = b'\xef\xbb\xbf{"message": "a"}\n\n{"body": "b", "transaction": "t"}\r\n{broken\n{"message": "c"}'
+    plain = ImportFile(written(tmp_path / "x.jsonl", data))
+    packed = ImportFile(written(tmp_path / "x.jsonl.gz", gzip.compress(data[:20]) + gzip.compress(data[20:])))
+    assert (plain.format, packed.format) == ("jsonlines", "jsonlines")
+    assert plain.sha256 == hashlib.sha256(data).hexdigest() != packed.sha256
+    rows = list(plain.rows())
+    assert bodies(rows) == bodies(packed.rows()) == ["a", "b", "bad_json", "c"]
+    assert [row.source_id for row in rows if isinstance(row, Arrival)] == [
+        row.source_id for row in packed.rows() if isinstance(row, Arrival)
+    ]
+    assert [row.event.origin.row for row in rows if isinstance(row, Arrival) and row.event.origin] == [1, 2, 4]
+    (bad,) = (row for row in rows if isinstance(row, BadRow))
+    assert bad.raw == b"{broken"
+    assert str(bad.error) == "x.jsonl row 3, column 2: not JSON"
+    assert (bad.origin.file, bad.origin.row) == ("x.jsonl", 3)
+
+
+def test_docker_s_lines(tmp_path: Path) -> None:
+    lines = [
+        {"log": "plain text\n", "stream": "stderr", "time": "2023-01-30T11:50:59.9716Z"},
+        {
+            "log": '{"msg": "own", "level": "error", "time": "2023-01-30T11:50:58Z"}\n',
+            "stream": "stdout",
+            "time": "bad",
+        },
+        {"log": "x" * 16_384, "stream": "stdout", "time": "2023-01-30T11:50:59Z", "attrs": {"tag": "t"}},
+        {"log": "not docker's", "time": "2023-01-30T11:50:59Z"},
+    ]
+    file = ImportFile(written(tmp_path / "d.log", b"\n".join(json.dumps(line).encode() for line in lines)))
+    assert file.format == "docker"
+    plain, own, cut, bad = file.rows()
+    assert isinstance(plain, Arrival)
+    assert (plain.event.body, plain.event.attributes) == ("plain text", {"log.iostream": "stderr"})
+    assert plain.event.time == plain.event.observed == "2023-01-30T11:50:59.971600000Z"
+    assert isinstance(own, Arrival)
+    assert (own.event.body, own.event.severity_number) == ("own", 17)
+    assert (own.event.time, own.event.observed) == ("2023-01-30T11:50:58.000000000Z", "")
+    assert own.event.attributes == {"log.iostream": "stdout", "docker.time": "bad"}
+    assert isinstance(cut, Arrival)
+    assert cut.event.marks == ["truncated"]
+    assert cut.event.attributes["tag"] == "t"
+    assert isinstance(bad, BadRow)
+    assert bad.error.label == "bad_docker"
+
+
+def test_csv_rows_are_counted_from_the_one_behind_the_header(tmp_path: Path) -> None:
+    data = b'time,message\n2023-01-30T11:50:59Z,a\n\n"broken,b\n2023-01-30T11:51:00Z,"c\nd"\ntoo,many,fields\n'
+    file = ImportFile(written(tmp_path / "x.csv", data))
+    assert (file.format, file.mapping) == ("csv", "")
+    rows = list(file.rows())
+    assert bodies(rows) == ["a", "bad_csv", "c\nd", "bad_csv"]
+    assert [row.origin.row for row in rows if isinstance(row, BadRow)] == [2, 4]
+
+
+def test_a_row_beyond_the_limit_is_bad_and_the_next_is_read(tmp_path: Path) -> None:
+    big = b"x" * (3 * MAX_ROW_BYTES)
+    for name, data in (
+        ("x.csv", b"time,message\n1," + big + b"\n2,after\n"),
+        ("x.jsonl", b'{"message": "first"}\n{"message": "' + big + b'"}\n{"message": "after"}\n'),
+    ):
+        rows = bodies(read_rows(written(tmp_path / name, data)))
+        assert rows[-2:] == ["too_large", "after"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "tail"])
+def test_damaged_gzip_gives_its_rows_up_to_there_and_one_bad_row(tmp_path: Path, damage: str) -> None:
+    whole = gzip.compress(b"".join(b'{"message": "%d"}\n' % n for n in range(50_000)), mtime=0)
+    data = bytearray(whole)
+    if damage == "cut":
+        del data[-2000:]
+    elif damage == "flip":
+        data[-6] ^= 1  # in the checksum
+    else:
+        data += b"no gzip member"
+    rows = list(read_rows(written(tmp_path / "x.gz", bytes(data))))
+    assert len(rows) > 1000
+    assert all(isinstance(row, Arrival) for row in rows[:-1])
+    assert isinstance(rows[-1], BadRow)
+    assert rows[-1].error.label == "bad_gzip"
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\n\n", b"just text\n", b"\xff\xfe\x00x,y\n", b"a,a\n1,2\n", b"\x1f\x8b\x08 no"]
+)
+def test_what_is_no_file_to_import_says_so(tmp_path: Path, data: bytes) -> None:
+    with pytest.raises(Malformed):
+        ImportFile(written(tmp_path / "x", data))
+
+
+def test_a_csv_is_read_by_the_mapping_that_has_its_columns_in_any_order(
+    tmp_path: Path, mappings: list[Mapping]
+) -> None:
+    columns = list(reversed(mappings[1].columns))
+    data = (",".join(columns) + "\n").encode()
+    file = ImportFile(written(tmp_path / "x.csv", data), mappings)
+    assert file.mapping == "trainticket-spans"
+    assert list(file.rows()) == []
+    assert ImportFile(written(tmp_path / "y.csv", b"more," + data), mappings).mapping == ""
+
+
+def test_a_file_that_runs_newest_first_is_marked_and_no_other(tmp_path: Path) -> None:
+    def marks(minutes: Iterable[int]) -> Counter[str]:
+        lines = [json.dumps({"time": f"2023-01-30T11:{minute:02d}:00Z"}).encode() for minute in minutes]
+        rows = read_rows(written(tmp_path / "x.jsonl", b"\n".join(lines)))
+        return Counter(mark for row in rows if isinstance(row, Arrival) for mark in row.event.marks)
+
+    assert marks(range(50, 0, -1)) == {"newest_first": 50}
+    assert marks([50, 40, 41, *range(39, 0, -1)]) == {"newest_first": 42}
+    assert marks(range(50)) == {}
+    assert marks([5, 4]) == {}
+    assert marks([1, 9, 2, 8, 3, 7, 4]) == {}
+
+
+def test_rows_dated_before_1970_or_after_2199_are_marked(tmp_path: Path) -> None:
+    times = ["1754-08-30T22:43:41Z", "1970-01-01T00:00:00Z", "2199-12-31T23:59:59Z", "2200-01-01T00:00:00Z", ""]
+    data = b"\n".join(json.dumps({"time": time}).encode() for time in times)
+    rows = list(read_rows(written(tmp_path / "x.jsonl", data)))
+    assert [row.event.marks for row in rows if isinstance(row, Arrival)] == [
+        ["time_implausible"],
+        [],
+        [],
+        ["time_implausible"],
+        [],
+    ]
+
+
+@given(st.binary(max_size=400) | st.text('{}",:\n1a', max_size=80).map(str.encode))
+def test_any_file_is_rows_or_malformed(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
+    path = written(tmp_path_factory.getbasetemp() / "fuzzed", data)
+    try:
+        rows = list(read_rows(path))
+    except Malformed:
+        return
+    assert all(isinstance(row, (Arrival, BadRow)) for row in rows)
+
+
+@given(st.binary(max_size=200))
+def test_any_rows_behind_a_known_header_are_rows(
+    tmp_path_factory: pytest.TempPathFactory, repo_root: Path, data: bytes
+) -> None:
+    for mapping in load_mappings(repo_root / "examples" / "import" / "onlineboutique.toml"):
+        path = written(tmp_path_factory.getbasetemp() / "fuzzed", ",".join(mapping.columns).encode() + b"\n" + data)
+        for number, row in enumerate(read_rows(path, mapping), 1):
+            origin = row.event.origin if isinstance(row, Arrival) else row.origin
+            assert origin is not None
+            assert origin.row == number
+
+
+# ------------------------------------------------------------------------------------------------------- real data
+def account(files: Iterable[Path], mappings: list[Mapping]) -> tuple[Counter[str], dict[bytes, bytes]]:
+    counts: Counter[str] = Counter()
+    seen: dict[bytes, bytes] = {}
+    for path in files:
+        for row in ImportFile(path, mappings).rows():
+            counts["rows"] += 1
+            assert isinstance(row, Arrival), row
+            assert row.source_id is not None
+            counts["duplicates"] += row.source_id in seen
+            seen[row.source_id] = b""
+            counts.update(mark for mark in row.event.marks)
+            counts[row.event.severity_text] += 1
+            counts["services"] = 0
+            assert len(row.event.trace_id) == 32
+            assert row.event.service.startswith("ts-")
+            assert row.event.name or row.event.span is None
+    return counts, seen
+
+
+def test_one_window_of_trainticket(data_dir: Path, mappings: list[Mapping]) -> None:
+    counts, _ = account([data_dir / "trainticket" / "log" / "12_01_log.csv.gz"], mappings)
+    assert counts["rows"] == counts["newest_first"]
+    spans, _ = account([data_dir / "trainticket" / "trace" / "12_01_trace.csv.gz"], mappings)
+    assert spans["newest_first"] == 0
+
+
+@pytest.mark.slow
+def test_all_of_trainticket_as_its_readme_counts_it(data_dir: Path, mappings: list[Mapping]) -> None:
+    logs = sorted((data_dir / "trainticket" / "log").glob("*.csv.gz"))
+    counts, seen = account(logs, mappings)
+    assert counts["rows"] == 94_703
+    assert counts["duplicates"] == 565
+    assert counts["time_implausible"] == 79
+    assert counts["truncated"] == 1_756
+    assert (counts["ERROR"], counts["WARN"]) == (580, 3_517)
+    backwards, same = account(reversed(logs), mappings)
+    assert backwards == counts
+    assert same.keys() == seen.keys()
+    spans, _ = account(sorted((data_dir / "trainticket" / "trace").glob("*.csv.gz")), mappings)
+    assert (spans["rows"], spans["duplicates"]) == (179_170, 1_014)
+    assert spans["duration_unequal"] == spans["time_implausible"] == 0
