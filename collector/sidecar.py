@@ -25,6 +25,7 @@ from collector.receive.body import BodyLimits
 from collector.receive.bulk import BulkReceiver
 from collector.receive.forward import ForwardReceiver, Handshake
 from collector.receive.http import HttpServer, create_app
+from collector.receive.otlp import OtlpReceiver
 from collector.settings import CollectorSettings
 from collector.ship import BatchLimits
 from collector.spool import Done, Spooled, SpoolLimits, deliver_here
@@ -134,7 +135,8 @@ async def run_sidecar(
         max_body_bytes=settings.http.max_body_bytes, max_inflated_bytes=4 * settings.http.max_body_bytes
     )
     bulk = BulkReceiver(intake, clock=clock, limits=limits, refused=metrics.refused)
-    app = create_app([*bulk.routes], registry=metrics.registry, not_ready=lambda: _not_ready(pipeline))
+    otlp = OtlpReceiver(intake, clock=clock, limits=limits, refused=metrics.refused)
+    app = create_app([*otlp.routes, *bulk.routes], registry=metrics.registry, not_ready=lambda: _not_ready(pipeline))
     http = HttpServer(
         app,
         host=settings.http.host,

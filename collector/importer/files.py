@@ -147,9 +147,10 @@ class ImportFile:
                 record = next(iterator, None)
                 if record is None:
                     return
-                raw = record if type(record) is bytes else record.raw  # type: ignore[union-attr]
                 if isinstance(record, Broken):
+                    raw = record.raw
                     raise record.error
+                raw = record
                 source_id = b"row\0" + hashlib.sha256(record).digest()
                 yield arrival(record, Origin(receiver="import", file=self.name, row=number), source_id)
             except Malformed as error:
