@@ -1,0 +1,182 @@
+"""The OpenAPI document is the API: same paths, same parameters, same answers; its examples are true and are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from audit_api.openapi import SCHEMAS
+from audit_api.problems import PROBLEMS
+from tests.support.apis import Api
+
+pytestmark = pytest.mark.anyio
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "integer": (int,),
+    "boolean": (bool,),
+    "null": (type(None),),
+}
+
+
+def mismatches(value: Any, schema: dict[str, Any], where: str = "$") -> Iterator[str]:
+    """Where a value is not what a schema (of the few keywords that ours use) says."""
+    if "$ref" in schema:
+        yield from mismatches(value, SCHEMAS[schema["$ref"].rpartition("/")[2]], where)
+        return
+    if "anyOf" in schema:
+        tried = [list(mismatches(value, option, where)) for option in schema["anyOf"]]
+        if all(tried):
+            yield f"{where}: none of them: {tried}"
+        return
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    allowed = tuple(python for kind in kinds for python in _TYPES[kind])
+    if not isinstance(value, allowed) or (isinstance(value, bool) and "boolean" not in kinds):
+        yield f"{where}: {value!r} is no {schema['type']}"
+    elif "enum" in schema and value not in schema["enum"]:
+        yield f"{where}: {value!r} is none of {schema['enum']}"
+    elif isinstance(value, dict) and "properties" in schema:
+        for name in schema["required"]:
+            if name not in value:
+                yield f"{where}: {name} is missing"
+        for name, part in value.items():
+            if name in schema["properties"]:
+                yield from mismatches(part, schema["properties"][name], f"{where}.{name}")
+            elif not schema["additionalProperties"]:
+                yield f"{where}: {name} is not declared"
+    elif isinstance(value, list):
+        for at, part in enumerate(value):
+            yield from mismatches(part, schema["items"], f"{where}[{at}]")
+
+
+def test_a_mismatch_is_found() -> None:
+    schema = SCHEMAS["Principals"]
+    assert list(mismatches({"principals": [{"principal": "ann", "roles": ["sre"]}]}, schema)) == []
+    for wrong in (
+        {},
+        {"principals": None},
+        {"principals": [{"principal": "ann"}]},
+        {"principals": [{"principal": "ann", "roles": ["root"]}]},
+        {"principals": [], "more": 1},
+    ):
+        assert list(mismatches(wrong, schema)), wrong
+
+
+@pytest.mark.parametrize("name", [name for name, schema in SCHEMAS.items() if "example" in schema])
+def test_each_schemas_example_is_one(name: str) -> None:
+    assert list(mismatches(SCHEMAS[name]["example"], SCHEMAS[name])) == []
+
+
+@pytest.fixture
+async def document(api: Api) -> dict[str, Any]:
+    answer = await api.get("/openapi.json", None)
+    assert answer.status_code == 200
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_the_document_has_every_route(api: Api, document: dict[str, Any]) -> None:
+    routes = {getattr(route, "path", "").replace(":path}", "}") for route in api.app.routes}
+    assert set(document["paths"]) == routes
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    assert all(set(path) == {"get"} for path in document["paths"].values())
+    names = [operation["operationId"] for operation in operations]
+    assert len(set(names)) == len(names)
+    tags = {tag["name"] for tag in document["tags"]}
+    for operation in operations:
+        assert set(operation["tags"]) <= tags
+        assert operation["summary"]
+
+
+async def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    def walk(value: Any) -> Iterator[str]:
+        if isinstance(value, dict):
+            if isinstance(value.get("$ref"), str):
+                yield value["$ref"]
+            for part in value.values():
+                yield from walk(part)
+        elif isinstance(value, list):
+            for part in value:
+                yield from walk(part)
+
+    references = set(walk(document))
+    assert len(references) > 10
+    for reference in references:
+        assert reference.startswith("#/components/schemas/")
+        assert reference.rpartition("/")[2] in document["components"]["schemas"]
+    assert document["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+
+
+def requests_of(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Of every operation: its path template, a URL made of its examples (plain, and with all of its parameters), itself."""
+    for template, methods in document["paths"].items():
+        operation = methods["get"]
+        parameters = operation.get("parameters", [])
+        url = template
+        for parameter in parameters:
+            if parameter["in"] == "path":
+                url = url.replace(f"{{{parameter['name']}}}", str(parameter["example"]))
+        assert "{" not in url, f"{template}: a path parameter has no example"
+        query = [
+            f"{one['name']}={str(one['example']).lower() if isinstance(one['example'], bool) else one['example']}"
+            for one in parameters
+            if one["in"] == "query" and "example" in one
+        ]
+        yield template, f"{url}?{'&'.join(query).replace('+', '%2B')}" if query else url, operation
+        if query and template != "/v1/consistency":
+            yield template, url, operation
+
+
+async def test_every_example_is_tried_and_answered_as_declared(api: Api, document: dict[str, Any]) -> None:
+    tried = set()
+    for template, url, operation in requests_of(document):
+        for role in ("admin", "sre"):
+            answer = await api.get(url, role)
+            if role == "sre" and "x-roles" in operation and "sre" not in operation["x-roles"]:
+                assert answer.status_code == 403
+            else:
+                assert answer.status_code == 200, (url, answer.text)
+                tried.add(template)
+            declared = operation["responses"][str(answer.status_code)]["content"]
+            media_type = answer.headers["content-type"].partition(";")[0]
+            assert media_type in declared, url
+            if media_type.endswith("json") and template != "/openapi.json":
+                assert list(mismatches(answer.json(), declared[media_type]["schema"])) == [], url
+    assert tried == set(document["paths"])
+
+
+async def test_every_refusal_is_declared(api: Api, document: dict[str, Any]) -> None:
+    for template, url, operation in requests_of(document):
+        public = operation["security"] == []
+        anonymous = await api.get(url, None)
+        assert (anonymous.status_code == 200) is public, url
+        answers = [anonymous] if public else [anonymous, await api.get(url.partition("?")[0] + "?nonsense=1", "admin")]
+        for answer in answers:
+            assert str(answer.status_code) in operation["responses"], template
+            if answer.status_code != 200:
+                assert list(mismatches(answer.json(), SCHEMAS["Problem"])) == []
+
+
+async def test_every_problem_is_declared_somewhere_and_has_an_example(document: dict[str, Any]) -> None:
+    declared = {
+        example["value"]["type"]
+        for path in document["paths"].values()
+        for response in path["get"]["responses"].values()
+        for media_type, content in response.get("content", {}).items()
+        if media_type == "application/problem+json"
+        for example in content["examples"].values()
+    }
+    everywhere = {"no-route", "method-not-allowed"}  # of paths and methods that no operation has
+    assert declared == {kind.type for name, kind in PROBLEMS.items() if name not in everywhere}
+
+
+async def test_the_documentation_knows_every_path_and_problem(document: dict[str, Any], repo_root: Any) -> None:
+    page = (repo_root / "docs" / "api.md").read_text(encoding="utf-8")
+    for path in document["paths"]:
+        assert f"`{path}`" in page, path
+    for name in PROBLEMS:
+        assert f"`{name}`" in page, name

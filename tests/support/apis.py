@@ -1,0 +1,121 @@
+"""An API over a small ledger, in one process: a record that a test can look into or break, clocks that it moves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import httpx
+from fastapi import FastAPI
+
+from audit_api.accesses import AccessRecorder
+from audit_api.app import create_app
+from audit_api.auth import ROLES, TokenFile, TokenRecord, hash_token, new_token, render_tokens
+from audit_api.settings import ApiSettings
+from collector.batch import EventRef, StreamId
+from collector.event import Event, decode_event, encode_event
+from tests.support.ledgers import SIGNER, START_NS, SmallLedger
+
+
+@dataclass
+class KeptRecord:
+    """`AccessRecorder` in a list. `failure` is raised instead, when set."""
+
+    events: list[Event] = field(default_factory=list)
+    failure: Exception | None = None
+
+    def record(self, event: Event) -> EventRef:
+        if self.failure is not None:
+            raise self.failure
+        self.events.append(decode_event(encode_event(event, exact=True)[0]))  # it must be fit for the spool
+        return EventRef(stream=StreamId("api/00000000000000cc"), sequence=len(self.events) - 1)
+
+
+@dataclass
+class Clocks:
+    """Both clocks, moved by the test alone."""
+
+    seconds: float = 0.0
+
+    def wall(self) -> int:
+        return START_NS + int(self.seconds * 1e9)
+
+    def monotonic(self) -> float:
+        return self.seconds
+
+
+@dataclass
+class Api:
+    """The application with all that it was made of."""
+
+    app: FastAPI
+    client: httpx.AsyncClient
+    ledger: SmallLedger
+    record: KeptRecord
+    clocks: Clocks
+    tokens: dict[str, str]
+    token_file: Path
+
+    async def get(self, path: str, role: str | None = "auditor", **headers: str) -> httpx.Response:
+        """GET as the principal of a role, or as nobody."""
+        if role is not None:
+            headers["Authorization"] = f"Bearer {self.tokens[role]}"
+        return await self.client.get(path, headers=headers)
+
+
+def write_tokens(file: Path) -> dict[str, str]:
+    """A file with one token for each role, of the principal ``<role>@example``; gives role to token."""
+    tokens: dict[str, str] = {role: new_token() for role in ROLES}
+    records = [
+        TokenRecord(principal=f"{role}@example", roles=[role], sha256=hash_token(tokens[role])) for role in ROLES
+    ]
+    file.write_text(render_tokens(records))
+    file.chmod(0o600)
+    return tokens
+
+
+def make_app(
+    ledger: SmallLedger, *, recorder: AccessRecorder, token_file: Path, settings: ApiSettings, clocks: Clocks
+) -> FastAPI:
+    """The application over a small ledger."""
+    return create_app(
+        index=ledger.index,
+        log_reader=ledger.reader,
+        log_storage=ledger.storage,
+        log_key=SIGNER.verifier,
+        store=ledger.store,
+        recorder=recorder,
+        authenticator=TokenFile(token_file, clock=clocks.wall),
+        settings=settings,
+        clock=clocks.wall,
+        monotonic=clocks.monotonic,
+    )
+
+
+@asynccontextmanager
+async def open_api(
+    folder: Path, ledger: SmallLedger, settings: ApiSettings, recorder: AccessRecorder | None = None
+) -> AsyncIterator[Api]:
+    """The application, started, with a client that is connected to it without a network."""
+    token_file = folder / "tokens.toml"
+    tokens = write_tokens(token_file)
+    clocks, record = Clocks(), KeptRecord()
+    app = make_app(ledger, recorder=recorder or record, token_file=token_file, settings=settings, clocks=clocks)
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+    with anyio.fail_after(60):
+        async with (
+            app.router.lifespan_context(app),
+            httpx.AsyncClient(transport=transport, base_url="http://api") as client,
+        ):
+            yield Api(
+                app=app,
+                client=client,
+                ledger=ledger,
+                record=record,
+                clocks=clocks,
+                tokens=tokens,
+                token_file=token_file,
+            )
