@@ -15,6 +15,7 @@ from audit_api.app import serve
 from audit_api.settings import ApiSettings
 from collector.batch import EventRef
 from collector.disk import OsDisk
+from collector.event import decode_event
 from collector.extract import Extractor, StitchSettings
 from collector.pipeline import Pipeline, PipelineLimits
 from collector.prepare import Preparer
