@@ -74,6 +74,7 @@ class Chain:
         self.indexed: list[IndexedLeaf] = []
         self.events = 0
         self._whys: dict[str, bytes] = {}
+        self._linked: dict[int, Placement] = {}  # all of whose links stand; holds them, so that an id stays theirs
 
     def add(self, trail: str, kind: Kind, detail: dict[str, Any], why: str = "") -> int:
         """An entry that is no event; returns its leaf index."""
@@ -121,10 +122,11 @@ class Chain:
         for line, one in zip(lines, facts, strict=True):
             placed = self._place(one, header.stream, recorder=recorder)
             self._add_event(placed, header.stream, sequence, line, one)
-            if placed.links:
+            if placed.links and id(placed) not in self._linked:
                 for other, reason in placed.links:
                     if not linked(placed.trail, other):
                         self._add_link(placed.trail, other, f"{reason} (event {sequence} of {header.stream})")
+                self._linked[id(placed)] = placed
             if declared and (one.access is None or not recorder):
                 trails = [placed.trail, *(other for other, _ in placed.links)]
                 self._state.flows.on_event(trails, one, self.recorded_ns)

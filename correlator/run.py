@@ -11,11 +11,13 @@ One `step` is one publish. In its order, with what a crash in between leaves:
 So there is nothing to repair after a crash but to `open` again.
 """
 
+import gc
 import hashlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -180,6 +182,10 @@ class Correlator:
         """
         if self._failed:
             raise StateUnknown(f"this correlator has stopped: {self._failed}")
+        with _no_cycles():
+            return self._step()
+
+    def _step(self) -> int:
         chain = self._unpublished
         while chain is None:
             taken = self._source.take(self._settings.step_entries)
@@ -297,6 +303,18 @@ class Correlator:
             _gauge_streams(metrics, self._state.streams.values())
         if self._state.leaves:
             metrics.head_age_seconds.set(max(0.0, (self._clock() - self._state.recorded_ns) / 1e9))
+
+
+@contextmanager
+def _no_cycles() -> Iterator[None]:
+    """Let Python's cycle collector rest: a step makes many objects and no cycles, and looking through them costs a third of it."""
+    resting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if resting:
+            gc.enable()
 
 
 def _logged_up_to(stream: StreamState) -> int:

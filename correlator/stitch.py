@@ -19,7 +19,7 @@ __all__ = ["MAX_WHY_CHARACTERS", "Placement", "Stitcher"]
 MAX_WHY_CHARACTERS = 300
 """A reason is cut to this length, so that the longest facts still fit into one entry."""
 
-_CACHED_TRACES = 8_192
+_CACHED = 8_192
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +47,31 @@ class Stitcher:
     def __init__(self, key_order: Sequence[str] = ()) -> None:
         self._strength = {name: rank for rank, name in enumerate(key_order)}
         self._traces: dict[str, Placement | None] = {}
+        self._placed: dict[tuple[object, ...], Placement] = {}
 
     def place(self, facts: Facts, stream: str, *, recorder: bool = False) -> Placement:
-        """The place of the event of `stream` with these facts; `recorder`: the stream is one of our own recorders."""
+        """The place of the event of `stream` with these facts; `recorder`: the stream is one of our own recorders.
+
+        Events that carry the same identities for the same reasons get the same object.
+        """
         if facts.access is not None and recorder:
             return Placement(access_trail(facts.access.principal or "unknown", facts.tenant), "access")
         if not facts.transaction and not facts.keys:
-            if facts.trace_id:
-                placed = self._by_trace(facts.trace_id, facts.tenant)
-                if placed is not None:
-                    return placed
-            return Placement(stream_trail(stream, facts.tenant), "stream")
-        found = self.identities(facts)
-        if not found:  # keys without values, or a trace id that is none
-            return Placement(stream_trail(stream, facts.tenant), "stream")
-        trail, why = found[0]
-        return Placement(trail, why, tuple(found[1:]))
+            placed = self._by_trace(facts.trace_id, facts.tenant) if facts.trace_id else None
+            return placed or Placement(stream_trail(stream, facts.tenant), "stream")
+        # neighbours in a batch often are of one transaction
+        same = (facts.transaction, facts.trace_id, facts.tenant, *facts.keys.items(), *facts.found.items())
+        placed = self._placed.get(same)
+        if placed is None:
+            found = self.identities(facts)
+            if not found:  # keys without values, and no trace
+                return Placement(stream_trail(stream, facts.tenant), "stream")
+            trail, why = found[0]
+            placed = Placement(trail, why, tuple(found[1:]))
+            if len(self._placed) >= _CACHED:
+                self._placed.clear()
+            self._placed[same] = placed
+        return placed
 
     def identities(self, facts: Facts) -> list[tuple[str, str]]:
         """The trail of every identity that the event carries, with its reason: strongest first, each trail once."""
@@ -102,7 +111,7 @@ class Stitcher:
             placed = Placement(trace_trail(trace_id), "trace")
         except ValueError:
             placed = None
-        if len(self._traces) >= _CACHED_TRACES:
+        if len(self._traces) >= _CACHED:
             self._traces.clear()
         self._traces[trace_id] = placed
         return placed

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 
 from collector.event import decode_facts
 from correlator.index import IndexedLeaf
-from correlator.trail import parse_trail
+from correlator.trail import kind_of, parse_trail
 
 __all__ = ["HUB_LINKS", "STATUSES", "Row", "absorb", "is_hub", "names_of"]
 
@@ -85,8 +85,8 @@ def absorb(leaves: Sequence[IndexedLeaf], row_of: Callable[[str], Row | None]) -
             row = row_of(name) if entry.position else None
             if row is None:
                 row = Row(trail=name, first_leaf=leaf)
-                trail = parse_trail(name)
-                if trail.kind == "key":
+                if kind_of(name) == "key":
+                    trail = parse_trail(name)
                     row.keys.add((trail.name, trail.value))
                     row.new_keys.append((trail.name, trail.value))
             touched[name] = row
