@@ -21,7 +21,6 @@ __all__ = ["SERVICE", "AccessHistory", "AccessRecorder", "Asked", "PastAccess", 
 
 SERVICE = "tallystick-api"
 MAX_TEXT = 300
-_CARD_DIGITS = 12
 
 
 class AccessRecorder(Protocol):
@@ -75,15 +74,6 @@ def access_event(
         access=Access(principal=principal, action=asked.action, trail=trail or asked.trail, head=head, refused=refused),
         origin=Origin(receiver="record"),
     )
-
-
-def _may_hide_a_card(trail: str) -> bool:
-    """Whether percent-encoding may keep a card number from being recognised and masked.
-
-    Only trails that were not shown are asked about: the log holds no card number, so no trail that is in it names one.
-    The path, decoded and then masked, still tells what was asked for.
-    """
-    return "%" in trail and sum(char.isdigit() for char in unquote_plus(trail)) >= _CARD_DIGITS
 
 
 def surplus_event(surplus: Surplus, *, now_ns: int) -> Event:

@@ -196,8 +196,9 @@ class Gate:
         except Problem as error:
             problem = error
         except TallyError as error:
-            _log.warning("%s: %s", operation.operation_id, error)
             problem = problem_of(error)
+            if problem.kind.status >= 500:  # what is merely not there is no news, and its name may be anything
+                _log.warning("%s: %s", operation.operation_id, error)
         except Exception:  # noqa: BLE001 - a fault of ours: it is logged, answered without a word about it, and recorded
             _log.exception("%s failed", operation.operation_id)
             problem = Problem("internal", "an error that this process has logged")

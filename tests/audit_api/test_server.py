@@ -92,14 +92,10 @@ async def test_an_access_over_the_network_is_durable_before_it_is_answered(
     assert pipeline.stop(drain_seconds=10.0)
     (stream,) = recorder_store.streams()
     events = recorder_store.events([EventRef(stream=stream, sequence=sequence) for sequence in range(5)])
-    accesses = [decode_event(data).access for data in events]
-    assert [(one.principal, one.trail) for one in accesses if one] == [
-        ("auditor@example", "key/order_id/O-1"),
-        ("auditor@example", "transaction/PAY-1"),
-        ("anonymous", ""),
-        ("auditor@example", ""),
-        ("auditor@example", ""),
-    ]
+    accesses = [access for access in (decode_event(data).access for data in events) if access is not None]
+    assert [one.principal for one in accesses] == ["auditor@example"] * 2 + ["anonymous"] + ["auditor@example"] * 2
+    assert [one.trail for one in accesses[:3]] == ["key/order_id/O-1", "transaction/PAY-1", ""]
+    assert "~card:" in accesses[3].trail
     facts = b"".join(batch.facts for batch in recorder_store.batches_after({stream: 0}, 100))
     for data in (*events, facts):
         assert b"1111 1111" not in data
