@@ -12,6 +12,7 @@ from bench.end_to_end import bench_end_to_end
 from bench.floor import fdatasync_seconds, minimal_loop
 from bench.forward import bench_forward, idle_usage
 from bench.process import load_average
+from bench.trail_fetch import bench_trail_fetch
 from bench.verification import bench_verification
 
 _MIB = 1024 * 1024
@@ -22,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("parts", nargs="*", choices=["forward", "end-to-end", "trail", "verify", []], default=[])
     parser.add_argument("--events", type=int, default=100_000, help="events in the throughput rows")
+    parser.add_argument("--stored", type=int, default=1_000_000, help="events stored when trails are fetched")
     parser.add_argument("--leaves", type=int, default=1_000_000, help="leaves in the verification row")
     parser.add_argument("--folder", type=Path, default=None, help="where to write (the disk that is measured)")
     arguments = parser.parse_args()
@@ -33,6 +35,8 @@ def main() -> None:
             _forward(folder, arguments.events)
         if "end-to-end" in parts:
             _end_to_end(folder, arguments.events)
+        if "trail" in parts:
+            _trail(folder, arguments.stored)
         if "verify" in parts:
             _verify(folder, arguments.leaves)
         print(f"\nload average after: {load_average()}")
@@ -78,6 +82,20 @@ def _end_to_end(folder: Path, events: int) -> None:
         f"\nbytes on disk an event: store {row.store_bytes:.0f}, log {row.log_bytes:.0f}, index {row.index_bytes:.0f};"
         f" peak memory: sidecar {row.collector_peak_bytes / _MIB:.0f} MiB,"
         f" correlator {row.correlator_peak_bytes / _MIB:.0f} MiB"
+    )
+
+
+def _trail(folder: Path, stored: int) -> None:
+    row = bench_trail_fetch(folder / "trail", events=stored, requests=1_000)
+    print("\n## One trail with its events and proofs, over the API\n")
+    print("| events stored | requests | p50 ms | p99 ms | kB an answer |")
+    print("|---|---|---|---|---|")
+    print(
+        f"| {row.events:,} | {row.requests:,} | {row.p50 * 1e3:.1f} | {row.p99 * 1e3:.1f} | {row.answer_bytes / 1e3:.0f} |"
+    )
+    print(
+        f"\npeak memory after {row.events:,} events: sidecar {row.collector.peak_bytes / _MIB:.0f} MiB, correlator"
+        f" {row.correlator.peak_bytes / _MIB:.0f} MiB, API {row.api.peak_bytes / _MIB:.0f} MiB"
     )
 
 

@@ -13,10 +13,16 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["Tally", "Usage", "load_average"]
+__all__ = ["ENVIRONMENT", "TALLY", "Tally", "Usage", "load_average"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PATIENCE_SECONDS = 60.0
+
+TALLY = (sys.executable, "-m", "deploy.cli")
+"""The command `tally` of this checkout."""
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+"""What it is run with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +39,9 @@ class Tally:
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "deploy.cli", "--config", str(folder / "tally.toml"), "run", *arguments],
+            [*TALLY, "--config", str(folder / "tally.toml"), "run", *arguments],
             stderr=subprocess.PIPE,
-            env=os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)},
+            env=ENVIRONMENT,
         )
         self.addresses = self._wait_ready(folder, arguments)
 
