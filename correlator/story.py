@@ -1,0 +1,70 @@
+"""Which trails make up the story of one: itself, and the traces that belong to it. Pure, over whatever tells links.
+
+The story of a transaction is its trail and the trace trails linked to it; that of a key the same. It is never transitive through another
+transaction: a trace that several transactions share belongs to each of their stories, but they do not thereby become one.
+Those are shown as related, with the trail that relates them. A hub (a key with more links than `hub_links`) is shown and not
+followed, wherever it turns up.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from correlator.index import TrailSummary
+from correlator.trail import kind_of
+
+__all__ = ["MAX_STORY_TRACES", "Related", "StoryTrails", "story"]
+
+MAX_STORY_TRACES = 200
+"""Traces of one story at most; the rest is counted, not read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Related:
+    """Another trail that has to do with this one, and the trail through which it does (empty: linked directly)."""
+
+    trail: str
+    through: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoryTrails:
+    """The trails of a story.
+
+    Attributes:
+        main: the trail asked for.
+        traces: the trace trails linked to it, sorted.
+        traces_left_out: how many more there are, beyond `MAX_STORY_TRACES` or because `main` is a hub.
+        related: other transactions and keys, linked directly or through one of the traces; sorted, each once.
+        hubs: of those, keys that are hubs: they relate so many that they say nothing about this one.
+    """
+
+    main: str
+    traces: tuple[str, ...] = ()
+    traces_left_out: int = 0
+    related: tuple[Related, ...] = ()
+    hubs: tuple[str, ...] = ()
+
+
+def story(trail: str, read: Callable[[str], TrailSummary]) -> StoryTrails:
+    """The trails of the story of `trail`. `read` gives a trail's summary (`TrailIndex.trail`) and is called for each trail named.
+
+    Raises:
+        NotFound: from `read`, when there is no such trail.
+    """
+    main = read(trail)
+    linked_traces = sorted(link for link in main.links if kind_of(link) == "trace")
+    follow = kind_of(trail) != "trace" and not main.hub
+    traces = linked_traces[:MAX_STORY_TRACES] if follow else []
+    through: dict[str, str] = {link: "" for link in main.links if kind_of(link) != "trace"}
+    for trace in traces:
+        for link in read(trace).links:
+            if link != trail and kind_of(link) != "trace":
+                through.setdefault(link, trace)
+    hubs = {link for link in through if kind_of(link) == "key" and read(link).hub}
+    return StoryTrails(
+        main=trail,
+        traces=tuple(traces),
+        traces_left_out=len(linked_traces) - len(traces),
+        related=tuple(Related(trail=link, through=through[link]) for link in sorted(through) if link not in hubs),
+        hubs=tuple(sorted(hubs)),
+    )
