@@ -13,6 +13,7 @@ from collector.event import Event, Facts, decode_event, decode_facts, parse_time
 from correlator.bundle import BundleLine, Contents
 from correlator.entry import Entry, decode_entry
 from correlator.errors import VerificationError
+from correlator.flow import Flow
 from correlator.trail import parse_trail
 from deploy.story import Link, Proof, Step, Story
 
@@ -29,6 +30,7 @@ def narrate(
     links: Sequence[str] = (),
     gaps: Sequence[str] = (),
     accesses: Sequence[str] = (),
+    flows: Sequence[Flow] = (),
 ) -> Story:
     """Tell what the contents hold.
 
@@ -40,6 +42,7 @@ def narrate(
         links: all trails that the trail asked for is linked to; those that are no part of the contents are shown as related.
         gaps: what is known to be missing from the streams, in sentences.
         accesses: who read the trail before, oldest first, in words.
+        flows: as they are declared now, to say more of a missing step than its name.
 
     Raises:
         VerificationError: an entry or an event in them cannot be read.
@@ -72,7 +75,7 @@ def narrate(
         steps=tuple(steps),
         flow=", ".join(verdicts),
         reason="; ".join(str(verdict["reason"]) for verdict in newest if verdict.get("reason")),
-        missing=tuple(_missing(newest)),
+        missing=tuple(_missing(newest, flows)),
         keys=tuple(sorted(keys)),
         links=tuple(
             Link(trail=other, why=why.get(other, ""), followed=other in included)
@@ -83,11 +86,13 @@ def narrate(
     )
 
 
-def _missing(verdicts: Sequence[dict[str, Any]]) -> Iterator[str]:
+def _missing(verdicts: Sequence[dict[str, Any]], flows: Sequence[Flow]) -> Iterator[str]:
+    declared = {(flow.name, step.name): step.match for flow in flows for step in flow.steps}
     for verdict in verdicts:
         missing = verdict.get("missing")
-        if isinstance(missing, list):
-            yield from (str(step) for step in missing)
+        for step in missing if isinstance(missing, list) else ():
+            match = declared.get((str(verdict.get("flow", "")), str(step)))
+            yield f"{step}: {match.name} of {match.service}" if match else str(step)
 
 
 def _by_stated_time(step: Step) -> tuple[bool, int, int]:

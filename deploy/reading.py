@@ -21,6 +21,7 @@ from collector.store.sqlite import SqliteStore
 from correlator.bundle import BundleLine, Contents, TrailPart, encode_members
 from correlator.entry import Entry, decode_entry
 from correlator.errors import VerificationError
+from correlator.flow import Flow
 from correlator.index import TrailIndex, TrailQuery, TrailSummary
 from correlator.index.sqlite import SqliteIndex
 from correlator.log import LogReader
@@ -44,7 +45,7 @@ _STREAM_CHUNK = 1_000
 class Ledger:
     """The embedded ledger, open for reading.
 
-    `key_names` are the business keys that the configuration declares; a story or a bundle holds at most `max_entries`.
+    `key_names` are the business keys and `flows` the flows that the configuration declares; a story or a bundle holds at most `max_entries`.
     """
 
     evidence: Evidence
@@ -52,6 +53,7 @@ class Ledger:
     index: TrailIndex
     key: Verifier
     key_names: tuple[str, ...]
+    flows: tuple[Flow, ...]
     max_entries: int
 
     def find(self, text: str, *, tenant: str = "") -> list[TrailSummary]:
@@ -66,7 +68,9 @@ class Ledger:
         for name in self.key_names:
             page = self.index.find(TrailQuery(tenant=tenant, key=(name, text)), size=size)
             found |= {summary.trail: summary for summary in page.trails}
-        return list(found.values())
+        # a key's own trail may hold nothing but links to the transactions that carry the key: those are what is meant
+        told = [summary for summary in found.values() if summary.services]
+        return told or list(found.values())
 
     def members(self, summary: TrailSummary) -> list[str]:
         """The trails whose entries tell the story of this one: itself, and those that the API follows from it."""
@@ -109,6 +113,7 @@ class Ledger:
             links=summary.links,
             gaps=gaps,
             accesses=[_in_words(access) for access in self.history.of(summary.trail)],
+            flows=self.flows,
         )
         return told, contents.trails[0].lines[-1].leaf
 
@@ -211,5 +216,6 @@ def open_ledger(config: Config) -> Iterator[Ledger]:
             index=index,
             key=key,
             key_names=tuple(dict.fromkeys(rule.name for settings in collectors for rule in settings.stitch.keys)),
+            flows=config.correlator.flows,
             max_entries=config.audit_api.export_entries,
         )

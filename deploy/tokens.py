@@ -26,6 +26,7 @@ def change_tokens(path: Path, change: Callable[[list[TokenRecord]], Sequence[Tok
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         text = render_tokens(change(read_tokens(path)))
+        parse_tokens(text)  # a file that the API does not understand would lock everybody out
         scratch = path.with_suffix(".new")
         fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "w", encoding="utf-8") as stream:

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from collector.errors import Conflict
 from collector.store.sqlite import SqliteStore
 from correlator.index.sqlite import SqliteIndex
 from correlator.metrics import CorrelatorMetrics
@@ -13,7 +12,7 @@ from correlator.storage.file import FileStorage
 from deploy.config import Config
 from deploy.keys import log_signer
 from deploy.places import Places
-from deploy.session import Failure, say
+from deploy.session import say
 
 __all__ = ["finish", "open_correlator"]
 
@@ -29,7 +28,7 @@ def open_correlator(
     """Become the log's writer for the block; a key that is made on first use is told about on stderr.
 
     Raises:
-        Failure: another process writes this log.
+        Conflict: another process writes this log.
         ConfigError: the log's key cannot be used.
         VerificationError: the log was changed.
         Overloaded, StateUnknown: a file does not answer.
@@ -44,19 +43,16 @@ def open_correlator(
         open_files.callback(store.close)
         index = SqliteIndex(places.index, hub_links=config.correlator.hub_links)
         open_files.callback(index.close)
-        try:
-            correlator = Correlator.open(
-                store=store,
-                storage=FileStorage(places.log),
-                signer=signer,
-                index=index,
-                state_folder=places.state,
-                settings=config.correlator,
-                metrics=metrics,
-                progress=progress,
-            )
-        except Conflict as error:
-            raise Failure(f"another process writes this log: {error}") from error
+        correlator = Correlator.open(
+            store=store,
+            storage=FileStorage(places.log),
+            signer=signer,
+            index=index,
+            state_folder=places.state,
+            settings=config.correlator,
+            metrics=metrics,
+            progress=progress,
+        )
         open_files.callback(correlator.close)
         yield correlator
 

@@ -64,7 +64,7 @@ def find(
     for summary in page.trails:
         services = ", ".join(summary.services)
         click.echo(
-            f"{summary.status:<12} {summary.first_time[:19]:<19}  {summary.entries:>5}  {summary.trail}  {services}"
+            f"{summary.status:<12} {summary.first_time[:19]:<19}  {summary.entries:>5}  {summary.trail}  {services}".rstrip()
         )
     if page.next_below is not None:
         click.echo(f"… and more than these {len(page.trails)}: narrow it down, or --limit", err=True)

@@ -46,7 +46,7 @@ EXPECTED = {
 def main() -> int:
     """Run the demo; 0 when every payment got the verdict that it should."""
     sys.path.insert(0, str(ROOT))
-    from examples.payments.shoppers import pay_all, payments
+    from examples.payments.shoppers import pay_all, payments  # noqa: PLC0415  (found only now)
 
     arguments = argparse.ArgumentParser(description="The payments demo.")
     arguments.add_argument("--keep-running", action="store_true", help="leave the ledger running until Ctrl-C")

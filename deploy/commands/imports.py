@@ -1,0 +1,126 @@
+"""`tally import`: files of logs and traces, with an exact account."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from deploy.session import EXIT_FALSE, Failure, Session, emit_json, json_option, pass_session, say, stop
+
+if TYPE_CHECKING:
+    from deploy.importing import Imported
+
+MAX_FILES_SHOWN = 20
+MAX_HUBS_SHOWN = 10
+
+MARKS = {
+    "time_implausible": "dated before 1970 or after 2199; kept as stated",
+    "time_unusable": "with a time that cannot be read; kept among the attributes",
+    "truncated": "cut short at their source",
+    "newest_first": "in files that run newest first",
+    "body_unparsed": "whose body is not in the format that the mapping says",
+    "duration_unequal": "spans whose stated duration is not end minus start",
+    "end_before_start": "spans that end before they start",
+    "parent_span_id_unusable": "spans whose parent's id cannot be read",
+}
+"""What a mark means, for the table; an unknown one is shown by its name."""
+
+
+@click.command("import")
+@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--mapping",
+    "mapping_files",
+    multiple=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="What the columns of CSV files mean (TOML, see examples/import); may be given several times.",
+)
+@json_option
+@pass_session
+def import_files(session: Session, *, files: tuple[Path, ...], mapping_files: tuple[Path, ...], as_json: bool) -> None:
+    """Take in files of logs and spans: CSV, JSON lines or Docker's JSON log lines, plain or gzip.
+
+    Each file is a stream named by its SHA-256, so that importing it again adds nothing, in whatever order. Every row is stored, a
+    duplicate, or a dead letter with its reason. Exit code 1 if a file could not be read or the account does not balance.
+    """
+    from collector.importer.mapping import load_mappings
+    from deploy import importing
+    from deploy.progress import progress
+
+    config, places = session.config, session.places
+    try:
+        mappings = [mapping for path in mapping_files for mapping in load_mappings(path)]
+    except OSError as error:
+        raise Failure(f"{error.filename}: {error.strerror}", exit_code=2) from error
+    with (
+        progress("reading", unit="bytes", quiet=as_json) as report,
+        importing.open_importer(config, places) as importer,
+    ):
+        done = importing.import_files(importer, _whole(files), mappings, progress=report)
+    with progress("stitching", unit="entries", quiet=as_json) as report:
+        mine = importing.correlate(config, places, expected_events=done.total.stored, progress=report)
+    if not mine:
+        say("a correlator is running: it takes in what was imported")
+    hubs = importing.hubs(config, places) if mine else []
+    if as_json:
+        emit_json(_plain(done, hubs))
+    else:
+        _show(done, hubs)
+    unread = any(file.problem for file in done.files)
+    stop(EXIT_FALSE if unread or not done.total.balances else 0)
+
+
+def _whole(files: tuple[Path, ...]) -> list[Path]:
+    """The files; of a folder those in it, by name."""
+    return [
+        file
+        for path in files
+        for file in (sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path])
+    ]
+
+
+def _plain(done: "Imported", hubs: list[tuple[str, int]]) -> dict[str, Any]:
+    return {
+        "files": done.files,
+        "total": done.total,
+        "balances": done.total.balances,
+        "hubs": [{"trail": trail, "links": links} for trail, links in hubs],
+    }
+
+
+def _show(done: "Imported", hubs: list[tuple[str, int]]) -> None:
+    heads = f"{'rows':>12} {'stored':>12} {'duplicates':>12} {'dead-lettered':>14}"
+    notable = [file for file in done.files if file.problem or (file.account and file.account.dead_lettered)]
+    shown = list(done.files) if len(done.files) <= MAX_FILES_SHOWN else notable
+    width = min(max((len(Path(file.path).name) for file in shown), default=0), 48)
+    width = max(width, len(f"{len(done.files):,} files"))
+    click.echo(f"{'file':<{width}} {heads}")
+    for file in shown:
+        name = Path(file.path).name
+        account = file.account
+        if account is None:
+            click.echo(f"{name:<{width}} not read: {file.problem}")
+        else:
+            again = "  (imported before)" if account.again else ""
+            click.echo(
+                f"{name:<{width}} {account.rows:>12,} {account.stored:>12,} {account.duplicates:>12,}"
+                f" {account.dead_lettered:>14,}{again}"
+            )
+    total = done.total
+    name = f"{total.files:,} files"
+    click.echo(
+        f"{name:<{width}} {total.rows:>12,} {total.stored:>12,} {total.duplicates:>12,} {total.dead_lettered:>14,}"
+    )
+    sign = "=" if total.balances else "DOES NOT BALANCE:"
+    click.echo(
+        f"\n{total.rows:,} rows read {sign} {total.stored:,} stored + {total.duplicates:,} duplicates"
+        f" + {total.dead_lettered:,} dead-lettered"
+    )
+    for reason, count in total.reasons.most_common():
+        click.echo(f"  {count:>10,}  dead-lettered: {reason}")
+    for mark, count in total.marks.most_common():
+        click.echo(f"  {count:>10,}  rows {MARKS.get(mark, f'marked {mark}')}")
+    for trail, links in hubs[:MAX_HUBS_SHOWN]:
+        click.echo(f"  {links:>10,}  trails share {trail}: a hub, recorded and not followed")
+    if len(hubs) > MAX_HUBS_SHOWN:
+        click.echo(f"  {len(hubs) - MAX_HUBS_SHOWN:>10,}  hubs more: tally find --kind key")

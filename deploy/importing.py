@@ -1,0 +1,214 @@
+"""Takes files into the embedded ledger, with an account that balances exactly: rows = stored + duplicates + dead-lettered."""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from collector.deadletters import DeadLetters
+from collector.disk import OsDisk
+from collector.errors import Malformed
+from collector.extract import Extractor
+from collector.importer.files import ImportFile
+from collector.importer.mapping import Mapping
+from collector.imports import IMPORT, FileAccount, Importer
+from collector.prepare import Preparer
+from collector.protect import Protector
+from collector.retry import Breaker, RetryLimits
+from collector.sidecar import DEAD_LETTERS
+from collector.store.sqlite import SqliteStore
+from correlator.errors import Conflict
+from correlator.index import TrailIndex, TrailQuery, TrailSummary
+from correlator.index.sqlite import SqliteIndex
+from deploy.config import Config
+from deploy.keys import collector_key, token_key
+from deploy.places import Places
+from deploy.writing import open_correlator
+
+__all__ = ["Imported", "ImportedFile", "Total", "correlate", "hubs", "import_files", "open_importer"]
+
+_GUESSED_ROW_BYTES = 64
+"""How many bytes of a file a row is taken to be until one file was read: only the progress bar depends on it."""
+
+_HUBS_LOOKED_AT = 100_000
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImportedFile:
+    """What became of a file: its account, or why it could not be read at all (`problem`)."""
+
+    path: str
+    format: str = ""
+    mapping: str = ""
+    account: FileAccount | None = None
+    problem: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Total:
+    """The sum over all files; see `collector.imports.FileAccount`."""
+
+    files: int = 0
+    rows: int = 0
+    stored: int = 0
+    duplicates: int = 0
+    dead_lettered: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    marks: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def balances(self) -> bool:
+        """Whether every row that was read is accounted for."""
+        return self.rows == self.stored + self.duplicates + self.dead_lettered == self._by_reason()
+
+    def _by_reason(self) -> int:
+        return self.stored + self.duplicates + sum(self.reasons.values())
+
+    def add(self, account: FileAccount) -> None:
+        """Count a file in."""
+        self.files += 1
+        self.rows += account.rows
+        self.stored += account.stored
+        self.duplicates += account.duplicates
+        self.dead_lettered += account.dead_lettered
+        self.reasons.update(account.reasons)
+        self.marks.update(account.marks)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What an import did."""
+
+    files: tuple[ImportedFile, ...]
+    total: Total
+
+
+@contextmanager
+def open_importer(config: Config, places: Places) -> Iterator[Importer]:
+    """An importer into the embedded store.
+
+    Raises:
+        StateUnknown: another import is running, or a spool of an earlier one is damaged.
+        Overloaded: the store does not answer.
+    """
+    places.make()
+    disk = OsDisk()
+    settings = config.collector
+    protector = Protector(
+        token_key=token_key(places),
+        masked_fields=settings.protect.masked_fields,
+        dropped_fields=settings.protect.dropped_fields,
+    )
+    preparer = Preparer(
+        extractor=Extractor(settings.stitch),
+        protector=protector,
+        clock=None,  # a row's bytes must not depend on when it is imported
+        max_event_bytes=settings.spool.max_event_bytes,
+    )
+    root = places.spool(IMPORT)
+    disk.make_directory(root)
+    dead_letters = DeadLetters(
+        root / DEAD_LETTERS,
+        disk=disk,
+        protector=protector,
+        clock=time.time_ns,
+        total_bytes=settings.spool.dead_letters_max_bytes,
+    )
+    store = SqliteStore(places.store)
+    try:
+        importer = Importer(
+            root,
+            ledger=config.ledger,
+            store=store,
+            key=collector_key(places, IMPORT),
+            preparer=preparer,
+            dead_letters=dead_letters,
+            disk=disk,
+            clock=time.time_ns,
+            breaker=Breaker(RetryLimits(), uniform=random.uniform),
+            journal_ids=settings.spool.journal_ids,
+        )
+        try:
+            yield importer
+        finally:
+            importer.close()
+    finally:
+        store.close()
+
+
+def import_files(
+    importer: Importer, paths: Sequence[Path], mappings: Sequence[Mapping], *, progress: Progress = lambda *_: None
+) -> Imported:
+    """Import the files one after the other; one that cannot be read is told in its place, and the others go on.
+
+    `progress` is told how many bytes of how many are done, as far as that can be estimated within a file.
+    """
+    sizes = {path: path.stat().st_size if path.is_file() else 0 for path in paths}
+    whole = sum(sizes.values())
+    done_bytes = done_rows = 0
+    files: list[ImportedFile] = []
+    total = Total()
+    for path in paths:
+        row_bytes = done_bytes / done_rows if done_rows else _GUESSED_ROW_BYTES
+        rows = 0
+
+        def taken(more: int, *, base: int = done_bytes, size: int = sizes[path], each: float = row_bytes) -> None:
+            nonlocal rows
+            rows += more
+            progress(base + min(int(rows * each), size), whole)
+
+        try:
+            file = ImportFile(path, mappings)
+            account = importer.run(file.sha256, file.rows(), taken)
+        except (Malformed, OSError) as error:
+            files.append(ImportedFile(path=str(path), problem=str(error)))
+        else:
+            total.add(account)
+            done_rows += account.rows
+            files.append(ImportedFile(path=str(path), format=file.format, mapping=file.mapping, account=account))
+        done_bytes += sizes[path]
+        progress(done_bytes, whole)
+    return Imported(files=tuple(files), total=total)
+
+
+def correlate(config: Config, places: Places, *, expected_events: int, progress: Progress = lambda *_: None) -> bool:
+    """Take what the store holds into the log, unless another process does that already: then False.
+
+    `progress` is told how many entries of about how many are made.
+    """
+    try:
+        with open_correlator(config, places) as correlator:
+            before = correlator.size
+            while correlator.step():
+                made = correlator.size - before
+                progress(made, max(made, expected_events))
+    except Conflict:
+        return False
+    return True
+
+
+def hubs(config: Config, places: Places) -> list[tuple[str, int]]:
+    """The keys' trails that link too many others to mean one thing, with how many: most first."""
+    index = SqliteIndex(places.index, hub_links=config.correlator.hub_links, read_only=True)
+    try:
+        found = [(summary.trail, len(summary.links)) for summary in _keys(index) if summary.hub]
+    finally:
+        index.close()
+    return sorted(found, key=lambda one: (-one[1], one[0]))
+
+
+def _keys(index: TrailIndex) -> Iterator[TrailSummary]:
+    size, seen = index.size(), 0
+    below: int | None = None
+    while seen < _HUBS_LOOKED_AT:
+        page = index.find(TrailQuery(kind="key"), size=size, below=below, limit=1_000)
+        yield from page.trails
+        seen += len(page.trails)
+        if page.next_below is None:
+            return
+        below = page.next_below

@@ -1,0 +1,149 @@
+"""`tally import`: the account balances exactly, in any order, however often."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import json
+import random
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support.need import need
+
+if TYPE_CHECKING:
+    from tests.deploy.conftest import Cli, Workshop
+
+
+def lines(*rows: dict[str, Any] | str) -> bytes:
+    return b"".join((row if isinstance(row, str) else json.dumps(row)).encode() + b"\n" for row in rows)
+
+
+def row(payment: str, event_name: str, second: int) -> dict[str, Any]:
+    time = f"2026-01-01T00:00:{second:02d}Z"
+    return {
+        "time": time,
+        "event_name": event_name,
+        "service.name": "shop",
+        "payment_id": payment,
+        "message": "card 4111111111111111",
+    }
+
+
+FILES = {
+    "a.jsonl": lines(row("p1", "received", 1), row("p1", "received", 1), row("p2", "received", 2)),
+    "b.jsonl": lines(row("p1", "paid", 3), "{ not json", row("p2", "received", 2)),
+    "c.jsonl.gz": gzip.compress(lines(row("p3", "received", 4)), mtime=0),
+}
+
+
+@pytest.fixture
+def files(workshop: Workshop) -> list[str]:
+    for name, data in FILES.items():
+        (workshop.folder / name).write_bytes(data)
+    return [str(workshop.folder / name) for name in FILES]
+
+
+def imported(cli: Cli, *files: str) -> dict[str, Any]:
+    code, out, _ = cli("import", *files, "--json")
+    assert code == 0
+    done: dict[str, Any] = json.loads(out)
+    return done
+
+
+def told(cli: Cli) -> dict[str, list[tuple[str, str]]]:
+    """Every transaction's story: name and message of its steps."""
+    trails = json.loads(cli("find", "--kind", "transaction", "--json")[1])["trails"]
+    stories = {trail["trail"]: json.loads(cli("trail", trail["trail"], "--json")[1]) for trail in trails}
+    assert {story["proof"]["state"] for story in stories.values()} == {"verified"}
+    return {name: [(step["name"], step["time"]) for step in story["steps"]] for name, story in stories.items()}
+
+
+def test_the_account_balances(files: list[str], cli: Cli) -> None:
+    done = imported(cli, *files)
+    total = done["total"]
+    assert (total["rows"], total["stored"], total["duplicates"], total["dead_lettered"]) == (7, 4, 2, 1)
+    assert done["balances"] is True
+    assert sum(total["reasons"].values()) == 1
+
+
+def test_the_second_import_adds_nothing(files: list[str], cli: Cli) -> None:
+    imported(cli, *files)
+    before = told(cli)
+    again = imported(cli, *files)["total"]
+    assert (again["rows"], again["stored"], again["duplicates"], again["dead_lettered"]) == (7, 0, 6, 1)
+    assert told(cli) == before
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_any_order_gives_the_same_trails(files: list[str], cli: Cli, order: tuple[int, ...]) -> None:
+    imported(cli, *(files[at] for at in order))
+    assert told(cli) == {
+        "transaction/p1": [("received", "2026-01-01T00:00:01.000000000Z"), ("paid", "2026-01-01T00:00:03.000000000Z")],
+        "transaction/p2": [("received", "2026-01-01T00:00:02.000000000Z")],
+        "transaction/p3": [("received", "2026-01-01T00:00:04.000000000Z")],
+    }
+
+
+def test_the_table(files: list[str], cli: Cli) -> None:
+    code, out, err = cli("import", *files)
+    assert code == 0
+    assert "7 rows read = 4 stored + 2 duplicates + 1 dead-lettered\n" in out
+    assert out.splitlines()[1].split() == ["a.jsonl", "3", "2", "1", "0"]
+    assert "made the key that signs the log" in err, "it is said when a key is made on first use"
+    assert cli("check")[0] == 0
+
+
+def test_a_file_that_cannot_be_read_is_told_and_the_others_go_on(
+    files: list[str], cli: Cli, workshop: Workshop
+) -> None:
+    (workshop.folder / "x.bin").write_bytes(b"\x00\x01\x02")
+    code, out, _ = cli("import", str(workshop.folder / "x.bin"), str(workshop.folder / "none.csv"), *files, "--json")
+    done = json.loads(out)
+    assert code == 1
+    assert [bool(file["problem"]) for file in done["files"]] == [True, True, False, False, False]
+    assert done["total"]["stored"] == 4
+
+
+def test_a_folder_is_its_files(files: list[str], cli: Cli, workshop: Workshop) -> None:
+    inner = workshop.folder / "in"
+    inner.mkdir()
+    for file in files:
+        Path(file).rename(inner / Path(file).name)
+    assert imported(cli, str(inner))["total"]["rows"] == 7
+
+
+def test_a_card_number_reaches_no_file(files: list[str], cli: Cli, workshop: Workshop) -> None:
+    imported(cli, *files)
+    told(cli)
+    kept = [path for path in (workshop.folder / "tally-data").rglob("*") if path.is_file()]
+    assert len(kept) > 10
+    assert [path for path in kept if b"4111111111111111" in path.read_bytes()] == []
+
+
+def test_a_mapping_that_cannot_be_used_is_refused(cli: Cli, workshop: Workshop, files: list[str]) -> None:
+    (workshop.folder / "m.toml").write_text('[[mapping]]\nname = "m"\ncolumns = ["a"]\ntime = "b"\n')
+    code, _, err = cli("import", "--mapping", str(workshop.folder / "m.toml"), *files)
+    assert (code, "b not among its `columns`" in err) == (2, True)
+    assert cli("import", "--mapping", str(workshop.folder / "none.toml"), *files)[0] == 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_all_of_trainticket_twice_in_any_order(data_dir: Path, repo_root: Path, cli: Cli, workshop: Workshop) -> None:
+    data = data_dir / "trainticket"
+    need(data.is_dir(), f"no TrainTicket data at {data}")
+    files = [str(path) for kind in ("log", "trace") for path in (data / kind).glob("*.csv.gz")]
+    random.Random(7).shuffle(files)
+    mapping = str(repo_root / "examples" / "import" / "trainticket.toml")
+    first = imported(cli, "--mapping", mapping, *files)["total"]
+    # data/trainticket/README.txt, points 2 and 4
+    assert (first["rows"], first["duplicates"], first["dead_lettered"]) == (94_703 + 179_170, 565 + 1_014, 0)
+    assert first["stored"] == first["rows"] - first["duplicates"]
+    assert (first["marks"]["time_implausible"], first["marks"]["truncated"]) == (79, 1_756)
+    again = imported(cli, "--mapping", mapping, *reversed(files))["total"]
+    assert (again["rows"], again["stored"], again["duplicates"]) == (first["rows"], 0, first["rows"])
+    code, out, _ = cli("check", "--json")
+    assert (code, json.loads(out)["account"]["events"]) == (0, first["stored"])
