@@ -42,6 +42,7 @@ class KeyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     Attributes:
         name: the key's name: lower-case letters, digits, dots, underscores; from a letter, at most 64.
         services, operations: glob patterns of ``service.name`` and of the event's name; empty means all.
+        except_operations: glob patterns of event names in which the same words mean something else.
         fields: paths such as ``attributes.order_id`` or ``body.order.id``; the first that is there.
         parts: a composite key: paths that must all be there, joined by ``|`` (a ``|`` inside is written ``%7C``).
         pattern: a regular expression searched in the body's text; its first group is the value.
@@ -50,6 +51,7 @@ class KeyRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     name: str
     services: tuple[str, ...] = ()
     operations: tuple[str, ...] = ()
+    except_operations: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
     pattern: str = ""
@@ -188,7 +190,9 @@ class Extractor:
             plan = [
                 (rule.name, label, find)
                 for rule, label, find in self._keys
-                if _matches(rule.services, service) and _matches(rule.operations, name)
+                if _matches(rule.services, service)
+                and _matches(rule.operations, name)
+                and not (rule.except_operations and _matches(rule.except_operations, name))
             ]
             _remember(self._key_plans, (service, name), plan)
         return plan
