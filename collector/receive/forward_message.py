@@ -242,15 +242,19 @@ class MessageReader:
             marks = () if text else ("time_unusable",)
             add(arrival_of_record(record, origin=origin, service=service, time=text, observed=observed, marks=marks))
 
-    def _check_size(self, group: Group, option: dict[Any, Any], found: int) -> None:
-        """The option's `size` counts the records: when it disagrees something was lost before us, so it is put on record."""
+    def _check_size(self, group: Group, option: dict[Any, Any], found: int, packed_bytes: int = -1) -> None:
+        """The option's `size` counts the records: when it disagrees something was lost before us, so it is put on record.
+
+        The npm package fluent-logger puts the length of the packed bytes there instead, which is as good.
+        """
         size = option.get("size")
-        if type(size) is int and size != found:
+        if type(size) is int and size not in {found, packed_bytes}:
             error = Malformed(f"the option says {size} records, the message has {found}", label="size_mismatch")
             note = {"tag": group.origin.tag, "chunk": group.chunk, "size": size, "found": found}
             group.refused.append((msgspec.json.encode(note), error))
 
     def _packed(self, message: bytes, tag: str, packed: bytes, option: dict[Any, Any], observed: str) -> Group:
+        packed_bytes = len(packed)
         try:
             if option.get("compressed") in ("gzip", b"gzip"):
                 packed = gunzip(packed, max_bytes=self._limits.max_inflated_bytes)
@@ -264,7 +268,7 @@ class MessageReader:
             self._add(group, _decode_entries(b"\xdd" + count.to_bytes(4) + packed), observed)
         except (msgspec.DecodeError, ValueError, RecursionError):
             count = self._add_carefully(group, self._slices(packed, group), observed)
-        self._check_size(group, option, count)
+        self._check_size(group, option, count, packed_bytes)
         return group
 
     def _count(self, packed: bytes) -> int | None:

@@ -158,6 +158,17 @@ def test_a_wrong_size_is_put_on_record_and_the_records_are_kept() -> None:
     assert [error.label for _, error in group.refused] == ["size_mismatch"]
 
 
+def test_the_length_in_bytes_is_taken_for_a_size_too_as_npm_s_fluent_logger_says_it() -> None:
+    blob = packed(*ENTRIES)
+    squeezed = gzip.compress(blob)
+    for message in (
+        ["t", blob, {"size": len(blob), "compressed": "text"}],
+        ["t", squeezed, {"size": len(squeezed), "compressed": "gzip"}],
+    ):
+        (group,) = read(message)
+        assert (len(group.arrivals), group.refused) == (2, [])
+
+
 def test_text_that_is_not_utf8_and_keys_that_are_no_text_are_kept() -> None:
     (group,) = read(b"\x93\xa1t\x01\x82\xa1a\xa2\xff\xfe\x05\x06")
     stored, _ = normalised(group.arrivals[0].event)
