@@ -220,12 +220,15 @@ def _missing(steps: Sequence[FlowStep], happened: Mapping[str, int]) -> list[str
 
 
 def _standing(steps: Sequence[FlowStep], happened: Mapping[str, int]) -> tuple[list[str], list[str]]:
-    """Of the steps that can be compensated and happened: those that stand, and those that were undone."""
+    """Of the steps that can be compensated and happened: those that stand, and those that were undone; in part: both."""
     standing: list[str] = []
     undone: list[str] = []
     for step in steps:
         count = happened.get(step.name, 0)
         if step.compensated_by and count:
             back = happened.get(step.compensated_by, 0)
-            (undone if back >= (count if step.repeat else 1) else standing).append(step.name)
+            if back:
+                undone.append(step.name)
+            if back < (count if step.repeat else 1):
+                standing.append(step.name)
     return standing, undone

@@ -1,0 +1,171 @@
+"""Verdict entries: when they are made, re-issued, and what a restart or a late fact does to them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from collector.event import Event
+from correlator.entry import Entry
+from correlator.flow import Flow, FlowMatch, FlowStep
+from correlator.settings import CorrelatorSettings
+from tests.support.correlating import Correlating
+from tests.support.shipper import TRACE, Shipper, pay
+
+SECOND = 1_000_000_000
+
+
+def flow(name: str = "payment", trail: str = "transaction", **fields: object) -> Flow:
+    steps = (
+        FlowStep(name="received", match=FlowMatch(name="received")),
+        FlowStep(name="charged", match=FlowMatch(name="charged"), after=("received",), compensated_by="refunded"),
+        FlowStep(name="notified", match=FlowMatch(name="notified"), after=("charged",)),
+        FlowStep(name="failed", match=FlowMatch(name="failed"), role="failure"),
+        FlowStep(name="refunded", match=FlowMatch(name="refunded"), role="compensation"),
+    )
+    return Flow(name=name, trail=trail, deadline_seconds=30, steps=steps, **fields)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[Correlating]:
+    made = Correlating(folder=tmp_path, settings=CorrelatorSettings(flows=(flow(),), missing_poll_seconds=3_600))
+    yield made
+    made.close()
+
+
+def did(name: str, transaction: str = "p1", **fields: object) -> Event:
+    return pay(transaction, event_name=name, **fields)
+
+
+def verdicts(world: Correlating, trail: str = "transaction/p1") -> list[tuple[str, list[str]]]:
+    return [(e.detail["verdict"], e.detail["missing"]) for e in world.of(trail) if e.kind == "verdict"]
+
+
+def test_complete_at_once_and_with_its_last_step_in_one_publish(world: Correlating) -> None:
+    shipper = Shipper(heartbeat_seconds=0)
+    world.store.append(shipper.batch(did("received"), did("charged")))
+    world.run()
+    assert verdicts(world) == []
+    world.store.append(shipper.batch(did("notified")))
+    world.run()
+    assert verdicts(world) == [("complete", [])]
+    assert world.index.trail("transaction/p1").status == "complete"
+    world.now_ns += 3_600 * SECOND
+    assert world.run() == 0, "the deadline says nothing new"
+
+
+def test_incomplete_after_its_deadline_and_complete_when_the_late_step_comes(world: Correlating) -> None:
+    shipper = Shipper(heartbeat_seconds=0)
+    world.store.append(shipper.batch(did("received"), did("charged")))
+    world.run()
+    world.now_ns += 29 * SECOND
+    assert world.run() == 0
+    world.now_ns += 1 * SECOND
+    world.run()
+    assert verdicts(world) == [("incomplete", ["notified"])]
+    world.store.append(shipper.batch(did("other")))
+    world.run()
+    world.store.append(shipper.batch(did("notified")))
+    world.run()
+    assert verdicts(world) == [("incomplete", ["notified"]), ("complete", [])]
+    entry = next(e for e in world.of("transaction/p1") if e.kind == "verdict")
+    assert entry.detail == {
+        "flow": "payment",
+        "verdict": "incomplete",
+        "missing": ["notified"],
+        "reason": "not within 30 s of the first step",
+    }
+
+
+def test_a_verdict_changes_with_every_fact_that_changes_it(world: Correlating) -> None:
+    shipper = Shipper(heartbeat_seconds=0)
+    for name in ("received", "failed", "charged", "refunded", "notified"):
+        world.store.append(shipper.batch(did(name)))
+        world.run()
+    # failed with nothing to undo; then a charge that came late to light is owed a refund; then it was refunded
+    assert verdicts(world) == [("failed", []), ("compensated", [])]
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_deadline_that_passed_while_it_was_down_is_told_at_the_start_and_once(
+    world: Correlating,
+    clean: bool,
+) -> None:
+    shipper = Shipper(heartbeat_seconds=0)
+    for number in range(5):
+        world.store.append(shipper.batch(did("received", f"p{number}")))
+    world.run()
+    for passed in (60, 60):
+        if clean:
+            world.close()
+        else:
+            world.kill()
+        world.now_ns += passed * SECOND
+        world.run()
+        for number in range(5):
+            assert verdicts(world, f"transaction/p{number}") == [("incomplete", ["charged"])]
+
+
+def test_a_flow_on_a_key_sees_events_of_transactions_that_carry_it(world: Correlating) -> None:
+    world.settings = CorrelatorSettings(flows=(flow(trail="order"),), missing_poll_seconds=3_600)
+    shipper = Shipper(heartbeat_seconds=0)
+    keys = {"order": "o1"}
+    world.store.append(
+        shipper.batch(
+            did("received", keys=keys), did("charged", "p2", keys=keys), pay(event_name="notified", keys=keys)
+        )
+    )
+    world.run()
+    assert verdicts(world, "key/order/o1") == [("complete", [])]
+    assert verdicts(world) == []
+
+
+def test_at_most_one_verdict_a_trail_a_publish(world: Correlating) -> None:
+    world.settings = CorrelatorSettings(flows=(flow("one"), flow("two")), missing_poll_seconds=3_600)
+    shipper = Shipper(heartbeat_seconds=0)
+    world.store.append(shipper.batch(did("received"), did("charged"), did("notified")))
+    correlator = world.open()
+    correlator.step()
+    assert [e.detail["flow"] for e in world.of("transaction/p1") if e.kind == "verdict"] == ["one"]
+    assert correlator.step() == 1
+    assert [e.detail["flow"] for e in world.of("transaction/p1") if e.kind == "verdict"] == ["one", "two"]
+    assert correlator.step() == 0
+
+
+def test_changed_flows_are_counted_from_the_beginning_of_the_log(world: Correlating) -> None:
+    world.settings = CorrelatorSettings(missing_poll_seconds=3_600)
+    shipper = Shipper(heartbeat_seconds=0)
+    world.store.append(shipper.batch(did("received"), did("charged")))
+    world.run()
+    world.close()
+    world.settings = CorrelatorSettings(flows=(flow(),), missing_poll_seconds=3_600)
+    world.store.append(shipper.batch(did("notified")))
+    world.run()
+    assert verdicts(world) == [("complete", [])]
+    world.close()
+    stricter = msgspec.structs.replace(
+        flow(), steps=(*flow().steps, FlowStep(name="audited", match=FlowMatch(name="audited")))
+    )
+    world.settings = CorrelatorSettings(flows=(stricter,), missing_poll_seconds=3_600)
+    world.now_ns += 60 * SECOND
+    world.run()
+    assert verdicts(world) == [("complete", []), ("incomplete", ["audited"])]
+
+
+def test_any_order_ends_in_the_same_verdict(tmp_path: Path) -> None:
+    names = ["received", "charged", "notified", "refunded", "failed"]
+    last: set[tuple[str, tuple[str, ...]]] = set()
+    for turn in range(len(names)):
+        world = Correlating(folder=tmp_path / str(turn))
+        world.settings = CorrelatorSettings(flows=(flow(),), missing_poll_seconds=3_600)
+        shipper = Shipper(heartbeat_seconds=0)
+        for name in names[turn:] + names[:turn]:
+            world.store.append(shipper.batch(did(name, trace_id=TRACE)))
+            world.run()
+            world.now_ns += 20 * SECOND
+        world.run()
+        found: Entry = [e for e in world.of("transaction/p1") if e.kind == "verdict"][-1]
+        last.add((found.detail["verdict"], tuple(found.detail["missing"])))
+        world.close()
+    assert last == {("compensated", ())}
