@@ -3,7 +3,7 @@
 The same contents are what `correlator.verify` looks at, so that the story is told of exactly what was verified.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -14,6 +14,7 @@ from correlator.bundle import BundleLine, Contents
 from correlator.entry import Entry, decode_entry
 from correlator.errors import VerificationError
 from correlator.flow import Flow
+from correlator.story import StoryTrails
 from correlator.trail import parse_trail
 from deploy.story import Link, Proof, Step, Story
 
@@ -27,7 +28,7 @@ def narrate(
     *,
     status: str,
     proof: Proof,
-    links: Sequence[str] = (),
+    trails: StoryTrails,
     gaps: Sequence[str] = (),
     accesses: Sequence[str] = (),
     flows: Sequence[Flow] = (),
@@ -39,7 +40,7 @@ def narrate(
         status: `correlator.index.TrailSummary.status` of the trail asked for; where no verdict says more, an error in any trail
             of the story makes the story's ``error``.
         proof: what was verified of these contents.
-        links: all trails that the trail asked for is linked to; those that are no part of the contents are shown as related.
+        trails: which trails make up the story, and what is related to it.
         gaps: what is known to be missing from the streams, in sentences.
         accesses: who read the trail before, oldest first, in words.
         flows: as they are declared now, to say more of a missing step than its name.
@@ -66,7 +67,6 @@ def narrate(
             elif entry.kind in ("gap", "fork"):
                 steps.append(_found_step(line, entry))
     steps.sort(key=_by_stated_time)
-    included = {part.trail for part in contents.trails[1:]}
     newest = list(verdicts.values())
     return Story(
         trail=trail,
@@ -77,13 +77,23 @@ def narrate(
         reason="; ".join(str(verdict["reason"]) for verdict in newest if verdict.get("reason")),
         missing=tuple(_missing(newest, flows)),
         keys=tuple(sorted(keys)),
-        links=tuple(
-            Link(trail=other, why=why.get(other, ""), followed=other in included)
-            for other in sorted({*why, *links, *included})
-        ),
+        links=tuple(_links(trails, why)),
         gaps=tuple(gaps),
         accesses=tuple(accesses),
     )
+
+
+def _links(trails: StoryTrails, why: Mapping[str, str]) -> Iterator[Link]:
+    for trace in trails.traces:
+        yield Link(trail=trace, why=why.get(trace, ""), followed=True)
+    if trails.traces_left_out:
+        yield Link(trail=f"and {trails.traces_left_out:,} traces more", why="too many to be one story")
+    for related in trails.related:
+        yield Link(
+            trail=related.trail, why=f"through {related.through}" if related.through else why.get(related.trail, "")
+        )
+    for hub in trails.hubs:
+        yield Link(trail=hub, why="a hub: it is linked to so many trails that it says nothing about this one")
 
 
 def _missing(verdicts: Sequence[dict[str, Any]], flows: Sequence[Flow]) -> Iterator[str]:

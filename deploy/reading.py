@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from audit_api.accesses import AccessHistory, PastAccess
 from audit_api.evidence import Evidence, SignedTree
 from audit_api.export.bundle import BundleExport, TooLarge
-from audit_api.trails import followed_trails
 from collector.errors import NotFound
 from collector.store.sqlite import SqliteStore
 from correlator.bundle import BundleLine, Contents, TrailPart, encode_members
@@ -27,6 +26,8 @@ from correlator.index.sqlite import SqliteIndex
 from correlator.log import LogReader
 from correlator.note import Verifier
 from correlator.storage.file import FileStorage
+from correlator.story import StoryTrails
+from correlator.story import story as story_trails
 from correlator.trail import parse_trail, stream_trail, trace_trail, transaction_trail
 from correlator.verify import verify_bundle
 from deploy.config import Config
@@ -72,11 +73,6 @@ class Ledger:
         told = [summary for summary in found.values() if summary.services]
         return told or list(found.values())
 
-    def members(self, summary: TrailSummary) -> list[str]:
-        """The trails whose entries tell the story of this one: itself, and those that the API follows from it."""
-        followed, _, _ = followed_trails(self.evidence, summary)
-        return [summary.trail, *followed]
-
     def story(self, summary: TrailSummary) -> tuple[Story, int]:
         """The verified story of a trail, and the leaf index of its last entry.
 
@@ -94,14 +90,15 @@ class Ledger:
             root=tree.checkpoint.root.hex(),
             key=f"{self.key.name}+{self.key.key_id.hex()}",
         )
+        trails = story_trails(summary.trail, self.index.trail)
         try:
-            contents = self._contents(summary)
+            contents = self._contents(trails)
             report = verify_bundle(encode_members(contents), self.key)
         except TooLarge as error:
-            contents = self._entries_alone(summary, tree)
+            contents = self._entries_alone(trails, tree)
             proof = replace(proof, state="unknown", problem=str(error))
         except (NotFound, VerificationError) as error:
-            contents = self._entries_alone(summary, tree)
+            contents = self._entries_alone(trails, tree)
             proof = replace(proof, state="false", problem=str(error))
         else:
             proof = replace(proof, entries=sum(trail.entries for trail in report.trails), events=report.events)
@@ -110,7 +107,7 @@ class Ledger:
             contents,
             status=summary.status,
             proof=proof,
-            links=summary.links,
+            trails=trails,
             gaps=gaps,
             accesses=[_in_words(access) for access in self.history.of(summary.trail)],
             flows=self.flows,
@@ -119,32 +116,32 @@ class Ledger:
 
     def export(self, summary: TrailSummary) -> tuple[bytes, int]:
         """The bundle of a trail's story as a zip, and the leaf index of its last entry; raises `NotFound`, `TooLarge`."""
-        export = self._begin(summary, page=True)
+        export = self._begin(story_trails(summary.trail, self.index.trail), page=True)
         while export.step():
             pass
         return export.finish(), export.head
 
-    def _contents(self, summary: TrailSummary) -> Contents:
-        export = self._begin(summary, page=False)
+    def _contents(self, trails: StoryTrails) -> Contents:
+        export = self._begin(trails, page=False)
         while export.step():
             pass
         return export.contents()
 
-    def _begin(self, summary: TrailSummary, *, page: bool) -> BundleExport:
+    def _begin(self, trails: StoryTrails, *, page: bool) -> BundleExport:
         return BundleExport(
-            self.evidence, key=self.key, trails=self.members(summary), page=page, max_entries=self.max_entries
+            self.evidence, key=self.key, trails=(trails.main, *trails.traces), page=page, max_entries=self.max_entries
         )
 
-    def _entries_alone(self, summary: TrailSummary, tree: SignedTree) -> Contents:
+    def _entries_alone(self, trails: StoryTrails, tree: SignedTree) -> Contents:
         """What can be told when the events or their headers cannot be had: the entries, as the log holds them."""
         parts = []
-        for trail in self.members(summary):
+        for trail in (trails.main, *trails.traces):
             leaves = self.index.leaves(trail, limit=self.max_entries, size=tree.size)
             lines = tuple(BundleLine(leaf=one.leaf, entry=one.data) for one in self.evidence.entries(leaves))
             if lines:
                 parts.append(TrailPart(trail=trail, first=0, lines=lines))
         if not parts:
-            raise NotFound(f"the log has no entries of {summary.trail} yet")
+            raise NotFound(f"the log has no entries of {trails.main} yet")
         return Contents(key=self.key, checkpoint=tree.signed, trails=tuple(parts), headers=(), enrolments=(), proofs={})
 
     def _gaps(self, contents: Contents) -> Iterator[str]:

@@ -25,7 +25,9 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 CONFIG = HERE / "tally.toml"
-KEY = HERE / "tally-data" / "keys" / "log.vkey"
+DATA = HERE / "tally-data"
+KEY = DATA / "keys" / "log.vkey"
+LOG = DATA / "up.log"
 PAYMENTS = 40
 READY_SECONDS = 40.0
 VERDICT_SECONDS = 40.0
@@ -87,7 +89,8 @@ def told(text: str) -> None:
 def start_ledger(stack: ExitStack) -> dict[str, dict[str, str]]:
     """Start `tally up`; gives each process's addresses by its name."""
     told("starting five sidecars, the correlator and the API (tally up)")
-    log = stack.enter_context((HERE / "tally-up.log").open("wb"))
+    DATA.mkdir(mode=0o700, exist_ok=True)
+    log = stack.enter_context(LOG.open("wb"))
     process = subprocess.Popen([*tally(), "up", "--json"], stdout=subprocess.PIPE, stderr=log, start_new_session=True)
     stack.callback(stop, process)
     assert process.stdout is not None
@@ -97,7 +100,7 @@ def start_ledger(stack: ExitStack) -> dict[str, dict[str, str]]:
         if line == b"}\n":
             return {one["name"]: one["addresses"] for one in json.loads(text)["ready"]}
     process.wait()
-    sys.exit(f"the ledger did not start:\n{(HERE / 'tally-up.log').read_text(errors='replace')}")
+    sys.exit(f"the ledger did not start:\n{LOG.read_text(errors='replace')}")
 
 
 def start_services(stack: ExitStack, sidecars: dict[str, dict[str, str]]) -> str:
@@ -175,7 +178,7 @@ def show_proof(payment: str) -> Path:
     print(flush=True)
     width = str(max(60, min(shutil.get_terminal_size((110, 40)).columns, 140)))
     subprocess.run([*tally(), "trail", payment, "--width", width], cwd=ROOT, check=False)
-    bundle = HERE / "tally-data" / f"{payment}.zip"
+    bundle = DATA / f"{payment}.zip"
     print()
     told("exporting it, and verifying the export offline with the log's public key")
     print(flush=True)
