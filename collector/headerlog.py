@@ -13,7 +13,8 @@ from pathlib import Path
 
 from collector.batch import SignedHeader, open_header
 from collector.disk import AppendFile, Disk
-from collector.errors import StateUnknown, VerificationError
+from collector.errors import VerificationError
+from collector.segments import Damaged
 
 __all__ = ["HeaderLog"]
 
@@ -30,7 +31,7 @@ class HeaderLog:
         headers_a_file: how many headers go into one file.
 
     Raises:
-        StateUnknown: on opening, a header that was synced does not read back, or the chain does not hold.
+        Damaged: on opening, a header that was synced does not read back, or the chain does not hold.
     """
 
     def __init__(self, directory: Path, *, disk: Disk, headers_a_file: int = 1_000) -> None:
@@ -111,7 +112,7 @@ class HeaderLog:
         names = [name for name in self._disk.list_directory(self._directory) if name.startswith(_PREFIX)]
         for name in names:
             if not _NAME.fullmatch(name):
-                raise StateUnknown(f"{name} in {self._directory.name} is no header log's name")
+                raise Damaged(f"{name} in {self._directory.name} is no header log's name")
         self._files = sorted(int(name.removeprefix(_PREFIX).removesuffix(_SUFFIX)) for name in names)
         for at, first in enumerate(self._files):
             self._recover_file(first, last_file=at == len(self._files) - 1)
@@ -133,7 +134,7 @@ class HeaderLog:
                 if last_file and (not end or end == len(data)) and not _was_synced(data[at:]):
                     self._disk.truncate(path, at)
                     break
-                raise StateUnknown(f"header log {path.name}: damaged at byte {at}: {error}") from error
+                raise Damaged(f"header log {path.name}: damaged at byte {at}: {error}") from error
             self._kept.append(signed)
             self.last = signed
             at = end

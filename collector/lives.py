@@ -10,7 +10,7 @@ from collector.disk import Disk
 from collector.errors import StateUnknown
 from collector.headerlog import HeaderLog
 from collector.incarnation import Incarnation, find_incarnations, mint, set_aside
-from collector.segments import SourceIds
+from collector.segments import Damaged, SourceIds
 from collector.ship import Shipper
 from collector.spool import Deliver, Spool, SpoolLimits
 
@@ -27,6 +27,14 @@ class Life:
     spool: Spool
     headers: HeaderLog
     shipper: Shipper | None = None
+
+    @property
+    def waiting_events(self) -> int:
+        """Durable events that the store does not have yet; before it first answered, those that no batch was cut of."""
+        if self.shipper is not None:
+            return self.shipper.waiting_events
+        last = self.headers.last
+        return self.spool.next_sequence - (last.header.first + last.header.count if last else 0)
 
 
 class Lives:
@@ -98,6 +106,19 @@ class Lives:
             raise StateUnknown(f"a new spool in {self._root.name} does not read back")
         return life
 
+    def give_up(self, life: Life, error: Damaged) -> None:
+        """Set an incarnation aside that was found damaged while it was open. Nothing may use it afterwards."""
+        life.spool.abandon(str(error))
+        life.spool.close()
+        life.headers.close()
+        self._set_aside(life.incarnation, error)
+
+    def _set_aside(self, incarnation: Incarnation, error: Damaged) -> None:
+        aside = set_aside(incarnation, disk=self._disk)
+        self.damaged.append(aside)
+        self.last_error = str(error)
+        _log.error("spool damaged: %s; set aside as %s, a new incarnation goes on", error, aside.name)
+
     def _open(self, incarnation: Incarnation) -> Life | None:
         try:
             headers = HeaderLog(incarnation.directory, disk=self._disk)
@@ -108,14 +129,27 @@ class Lives:
                 limits=self._limits,
                 deliver=self._deliver,
             )
-        except StateUnknown as error:
-            aside = set_aside(incarnation, disk=self._disk)
-            self.damaged.append(aside)
-            self.last_error = str(error)
-            _log.error("spool damaged: %s; set aside as %s, a new incarnation goes on", error, aside.name)
+            _check_together(headers, spool)
+        except Damaged as error:
+            self._set_aside(incarnation, error)
             return None
         if spool.torn_bytes:
             _log.warning(
                 "spool %s: cut %d torn bytes that nobody had been told of", incarnation.stream, spool.torn_bytes
             )
         return Life(incarnation=incarnation, spool=spool, headers=headers)
+
+
+def _check_together(headers: HeaderLog, spool: Spool) -> None:
+    """A header is signed over what is durable, and segments go only when the log has their batches.
+
+    Raises:
+        Damaged: segments and header log do not belong together: one of them lost its end or its beginning.
+    """
+    last = headers.last
+    end = last.header.first + last.header.count if last else 0
+    if not spool.start.segment <= end <= spool.next_sequence:
+        raise Damaged(
+            f"the segments hold sequences {spool.start.segment} to {spool.next_sequence - 1},"
+            f" but the last signed batch ends before sequence {end}"
+        )

@@ -24,7 +24,7 @@ from collector.incarnation import mark_forked, remove
 from collector.journal import Journal
 from collector.lives import Life, Lives
 from collector.retry import Breaker, RetryLimits
-from collector.segments import SourceIds
+from collector.segments import Damaged, SourceIds
 from collector.ship import BatchLimits, Shipper
 from collector.spool import Deliver, Done, Group, Spooled, SpoolLimits, deliver_here
 from collector.store import EventStore
@@ -122,6 +122,7 @@ class Pipeline:
         self._stopping = threading.Event()
         self._stop_deadline = 0.0
         self._close_stream = False
+        self._done = False
         self._thread: threading.Thread | None = None
         self._disk.make_directory(root)
         lock = self._disk.lock(root / "lock")
@@ -131,7 +132,11 @@ class Pipeline:
         self._own_journal: Journal | None = None
         if journal is None:
             self._disk.make_directory(root / "journal")
-            journal = self._own_journal = Journal(root / "journal", horizon=self._limits.journal_ids)
+            try:
+                journal = self._own_journal = Journal(root / "journal", horizon=self._limits.journal_ids)
+            except Overloaded:
+                self._lock.release()
+                raise
         self._journal = journal
         self._lives = Lives(
             root,
@@ -144,7 +149,11 @@ class Pipeline:
             clock=clock,
             random_bytes=random_bytes,
         )
-        self._live, self._draining = self._lives.open()
+        try:
+            self._live, self._draining = self._lives.open()
+        except BaseException:
+            self._let_go()
+            raise
 
     @property
     def stream(self) -> StreamId:
@@ -156,19 +165,20 @@ class Pipeline:
         """The live stream's next sequence: all below are durable."""
         return self._live.spool.next_sequence
 
-    def append(self, group: Group, done: Done) -> None:
-        """Take a group in; see `Spool.append`."""
-        self._live.spool.append(group, done)
+    def append(self, group: Group, done: Done) -> StreamId:
+        """Take a group in; see `Spool.append`. Returns the stream whose sequences `done` will name."""
+        live = self._live
+        live.spool.append(group, done)
+        return live.incarnation.stream
 
     def state(self) -> PipelineState:
         """What operators want to know."""
         live = self._live
-        shippers = [life.shipper for life in (*self._draining, live) if life.shipper]
         since = self._waiting_since
         return PipelineState(
             stream=live.incarnation.stream,
             spool_bytes=live.spool.size_bytes + sum(life.spool.size_bytes for life in self._draining),
-            waiting_events=sum(shipper.waiting_events for shipper in shippers),
+            waiting_events=sum(life.waiting_events for life in (*self._draining, live)),
             waiting_seconds=time.monotonic() - since if since is not None else 0.0,
             shipped_number=live.shipper.shipped if live.shipper else 0,
             acknowledged_number=live.shipper.acknowledged if live.shipper else 0,
@@ -203,10 +213,13 @@ class Pipeline:
         for life in (*self._draining, self._live):
             life.spool.close()
             life.headers.close()
+        self._let_go()
+        return drained
+
+    def _let_go(self) -> None:
         if self._own_journal is not None:
             self._own_journal.close()
         self._lock.release()
-        return drained
 
     def _deliver(self, outcomes: Sequence[tuple[Done, Spooled | Exception]]) -> None:
         outside = [outcome for outcome in outcomes if not isinstance(outcome[0], Told)]
@@ -218,8 +231,10 @@ class Pipeline:
     # -- shipping, in its own thread
 
     def _ship_for_ever(self) -> None:
-        while not (self._stopping.is_set() and (self._drained() or time.monotonic() > self._stop_deadline)):
+        while not (self._stopping.is_set() and time.monotonic() > self._stop_deadline):
             pause_seconds = self._attempt()
+            if self._done:
+                return
             if pause_seconds == 0.0:
                 continue
             if self._stopping.is_set():
@@ -233,7 +248,14 @@ class Pipeline:
 
     def _attempt(self) -> float:
         """One round of sending and releasing; returns the seconds to pause, 0 when there was something to do."""
+        if not any(life.waiting_events for life in (*self._draining, self._live)):
+            self._waiting_since = None
+        elif self._waiting_since is None:
+            self._waiting_since = time.monotonic()
         try:
+            if self._stopping.is_set() and self._drained():
+                self._done = True
+                return 0.0
             progressed = self.ship_once()
             if time.monotonic() >= self._next_release:
                 self._next_release = time.monotonic() + self._limits.release_seconds
@@ -247,6 +269,11 @@ class Pipeline:
             pause_seconds = self._breaker.failed(at_least_seconds=1.0)
             self._last_error = str(error)
             _log.error("shipping waits %.1f s: %s", pause_seconds, error)
+            return pause_seconds
+        except Exception as error:  # noqa: BLE001 - a defect, or a driver's own error: shipping must not end in silence
+            pause_seconds = self._breaker.failed(at_least_seconds=1.0)
+            self._last_error = f"{type(error).__name__}: {error}"
+            _log.exception("shipping waits %.1f s", pause_seconds)
             return pause_seconds
         return 0.0 if progressed else self._limits.linger_seconds
 
@@ -274,19 +301,21 @@ class Pipeline:
         """
         progressed = False
         for life in (*self._draining, self._live):
-            shipper = self._shipper(life)
             try:
-                progressed = shipper.step() or progressed
-            except Conflict as error:
-                self._take_over(life, shipper, str(error))
+                progressed = self._step(life) or progressed
+            except Damaged as error:
+                self._give_up(life, error)
                 progressed = True
         self._breaker.succeeded()
-        waiting = any(life.shipper.waiting_events for life in (*self._draining, self._live) if life.shipper)
-        if not waiting:
-            self._waiting_since = None
-        elif self._waiting_since is None:
-            self._waiting_since = time.monotonic()
         return progressed
+
+    def _step(self, life: Life) -> bool:
+        shipper = self._shipper(life)
+        try:
+            return shipper.step()
+        except Conflict as error:
+            self._take_over(life, shipper, str(error))
+            return True
 
     def release_once(self) -> None:
         """Let go of what the log holds; remove incarnations that it holds whole. Raises Overloaded."""
@@ -324,19 +353,30 @@ class Pipeline:
         self._last_error = reason
         _log.error("fork: %s; its events go on under a new incarnation", reason)
         if life is self._live:
-            fork = Fork(stream=life.incarnation.stream, number=refused.header.number, digest=refused.digest)
-            successor = self._lives.new(fork)
-            if self._thread is not None:
-                successor.spool.start_committing()
+            self._succeed(Fork(stream=life.incarnation.stream, number=refused.header.number, digest=refused.digest))
             self._draining.append(life)  # until its events are taken over, so that a failure below is tried again
-            self._live = successor  # from here on new groups go there; those queued before are committed by close
-            life.spool.close()
+        life.spool.close()  # commits what was queued before
         self._journal.flush()  # the ids of its events must outlive its folder
         for group in groups_of(life.spool, life.incarnation.stream, refused.header.first):
             self._append_and_wait(group)
         mark_forked(life.incarnation, disk=self._disk)
         self._draining.remove(life)
         life.headers.close()
+
+    def _give_up(self, life: Life, error: Damaged) -> None:
+        """A spool does not read back: set it aside, and go on without it."""
+        if life is self._live:
+            self._succeed(None)
+        else:
+            self._draining.remove(life)
+        self._lives.give_up(life, error)
+
+    def _succeed(self, fork: Fork | None) -> None:
+        """From here on new groups go to a new incarnation."""
+        successor = self._lives.new(fork)
+        if self._thread is not None:
+            successor.spool.start_committing()
+        self._live = successor
 
     def _append_and_wait(self, group: Group) -> None:
         told = Told()

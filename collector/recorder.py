@@ -43,9 +43,8 @@ class Recorder:
             outcome.append(result)
             told.set()
 
-        stream = self._pipeline.stream
         group = Group(source_ids=prepared.source_ids, events=prepared.events, facts=prepared.facts)
-        self._pipeline.append(group, done)
+        stream = self._pipeline.append(group, done)
         if not told.wait(_PATIENCE_SECONDS):
             raise Overloaded("the disk did not answer in time", retry_after_seconds=5.0)
         result = outcome[0]

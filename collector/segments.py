@@ -14,10 +14,14 @@ from collector.disk import Disk
 from collector.errors import StateUnknown
 from collector.frame import FrameError, find_frame, read_frame
 
-__all__ = ["Recovered", "SourceIds", "recover_segments", "segment_path"]
+__all__ = ["Damaged", "Recovered", "SourceIds", "recover_segments", "segment_path"]
 
 _SUFFIX = ".seg"
 _NAME = re.compile(r"\d{20}\.seg", re.ASCII)
+
+
+class Damaged(StateUnknown):
+    """A spool does not read back: its folder is set aside for a person, and a new incarnation goes on."""
 
 
 class SourceIds(Protocol):
@@ -57,7 +61,7 @@ def recover_segments(directory: Path, *, disk: Disk, journal: SourceIds) -> Reco
     """Read every segment, cut a torn end, give all source ids to the journal, and make what stays durable.
 
     Raises:
-        StateUnknown: a segment is damaged or missing; says which, where, and from which sequence on.
+        Damaged: a segment is damaged or missing; says which, where, and from which sequence on.
     """
     names = _segments(directory, disk)
     sizes: dict[int, int] = {}
@@ -66,7 +70,7 @@ def recover_segments(directory: Path, *, disk: Disk, journal: SourceIds) -> Reco
     for name in names:
         path = segment_path(directory, name)
         if name != expected:
-            raise StateUnknown(f"segment {path.name}: sequences {expected} to {name - 1} are missing before it")
+            raise Damaged(f"segment {path.name}: sequences {expected} to {name - 1} are missing before it")
         data = disk.read(path)
         last = name == names[-1]
         sizes[name], expected = _whole_frames(path, data, expected, journal, last=last)
@@ -87,7 +91,7 @@ def _segments(directory: Path, disk: Disk) -> list[int]:
     files = [name for name in disk.list_directory(directory) if name.endswith(_SUFFIX)]
     for name in files:
         if not _NAME.fullmatch(name):
-            raise StateUnknown(f"{name} in the spool {directory.name} is no segment's name")
+            raise Damaged(f"{name} in the spool {directory.name} is no segment's name")
     return sorted(int(name.removesuffix(_SUFFIX)) for name in files)
 
 
@@ -103,7 +107,7 @@ def _whole_frames(path: Path, data: bytes, expected: int, journal: SourceIds, *,
             later = find_frame(data, at + 1)
             if not last or (later is not None and later.durable > expected):
                 # what stood here was durable when a later frame was written, so no crash explains it
-                raise StateUnknown(
+                raise Damaged(
                     f"segment {path.name}: damaged at byte {at}, from sequence {expected} on: {error}"
                 ) from error
             break

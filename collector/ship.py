@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from collector.batch import Batch, BatchHeader, Clock, Fork, SignedHeader, StreamId, facts_root, sign_header
-from collector.errors import StateUnknown
 from collector.event import format_time
 from collector.frame import MAX_FRAME_BYTES, Frame
 from collector.headerlog import HeaderLog
-from collector.spool import Spool
+from collector.segments import Damaged
+from collector.spool import Cursor, Spool
 from collector.store import EventStore
 
 __all__ = ["BatchLimits", "Shipper", "public_key_hex"]
@@ -116,7 +116,7 @@ class Shipper:
         Raises:
             Overloaded: the store does not take it now; step again later, the same batch will be sent.
             Conflict: the store holds another batch under this number: the spool was cloned.
-            StateUnknown: the spool does not read back.
+            Damaged: the spool does not read back.
             OSError: the header could not be synced; nothing was sent.
         """
         if self._unsent is None:
@@ -154,10 +154,11 @@ class Shipper:
             return batch
         if self.closed:
             return None
-        frames, behind = self._spool.frames(
-            self._cursor, events=self._limits.events, limit_bytes=self._limits.size_bytes
-        )
-        if any(frame.count for frame in frames):
+        frames, behind = self._frames()
+        while frames and not any(frame.count for frame in frames):
+            self._cursor = behind  # groups of which every event was known: nothing to ship
+            frames, behind = self._frames()
+        if frames:
             batch = self._sign(frames)
             self._cursor = behind
             return batch
@@ -165,6 +166,9 @@ class Shipper:
         if heartbeat_ns and self._clock() - self._last_created_ns >= heartbeat_ns:
             return self._sign([])
         return None
+
+    def _frames(self) -> tuple[list[Frame], Cursor]:
+        return self._spool.frames(self._cursor, events=self._limits.events, limit_bytes=self._limits.size_bytes)
 
     def _sign(self, frames: Sequence[Frame], *, closed: bool = False) -> Batch:
         now_ns = self._clock()
@@ -211,9 +215,7 @@ class Shipper:
             frames.extend(found)
         facts = b"".join(frame.facts for frame in frames)
         if have != header.count or facts_root(facts.split(b"\n")[:-1]) != header.facts_root:
-            raise StateUnknown(
-                f"spool of {self.stream}: the events of batch {header.number} are not those that were signed"
-            )
+            raise Damaged(f"spool of {self.stream}: the events of batch {header.number} are not those that were signed")
         return _batch(SignedHeader(header=header, data=signed.data, signature=signed.signature, facts=facts), frames)
 
 

@@ -21,7 +21,7 @@ from collector.disk import AppendFile, Disk
 from collector.errors import Overloaded, StateUnknown
 from collector.frame import PREFIX_BYTES, Frame, FrameError, read_frame, write_frame
 from collector.group import Deliver, Done, Group, Spooled, checked_size, deliver_here
-from collector.segments import SourceIds, recover_segments, segment_path
+from collector.segments import Damaged, SourceIds, recover_segments, segment_path
 
 __all__ = ["Cursor", "Deliver", "Done", "Group", "Spool", "SpoolLimits", "Spooled", "deliver_here"]
 
@@ -51,7 +51,7 @@ class Spool:
     """The segments of one stream. Open with `Spool(...)`, then `start()` the committing thread, or call `commit_pending`.
 
     Raises:
-        StateUnknown: on opening, a segment is damaged (not merely torn at its end); says which, where, and from which sequence on.
+        Damaged: on opening, a segment is damaged (not merely torn at its end); says which, where, and from which sequence on.
     """
 
     def __init__(
@@ -250,6 +250,10 @@ class Spool:
             self._sizes.setdefault(name, 0)
         return name
 
+    def abandon(self, reason: str) -> None:
+        """Take no more: what is queued and what comes is told `StateUnknown`, and its sender sends it again."""
+        self._fail(reason)
+
     def _fail(self, reason: str) -> StateUnknown:
         error = StateUnknown(f"spool {self._directory.name}: {reason}; reopen it")
         with self._wake:
@@ -264,7 +268,7 @@ class Spool:
         Returns them with the cursor behind them. The bytes come from the disk, so what is shipped is what was kept.
 
         Raises:
-            StateUnknown: a frame that was durable does not read back.
+            Damaged: a frame that was durable does not read back.
         """
         found: list[Frame] = []
         count = size = 0
@@ -295,14 +299,14 @@ class Spool:
         """The place of the frame that holds `sequence` (or of the next frame to come). Reads one segment.
 
         Raises:
-            StateUnknown: its segment is gone or damaged.
+            Damaged: its segment is gone or damaged.
         """
         with self._wake:
             segment = max((name for name in self._sizes if name <= sequence), default=None)
             end = self._sizes.get(segment, 0) if segment is not None else 0
         if segment is None:
             if sequence != self._next:
-                raise StateUnknown(f"spool {self._directory.name}: the segment of sequence {sequence} is gone")
+                raise Damaged(f"spool {self._directory.name}: the segment of sequence {sequence} is gone")
             return self.start
         data = self._disk.read(self._path(segment), 0, end)
         at = 0
@@ -310,7 +314,7 @@ class Spool:
             try:
                 frame = read_frame(data, at)
             except FrameError as error:
-                raise StateUnknown(f"segment {self._path(segment).name}: damaged at byte {at}: {error}") from error
+                raise Damaged(f"segment {self._path(segment).name}: damaged at byte {at}: {error}") from error
             if frame.first + frame.count > sequence:
                 break
             at = frame.end
@@ -331,7 +335,7 @@ class Spool:
         except FrameError as error:
             if at > 0:
                 return None  # cut by the end of what was read: the next round begins here
-            raise StateUnknown(
+            raise Damaged(
                 f"segment {self._path(cursor.segment).name}: damaged at byte {cursor.offset}: {error}"
             ) from error
 

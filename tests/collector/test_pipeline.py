@@ -1,0 +1,674 @@
+"""Spool to store: re-sends, heartbeats, closing, releasing, forks, damage and outages, on a disk in memory and with real threads."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from collector.batch import StreamId, facts_root, open_header
+from collector.errors import Overloaded, StateUnknown
+from collector.incarnation import find_incarnations
+from collector.pipeline import Pipeline, PipelineLimits
+from collector.retry import RetryLimits
+from collector.ship import BatchLimits
+from collector.spool import Group, Spooled, SpoolLimits
+from tests.support.faulty_disk import Crashed, Fate, FaultyDisk
+from tests.support.memory_store import MemoryStore
+
+ROOT = Path("spool")
+KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+START_NS = 1_700_000_000_000_000_000
+
+
+class Ids:
+    """A journal: what was flushed outlives a crash."""
+
+    def __init__(self) -> None:
+        self.durable: set[bytes] = set()
+        self.recent: set[bytes] = set()
+
+    def known(self, source_ids: Iterable[bytes]) -> set[bytes]:
+        return {one for one in source_ids if one in self.durable or one in self.recent}
+
+    def add(self, source_ids: Iterable[bytes]) -> None:
+        self.recent.update(one for one in source_ids if one)
+
+    def flush(self) -> None:
+        self.durable |= self.recent
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now_ns = START_NS
+
+    def __call__(self) -> int:
+        self.now_ns += 1
+        return self.now_ns
+
+
+class House:
+    """What outlives a process: disk, store, journal, clock; and how to start the next one."""
+
+    def __init__(self, disk: FaultyDisk | None = None, store: MemoryStore | None = None) -> None:
+        self.disk = disk or FaultyDisk()
+        self.store = store or MemoryStore()
+        self.journal = Ids()
+        self.clock = Clock()
+        self.minted = 0
+
+    def open(self, *, heartbeat_seconds: int = 0, ledger: str = "test/ledger", events: int = 4) -> Pipeline:
+        return Pipeline(
+            ROOT,
+            collector="payments",
+            ledger=ledger,
+            store=self.store,
+            key=KEY,
+            limits=PipelineLimits(
+                spool=SpoolLimits(segment_bytes=300),
+                batch=BatchLimits(events=events, heartbeat_seconds=heartbeat_seconds),
+                retry=RetryLimits(base_seconds=0.001, cap_seconds=0.01, failures_to_open=3, open_seconds=0.02),
+                linger_seconds=0.0,
+                release_seconds=0.0,
+            ),
+            disk=self.disk,
+            journal=self.journal,
+            clock=self.clock,
+            random_bytes=self._random,
+        )
+
+    def _random(self, count: int) -> bytes:
+        self.minted += 1
+        return self.minted.to_bytes(count, "big")
+
+    def restart(self, fate: Fate = Fate.LOST) -> Pipeline:
+        self.disk = self.disk.after_crash(fate)
+        self.journal.recent.clear()
+        return self.open()
+
+    def cloned(self) -> House:
+        """Another machine with a copy of the disk, and the same store."""
+        other = House(self.disk.after_crash(Fate.KEPT), self.store)
+        other.journal.durable = set(self.journal.durable)
+        other.minted = 100 + self.minted
+        return other
+
+
+def put(pipeline: Pipeline, *names: str) -> None:
+    told: list[Spooled | Exception] = []
+    for name in names:
+        pipeline.append(group(name), told.append)
+        pipeline.commit_once()
+    assert all(isinstance(one, Spooled) for one in told), told
+
+
+def group(name: str) -> Group:
+    return Group(
+        group_id=b"group " + name.encode(),
+        source_ids=[name.encode() + b"/0", b""],
+        events=[f'{{"body":"{name}.{at}"}}'.encode() for at in range(2)],
+        facts=[f'{{"digest":"{name}.{at}"}}'.encode() for at in range(2)],
+    )
+
+
+def ship(pipeline: Pipeline) -> int:
+    steps = 0
+    while pipeline.ship_once():
+        steps += 1
+    return steps
+
+
+def stored(store: MemoryStore) -> list[str]:
+    """The events of every stream, sorted, after checking each stream's numbers, chain, signatures and sequences."""
+    found: list[str] = []
+    for stream, batches in store.batches.items():
+        previous, sequence = "", 0
+        for expected, number in enumerate(sorted(batches), start=1):
+            batch = batches[number]
+            header = open_header(batch.signed.data, batch.signed.signature, batch.signed.facts).header
+            assert (header.number, header.previous, header.first) == (expected, previous, sequence), stream
+            assert facts_root(batch.signed.facts_lines()) == header.facts_root
+            at = 0
+            for length in batch.lengths:
+                found.append(batch.events[at : at + length].decode()[9:-2])
+                at += length
+            sequence += header.count
+            previous = batch.signed.digest
+    return sorted(found)
+
+
+def both(*names: str) -> list[str]:
+    return sorted(f"{name}.{at}" for name in names for at in range(2))
+
+
+def headers(store: MemoryStore, stream: StreamId) -> list[tuple[int, int, bool]]:
+    return [
+        (number, batch.signed.header.count, batch.signed.header.closed)
+        for number, batch in sorted(store.batches[stream].items())
+    ]
+
+
+def test_events_are_shipped_in_batches_of_whole_groups() -> None:
+    house = House()
+    pipeline = house.open(events=3)
+    put(pipeline, "a", "b", "c")
+    assert pipeline.state().waiting_events == 6
+    assert ship(pipeline) == 2
+    assert headers(house.store, pipeline.stream) == [(1, 4, False), (2, 2, False)]
+    assert stored(house.store) == both("a", "b", "c")
+    assert pipeline.state().waiting_events == 0
+    assert pipeline.state().shipped_number == 2
+
+
+def test_groups_of_known_events_alone_do_not_stop_shipping() -> None:
+    house = House()
+    pipeline = house.open()
+    put(pipeline, "a")
+    ship(pipeline)
+    pipeline._live.shipper._limits = BatchLimits(events=4, size_bytes=60, heartbeat_seconds=0)  # type: ignore[union-attr]
+    for at in range(9):  # a sender's new chunk of old events: a frame without any
+        told: list[Spooled | Exception] = []
+        old = Group(group_id=b"%d" % at, source_ids=[b"a/0"], events=[b"{}"], facts=[b"{}"])
+        pipeline.append(old, told.append)
+        pipeline.commit_once()
+        assert told == [Spooled(first=2, stored=0, duplicates=1)]
+    assert not pipeline.ship_once()
+    put(pipeline, "b")
+    assert ship(pipeline) == 1
+    assert stored(house.store) == both("a", "b")
+
+
+def test_a_store_that_is_down_gets_the_same_batch_later() -> None:
+    house = House()
+    pipeline = house.open()
+    put(pipeline, "a")
+    ship(pipeline)
+    put(pipeline, "b")
+    house.store.down = "no route"
+    for _ in range(3):
+        with pytest.raises(Overloaded, match="no route"):
+            pipeline.ship_once()
+    put(pipeline, "c")
+    assert pipeline.state().waiting_events == 4
+    house.store.down = ""
+    ship(pipeline)
+    assert headers(house.store, pipeline.stream) == [(1, 2, False), (2, 2, False), (3, 2, False)]
+    assert stored(house.store) == both("a", "b", "c")
+
+
+def test_a_store_that_is_down_at_the_start_does_not_keep_events_out() -> None:
+    house = House()
+    house.store.down = "no route"
+    pipeline = house.open()
+    put(pipeline, "a")
+    with pytest.raises(Overloaded):
+        pipeline.ship_once()
+    assert pipeline.state().waiting_events == 2
+    house.store.down = ""
+    ship(pipeline)
+    assert stored(house.store) == both("a")
+
+
+@pytest.mark.parametrize("arrived", [False, True], ids=["lost", "arrived"])
+def test_a_batch_in_flight_is_sent_again_after_a_restart_as_it_was_signed(arrived: bool) -> None:
+    house = House()
+    pipeline = house.open()
+    put(pipeline, "a", "b", "c")
+    house.store.down = "no route"
+    with pytest.raises(Overloaded):
+        pipeline.ship_once()
+    house.store.down = ""
+    if arrived:
+        ship(pipeline)
+    stream = pipeline.stream
+    first = house.store.batches[stream][1] if arrived else None
+    again = house.restart()
+    assert again.stream == stream
+    put(again, "b", "d")  # the sender had no answer, and sends again
+    ship(again)
+    assert first is None or house.store.batches[stream][1] == first
+    assert stored(house.store) == both("a", "b", "c", "d")
+
+
+def test_a_header_that_cannot_be_synced_is_not_sent() -> None:
+    house = House()
+    pipeline = house.open()
+    put(pipeline, "a")
+    assert ship(pipeline)
+    put(pipeline, "b")
+    house.disk.failing["sync"] = OSError(5, "I/O error")
+    with pytest.raises(OSError, match="I/O"):
+        pipeline.ship_once()
+    assert stored(house.store) == both("a")
+    house.disk.failing.clear()
+    ship(pipeline)
+    assert stored(house.store) == both("a", "b")
+    assert house.restart().state().damaged == ()
+
+
+# -- heartbeats, closing, letting go
+
+
+def test_a_quiet_stream_signs_a_heartbeat_and_a_busy_one_does_not() -> None:
+    house = House()
+    pipeline = house.open(heartbeat_seconds=60)
+    assert ship(pipeline) == 1  # nothing was ever signed: the stream says at once that it lives
+    house.clock.now_ns += 59 * 10**9
+    assert ship(pipeline) == 0
+    put(pipeline, "a")
+    ship(pipeline)
+    house.clock.now_ns += 59 * 10**9
+    assert ship(pipeline) == 0
+    house.clock.now_ns += 10**9
+    assert ship(pipeline) == 1
+    assert [count for _, count, _ in headers(house.store, pipeline.stream)] == [0, 2, 0]
+    assert stored(house.store) == both("a")
+
+
+def test_a_stream_without_heartbeats_signs_none() -> None:
+    house = House()
+    pipeline = house.open(heartbeat_seconds=0)
+    house.clock.now_ns += 10**15
+    assert ship(pipeline) == 0
+    assert pipeline.stream not in house.store.batches
+
+
+def run(pipeline: Pipeline, *names: str, **stop: float | bool) -> bool:
+    pipeline.start()
+    told = threading.Semaphore(0)
+    for name in names:
+        pipeline.append(group(name), lambda _: told.release())
+    assert all(told.acquire(timeout=20) for _ in names)
+    return pipeline.stop(drain_seconds=float(stop.get("drain_seconds", 20.0)))
+
+
+def test_a_stop_ships_everything_and_closes_the_stream() -> None:
+    house = House()
+    pipeline = house.open()
+    assert run(pipeline, "a", "b")
+    assert stored(house.store) == both("a", "b")
+    assert headers(house.store, pipeline.stream)[-1][1:] == (0, True)
+    again = house.open()  # the lock is free
+    assert again.stream != pipeline.stream
+    ship(again)
+    assert headers(house.store, pipeline.stream)[-1][1:] == (0, True)  # nothing more is signed by the closed one
+    assert list(house.store.batches) == [pipeline.stream]
+
+
+def test_a_stop_while_the_store_is_down_leaves_the_rest_for_the_next_start() -> None:
+    house = House()
+    house.store.down = "no route"
+    pipeline = house.open()
+    assert not run(pipeline, "a", drain_seconds=0.05)
+    house.store.down = ""
+    again = house.open()
+    assert again.stream == pipeline.stream
+    ship(again)
+    assert stored(house.store) == both("a")
+
+
+def test_segments_go_when_the_log_has_them_and_a_closed_incarnation_with_them() -> None:
+    house = House()
+    pipeline = house.open()
+    put(pipeline, *"abcdefgh")
+    ship(pipeline)
+    before = pipeline.state().spool_bytes
+    pipeline.release_once()
+    assert pipeline.state().spool_bytes == before  # the store has them, the log has not
+    house.store.acknowledge({pipeline.stream: 2})
+    pipeline.release_once()
+    between = pipeline.state().spool_bytes
+    assert 0 < between < before
+    run(pipeline)
+    house.store.acknowledge({pipeline.stream: max(house.store.batches[pipeline.stream])})
+    again = house.open()
+    ship(again)
+    again.release_once()
+    assert [one.stream for one in find_incarnations(ROOT, ledger="test/ledger", disk=house.disk)] == [again.stream]
+    assert stored(house.store) == both(*"abcdefgh")
+
+
+def test_numbers_go_on_after_everything_was_released() -> None:
+    house = House()
+    pipeline = house.open()
+    for name in "abcdef":
+        put(pipeline, name)
+        ship(pipeline)
+        house.store.acknowledge({pipeline.stream: max(house.store.batches[pipeline.stream])})
+        pipeline.release_once()
+        pipeline = house.restart()
+    assert len(house.store.batches) == 1
+    assert stored(house.store) == both(*"abcdef")
+
+
+# -- who may open it
+
+
+def test_a_second_process_is_refused_until_the_first_is_gone() -> None:
+    house = House()
+    first = house.open()
+    with pytest.raises(StateUnknown, match="in use by another process"):
+        house.open()
+    first.stop(drain_seconds=0.0)
+    house.open()
+
+
+def test_another_ledgers_spool_is_refused_and_left_alone() -> None:
+    house = House()
+    put(house.open(), "a")
+    house.disk = house.disk.after_crash(Fate.LOST)
+    with pytest.raises(StateUnknown, match="belongs to the ledger 'test/ledger', not to 'other'"):
+        house.open(ledger="other")
+    again = house.open()  # the refused one gave its lock back
+    ship(again)
+    assert stored(house.store) == both("a")
+
+
+# -- forks
+
+
+def test_both_clones_of_a_spool_go_on_and_the_fork_is_named() -> None:
+    for original_first in (True, False):
+        house = House()
+        put(house.open(), "a")
+        ship_and_stay(house)
+        other = house.cloned()
+        one, two = (house, other) if original_first else (other, house)
+        pipelines = [one.restart(), two.restart()]
+        put(pipelines[0], "b")
+        put(pipelines[1], "c")
+        ship(pipelines[0])
+        forked = pipelines[1].stream
+        ship(pipelines[1])
+        assert pipelines[1].state().forks == 1
+        assert pipelines[1].stream != forked
+        first = house.store.batches[pipelines[1].stream][1].signed.header
+        assert first.fork is not None
+        assert (first.fork.stream, first.fork.number) == (forked, 2)
+        put(pipelines[0], "d")
+        put(pipelines[1], "e")
+        ship(pipelines[0])
+        ship(pipelines[1])
+        assert stored(house.store) == both(*"abcde")
+        put(two.restart(), "c", "e")  # re-sends, recognised across the fork
+        ship_and_stay(two)
+        assert stored(house.store) == both(*"abcde")
+
+
+def ship_and_stay(house: House) -> None:
+    ship(house.restart())
+
+
+def test_a_clones_backlog_is_numbered_anew() -> None:
+    house = House()
+    pipeline = house.open(events=2)
+    put(pipeline, "a")
+    ship(pipeline)
+    other = house.cloned()
+    put(pipeline, "x")
+    ship(pipeline)
+    late = other.open(events=2)
+    put(late, *"bcdefgh")
+    ship(late)
+    assert stored(house.store) == both(*"axbcdefgh")
+    assert late.state().waiting_events == 0
+
+
+def test_a_crash_anywhere_in_a_take_over_loses_and_doubles_nothing() -> None:
+    def clone_with_backlog(crash_at: int | None) -> tuple[House, Pipeline]:
+        house = House()
+        pipeline = house.open(events=2)
+        put(pipeline, "a")
+        ship(pipeline)
+        other = house.cloned()
+        put(pipeline, "x")
+        ship(pipeline)
+        late = other.open(events=2)
+        put(late, *"bcd")
+        other.disk.crash_at = crash_at and len(other.disk.changes) + crash_at
+        return other, late
+
+    whole, late = clone_with_backlog(None)
+    before = len(whole.disk.changes)
+    ship(late)
+    changes = len(whole.disk.changes) - before
+    assert changes > 10
+    for crash_at in range(1, changes + 1):
+        for fate in Fate:
+            house, late = clone_with_backlog(crash_at)
+            with pytest.raises(Crashed):
+                ship(late)
+            again = house.restart(fate)
+            put(again, *"bcd")
+            ship(again)
+            assert stored(house.store) == both(*"axbcd"), (crash_at, fate)
+
+
+# -- damage
+
+
+def damaged(house: House, where: str) -> Path:
+    (path,) = [one for one in house.disk.files(ROOT) if where in one.name][:1]
+    house.disk.flip(path, 30)
+    return path
+
+
+@pytest.mark.parametrize("where", [".seg", "headers-"])
+def test_a_spool_that_does_not_read_back_is_set_aside_and_a_new_one_goes_on(where: str) -> None:
+    house = House()
+    pipeline = house.open()
+    put(pipeline, *"abc")
+    ship(pipeline)
+    house.disk = house.disk.after_crash(Fate.LOST)
+    damaged(house, where)
+    again = house.open()
+    (aside,) = again.state().damaged
+    assert aside.name.endswith(".damaged")
+    assert house.disk.exists(aside)
+    assert "damaged at byte 0" in again.state().last_error
+    put(again, "d")
+    ship(again)
+    assert stored(house.store) == both(*"abcd")
+    assert house.restart().state().damaged == ()  # told once, by the start that found it
+
+
+@pytest.mark.parametrize("lost", ["segments", "headers"])
+def test_segments_and_headers_that_do_not_belong_together_are_damage(lost: str) -> None:
+    house = House()
+    pipeline = house.open()
+    for name in "abcdef":
+        put(pipeline, name)
+        ship(pipeline)
+    house.store.acknowledge({pipeline.stream: 5})
+    pipeline.release_once()
+    house.disk = house.disk.after_crash(Fate.LOST)
+    for path in house.disk.files(ROOT):
+        if path.name.endswith(".seg") if lost == "segments" else path.name.startswith("headers-"):
+            house.disk.remove(path)
+    again = house.open()
+    assert len(again.state().damaged) == 1
+    put(again, "g")
+    ship(again)
+    assert stored(house.store) == both(*"abcdefg")
+
+
+def test_a_lost_end_of_the_segments_is_damage_when_a_header_names_it() -> None:
+    house = House()
+    pipeline = house.open()
+    put(pipeline, *"ab")
+    ship(pipeline)
+    house.disk = house.disk.after_crash(Fate.LOST)
+    (path,) = [one for one in house.disk.files(ROOT) if one.name.endswith(".seg")]
+    house.disk.truncate(path, house.disk.size(path) - 1)  # looks as if torn: but it was signed
+    again = house.open()
+    assert len(again.state().damaged) == 1
+    put(again, "c")
+    ship(again)
+    assert stored(house.store) == both(*"abc")
+
+
+def test_damage_found_while_shipping_stops_neither_the_live_stream_nor_the_others() -> None:
+    house = House()
+    house.store.down = "no route"
+    run(house.open(), "a", drain_seconds=0.0)
+    house.store.down = ""
+    pipeline = house.open()
+    put(pipeline, *"bcd")
+    (path,) = [one for one in house.disk.files(ROOT) if one.name.endswith(".seg")][:1]
+    house.disk.flip(path, 30)
+    before = pipeline.stream
+    ship(pipeline)
+    assert pipeline.stream != before
+    assert len(pipeline.state().damaged) == 1
+    put(pipeline, "e")
+    ship(pipeline)
+    assert stored(house.store) == both("e")
+    assert pipeline.state().waiting_events == 0
+
+
+def test_a_signed_batch_whose_events_were_changed_under_a_right_checksum_is_never_sent() -> None:
+    from collector.frame import read_frame, write_frame
+
+    house = House()
+    pipeline = house.open()
+    ship(pipeline)
+    put(pipeline, "a")
+    house.store.down = "no route"
+    with pytest.raises(Overloaded):
+        pipeline.ship_once()
+    house.store.down = ""
+    house.disk = house.disk.after_crash(Fate.LOST)
+    (path,) = [one for one in house.disk.files(ROOT) if one.name.endswith(".seg")]
+    frame = read_frame(house.disk.read(path))
+    other = write_frame(
+        first=frame.first,
+        durable=frame.durable,
+        group_id=frame.group_id,
+        source_ids=frame.source_ids,
+        events=[b"{}", b"{}"],
+        facts=[b"other", b"facts"],
+    )
+    house.disk.remove(path)
+    house.disk.write_new(path, other)
+    again = house.open()
+    ship(again)
+    assert stored(house.store) == []
+    assert len(again.state().damaged) == 1
+    assert "not those that were signed" in again.state().last_error
+
+
+# -- real threads
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def threaded() -> Iterator[tuple[House, Pipeline]]:
+    house = House()
+    pipeline = house.open()
+    pipeline.start()
+    yield house, pipeline
+    pipeline.stop(drain_seconds=5.0)
+
+
+def test_an_outage_opens_the_breaker_and_its_end_closes_it(threaded: tuple[House, Pipeline]) -> None:
+    house, pipeline = threaded
+    house.store.down = "no route"
+    pipeline.append(group("a"), lambda _: None)
+    until(lambda: pipeline.state().breaker_open)
+    assert pipeline.state().waiting_seconds > 0.0
+    assert pipeline.state().last_error == "no route"
+    house.store.down = ""
+    until(lambda: stored(house.store) == both("a"))
+    until(lambda: not pipeline.state().breaker_open and pipeline.state().waiting_seconds == 0.0)
+
+
+def test_a_defect_of_the_store_does_not_end_shipping() -> None:
+    class Broken(MemoryStore):
+        broken = True
+
+        def acknowledged(self, stream: StreamId) -> int:
+            if self.broken:
+                raise LookupError("a driver's own error")
+            return super().acknowledged(stream)
+
+    store = Broken()
+    house = House(store=store)
+    pipeline = house.open()
+    pipeline._breaker._limits = RetryLimits(base_seconds=0.0)
+    pipeline.start()
+    pipeline.append(group("a"), lambda _: None)
+    until(lambda: "LookupError" in pipeline.state().last_error)
+    store.broken = False
+    until(lambda: stored(store) == both("a"))
+    assert pipeline.stop()
+
+
+def test_a_fork_is_taken_over_while_senders_send() -> None:
+    house = House()
+    pipeline = house.open(events=2)
+    put(pipeline, "a")
+    ship(pipeline)
+    other = house.cloned()
+    put(pipeline, "x")
+    ship(pipeline)
+    late = other.open(events=2)
+    late.start()
+    names = [f"s{at}" for at in range(60)]
+    accepted: set[str] = set()
+
+    def attempt(name: str) -> None:
+        told = threading.Event()
+
+        def done(outcome: Spooled | Exception) -> None:
+            if isinstance(outcome, Spooled):
+                accepted.add(name)
+            told.set()
+
+        with suppress(Overloaded):  # the instant of the change
+            late.append(group(name), done)
+            assert told.wait(20)
+
+    def send(part: list[str]) -> None:
+        for name in part:
+            while name not in accepted:
+                attempt(name)
+
+    threads = [threading.Thread(target=send, args=(names[at::4],)) for at in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert late.stop(drain_seconds=20)
+    assert late.state().forks == 1
+    assert stored(house.store) == both("a", "x", *names)
+
+
+def test_an_idle_pipeline_hardly_wakes() -> None:
+    class Counting(MemoryStore):
+        asked = 0
+
+        def acknowledged(self, stream: StreamId) -> int:
+            self.asked += 1
+            return super().acknowledged(stream)
+
+    store = Counting()
+    pipeline = Pipeline(ROOT, collector="payments", ledger="l", store=store, key=KEY, disk=FaultyDisk(), journal=Ids())
+    pipeline.start()
+    until(lambda: store.asked > 0)
+    before = store.asked
+    began = time.process_time()
+    time.sleep(1.2)  # the thing under test is what happens while nothing does
+    assert store.asked - before <= 2
+    assert time.process_time() - began < 0.3
+    pipeline.stop(drain_seconds=5)
