@@ -27,10 +27,11 @@ from audit_api.gate import Gate, Operation
 from audit_api.health import Health
 from audit_api.log_paths import LogPaths
 from audit_api.metrics import ApiMetrics
-from audit_api.openapi import DESCRIPTION, SCHEMAS, TAGS, extras_of, responses_of, security_schemes
+from audit_api.openapi import DESCRIPTION, TAGS, extras_of, responses_of, security_schemes
 from audit_api.overview import Overview
 from audit_api.problems import Problem, problem_response
 from audit_api.proofs import Proofs
+from audit_api.schemas import SCHEMAS
 from audit_api.settings import ApiSettings
 from audit_api.trails import Trails
 from collector.store import EventStore

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
+from audit_api.answers import checkpoint_json
 from audit_api.auth import ROLES, Authenticator
 from audit_api.evidence import Evidence, SignedTree
 from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.parameters import Parameter, whole_number
-from audit_api.trails import checkpoint_json
 from collector.errors import NotFound
 from correlator.note import Verifier
 from correlator.trail import stream_trail

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
+from audit_api.answers import base64_list, checkpoint_json
 from audit_api.evidence import Evidence, LoggedEntry, SignedTree
 from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.parameters import Parameter, whole_number
 from audit_api.problems import Problem
-from audit_api.trails import base64_list, checkpoint_json
 from collector.batch import EventRef, StreamId, stream_id
 from collector.errors import Malformed, NotFound
 from collector.event import decode_event, facts_of

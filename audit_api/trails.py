@@ -4,7 +4,6 @@ The answers are put together from bytes: an entry and an event are canonical JSO
 hashes them finds the leaf and the digest.
 """
 
-import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,20 +12,19 @@ import msgspec
 from starlette.requests import Request
 
 from audit_api.accesses import AccessHistory
+from audit_api.answers import MAX_LINKS, base64_list, checkpoint_json, skeleton, summary_json
 from audit_api.evidence import Evidence, LoggedEntry, SignedTree
 from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.parameters import Parameter, decode_cursor, encode_cursor, flag, raw_tail, time, trail_of, whole_number
 from audit_api.settings import ApiSettings
-from collector.errors import Malformed, NotFound, VerificationError
-from collector.event import Facts, decode_facts
+from collector.errors import NotFound
 from correlator.index import TrailQuery, TrailSummary
 from correlator.index.rows import STATUSES
 from correlator.trail import parse_trail
 
-__all__ = ["TRAIL_PARAMETER", "Trails", "base64_list", "checkpoint_json", "followed_trails", "trail_target"]
+__all__ = ["TRAIL_PARAMETER", "Trails", "followed_trails", "trail_target"]
 
 KINDS = ("transaction", "key", "trace", "stream", "access", "ledger")
-MAX_LINKS = 200
 
 _encode = msgspec.json.Encoder().encode
 
@@ -35,18 +33,24 @@ def followed_trails(evidence: Evidence, summary: TrailSummary) -> tuple[list[str
     """The trails linked to this one: those that belong to its story, those that are related, and hubs.
 
     A story is a trail and the trace trails linked to it; of a trace, the trails that it is linked to are related. Nothing is
-    followed through another transaction, nor from or to a hub. At most `MAX_LINKS` are looked at.
+    followed through another transaction, nor from or to a hub. Of more than `MAX_LINKS` keys it is not looked up whether
+    they are hubs: the rest are told as related.
     """
     own = parse_trail(summary.trail)
-    followed, related, hubs = [], [], []
-    for other in summary.links[:MAX_LINKS]:
+    followed: list[str] = []
+    related: list[str] = []
+    hubs: list[str] = []
+    looked_up = 0
+    for other in summary.links:
         linked = parse_trail(other)
-        if linked.kind == "key" and evidence.index.trail(other).hub:
-            hubs.append(other)
-        elif linked.kind == "trace" and own.kind in ("transaction", "key") and not summary.hub:
+        if linked.kind == "trace" and own.kind in ("transaction", "key") and not summary.hub:
             followed.append(other)
-        else:
-            related.append(other)
+            continue
+        hub = False
+        if linked.kind == "key" and looked_up < MAX_LINKS:
+            looked_up += 1
+            hub = evidence.index.trail(other).hub
+        (hubs if hub else related).append(other)
     return followed, related, hubs
 
 
@@ -157,7 +161,7 @@ class Trails:
         )
         page = index.find(query, size=size, below=below, limit=values["limit"])
         following = None if page.next_below is None else encode_cursor(size, page.next_below)
-        return _encode({"size": size, "trails": [_summary(one) for one in page.trails], "next": following})
+        return _encode({"size": size, "trails": [summary_json(one) for one in page.trails], "next": following})
 
     # Read -------------------------------------------------------------------------------------------------------------
 
@@ -234,12 +238,12 @@ class Trails:
         if call.has_role("auditor", "admin"):
             rows = self._full_rows(entries, tree, values)
         else:
-            rows = [_skeleton(one) for one in entries]
+            rows = [skeleton(one) for one in entries]
         end = values["start"] + len(leaves)
         more = bool(leaves) and end < summary.entries
         body = b'{"trail":%b,"summary":%b,"checkpoint":%b,"entries":[%b],"next":%b,"story":%b,"accesses":%b}' % (
             _encode(trail),
-            _encode(_summary(summary)),
+            _encode(summary_json(summary)),
             checkpoint_json(tree),
             b",".join(rows),
             b"%d" % end if more else b"null",
@@ -265,7 +269,12 @@ class Trails:
 
     def _story(self, summary: TrailSummary) -> dict[str, Any]:
         followed, related, hubs = followed_trails(self.evidence, summary)
-        return {"followed": followed, "related": related, "hubs": hubs, "links": len(summary.links)}
+        return {
+            "followed": followed[:MAX_LINKS],
+            "related": related[:MAX_LINKS],
+            "hubs": hubs[:MAX_LINKS],
+            "links": len(summary.links),
+        }
 
     def _accesses(self, trail: str) -> dict[str, Any]:
         accesses = self.history.of(trail)
@@ -292,72 +301,6 @@ TRAIL_PARAMETER = (
     {"type": "string", "maxLength": 1000},
     "transaction/PAY-1",
 )
-
-
-def base64_list(hashes: Sequence[bytes]) -> list[str]:
-    """Each hash in base64 (RFC 4648 section 4)."""
-    return [base64.b64encode(part).decode("ascii") for part in hashes]
-
-
-def checkpoint_json(tree: SignedTree) -> bytes:
-    """A checkpoint as the answers tell it: what it says, and the signed note verbatim."""
-    checkpoint = tree.checkpoint
-    return _encode(
-        {
-            "origin": checkpoint.origin,
-            "size": checkpoint.size,
-            "root": base64.b64encode(checkpoint.root).decode("ascii"),
-            "note": tree.signed.decode("utf-8"),
-        }
-    )
-
-
-def _summary(summary: TrailSummary) -> dict[str, Any]:
-    return {
-        "trail": summary.trail,
-        "status": summary.status,
-        "entries": summary.entries,
-        "first_leaf": summary.first_leaf,
-        "last_leaf": summary.last_leaf,
-        "first_time": summary.first_time or None,
-        "last_time": summary.last_time or None,
-        "services": summary.services,
-        "keys": [{"name": name, "value": value} for name, value in summary.keys],
-        "links": summary.links[:MAX_LINKS],
-        "hub": summary.hub,
-    }
-
-
-def _skeleton(one: LoggedEntry) -> bytes:
-    """What the role sre sees of an entry: what happened where and when, and how it ended."""
-    entry = one.entry
-    row: dict[str, Any] = {
-        "leaf": one.leaf,
-        "position": entry.position,
-        "kind": entry.kind,
-        "recorded": entry.recorded,
-    }
-    if entry.kind == "event":
-        facts = _facts(one)
-        row |= {
-            "stream": entry.stream,
-            "sequence": entry.sequence,
-            "time": facts.time or None,
-            "service": facts.service,
-            "name": facts.name,
-            "outcome": facts.outcome,
-            "error": facts.error,
-        }
-    elif entry.kind in ("verdict", "gap"):
-        row["detail"] = entry.detail
-    return _encode(row)
-
-
-def _facts(one: LoggedEntry) -> Facts:
-    try:
-        return decode_facts(bytes(one.entry.facts))
-    except Malformed as error:
-        raise VerificationError(f"the facts of leaf {one.leaf} cannot be read: {error}") from error
 
 
 def _not_empty(text: str) -> str:

@@ -16,18 +16,18 @@ them, so nothing unproved can be slipped in, and the same trail at the same chec
 import base64
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import msgspec
 
-from correlator.archive import pack, unpack
+from correlator.archive import pack
 from correlator.checkpoint import Checkpoint
-from correlator.errors import VerificationError
-from correlator.merkle import HASH_BYTES, leaf_hash
-from correlator.note import Verifier, decode_base64
+from correlator.merkle import leaf_hash
+from correlator.note import Verifier
 
 __all__ = [
     "MAX_BUNDLE_ENTRIES",
+    "MAX_TRAILS",
     "PAGE",
     "BundleHeader",
     "BundleLine",
@@ -37,21 +37,19 @@ __all__ = [
     "encode_members",
     "manifest_of",
     "pack_bundle",
-    "parse_members",
-    "unpack_bundle",
 ]
 
 MAX_BUNDLE_ENTRIES = 100_000
 """Most lines of one member that are written or read."""
 
-MAX_MANIFEST_BYTES = 1 << 20
 MAX_TRAILS = 1_000
-_MAX_HASHES = 63
+"""Most trails of one bundle."""
+
 
 MANIFEST, CHECKPOINT, TRAIL = "manifest.json", "checkpoint", "trail.ndjson"
 HEADERS, ENROLMENTS, PROOFS = "headers.ndjson", "enrolments.ndjson", "proofs.ndjson"
 PAGE = "index.html"
-_REQUIRED = (MANIFEST, CHECKPOINT, TRAIL, HEADERS, ENROLMENTS, PROOFS)
+REQUIRED = (MANIFEST, CHECKPOINT, TRAIL, HEADERS, ENROLMENTS, PROOFS)
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,20 +158,24 @@ def _base64(hashes: Sequence[bytes]) -> list[str]:
     return [base64.b64encode(part).decode("ascii") for part in hashes]
 
 
-def _entry_line(line: BundleLine) -> bytes:
+def entry_line(line: BundleLine) -> bytes:
+    """A line of trail.ndjson, line end included."""
     return b'{"entry":%b,"event":%b,"leaf":%d}\n' % (line.entry, line.event or b"null", line.leaf)
 
 
-def _header_line(header: BundleHeader) -> bytes:
+def header_line(header: BundleHeader) -> bytes:
+    """A line of headers.ndjson."""
     facts = [{"path": _base64(path), "sequence": sequence} for sequence, path in header.paths]
     return b'{"entry":%b,"facts":%b,"leaf":%d}\n' % (header.entry, _encode(facts), header.leaf)
 
 
-def _enrolment_line(line: BundleLine) -> bytes:
+def enrolment_line(line: BundleLine) -> bytes:
+    """A line of enrolments.ndjson."""
     return b'{"entry":%b,"leaf":%d}\n' % (line.entry, line.leaf)
 
 
-def _proof_line(leaf: int, hashes: Sequence[bytes]) -> bytes:
+def proof_line(leaf: int, hashes: Sequence[bytes]) -> bytes:
+    """A line of proofs.ndjson."""
     return b'{"hashes":%b,"leaf":%d}\n' % (_encode(_base64(hashes)), leaf)
 
 
@@ -206,15 +208,20 @@ def manifest_of(contents: Contents) -> Manifest:
     )
 
 
+def encode_manifest(manifest: Manifest) -> bytes:
+    """manifest.json: one line."""
+    return _encode(manifest) + b"\n"
+
+
 def encode_members(contents: Contents) -> dict[str, bytes]:
     """The members of the bundle, in the order of the archive. Each trail must have an entry."""
     members = {
-        MANIFEST: _encode(manifest_of(contents)) + b"\n",
+        MANIFEST: encode_manifest(manifest_of(contents)),
         CHECKPOINT: contents.checkpoint,
-        TRAIL: b"".join(map(_entry_line, contents.entry_lines())),
-        HEADERS: b"".join(map(_header_line, contents.headers)),
-        ENROLMENTS: b"".join(map(_enrolment_line, contents.enrolments)),
-        PROOFS: b"".join(_proof_line(leaf, contents.proofs[leaf]) for leaf in sorted(contents.proofs)),
+        TRAIL: b"".join(map(entry_line, contents.entry_lines())),
+        HEADERS: b"".join(map(header_line, contents.headers)),
+        ENROLMENTS: b"".join(map(enrolment_line, contents.enrolments)),
+        PROOFS: b"".join(proof_line(leaf, contents.proofs[leaf]) for leaf in sorted(contents.proofs)),
     }
     return members if contents.page is None else {**members, PAGE: contents.page}
 
@@ -222,205 +229,3 @@ def encode_members(contents: Contents) -> dict[str, bytes]:
 def pack_bundle(contents: Contents) -> bytes:
     """The bundle as a zip. Raises ValueError when it is larger than an archive may be."""
     return pack(encode_members(contents))
-
-
-# -------------------------------------------------------------------------------------------------------------- reading
-
-
-class _EntryRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    entry: msgspec.Raw
-    event: msgspec.Raw
-    leaf: int
-
-
-class _FactsPath(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    path: list[str]
-    sequence: int
-
-
-class _HeaderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    entry: msgspec.Raw
-    facts: list[_FactsPath]
-    leaf: int
-
-
-class _EnrolmentRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    entry: msgspec.Raw
-    leaf: int
-
-
-class _ProofRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    hashes: list[str]
-    leaf: int
-
-
-_Row = TypeVar("_Row")
-_manifest: msgspec.json.Decoder[Manifest] = msgspec.json.Decoder(Manifest)
-_entry_row: msgspec.json.Decoder[_EntryRow] = msgspec.json.Decoder(_EntryRow)
-_header_row: msgspec.json.Decoder[_HeaderRow] = msgspec.json.Decoder(_HeaderRow)
-_enrolment_row: msgspec.json.Decoder[_EnrolmentRow] = msgspec.json.Decoder(_EnrolmentRow)
-_proof_row: msgspec.json.Decoder[_ProofRow] = msgspec.json.Decoder(_ProofRow)
-
-
-def unpack_bundle(data: bytes) -> dict[str, bytes]:
-    """The members of a bundle.
-
-    Raises:
-        VerificationError: not a zip of the one form, or its members are not those of a bundle, in their order.
-    """
-    members = unpack(data)
-    if tuple(members) not in (_REQUIRED, (*_REQUIRED, PAGE)):
-        raise VerificationError(
-            f"the bundle holds {', '.join(members)}; a bundle holds {', '.join(_REQUIRED)} and perhaps {PAGE}, in this order"
-        )
-    return members
-
-
-def parse_members(members: Mapping[str, bytes]) -> Contents:
-    """The contents of a bundle's members: every line in its one spelling, nothing missing, nothing more.
-
-    Raises:
-        VerificationError: names the member and line.
-    """
-    for name in _REQUIRED:
-        if name not in members:
-            raise VerificationError(f"the bundle has no {name}")
-    for name in members:
-        if name not in (*_REQUIRED, PAGE):
-            raise VerificationError(f"the bundle holds {name!r}, which is no member of a bundle")
-    manifest = _read_manifest(members[MANIFEST])
-    lines = []
-    for where, data in _lines(members, TRAIL):
-        row = _decode(_entry_row, data, where)
-        raw = bytes(row.event)
-        event = None if raw == b"null" else raw
-        lines.append(BundleLine(leaf=row.leaf, entry=bytes(row.entry), event=event))
-        _same_spelling(_entry_line(lines[-1]), data, where)
-    contents = Contents(
-        key=Verifier.parse(manifest.key),
-        checkpoint=members[CHECKPOINT],
-        trails=_cut(manifest, lines),
-        headers=tuple(_read_headers(members)),
-        enrolments=tuple(_read_enrolments(members)),
-        proofs=_read_proofs(members),
-        page=members.get(PAGE),
-    )
-    _compare(manifest, manifest_of(contents))
-    return contents
-
-
-def _decode(decoder: "msgspec.json.Decoder[_Row]", data: bytes, where: str) -> _Row:
-    try:
-        return decoder.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise VerificationError(f"{where} cannot be read: {error}") from error
-
-
-def _same_spelling(expected: bytes, line: bytes, where: str) -> None:
-    if expected != line + b"\n":
-        raise VerificationError(f"{where} is not in its canonical form")
-
-
-def _read_manifest(data: bytes) -> Manifest:
-    if len(data) > MAX_MANIFEST_BYTES:
-        raise VerificationError(f"{MANIFEST} has {len(data)} bytes, at most {MAX_MANIFEST_BYTES} are read")
-    manifest = _decode(_manifest, data, MANIFEST)
-    if _encode(manifest) + b"\n" != data:
-        raise VerificationError(f"{MANIFEST} is not in its canonical form")
-    if not 1 <= len(manifest.trails) <= MAX_TRAILS:
-        raise VerificationError(f"{MANIFEST} names {len(manifest.trails)} trails: 1 to {MAX_TRAILS} are allowed")
-    return manifest
-
-
-def _lines(members: Mapping[str, bytes], name: str) -> Iterator[tuple[str, bytes]]:
-    """Each line of a member without its line end, and how to call it."""
-    data = members[name]
-    if data and not data.endswith(b"\n"):
-        raise VerificationError(f"{name} does not end with a line end: it was cut")
-    if data.count(b"\n") > MAX_BUNDLE_ENTRIES:
-        raise VerificationError(f"{name} has more than {MAX_BUNDLE_ENTRIES} lines")
-    for number, line in enumerate(data.split(b"\n")[:-1], 1):
-        yield f"{name} line {number}", line
-
-
-def _hashes(texts: Sequence[str], where: str) -> tuple[bytes, ...]:
-    if len(texts) > _MAX_HASHES:
-        raise VerificationError(f"{where} has {len(texts)} hashes, no tree needs more than {_MAX_HASHES}")
-    hashes = tuple(decode_base64(text, f"{where}: hash {at}") for at, text in enumerate(texts))
-    for at, part in enumerate(hashes):
-        if len(part) != HASH_BYTES:
-            raise VerificationError(f"{where}: hash {at} has {len(part)} bytes, not {HASH_BYTES}")
-    return hashes
-
-
-def _cut(manifest: Manifest, lines: Sequence[BundleLine]) -> tuple[TrailPart, ...]:
-    """The lines of trail.ndjson, trail by trail as the manifest counts them."""
-    parts = []
-    at = 0
-    for trail in manifest.trails:
-        if not 1 <= trail.entries <= len(lines) - at or trail.first < 0:
-            raise VerificationError(
-                f"{MANIFEST} states {trail.entries} entries of {trail.trail} from position {trail.first} on; "
-                f"{TRAIL} has {len(lines) - at} lines left for it"
-            )
-        parts.append(TrailPart(trail=trail.trail, first=trail.first, lines=tuple(lines[at : at + trail.entries])))
-        at += trail.entries
-    if at != len(lines):
-        raise VerificationError(f"{TRAIL} has {len(lines)} lines, {MANIFEST} states {at}")
-    return tuple(parts)
-
-
-def _ascending(leaf: int, before: int, where: str) -> int:
-    if leaf <= before:
-        raise VerificationError(f"{where}: leaf {leaf} does not come after the line before it (leaf {before})")
-    return leaf
-
-
-def _read_headers(members: Mapping[str, bytes]) -> Iterator[BundleHeader]:
-    before = -1
-    for where, data in _lines(members, HEADERS):
-        row = _decode(_header_row, data, where)
-        before = _ascending(row.leaf, before, where)
-        paths = tuple((part.sequence, _hashes(part.path, where)) for part in row.facts)
-        header = BundleHeader(leaf=row.leaf, entry=bytes(row.entry), paths=paths)
-        _same_spelling(_header_line(header), data, where)
-        yield header
-
-
-def _read_enrolments(members: Mapping[str, bytes]) -> Iterator[BundleLine]:
-    before = -1
-    for where, data in _lines(members, ENROLMENTS):
-        row = _decode(_enrolment_row, data, where)
-        before = _ascending(row.leaf, before, where)
-        line = BundleLine(leaf=row.leaf, entry=bytes(row.entry))
-        _same_spelling(_enrolment_line(line), data, where)
-        yield line
-
-
-def _read_proofs(members: Mapping[str, bytes]) -> dict[int, tuple[bytes, ...]]:
-    proofs = {}
-    before = -1
-    for where, data in _lines(members, PROOFS):
-        row = _decode(_proof_row, data, where)
-        before = _ascending(row.leaf, before, where)
-        proofs[before] = _hashes(row.hashes, where)
-        _same_spelling(_proof_line(before, proofs[before]), data, where)
-    return proofs
-
-
-def _compare(stated: Manifest, found: Manifest) -> None:
-    """Every field of the manifest must be what the other members say."""
-
-    def walk(name: str, left: Any, right: Any) -> None:
-        if left == right:
-            return
-        if isinstance(left, msgspec.Struct) and isinstance(right, msgspec.Struct):
-            for field_name in left.__struct_fields__:
-                walk(f"{name}.{field_name}", getattr(left, field_name), getattr(right, field_name))
-        elif isinstance(left, list) and isinstance(right, list) and len(left) == len(right):
-            for at, (one, other) in enumerate(zip(left, right, strict=True)):
-                walk(f"{name}[{at}]", one, other)
-        else:
-            raise VerificationError(f"{MANIFEST}: {name[1:]} is {left!r}, the other members say {right!r}")
-
-    walk("", stated, found)

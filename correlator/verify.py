@@ -28,8 +28,6 @@ from correlator.bundle import (
     TRAIL,
     Contents,
     TrailPart,
-    parse_members,
-    unpack_bundle,
 )
 from correlator.checkpoint import Checkpoint, Verifier, open_checkpoint
 from correlator.entry import Entry
@@ -47,6 +45,7 @@ from correlator.proved import (
     open_entry,
     open_event,
 )
+from correlator.unbundle import parse_members, unpack_bundle
 
 __all__ = ["EntryReport", "Report", "TrailReport", "verify_bundle", "verify_proof"]
 

@@ -10,6 +10,7 @@ from audit_api.evidence import Evidence, LoggedEntry, SignedTree
 from collector.errors import NotFound, TallyError
 from correlator.bundle import (
     MAX_BUNDLE_ENTRIES,
+    MAX_TRAILS,
     BundleHeader,
     BundleLine,
     Contents,
@@ -69,7 +70,12 @@ class BundleExport:
         self.tree: SignedTree = evidence.tree()
         self._plan: list[tuple[str, list[int]]] = []
         room = min(max_entries, MAX_BUNDLE_ENTRIES)
-        for trail in (trails[0], *sorted(set(trails[1:]) - {trails[0]})):
+        names = (trails[0], *sorted(set(trails[1:]) - {trails[0]}))
+        if len(names) > MAX_TRAILS:
+            raise TooLarge(
+                f"{trails[0]} has {len(names) - 1} linked trails, at most {MAX_TRAILS} go in", limit=max_entries
+            )
+        for trail in names:
             leaves = list(evidence.index.leaves(trail, limit=room + 1, size=self.tree.size))
             if not leaves:
                 raise NotFound(f"there is no trail {trail} below leaf {self.tree.size}")

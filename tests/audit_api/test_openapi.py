@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from audit_api.openapi import SCHEMAS
 from audit_api.problems import PROBLEMS
+from audit_api.schemas import SCHEMAS
 from tests.support.apis import Api
 
 pytestmark = pytest.mark.anyio

@@ -13,10 +13,10 @@ import pytest
 from audit_api.settings import ApiSettings
 from collector.batch import open_header
 from collector.event import Access, Event
-from correlator.bundle import unpack_bundle
 from correlator.checkpoint import Checkpoint, open_checkpoint
 from correlator.entry import decode_entry
 from correlator.merkle import leaf_hash, verify_consistency, verify_inclusion
+from correlator.unbundle import unpack_bundle
 from correlator.verify import verify_bundle, verify_proof
 from tests.support.apis import Api
 from tests.support.ledgers import SIGNER, payment

@@ -18,7 +18,7 @@ from collector.errors import NotFound
 from collector.event import Access, Event, Facts
 from collector.store.sqlite import SqliteStore
 from correlator.archive import pack
-from correlator.bundle import BundleLine, Contents, TrailPart, encode_members, parse_members, unpack_bundle
+from correlator.bundle import BundleLine, Contents, TrailPart, encode_members
 from correlator.checkpoint import Checkpoint
 from correlator.entry import decode_entry, encode_entry
 from correlator.errors import VerificationError
@@ -27,6 +27,7 @@ from correlator.merkle import leaf_hash
 from correlator.note import Signer
 from correlator.page import render_page
 from correlator.stitch import Placement, Stitcher
+from correlator.unbundle import parse_members, unpack_bundle
 from correlator.verify import Report, verify_bundle, verify_proof
 from tests.support.ledgers import SIGNER, SmallLedger, payment, small_story
 
