@@ -1,0 +1,195 @@
+"""`tally up` with real processes on free ports: from a service's first log line to a verified trail, through a crash, to a clean stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgpack
+import pytest
+
+CONFIG = """
+[collector]
+name = "side"
+[collector.forward]
+port = 0
+[collector.http]
+port = 0
+[audit_api]
+port = 0
+"""
+
+PATIENCE_SECONDS = 45.0
+
+
+class Up:
+    """A running `tally up`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "tally.toml"
+        self.config.write_text(CONFIG)
+        self.command = [sys.executable, "-m", "deploy.cli", "--config", str(self.config)]
+        self.errors = (folder / "stderr").open("wb")
+        self.process = subprocess.Popen([*self.command, "up", "--json"], stdout=subprocess.PIPE, stderr=self.errors)
+        assert self.process.stdout is not None
+        text = b""
+        while not text.endswith(b"\n}\n"):
+            line = self.process.stdout.readline()
+            assert line, (folder / "stderr").read_text()
+            text += line
+        self.ready = {one["name"]: one for one in json.loads(text)["ready"]}
+
+    def address(self, name: str, use: str) -> str:
+        return str(self.now(name)["addresses"][use])
+
+    def now(self, name: str) -> dict[str, Any]:
+        """What the process of this name has announced last."""
+        return dict(json.loads((self.folder / "tally-data" / "run" / f"{name}.json").read_text()))
+
+    def tally(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([*self.command, *arguments], capture_output=True, text=True, check=False, timeout=60)
+
+    def send(self, transaction: str, message: str) -> None:
+        """One Fluent Forward message with a chunk id, sent until it is acknowledged."""
+
+        def acknowledged() -> bool:
+            host, _, port = self.address("collector-side", "forward").rpartition(":")
+            record = {"message": message, "service": "shop", "transaction_id": transaction}
+            chunk = f"{transaction}/{message}"
+            try:
+                with socket.create_connection((host, int(port)), timeout=5) as connection:
+                    connection.sendall(msgpack.packb(["shop", [[int(time.time()), record]], {"chunk": chunk}]))
+                    return bool(msgpack.unpackb(connection.recv(1_000)) == {"ack": chunk})
+            except OSError:
+                return False  # it is just being started again
+
+        until(acknowledged)
+
+    def close(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            try:
+                self.process.wait(timeout=60)
+            finally:
+                self.process.kill()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.errors.close()
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    """Its value, once that is true: what is awaited happens in other processes."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+    return value
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[Up]:
+    running = Up(tmp_path)
+    yield running
+    running.close()
+
+
+def get(url: str, token: str = "") -> httpx.Response:
+    return httpx.get(url, headers={"authorization": f"Bearer {token}"} if token else {}, timeout=10)
+
+
+def test_from_the_first_log_line_to_a_verified_trail_through_a_crash(up: Up) -> None:
+    assert set(up.ready) == {"collector-side", "correlator", "api"}
+    for name in up.ready:
+        url = up.address(name, "http")
+        until(partial(lambda url: get(f"{url}/readyz").status_code == 200, url))
+        assert "tally_" in get(f"{url}/metrics").text, name
+        assert get(f"{url}/livez").status_code == 200
+
+    up.send("t-1", "before the crash")
+    first = up.now("collector-side")["pid"]
+    os.kill(first, signal.SIGKILL)
+    until(lambda: up.now("collector-side")["pid"] != first)
+    up.send("t-1", "after the crash")
+
+    def story() -> dict[str, Any] | None:
+        told = up.tally("trail", "t-1", "--json")
+        found = json.loads(told.stdout) if told.stdout else {"steps": []}
+        return found if len(found["steps"]) == 2 else None
+
+    found = until(story)
+    assert {step["message"] for step in found["steps"]} == {"before the crash", "after the crash"}
+    assert found["proof"]["state"] == "verified"
+
+    token = up.tally("token", "add", "ann", "--role", "auditor").stdout.strip()
+    api = up.address("api", "http")
+    page = until(lambda: get(f"{api}/v1/trails?transaction=t-1", token).json()["trails"])
+    assert [trail["trail"] for trail in page] == ["transaction/t-1"]
+
+    status = json.loads(up.tally("status", "--json").stdout)
+    assert {process["name"] for process in status["processes"]} == {"collector-side", "correlator", "api"}
+    assert up.tally("check").returncode == 0, "a running ledger can be checked"
+    second = up.tally("up")
+    assert (second.returncode, "is running already" in second.stderr) == (1, True)
+
+    pids = [up.now(name)["pid"] for name in up.ready]
+    up.process.send_signal(signal.SIGINT)
+    assert up.process.wait(timeout=60) == 0
+    told = (up.folder / "stderr").read_text()
+    assert re.findall(r"^stopping (.+)$", told, re.MULTILINE) == ["api", "collector-side", "correlator"]
+    assert "collector-side ended with SIGKILL; starting it again in 0.5 s" in told
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+    assert list((up.folder / "tally-data" / "run").glob("*.json")) == []
+    done = up.tally("check", "--json")
+    assert (done.returncode, json.loads(done.stdout)["account"]["waiting"]) == (0, 0), (
+        "the correlator took in all that was left"
+    )
+
+
+def test_an_idle_sidecar_is_small(up: Up) -> None:
+    pid = up.now("collector-side")["pid"]
+    status = Path(f"/proc/{pid}/status")
+    if not status.exists():
+        pytest.skip("no /proc here to read a process's memory from")
+    resident_kib = int(re.search(r"^VmRSS:\s+(\d+) kB", status.read_text(), re.MULTILINE)[1])  # type: ignore[index]
+    assert resident_kib < 80 * 1024
+
+
+def test_children_do_not_outlive_a_killed_supervisor(up: Up) -> None:
+    pids = [one["pid"] for one in up.ready.values()]
+    up.process.kill()
+    up.process.wait()
+
+    def gone(pid: int) -> bool:
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"  # ended; its new parent has not asked yet
+
+    until(lambda: all(gone(pid) for pid in pids))
+
+
+def test_a_taken_port_is_told_and_ends_everything(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        config = tmp_path / "tally.toml"
+        config.write_text(CONFIG.replace("[collector.http]\nport = 0", f"[collector.http]\nport = {port}"))
+        command = [sys.executable, "-m", "deploy.cli", "--config", str(config), "up"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "collector-side cannot listen: Address already in use" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("tally: collector-side cannot run")
