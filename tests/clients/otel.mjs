@@ -1,0 +1,47 @@
+// The OpenTelemetry SDK of JavaScript: even numbers are spans, odd ones log records without a uid, in batches over OTLP/HTTP.
+// What its exporters give up after their own retries is gone, and is not counted as acknowledged.
+
+import { OTLPLogExporter } from "@opentelemetry/exporter-logs-otlp-proto";
+import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-proto";
+import { resourceFromAttributes } from "@opentelemetry/resources";
+import { BatchLogRecordProcessor, LoggerProvider } from "@opentelemetry/sdk-logs";
+import { BasicTracerProvider, BatchSpanProcessor } from "@opentelemetry/sdk-trace-base";
+import { ack, address, count, flush, pause } from "./progress.mjs";
+
+/** An exporter that hands everything on, and tells which numbers were taken. */
+function told(exporter) {
+  return {
+    export(items, done) {
+      exporter.export(items, (result) => {
+        if (result.code === 0) for (const item of items) ack(item.attributes.n);
+        flush();
+        done(result);
+      });
+    },
+    forceFlush: () => exporter.forceFlush(),
+    shutdown: () => exporter.shutdown(),
+  };
+}
+
+const resource = resourceFromAttributes({ "service.name": "shop" });
+const url = (signal) => ({ url: `http://${address}/v1/${signal}`, timeoutMillis: 20000 });
+const batches = { maxQueueSize: 20000, maxExportBatchSize: 256, scheduledDelayMillis: 50, exportTimeoutMillis: 25000 };
+const spans = new BasicTracerProvider({
+  resource,
+  spanProcessors: [new BatchSpanProcessor(told(new OTLPTraceExporter(url("traces"))), batches)],
+});
+const records = new LoggerProvider({
+  resource,
+  processors: [new BatchLogRecordProcessor({ ...batches, exporter: told(new OTLPLogExporter(url("logs"))) })],
+});
+const tracer = spans.getTracer("clients");
+const logger = records.getLogger("clients");
+
+for (let number = 0; number < count; number++) {
+  if (number % 2) logger.emit({ body: `event ${number}`, attributes: { n: number } });
+  else tracer.startSpan(`event ${number}`, { attributes: { n: number } }).end();
+  if (number % 100 === 0) await pause(20); // so that it lasts long enough to be interrupted
+}
+await Promise.all([spans.forceFlush(), records.forceFlush()]).catch((error) => console.error(String(error)));
+flush();
+process.exit(0);
