@@ -195,10 +195,19 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "next": _nullable(_integer("`start` of the next page; null when there is none.")),
             "story": _object(
                 {
-                    "followed": _list(_string(), "Trace trails that belong to this trail's story."),
-                    "related": _list(_string(), "Other trails linked to it."),
-                    "hubs": _list(_string(), "Keys that link too many trails to mean one transaction."),
-                    "links": _integer("How many links there are in all."),
+                    "traces": _list(_string(), "Trace trails whose entries belong to this trail's story."),
+                    "traces_left_out": _integer("How many more there are: too many, or the trail is a hub's."),
+                    "related": _list(
+                        _object(
+                            {
+                                "trail": _string(),
+                                "through": _nullable(_string("The trace that relates the two; null: linked directly.")),
+                            }
+                        ),
+                        "Other transactions and keys that have to do with it, and are not followed.",
+                    ),
+                    "related_left_out": _integer(),
+                    "hubs": _list(_string(), "Keys that link too many trails to say anything about this one."),
                 }
             ),
             "accesses": _object(
@@ -216,10 +225,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "entries": [{"leaf": 14, "entry": _ENTRY_EXAMPLE, "event": _EVENT_EXAMPLE, "proof": [_HASH]}],
             "next": None,
             "story": {
-                "followed": ["trace/00000000000000000000000000000002"],
-                "related": ["key/order_id/O-1"],
+                "traces": ["trace/00000000000000000000000000000002"],
+                "traces_left_out": 0,
+                "related": [{"trail": "key/order_id/O-1", "through": None}],
+                "related_left_out": 0,
                 "hubs": [],
-                "links": 2,
             },
             "accesses": {"complete": True, "entries": []},
         },

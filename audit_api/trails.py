@@ -18,40 +18,15 @@ from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.parameters import Parameter, decode_cursor, encode_cursor, flag, raw_tail, time, trail_of, whole_number
 from audit_api.settings import ApiSettings
 from collector.errors import NotFound
-from correlator.index import TrailQuery, TrailSummary
+from correlator.index import TrailQuery
 from correlator.index.rows import STATUSES
-from correlator.trail import parse_trail
+from correlator.story import story
 
-__all__ = ["TRAIL_PARAMETER", "Trails", "followed_trails", "trail_target"]
+__all__ = ["TRAIL_PARAMETER", "Trails", "trail_target"]
 
 KINDS = ("transaction", "key", "trace", "stream", "access", "ledger")
 
 _encode = msgspec.json.Encoder().encode
-
-
-def followed_trails(evidence: Evidence, summary: TrailSummary) -> tuple[list[str], list[str], list[str]]:
-    """The trails linked to this one: those that belong to its story, those that are related, and hubs.
-
-    A story is a trail and the trace trails linked to it; of a trace, the trails that it is linked to are related. Nothing is
-    followed through another transaction, nor from or to a hub. Of more than `MAX_LINKS` keys it is not looked up whether
-    they are hubs: the rest are told as related.
-    """
-    own = parse_trail(summary.trail)
-    followed: list[str] = []
-    related: list[str] = []
-    hubs: list[str] = []
-    looked_up = 0
-    for other in summary.links:
-        linked = parse_trail(other)
-        if linked.kind == "trace" and own.kind in ("transaction", "key") and not summary.hub:
-            followed.append(other)
-            continue
-        hub = False
-        if linked.kind == "key" and looked_up < MAX_LINKS:
-            looked_up += 1
-            hub = evidence.index.trail(other).hub
-        (hubs if hub else related).append(other)
-    return followed, related, hubs
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +222,7 @@ class Trails:
             checkpoint_json(tree),
             b",".join(rows),
             b"%d" % end if more else b"null",
-            _encode(self._story(summary)),
+            _encode(self._story(trail)),
             _encode(self._accesses(trail)),
         )
         return body, leaves[-1] if leaves else -1
@@ -267,13 +242,14 @@ class Trails:
             rows.append(row + b"}")
         return rows
 
-    def _story(self, summary: TrailSummary) -> dict[str, Any]:
-        followed, related, hubs = followed_trails(self.evidence, summary)
+    def _story(self, trail: str) -> dict[str, Any]:
+        told = story(trail, self.evidence.index.trail)
         return {
-            "followed": followed[:MAX_LINKS],
-            "related": related[:MAX_LINKS],
-            "hubs": hubs[:MAX_LINKS],
-            "links": len(summary.links),
+            "traces": told.traces,
+            "traces_left_out": told.traces_left_out,
+            "related": [{"trail": one.trail, "through": one.through or None} for one in told.related[:MAX_LINKS]],
+            "related_left_out": max(0, len(told.related) - MAX_LINKS),
+            "hubs": told.hubs[:MAX_LINKS],
         }
 
     def _accesses(self, trail: str) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.parameters import Parameter, flag
 from audit_api.problems import Problem
 from audit_api.settings import ApiSettings
-from audit_api.trails import TRAIL_PARAMETER, followed_trails, trail_target
+from audit_api.trails import TRAIL_PARAMETER, trail_target
 from correlator.note import Verifier
+from correlator.story import story
 
 __all__ = ["Exports"]
 
@@ -104,7 +105,14 @@ class Exports:
         trail = call.target["trail"]
         linked: list[str] = []
         if call.values["linked"]:
-            linked, _, _ = followed_trails(self.evidence, self.evidence.index.trail(trail))
+            told = story(trail, self.evidence.index.trail)
+            if told.traces and told.traces_left_out:  # of a hub, no trace is part of the story
+                raise Problem(
+                    "export-too-large",
+                    f"{trail} has {told.traces_left_out} more traces than a story may have: export it with linked=false",
+                    limit=len(told.traces),
+                )
+            linked = [*told.traces]
         return BundleExport(
             self.evidence,
             key=self.key,

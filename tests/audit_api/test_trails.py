@@ -137,10 +137,11 @@ async def test_what_stands_beside_a_trail(api: Api) -> None:
     assert answer["summary"]["status"] == "incomplete"
     assert answer["summary"]["keys"] == [{"name": "order_id", "value": "O-1"}]
     assert answer["story"] == {
-        "followed": [f"trace/{2:032x}"],
-        "related": ["key/order_id/O-1"],
+        "traces": [f"trace/{2:032x}"],
+        "traces_left_out": 0,
+        "related": [{"trail": "key/order_id/O-1", "through": None}],
+        "related_left_out": 0,
         "hubs": [],
-        "links": 2,
     }
     assert answer["accesses"] == {"complete": True, "entries": []}
     assert answer["next"] is None
