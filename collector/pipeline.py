@@ -121,6 +121,8 @@ class Pipeline:
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._stop_deadline = 0.0
+        self._gate = threading.Lock()
+        self._closing = False
         self._close_stream = False
         self._done = False
         self._thread: threading.Thread | None = None
@@ -167,8 +169,11 @@ class Pipeline:
 
     def append(self, group: Group, done: Done) -> StreamId:
         """Take a group in; see `Spool.append`. Returns the stream whose sequences `done` will name."""
-        live = self._live
-        live.spool.append(group, done)
+        with self._gate:  # nothing may come in behind the header that closes the stream
+            if self._closing:
+                raise Overloaded("the collector is stopping")
+            live = self._live
+            live.spool.append(group, done)
         return live.incarnation.stream
 
     def state(self) -> PipelineState:
@@ -201,7 +206,9 @@ class Pipeline:
         Returns whether everything was shipped; what was not is shipped after the next start.
         """
         self._close_stream = close_stream
-        self._live.spool.close()
+        with self._gate:
+            self._closing = True  # the spool itself stays open: a fork may be taken over just now
+        self._live.spool.settle()
         self._stop_deadline = time.monotonic() + drain_seconds
         self._stopping.set()
         self._wake.set()

@@ -14,7 +14,7 @@ from collector.disk import Disk
 from collector.errors import StateUnknown
 from collector.frame import FrameError, find_frame, read_frame
 
-__all__ = ["Damaged", "Recovered", "SourceIds", "recover_segments", "segment_path"]
+__all__ = ["Cursor", "Damaged", "Recovered", "SourceIds", "recover_segments", "segment_path"]
 
 _SUFFIX = ".seg"
 _NAME = re.compile(r"\d{20}\.seg", re.ASCII)
@@ -35,6 +35,14 @@ class SourceIds(Protocol):
 
     def flush(self) -> None:
         """Make what is remembered durable."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """A place between two frames: the segment's first sequence, and an offset in it."""
+
+    segment: int
+    offset: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

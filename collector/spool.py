@@ -21,7 +21,7 @@ from collector.disk import AppendFile, Disk
 from collector.errors import Overloaded, StateUnknown
 from collector.frame import PREFIX_BYTES, Frame, FrameError, read_frame, write_frame
 from collector.group import Deliver, Done, Group, Spooled, checked_size, deliver_here
-from collector.segments import Damaged, SourceIds, recover_segments, segment_path
+from collector.segments import Cursor, Damaged, SourceIds, recover_segments, segment_path
 
 __all__ = ["Cursor", "Deliver", "Done", "Group", "Spool", "SpoolLimits", "Spooled", "deliver_here"]
 
@@ -37,14 +37,6 @@ class SpoolLimits:
     total_bytes: int = 4 * 1024**3
     queued_bytes: int = 64 * 1024**2
     segment_bytes: int = 32 * 1024**2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cursor:
-    """A place between two frames: the segment's first sequence, and an offset in it."""
-
-    segment: int
-    offset: int
 
 
 class Spool:
@@ -71,6 +63,7 @@ class Spool:
         self._wake = threading.Condition()
         self._queue: list[tuple[Group, Done]] = []
         self._queued_bytes = 0
+        self._committing = False
         self._stopping = False
         self._failed: StateUnknown | None = None
         self._thread: threading.Thread | None = None
@@ -125,14 +118,31 @@ class Spool:
                 raise Overloaded("the spool is full: shipping does not keep up", retry_after_seconds=5.0)
             self._queue.append((group, done))
             self._queued_bytes += size
-            self._wake.notify()
+            self._wake.notify_all()
 
     def commit_pending(self) -> int:
         """Write and sync everything queued, then tell; returns how many groups. For the committing thread, or for a test."""
         with self._wake:
             work, self._queue, self._queued_bytes = self._queue, [], 0
+            self._committing = bool(work)
         if not work:
             return 0
+        try:
+            self._commit_and_tell(work)
+        finally:
+            with self._wake:
+                self._committing = False
+                self._wake.notify_all()
+        return len(work)
+
+    def settle(self) -> None:
+        """Return when all that was queued is committed and told."""
+        if self._thread is None:
+            self.commit_pending()
+        with self._wake:
+            self._wake.wait_for(lambda: not self._queue and not self._committing)
+
+    def _commit_and_tell(self, work: Sequence[tuple[Group, Done]]) -> None:
         try:
             outcomes = self._commit(work)
         except (Overloaded, StateUnknown) as error:
@@ -140,10 +150,9 @@ class Spool:
             outcomes = [(done, error) for _, done in work]
         except Exception as error:  # noqa: BLE001 - a defect: senders must hear of it, and nobody may write behind it
             _log.exception("spool %s: a commit failed", self._directory.name)
-            failure = self._fail(f"a commit failed: {type(error).__name__}")
+            failure = self.abandon(f"a commit failed: {type(error).__name__}")
             outcomes = [(done, failure) for _, done in work]
         self._deliver(outcomes)
-        return len(work)
 
     def _commit(self, work: Sequence[tuple[Group, Done]]) -> list[tuple[Done, Spooled | Exception]]:
         if self._failed is not None:
@@ -214,13 +223,13 @@ class Spool:
             try:
                 self._disk.truncate(self._path(name), size)
             except OSError as second:
-                raise self._fail(f"a torn write could not be cut off: {second}") from second
+                raise self.abandon(f"a torn write could not be cut off: {second}") from second
             raise Overloaded(f"the disk takes no more: {error}", retry_after_seconds=5.0) from error
         try:
             file.sync()
         except OSError as error:
             # after a failed fsync the kernel may have dropped the pages: what is on disk is unknown until it is read again
-            raise self._fail(f"fsync failed: {error}") from error
+            raise self.abandon(f"fsync failed: {error}") from error
         self._next = following  # before the size: whoever reads the frames must find the sequences that they hold
         self._sizes[name] = size + len(data)
 
@@ -229,10 +238,8 @@ class Spool:
         name = self._next
         if self._file is not None and name in self._sizes:
             return name  # nothing but frames without events so far: it goes on under its name
-        try:
+        with suppress(Overloaded):  # its ids stay in memory, and `release` tries again before it removes their segment
             self._journal.flush()
-        except Overloaded:
-            pass  # its ids stay in memory, and `release` tries again before it removes their segment
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -244,17 +251,14 @@ class Spool:
             self._disk.sync_directory(self._directory)
         except OSError as error:
             file.close()
-            raise self._fail(f"fsync of the folder failed: {error}") from error
+            raise self.abandon(f"fsync of the folder failed: {error}") from error
         self._file = file
         with self._wake:
             self._sizes.setdefault(name, 0)
         return name
 
-    def abandon(self, reason: str) -> None:
-        """Take no more: what is queued and what comes is told `StateUnknown`, and its sender sends it again."""
-        self._fail(reason)
-
-    def _fail(self, reason: str) -> StateUnknown:
+    def abandon(self, reason: str) -> StateUnknown:
+        """Take no more: what is queued and what comes is told the error that is returned, and its sender sends it again."""
         error = StateUnknown(f"spool {self._directory.name}: {reason}; reopen it")
         with self._wake:
             self._failed = error
@@ -381,7 +385,7 @@ class Spool:
         """Commit what is queued, stop the thread, close the file. Later appends are `Overloaded`."""
         with self._wake:
             self._stopping = True
-            self._wake.notify()
+            self._wake.notify_all()
         if self._thread is not None:
             self._thread.join()
             self._thread = None

@@ -654,6 +654,24 @@ def test_a_fork_is_taken_over_while_senders_send() -> None:
     assert stored(house.store) == both("a", "x", *names)
 
 
+def test_a_stop_in_the_middle_of_a_take_over_drains_it() -> None:
+    for _ in range(10):
+        house = House()
+        pipeline = house.open(events=2)
+        put(pipeline, "a")
+        ship(pipeline)
+        other = house.cloned()
+        put(pipeline, "x")
+        ship(pipeline)
+        late = other.open(events=2)
+        put(late, *"bcdefgh")
+        late.start()
+        assert late.stop(drain_seconds=20)
+        assert stored(house.store) == both("x", *"abcdefgh")
+        with pytest.raises(Overloaded, match="stopping"):
+            late.append(group("i"), lambda _: None)
+
+
 def test_an_idle_pipeline_hardly_wakes() -> None:
     class Counting(MemoryStore):
         asked = 0
