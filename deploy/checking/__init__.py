@@ -5,7 +5,12 @@
 
 from dataclasses import dataclass
 
-__all__ = ["Account", "Finding"]
+from collector.errors import NotFound, StateUnknown, VerificationError
+
+__all__ = ["DAMAGE", "Account", "Finding"]
+
+DAMAGE = (NotFound, VerificationError, StateUnknown, TypeError, ValueError)
+"""What reading a row raises that somebody has changed: our own errors, and Python's where a column holds another type."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from collector.batch import EventRef, SignedHeader, StreamId
-from collector.errors import NotFound, StateUnknown, VerificationError
+from collector.errors import VerificationError
 from collector.store import EventStore
 from correlator.entry import Entry
 from correlator.proved import EnrolledKey, check_placement, open_batch_entry, open_enrolment, open_entry, open_event
 from correlator.streams import StreamState
 from correlator.trail import parse_trail
-from deploy.checking import Account, Finding
+from deploy.checking import DAMAGE, Account, Finding
 
 __all__ = ["EntryCheck"]
 
@@ -134,14 +134,20 @@ class EntryCheck:
         if stream.key is None:
             self._found(name, f"batch {header.number} is signed by a key that no earlier entry enrolled", leaf)
         state = stream.state
-        if header.number < state.next_number and state.gap_of(header.number) is None:
+        gap = state.gap_of(header.number)
+        if gap is not None:
+            before = gap.before if header.number == gap.first else header.previous
+            after = gap.after if header.number == gap.last and gap.after else signed.digest
+            if (header.previous, signed.digest) != (before, after):
+                self._found(name, f"batch {header.number}, which came late, does not fit into its gap", leaf)
+        elif header.number < state.next_number:
             self._found(name, f"batch {header.number} is in the log twice", leaf)
             return
-        if header.number == state.next_number and (header.previous, header.first) != (state.head, state.next_sequence):
+        elif header.number > state.next_number:
+            passed = f"batches {state.next_number} to {header.number - 1} are passed over without a gap entry"
+            self._found(name, passed, leaf)
+        elif header.first != state.next_sequence or not _continues(state, header.previous):
             self._found(name, f"batch {header.number} does not follow batch {header.number - 1}", leaf)
-        if header.number > state.next_number:
-            gap = f"batches {state.next_number} to {header.number - 1} are passed over without a gap entry"
-            self._found(name, gap, leaf)
         state.on_batch(header, signed.digest, 0)
         self.digests.setdefault(header.stream, {})[header.number] = signed.digest
         self._stored(leaf, signed, stream)
@@ -154,7 +160,7 @@ class EntryCheck:
         held = f" (events {header.first} to {last})" if header.count else ""
         try:
             stored = self._store.batch(StreamId(header.stream), header.number)
-        except (VerificationError, StateUnknown) as error:
+        except DAMAGE as error:
             self._found(name, f"{error}{held}", leaf)
             return
         if stored is None:
@@ -172,14 +178,14 @@ class EntryCheck:
         """The events' bytes, None for those that the store cannot give."""
         try:
             return self._store.events(refs)
-        except (NotFound, VerificationError, StateUnknown):
+        except DAMAGE:
             pass
         bodies: list[bytes | None] = []
         problems: list[str] = []
         for ref in refs:
             try:
                 bodies += self._store.events([ref])
-            except (NotFound, VerificationError, StateUnknown) as error:
+            except DAMAGE as error:
                 bodies.append(None)
                 problems.append(str(error))
         more = f" (and {len(problems) - 1} more events of the same batch)" if len(problems) > 1 else ""
@@ -237,5 +243,11 @@ class EntryCheck:
                 )
             try:
                 self.account.waiting += len(self._store.batches_after({name: state.next_number - 1}, _WAITING_LIMIT))
-            except VerificationError as error:
+            except DAMAGE as error:
                 self._found("store", str(error))
+
+
+def _continues(state: StreamState, previous: str) -> bool:
+    """Whether the next header may name this one as the one before it; behind a gap nobody can know which that was."""
+    missing = state.missing
+    return previous == state.head or bool(missing and missing[-1].last == state.next_number - 1)

@@ -34,13 +34,15 @@ def check_spools(
                 Finding(where=name, problem="it could not be read back after a restart, and was set aside for a person")
             )
         elif (folder / "meta.json").is_file():
-            _check_headers(name, folder, logged, tell)
-            _check_segments(name, folder, account, tell)
+            shipped = _check_headers(name, folder, logged, tell)
+            _check_segments(name, folder, shipped, account, tell)
 
 
 def _check_headers(
     name: str, folder: Path, logged: Mapping[str, Mapping[int, str]], tell: Callable[[Finding], None]
-) -> None:
+) -> int:
+    """Check the header log; gives the sequence below which everything was durable when the last header was signed."""
+    shipped = 0
     files = sorted(folder.glob("headers-*.log"))
     before: SignedHeader | None = None
     for file in files:
@@ -60,6 +62,8 @@ def _check_headers(
             if in_log is not None and in_log != signed.digest:
                 tell(Finding(where=f"{name}, {file.name}", problem=f"{what} is not the one that the log holds: a fork"))
             before = signed
+            shipped = header.first + header.count
+    return shipped
 
 
 def _lines(file: Path, *, newest: bool) -> Iterator[tuple[bytes, bool]]:
@@ -80,7 +84,7 @@ def _open(line: bytes) -> SignedHeader:
     return open_header(header, base64.b64decode(signature, validate=True))
 
 
-def _check_segments(name: str, folder: Path, account: Account, tell: Callable[[Finding], None]) -> None:
+def _check_segments(name: str, folder: Path, shipped: int, account: Account, tell: Callable[[Finding], None]) -> None:
     files = sorted(folder.glob("*.seg"))
     expected: int | None = None
     for file in files:
@@ -99,8 +103,8 @@ def _check_segments(name: str, folder: Path, account: Account, tell: Callable[[F
                 frame = read_frame(data, at)
             except FrameError as error:
                 later = find_frame(data, at + 1)
-                # what a later frame calls durable was once whole; else, in the newest file, it may be being written just now
-                if file != files[-1] or (later is not None and later.durable > expected):
+                # what a signed header or a later frame calls durable was once whole; else it may be being written just now
+                if file != files[-1] or expected < shipped or (later is not None and later.durable > expected):
                     tell(Finding(where=f"{name}, {file.name}", problem=f"damaged at byte {at}: {error}"))
                     expected = None
                 break

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from collector.errors import NotFound, StateUnknown
+from collector.errors import NotFound
 from collector.store.sqlite import SqliteStore
 from correlator.check import check_log
 from correlator.checkpoint import Checkpoint
 from correlator.note import Verifier
 from correlator.storage.file import FileStorage
-from deploy.checking import Account, Finding
+from deploy.checking import DAMAGE, Account, Finding
 from deploy.checking.entries import EntryCheck
 from deploy.checking.spools import check_spools
 from deploy.checking.trails import index_check
@@ -62,16 +62,16 @@ def check_everything(
             Finding(where=f"log {found.path}", problem=found.problem, leaf=-1 if found.leaf is None else found.leaf)
             for found in log_findings
         ]
-        _or_told(entries.finish, findings)
+        _or_told("store", entries.finish, findings)
         if index is not None:
-            _or_told(lambda: index.finish(log_holds=not log_findings), findings)
+            _or_told("index", lambda: index.finish(log_holds=not log_findings), findings)
         check_spools(places.root / "spool", logged=entries.digests, account=entries.account, tell=findings.append)
     return findings, entries.account
 
 
-def _or_told(step: Callable[[], None], findings: list[Finding]) -> None:
+def _or_told(where: str, step: Callable[[], None], findings: list[Finding]) -> None:
     """A file that turns out to be damaged while it is read is a finding, and no reason to stop looking."""
     try:
         step()
-    except StateUnknown as error:
-        findings.append(Finding(where="data folder", problem=str(error)))
+    except DAMAGE as error:
+        findings.append(Finding(where=where, problem=f"it cannot be read: {error}"))

@@ -1,0 +1,269 @@
+"""`tally check`: whatever one thing is changed, it is found and named; what is well is not complained about."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.deploy.conftest import Cli, Workshop
+
+
+def check(cli: Cli, *options: str) -> tuple[int, list[str]]:
+    """The exit code and the findings as sentences."""
+    code, out, err = cli("check", "--json", *options)
+    if not out:
+        return code, [err]
+    done: dict[str, Any] = json.loads(out)
+    return code, [f"{one['where']}: {one['problem']}" for one in done["findings"]]
+
+
+def sql(path: Path, *statements: str) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        for statement in statements:
+            assert db.execute(statement).rowcount > 0, f"{statement} changed nothing"
+        db.commit()
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def flip(path: Path, at: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(data)
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (found,) = folder.rglob(pattern)
+    return found
+
+
+def widest(folder: Path) -> Path:
+    """The partial tile that the tree needs: narrower ones are what earlier trees needed."""
+    return max(folder.rglob("*.p/*"), key=lambda path: int(path.name))
+
+
+def spool(ledger: Workshop) -> Path:
+    return only(ledger.places.spool("collector"), "meta.json").parent
+
+
+def test_a_ledger_that_is_well_has_no_findings(ledger: Workshop, cli: Cli) -> None:
+    assert check(cli) == (0, [])
+    code, out, _ = cli("check")
+    assert code == 0
+    assert out.startswith("TRUE: all holds in ")
+    assert "4 events" in out
+
+
+def test_what_waits_for_the_correlator_is_no_finding(ledger: Workshop, cli: Cli) -> None:
+    cli("trail", "p1")  # its record is in the store, and no correlator has run since
+    code, out, _ = cli("check", "--json")
+    assert (code, json.loads(out)["account"]["waiting"]) == (0, 1)
+
+
+STORE_EVENT = "substr(events, 1, 40) || x'78' || substr(events, 42)"
+
+TAMPER: dict[str, tuple[Callable[[Workshop], None], str]] = {
+    "an event in the store is changed": (
+        lambda ledger: sql(ledger.places.store, f"UPDATE bodies SET events = {STORE_EVENT}"),
+        "store: ",
+    ),
+    "the events of a batch are deleted": (
+        lambda ledger: sql(ledger.places.store, "DELETE FROM bodies"),
+        "store: event 0 of stream collector/",
+    ),
+    "the events of a batch are cut short": (
+        lambda ledger: sql(ledger.places.store, "UPDATE bodies SET events = substr(events, 1, length(events) - 1)"),
+        "store: ",
+    ),
+    "a batch is deleted": (
+        lambda ledger: sql(ledger.places.store, "DELETE FROM bodies", "DELETE FROM batches WHERE count > 0"),
+        "it is in the log, and the store has lost it (events 0 to 3)",
+    ),
+    "a header in the store is changed": (
+        lambda ledger: sql(
+            ledger.places.store,
+            "UPDATE batches SET header = cast(replace(cast(header AS TEXT), '\"number\":1', '\"number\":7') AS BLOB) "
+            "WHERE number = 1",
+        ),
+        "store, batch 1 of stream collector/",
+    ),
+    "a signature in the store is changed": (
+        lambda ledger: sql(ledger.places.store, "UPDATE batches SET signature = zeroblob(64) WHERE number = 1"),
+        "the signature does not hold",
+    ),
+    "facts in the store are changed": (
+        lambda ledger: sql(
+            ledger.places.store,
+            "UPDATE batches SET facts = cast(replace(cast(facts AS TEXT), 'p1', 'p9') AS BLOB) WHERE count > 0",
+        ),
+        "the facts are not those that were signed",
+    ),
+    "the order of events in the store is changed": (
+        lambda ledger: sql(
+            ledger.places.store,
+            "UPDATE batches SET lengths = cast(substr(lengths, 5, 4) || substr(lengths, 1, 4) || substr(lengths, 9) AS BLOB)"
+            " WHERE count > 0",
+        ),
+        "store: ",
+    ),
+    "an entry in the log is changed": (
+        lambda ledger: flip(widest(ledger.places.log / "tile" / "entries"), 300),
+        "log tile/entries/",
+    ),
+    "a hash tile is changed": (
+        lambda ledger: flip(widest(ledger.places.log / "tile" / "0"), 3),
+        "log tile/0/",
+    ),
+    "a tile is deleted": (
+        lambda ledger: widest(ledger.places.log / "tile" / "entries").unlink(),
+        "log tile/entries/",
+    ),
+    "the checkpoint is changed": (
+        lambda ledger: flip(ledger.places.log / "checkpoint", 30),
+        "log checkpoint",
+    ),
+    "the checkpoint is deleted": (
+        lambda ledger: (ledger.places.log / "checkpoint").unlink(),
+        "log checkpoint",
+    ),
+    "the head is deleted": (
+        lambda ledger: (ledger.places.log / "head").unlink(),
+        "log head",
+    ),
+    "a trail's status in the index is changed": (
+        lambda ledger: sql(ledger.places.index, "UPDATE trails SET status = 0 WHERE trail = 'transaction/p2'"),
+        "index, transaction/p2: the index says otherwise of it than the log: status",
+    ),
+    "a trail is deleted from the index": (
+        lambda ledger: sql(ledger.places.index, "DELETE FROM trails WHERE trail = 'transaction/p2'"),
+        "index, transaction/p2: the index does not know it",
+    ),
+    "a trail is added to the index": (
+        lambda ledger: sql(
+            ledger.places.index,
+            "INSERT INTO trails SELECT first_leaf + 1000000, 'transaction/p9', tenant, kind, entries, last_leaf, first_time,"
+            " last_time, status, links, services, keys FROM trails WHERE trail = 'transaction/p2'",
+            "UPDATE trails SET first_leaf = (SELECT max(size) FROM progress) - 1 WHERE trail = 'transaction/p9'",
+        ),
+        "index, transaction/p9: the index knows it, and the log does not",
+    ),
+    "leaves of a trail in the index are changed": (
+        lambda ledger: sql(
+            ledger.places.index,
+            "UPDATE runs SET leaves = cast(x'0000000000000000' || substr(leaves, 9) AS BLOB) "
+            "WHERE first_leaf = (SELECT first_leaf FROM trails WHERE trail = 'transaction/p2')",
+        ),
+        "index, transaction/p2: the index names other leaves than the log has of it",
+    ),
+    "leaves in the index are no leaves": (
+        lambda ledger: sql(ledger.places.index, "UPDATE runs SET leaves = 'text'"),
+        "index: it cannot be read: ",
+    ),
+    "a signed header in the spool is changed": (
+        lambda ledger: flip(only(spool(ledger), "headers-*.log"), 150),
+        "a signed header does not hold",
+    ),
+    "a frame in the spool is changed": (
+        lambda ledger: flip(only(spool(ledger), "*.seg"), 100),
+        "damaged at byte 0",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TAMPER)
+def test_one_thing_that_is_changed_is_found_and_named(ledger: Workshop, cli: Cli, what: str) -> None:
+    tamper, named = TAMPER[what]
+    tamper(ledger)
+    code, findings = check(cli)
+    assert code == 1, findings
+    assert any(named in finding for finding in findings), findings
+
+
+def test_a_rollback_of_the_log_alone_is_found(ledger: Workshop, cli: Cli) -> None:
+    old = ledger.folder / "old"
+    shutil.copytree(ledger.places.log, old)
+    cli("trail", "p1")
+    ledger.correlate()
+    for part in ("log", "state"):
+        shutil.rmtree(ledger.places.root / part)
+    shutil.copytree(old, ledger.places.log)
+    code, findings = check(cli)
+    assert code == 1
+    assert any("it was rolled back or replaced" in finding for finding in findings), findings
+    assert any("it is of another log" in finding for finding in findings), findings
+
+
+def test_a_rollback_of_everything_is_found_by_who_remembers(ledger: Workshop, cli: Cli) -> None:
+    old = ledger.folder / "old"
+    shutil.copytree(ledger.places.root, old)
+    cli("trail", "p1")
+    ledger.correlate()
+    remembered = ledger.folder / "checkpoint"
+    shutil.copy(ledger.places.log / "checkpoint", remembered)
+    assert check(cli, "--since", str(remembered)) == (0, [])
+    shutil.rmtree(ledger.places.root)
+    shutil.copytree(old, ledger.places.root)
+    assert check(cli) == (0, []), "alone, it cannot know"
+    code, findings = check(cli, "--since", str(remembered))
+    assert code == 1
+    assert "rolled back behind the remembered checkpoint" in findings[0]
+
+
+def test_a_batch_that_was_deleted_before_it_was_logged_is_a_gap(workshop: Workshop, cli: Cli) -> None:
+    from tests.deploy.conftest import EVENTS
+
+    for one in EVENTS:
+        workshop.collect([one], close_stream=False)
+    with closing(sqlite3.connect(workshop.places.store)) as db:
+        row, number = db.execute("SELECT id, number FROM batches WHERE first = 1 AND count = 1").fetchone()
+    sql(workshop.places.store, f"DELETE FROM bodies WHERE batch = {row}", f"DELETE FROM batches WHERE id = {row}")
+    workshop.correlate()
+    code, findings = check(cli)
+    assert code == 1
+    assert [finding.partition(": ")[2] for finding in findings] == [f"a gap: batch {number} (events 1 to 1) missing"]
+    story = cli("trail", "p1")[1]
+    assert "Gaps      stream collector/" in story
+    assert f"batch {number} (events 1 to 1) missing" in story
+    assert "Proof     verified" in story, "what is there is proved, whatever is missing"
+
+
+def test_a_story_of_changed_events_is_false(ledger: Workshop, cli: Cli) -> None:
+    sql(ledger.places.store, f"UPDATE bodies SET events = {STORE_EVENT}")
+    code, out, _ = cli("trail", "p1")
+    assert code == 1
+    assert "Proof     FALSE: " in out
+    assert "transaction/p1" in out
+
+
+def test_a_story_whose_events_are_lost_is_told_by_its_entries(ledger: Workshop, cli: Cli) -> None:
+    sql(ledger.places.store, "DELETE FROM bodies", "DELETE FROM batches WHERE count > 0")
+    code, out, _ = cli("trail", "p1", "--width", "140")
+    assert code == 1
+    assert "Proof     FALSE: " in out
+    assert (
+        "received  (the event itself is not shown)" in " ".join(out.split("\n")[4].split("  ", 1)) or "not shown" in out
+    )
+
+
+def test_another_key_holds_for_nothing(ledger: Workshop, cli: Cli) -> None:
+    cli("keygen", "--name", "test.example/audit", "-o", str(ledger.folder / "other.key"))
+    code, findings = check(cli, "--key", str(ledger.folder / "other.vkey"))
+    assert code == 1
+    assert all("log checkpoint" in finding or "log head" in finding for finding in findings[:2]), findings
+
+
+def test_a_store_that_is_no_store_cannot_be_told(ledger: Workshop, cli: Cli) -> None:
+    for path in ledger.places.root.glob("store.sqlite*"):
+        path.unlink()
+    ledger.places.store.write_bytes(b"this is no database at all" * 1_000)
+    code, findings = check(cli)
+    assert code == 2
+    assert "could not tell" in findings[0]
