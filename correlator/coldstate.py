@@ -10,8 +10,12 @@ short keys is written fastest:
     p <trail, flow>           progress of a declared flow
     t <deadline> <trail, flow>  a timer; big-endian, so that the earliest comes first
 
-Everything that a step changed is written in one transaction together with the number of leaves it covers, so a crash at
-any point leaves a state that is true for some size of the log; what follows is replayed from the log.
+A flush writes heads and links first, in slices, and then everything else in one transaction with the number of leaves that it
+covers. So after a crash the file is true for that number of leaves, but for heads and links that may be later; a later head
+says so by its leaf index, and a link that stands early does no harm. What follows is replayed from the log.
+
+Looking for what is not there is the most frequent question (every new trail asks it), so the keys of heads are in a Bloom filter in
+memory: only what is probably there costs a look at the file.
 """
 
 import hashlib
@@ -25,13 +29,15 @@ from typing import Generic, TypeVar
 import lmdb
 import msgspec
 
-from correlator.errors import Overloaded, StateUnknown
+from correlator.bloom import BloomFilter
+from correlator.errors import Overloaded, StateUnknown, TallyError
 
 __all__ = ["ColdState", "Meta", "Table", "key_of", "time_key"]
 
 _MAP_BYTES = 1 << 36
 """Address space reserved for the file, 64 GiB; the file itself is only as large as its content."""
 
+_SLICE = 8_192
 _META = b"m"
 
 _Value = TypeVar("_Value")
@@ -84,14 +90,28 @@ class ColdState:
 
     def _open(self) -> None:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # readahead off: lookups are random, and what the kernel reads ahead counts as this process's memory
-        self._env = lmdb.open(str(self._folder), map_size=_MAP_BYTES, readahead=False, max_readers=16, mode=0o600)
+        self._map()
         try:
             self.meta = self._read_meta()
+            self._known = self._filter()
         except BaseException:
-            self._env.close()
+            self.close()
             raise
+
+    def _map(self) -> None:
+        # readahead off: lookups are random, and what the kernel reads ahead counts as this process's memory
+        self._env = lmdb.open(str(self._folder), map_size=_MAP_BYTES, readahead=False, max_readers=16, mode=0o600)
         self._reader = self._env.begin(buffers=False)
+
+    def _filter(self) -> BloomFilter:
+        count = self._env.stat()["entries"]
+        known = BloomFilter(2 * count + 65_536)
+        with self._reader.cursor() as cursor:
+            found = cursor.set_range(b"h")
+            while found and cursor.key().startswith(b"h"):
+                known.add_all((cursor.key(),))
+                found = cursor.next()
+        return known
 
     def _read_meta(self) -> Meta:
         with self._env.begin() as txn:
@@ -100,8 +120,12 @@ class ColdState:
 
     def get(self, key: bytes) -> bytes | None:
         """The value under this key, or None."""
-        with _wrapped():
+        if key.startswith(b"h") and key not in self._known:
+            return None
+        try:
             value: bytes | None = self._reader.get(key)
+        except lmdb.Error as error:
+            raise _meant(error) from error
         return value
 
     def items(self, letter: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -122,20 +146,41 @@ class ColdState:
                 found = cursor.next()
         return out
 
-    def write(self, items: Iterable[tuple[bytes, bytes]], removed: Iterable[bytes], meta: Meta) -> None:
-        """Put these items (sorted by key, so that pages are filled in order), remove these keys, all or nothing; durable."""
+    def write(
+        self,
+        bulk: Iterable[tuple[bytes, bytes]],
+        rest: Iterable[tuple[bytes, bytes]] = (),
+        removed: Iterable[bytes] = (),
+        meta: Meta | None = None,
+    ) -> None:
+        """Put and remove; durable on return.
+
+        A crash in here leaves a beginning of `bulk`, sorted; `rest`, `removed` and `meta` are there together or not at all.
+        Slices, because LMDB keeps every page that a transaction touches in memory until its end.
+        """
+        items = sorted(bulk)
         with _wrapped():
             self._reader.abort()
             try:
+                for start in range(0, len(items), _SLICE):
+                    with self._env.begin(write=True) as txn, txn.cursor() as cursor:
+                        cursor.putmulti(items[start : start + _SLICE])
                 with self._env.begin(write=True) as txn:
                     with txn.cursor() as cursor:
-                        cursor.putmulti(sorted(items))
+                        cursor.putmulti(sorted(rest))
                     for key in removed:
                         txn.delete(key)
-                    txn.put(_META, _encode(meta))
+                    if meta is not None:
+                        txn.put(_META, _encode(meta))
             finally:
-                self._reader = self._env.begin(buffers=False)
-        self.meta = meta
+                # a new mapping: the pages that the old one touched no longer count as this process's memory
+                self._env.close()
+                self._map()
+        if meta is not None:
+            self.meta = meta
+        self._known.add_all(key for key, _ in items if key.startswith(b"h"))
+        if self._known.full:
+            self._known = self._filter()
 
     def clear(self) -> None:
         """Empty it."""
@@ -222,7 +267,11 @@ def _wrapped() -> Iterator[None]:
     """Turn the driver's errors into those that callers act on."""
     try:
         yield
-    except (lmdb.MapFullError, lmdb.DiskError, lmdb.ReadersFullError) as error:
-        raise Overloaded(f"the correlator's state cannot be written: {error}", retry_after_seconds=5.0) from error
     except lmdb.Error as error:
-        raise StateUnknown(f"the correlator's state is damaged: {error}") from error
+        raise _meant(error) from error
+
+
+def _meant(error: lmdb.Error) -> TallyError:
+    if isinstance(error, (lmdb.MapFullError, lmdb.DiskError, lmdb.ReadersFullError)):
+        return Overloaded(f"the correlator's state cannot be written: {error}", retry_after_seconds=5.0)
+    return StateUnknown(f"the correlator's state is damaged: {error}")

@@ -46,7 +46,7 @@ class CorrelatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     poll_max_seconds: Annotated[float, msgspec.Meta(ge=0.001, le=60)] = 1.0
     silent_heartbeats: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 3
     missing_poll_seconds: Annotated[float, msgspec.Meta(ge=0.01, le=3_600)] = 1.0
-    hot_trails: Annotated[int, msgspec.Meta(ge=1_024)] = 65_536
+    hot_trails: Annotated[int, msgspec.Meta(ge=1_024)] = 32_768
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
 
     def __post_init__(self) -> None:

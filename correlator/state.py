@@ -32,7 +32,7 @@ _REPLAY_LEAVES = 4_096
 FLUSH_LEAVES = 131_072
 """Leaves between two flushes at most: what a start after a crash replays."""
 
-HOT_TRAILS = 65_536
+HOT_TRAILS = 32_768
 """Trails of one generation in memory; there are two."""
 
 
@@ -199,6 +199,10 @@ class State:
         """
         leaf = self.leaves
         known = self.head(entry.trail)
+        if known is not None and known.leaf >= leaf:
+            # written by a flush that a crash cut off: it holds this entry already
+            self._advance(entry, leaf)
+            return
         expected = 0 if known is None else known.position + 1
         if entry.position != expected:
             raise StateUnknown(
@@ -207,15 +211,19 @@ class State:
         links = 0 if known is None else known.links
         if entry.kind == "link":
             links += 1
-            self.put_link(entry.trail, entry.detail["to"])
         self.put_head(entry.trail, Head(entry.position, leaf, entry_hash, links))
+        self._advance(entry, leaf)
+
+    def _advance(self, entry: Entry, leaf: int) -> None:
         self.leaves = leaf + 1
         self.recorded_ns = parse_time(entry.recorded)
         self._apply_kind(entry, leaf)
 
     def _apply_kind(self, entry: Entry, leaf: int) -> None:
         kind, detail = entry.kind, entry.detail
-        if kind == "event":
+        if kind == "link":
+            self.put_link(entry.trail, detail["to"])
+        elif kind == "event":
             if self.flows.declared and kind_of(entry.trail) != "access":
                 facts = decode_facts(bytes(entry.facts))
                 trails = dict.fromkeys([entry.trail, *(trail for trail, _ in self._identities(facts))])
@@ -253,12 +261,16 @@ class State:
         """Write out what is dirty; only after `commit`. Raises as `commit`."""
         if self.leaves == self._cold.meta.leaves:
             return
-        items = [*self._heads.changed(), *self._links.changed(), *self.flows.changed()]
-        items += [(b"s" + name.encode(), _encode_stream(self.streams[name])) for name in self._dirty_streams]
+        streams = [(b"s" + name.encode(), _encode_stream(self.streams[name])) for name in self._dirty_streams]
         meta = msgspec.structs.replace(
             self._cold.meta, leaves=self.leaves, last_hash=self._last_hash.hex(), recorded_ns=self.recorded_ns
         )
-        self._cold.write(items, self.flows.removed(), meta)
+        self._cold.write(
+            [*self._heads.changed(), *self._links.changed()],
+            [*streams, *self.flows.changed()],
+            self.flows.removed(),
+            meta,
+        )
         self._heads.flushed()
         self._links.flushed()
         self.flows.flushed()

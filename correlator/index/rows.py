@@ -62,16 +62,15 @@ class Row:
         self.services = set() if services is None else services
         self.keys = set() if keys is None else keys
         self.new_leaves: list[int] = []
-        self.new_services: list[str] = []
-        self.new_keys: list[tuple[str, str]] = []
+        self.new_services: Sequence[str] = ()  # most rows have none, and many rows are kept in memory
+        self.new_keys: Sequence[tuple[str, str]] = ()
         self.new_links: list[str] = []
 
     def written(self) -> None:
         """All that was new is in the index."""
         self.new_leaves = []
-        self.new_services = []
-        self.new_keys = []
         self.new_links = []
+        self.new_services = self.new_keys = ()
 
 
 def absorb(leaves: Sequence[IndexedLeaf], row_of: Callable[[str], Row | None]) -> Collection[Row]:
@@ -88,7 +87,7 @@ def absorb(leaves: Sequence[IndexedLeaf], row_of: Callable[[str], Row | None]) -
                 if kind_of(name) == "key":
                     trail = parse_trail(name)
                     row.keys.add((trail.name, trail.value))
-                    row.new_keys.append((trail.name, trail.value))
+                    row.new_keys = ((trail.name, trail.value),)
             touched[name] = row
         row.entries += 1
         row.last_leaf = leaf
@@ -115,11 +114,11 @@ def _absorb_event(row: Row, indexed: IndexedLeaf) -> None:
             row.first_time = time
     if facts.service not in row.services and facts.service:
         row.services.add(facts.service)
-        row.new_services.append(facts.service)
+        row.new_services = (*row.new_services, facts.service)
     for key in facts.keys.items():
         if key not in row.keys:
             row.keys.add(key)
-            row.new_keys.append(key)
+            row.new_keys = (*row.new_keys, key)
     if facts.error and row.status < _ERROR:
         row.status = _ERROR
 

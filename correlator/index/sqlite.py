@@ -70,7 +70,7 @@ CREATE TABLE progress (size INTEGER NOT NULL);
 INSERT INTO progress VALUES (0);
 """
 _TABLES = ("trails", "runs", "names", "services", "keys", "links")
-_HOT_ROWS = 16_384
+_HOT_ROWS = 8_192
 _BUSY_MS = 5_000
 _UPSERT = """
 INSERT INTO trails VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -118,7 +118,7 @@ class SqliteIndex:
                 path.chmod(0o600)
             elif _version(self._db) != _SCHEMA_VERSION:
                 raise NotFound(f"{path}: no trail index of this version here yet")
-            self._db.execute("PRAGMA cache_size = -32768")
+            self._db.execute("PRAGMA cache_size = -16384")
 
     # ---------------------------------------------------------------------------------------------------------- writing
 

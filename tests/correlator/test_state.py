@@ -219,10 +219,26 @@ def test_deadlines_survive_a_restart_and_come_once(tmp_path: Path) -> None:
 
 def test_the_cold_store_gives_items_in_order(tmp_path: Path) -> None:
     cold = ColdState(tmp_path)
-    cold.write([(b"b2", b"2"), (b"a", b"0"), (b"b1", b"1"), (b"c", b"3")], [], cold.meta)
+    cold.write([(b"b2", b"2"), (b"a", b"0")], [(b"b1", b"1"), (b"c", b"3")])
     assert list(cold.items(b"b")) == [(b"b1", b"1"), (b"b2", b"2")]
     assert cold.between(b"b", b"b1", 10) == [(b"b1", b"1")]
     assert cold.between(b"a", b"z", 2) == [(b"a", b"0"), (b"b1", b"1")]
-    cold.write([], [b"b1"], cold.meta)
+    cold.write([], removed=[b"b1"])
     assert cold.get(b"b1") is None
     cold.close()
+
+
+@given(st.integers(0, 119), st.integers(1, 119))
+def test_a_flush_that_a_crash_cut_off_does_no_harm(
+    tmp_path_factory: pytest.TempPathFactory, flushed: int, more: int
+) -> None:
+    """Heads and links are on disk, streams, flows and the number of leaves are not."""
+    folder = tmp_path_factory.mktemp("state")
+    log = small_log()
+    open_state(folder, log, flushed).close()
+    state = open_state(folder, log, min(flushed + more, 120))
+    state._cold.write([*state._heads.changed(), *state._links.changed()])
+    state.discard()
+    state = open_state(folder, log, len(log.data))
+    check(state, log)
+    state.close()
