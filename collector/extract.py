@@ -181,7 +181,7 @@ class Extractor:
         for regex in plan:
             match = regex.search(event.body)
             if match:
-                return match.group(1)[:MAX_KEY_BYTES]
+                return (match.group(1) or "")[:MAX_KEY_BYTES]
         return ""
 
     def _key_plan(self, service: str, name: str) -> list[_Rule]:
@@ -220,7 +220,7 @@ def _compile_key(rule: KeyRule, at: int) -> tuple[KeyRule, str, Callable[[Event]
 
         def from_text(event: Event) -> str:
             match = regex.search(event.body) if isinstance(event.body, str) else None
-            return match.group(1) if match else ""
+            return (match.group(1) or "") if match else ""
 
         return rule, f"pattern of keys[{at}]{scope}", from_text
     if rule.parts:

@@ -87,13 +87,14 @@ def groups_of(prepared: Prepared, group_id: bytes) -> Iterator[Group]:
     A group cut in several takes a name for each part, the same at every re-send, because the cut depends on the events alone.
     """
     total = len(prepared.events)
-    if total <= _GROUP_EVENTS and sum(map(len, prepared.events)) <= _GROUP_BYTES:
+    sizes = [len(event) + len(facts) for event, facts in zip(prepared.events, prepared.facts, strict=True)]
+    if total <= _GROUP_EVENTS and sum(sizes) <= _GROUP_BYTES:
         if total:
             yield Group(group_id=group_id, source_ids=prepared.source_ids, events=prepared.events, facts=prepared.facts)
         return
     start = part = size = 0
     for at in range(total + 1):
-        full = at == total or at - start >= _GROUP_EVENTS or size + len(prepared.events[at]) > _GROUP_BYTES
+        full = at == total or at - start >= _GROUP_EVENTS or size + sizes[at] > _GROUP_BYTES
         if full and at > start:
             yield Group(
                 group_id=hashlib.sha256(group_id + part.to_bytes(4, "big")).digest() if group_id else b"",
@@ -103,4 +104,4 @@ def groups_of(prepared: Prepared, group_id: bytes) -> Iterator[Group]:
             )
             start, part, size = at, part + 1, 0
         if at < total:
-            size += len(prepared.events[at])
+            size += sizes[at]

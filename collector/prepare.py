@@ -6,6 +6,7 @@ last, from what is left, so a card number can reach neither the body nor a key.
 """
 
 import json
+import logging
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,12 +16,14 @@ import msgspec
 
 from collector.canonical import Normaliser
 from collector.errors import Malformed
-from collector.event import Event, Span, encode_event, encode_facts, facts_of, format_time, parse_time
+from collector.event import Access, Event, Origin, Span, encode_event, encode_facts, facts_of, format_time, parse_time
 from collector.extract import Extractor, Found
 from collector.protect import ProtectError, Protector
 from collector.receive import Arrival
 
 __all__ = ["Prepared", "Preparer", "Refused", "raw_of"]
+
+_log = logging.getLogger(__name__)
 
 MAX_FACTS_BYTES = 16_384
 """Longest facts line: an entry must hold it beside two trail ids (docs/format.md, "Facts")."""
@@ -85,6 +88,11 @@ class Preparer:
                 refusal = error if isinstance(error, Malformed) else Malformed(str(error), label="unprotectable")
                 prepared.refused.append(Refused(at=at, arrival=arrival, error=refusal))
                 continue
+            except Exception as error:  # noqa: BLE001 - a defect met by one event must not make its sender send for ever
+                _log.exception("an event could not be prepared")
+                refusal = Malformed(f"{type(error).__name__} while it was prepared", label="defect")
+                prepared.refused.append(Refused(at=at, arrival=arrival, error=refusal))
+                continue
             prepared.source_ids.append(arrival.source_id or b"")
             prepared.events.append(event)
             prepared.facts.append(facts)
@@ -109,14 +117,23 @@ class Preparer:
         protector = self._protector
         plain: dict[str, Any] = msgspec.to_builtins(event)
         # identities first: a card-like key becomes its token before anything else sees it
+        changed: set[str] = set()
+
+        def token(place: str, value: str) -> str:
+            safe = protector.token(value)
+            if safe != value:
+                changed.add(f"card:{place}")
+            return safe
+
         for name in ("transaction", "tenant", "actor"):
             if plain.get(name):
-                plain[name] = protector.token(plain[name])
+                plain[name] = token(name, plain[name])
         if event.keys:
-            plain["keys"] = {name: protector.token(value) for name, value in event.keys.items()}
+            plain["keys"] = {name: token(f"keys.{name}", value) for name, value in event.keys.items()}
         if event.access and event.access.trail:
-            plain["access"]["trail"] = protector.token(event.access.trail)
-        safe, marks = protector.protect(plain)
+            plain["access"]["trail"] = token("access.trail", event.access.trail)
+        safe, found = protector.protect(plain)
+        marks = {*found, *changed}
         try:
             event = msgspec.convert(safe, Event)
         except msgspec.ValidationError as error:
@@ -148,8 +165,8 @@ def _normalised(raw: Event, found: Found, walk: Normaliser, now: str) -> Event:
             scope, name=value(scope.name), version=value(scope.version), attributes=value(scope.attributes)
         )
     event = Event(
-        time=_time(raw.time, "time_unusable", marks, attributes) if raw.time else "",
-        observed=_time(raw.observed, "observed_unusable", marks, attributes) if raw.observed else now,
+        time=_time(value(raw.time), "time_unusable", marks, attributes) if raw.time else "",
+        observed=_time(value(raw.observed), "observed_unusable", marks, attributes) if raw.observed else now,
         severity_number=raw.severity_number if 0 <= raw.severity_number <= 24 else 0,
         severity_text=value(raw.severity_text[:_MAX_NAME]),
         event_name=value(found.event_name[:_MAX_NAME]),
@@ -166,8 +183,8 @@ def _normalised(raw: Event, found: Found, walk: Normaliser, now: str) -> Event:
         keys={name: value(text) for name, text in found.keys.items()} if found.keys else {},
         actor=value(found.actor),
         outcome=found.outcome,
-        access=raw.access,
-        origin=raw.origin,
+        access=_access(raw.access, value) if raw.access else None,
+        origin=_origin(raw.origin, value) if raw.origin else None,
         marks=marks,
     )
     if walk.marks or marks:
@@ -188,6 +205,22 @@ def _span(span: Span, walk: Normaliser) -> Span:
         events=value(span.events),
         links=value(span.links),
     )
+
+
+def _access(access: Access, value: Callable[[str], str]) -> Access:
+    return Access(
+        principal=value(access.principal),
+        action=value(access.action),
+        trail=value(access.trail),
+        head=access.head,
+        refused=value(access.refused),
+    )
+
+
+def _origin(origin: Origin, value: Callable[[str], str]) -> Origin:
+    if origin.tag.isascii() and origin.file.isascii():
+        return origin
+    return Origin(receiver=origin.receiver, tag=value(origin.tag), file=value(origin.file), row=origin.row)
 
 
 def _time(text: str, mark: str, marks: list[str], attributes: dict[str, Any]) -> str:

@@ -1,0 +1,227 @@
+"""From an arrival to what the spool takes: what is changed, marked, masked or refused, and that nothing in an event raises."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from collector.canonical import MAX_DEPTH
+from collector.event import Access, Event, Facts, Origin, Scope, Span, decode_event, decode_facts, format_time
+from collector.extract import Extractor, KeyRule, StitchSettings
+from collector.prepare import MAX_FACTS_BYTES, Prepared, Preparer, raw_of
+from collector.protect import Protector
+from collector.receive import Arrival
+
+NOW_NS = 1_700_000_000_000_000_000
+CARD = "4111 1111 1111 1111"
+DIGITS = "4111111111111111"
+TOKEN_KEY = b"t" * 32
+
+texts = st.text(alphabet=st.characters(exclude_categories=()), max_size=12) | st.just(CARD)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | texts | st.binary(max_size=9),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts | st.integers(), inner, max_size=3),
+    max_leaves=8,
+)
+fields = st.dictionaries(texts, values, max_size=4)
+raw_events = st.builds(
+    Event,
+    time=texts,
+    observed=texts,
+    severity_number=st.integers(),
+    severity_text=texts,
+    event_name=texts,
+    body=values,
+    attributes=fields,
+    resource=fields,
+    scope=st.none() | st.builds(Scope, name=texts, version=texts, attributes=fields),
+    trace_id=texts,
+    span_id=texts,
+    trace_flags=st.integers(),
+    span=st.none()
+    | st.builds(Span, name=texts, parent_span_id=texts, kind=texts, end=texts, events=st.lists(values, max_size=2)),
+    transaction=texts,
+    tenant=texts,
+    keys=st.dictionaries(texts, texts, max_size=3),
+    actor=texts,
+    outcome=texts,
+    access=st.none() | st.builds(Access, principal=texts, action=texts, trail=texts, refused=texts),
+    origin=st.none() | st.builds(Origin, receiver=st.just("forward"), tag=texts, file=texts),
+    marks=st.lists(texts, max_size=3),
+)
+
+
+def preparer(*, clock: bool = True, **settings: Any) -> Preparer:
+    return Preparer(
+        extractor=Extractor(StitchSettings(**settings)),
+        protector=Protector(token_key=TOKEN_KEY),
+        clock=(lambda: NOW_NS) if clock else None,
+        max_event_bytes=10_000,
+    )
+
+
+def prepared(event: Event, **settings: Any) -> tuple[Event, Facts]:
+    made = preparer(**settings).prepare([Arrival(event=event)])
+    assert not made.refused, made.refused
+    return decode_event(made.events[0]), decode_facts(made.facts[0])
+
+
+def refusal(event: Event, **settings: Any) -> str:
+    made = preparer(**settings).prepare([Arrival(event=event)])
+    assert made.events == made.facts == made.source_ids == []
+    return made.refused[0].error.label
+
+
+@given(st.lists(raw_events, min_size=1, max_size=3))
+@example([Event(origin=Origin(receiver="forward", tag="\ud800"))])
+@example([Event(access=Access(principal="\udcff", action="read"))])
+@example([Event(time="yesterday \ud800")])
+@example([Event(attributes={"baggage": "transaction.id=%ED%A0%80"})])
+def test_whatever_an_event_holds_it_is_taken_or_refused(events: list[Event]) -> None:
+    made = preparer(keys=(KeyRule(name="order_id", fields=("attributes.order",)),)).prepare(
+        [Arrival(event=event, source_id=b"%d" % at) for at, event in enumerate(events)]
+    )
+    assert len(made.events) == len(made.facts) == len(made.source_ids) == len(events) - len(made.refused)
+    for data, line in zip(made.events, made.facts, strict=True):
+        event, facts = decode_event(data), decode_facts(line)
+        assert facts.digest == hashlib.sha256(data).hexdigest()
+        assert (facts.transaction, facts.keys, facts.marks) == (event.transaction, event.keys, event.marks)
+        assert b"\n" not in line
+        assert CARD.encode() not in data
+        assert DIGITS.encode() not in data + line
+        assert event.marks == sorted(set(event.marks))
+    for refused in made.refused:
+        assert refused.error.label != "defect", refused.error
+        assert raw_of(refused.arrival)
+
+
+def test_an_event_gets_the_time_it_was_seen_unless_it_is_imported() -> None:
+    assert prepared(Event(body=1))[0].observed == format_time(NOW_NS)
+    made = preparer(clock=False).prepare([Arrival(event=Event(body=1))])
+    assert made.events == [b'{"body":1}']
+
+
+def test_a_time_that_is_none_is_kept_as_it_was_stated() -> None:
+    event, facts = prepared(Event(time="yesterday", observed="2023-01-30T12:50:59+01:00"))
+    assert (event.time, event.attributes, event.marks) == ("", {"time.stated": "yesterday"}, ["time_unusable"])
+    assert event.observed == "2023-01-30T11:50:59.000000000Z"
+    assert facts.marks == ["time_unusable"]
+
+
+def test_ids_of_another_shape_stay_attributes() -> None:
+    event, facts = prepared(Event(trace_id="0AF7651916CD43DD8448EB211C80319C", span_id="7"))
+    assert (event.trace_id, event.span_id, facts.trace_id, facts.span_id) == ("", "", "", "")
+    assert event.attributes == {"trace_id": "0AF7651916CD43DD8448EB211C80319C", "span_id": "7"}
+    assert event.marks == ["span_id_unusable", "trace_id_unusable"]
+
+
+def test_numbers_out_of_their_range_are_unset() -> None:
+    event, _ = prepared(Event(severity_number=25, trace_flags=-1, severity_text="x" * 999, event_name="n" * 999))
+    assert (event.severity_number, event.trace_flags) == (0, 0xFFFFFFFF)
+    assert (len(event.severity_text), len(event.event_name)) == (256, 256)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Event(body=f"paid with {CARD}"),
+        Event(body={"card": {"number": int(DIGITS)}}),
+        Event(attributes={CARD: 1}),
+        Event(resource={"service.name": DIGITS}),
+        Event(transaction=CARD),
+        Event(tenant=DIGITS),
+        Event(actor=DIGITS),
+        Event(keys={"order_id": DIGITS}),
+        Event(attributes={"order": CARD}),
+        Event(attributes={"transaction.id": int(DIGITS)}),
+        Event(span=Span(name=DIGITS, events=[{"name": CARD}])),
+        Event(scope=Scope(name=DIGITS)),
+        Event(access=Access(principal="ada", action="read", trail=f"key/order_id/{DIGITS}")),
+        Event(origin=Origin(receiver="forward", tag=DIGITS)),
+        Event(body=b"raw " + DIGITS.encode()),
+        Event(time=DIGITS),
+        Event(trace_id=DIGITS),
+        Event(marks=[DIGITS]),
+    ],
+    ids=lambda event: str(msgspec.to_builtins(event))[:40],
+)
+def test_a_card_number_reaches_neither_event_nor_facts(event: Event) -> None:
+    keys = (KeyRule(name="order_id", fields=("attributes.order",)),)
+    made = preparer(keys=keys).prepare([Arrival(event=event)])
+    assert len(made.events) == 1
+    for text in (made.events[0], made.facts[0]):
+        assert DIGITS.encode() not in text
+        assert CARD.encode() not in text
+    assert any(mark.startswith(("card:", "bytes_masked")) for mark in decode_event(made.events[0]).marks)
+
+
+def test_the_same_card_as_a_key_is_the_same_token_however_it_is_written() -> None:
+    keys = (KeyRule(name="card", fields=("attributes.card",)),)
+    tokens = {
+        prepared(Event(attributes={"card": card}), keys=keys)[1].keys["card"]
+        for card in (CARD, DIGITS, int(DIGITS), CARD.replace(" ", "-"))
+    }
+    (token,) = tokens
+    assert token.startswith("card:")
+
+
+@pytest.mark.parametrize(
+    ("event", "label"),
+    [
+        (Event(body="x" * 20_000), "too_large"),
+        (Event(body={1: "a", "1": "b"}), "duplicate_key"),
+        (Event(body=object()), "bad_type"),
+    ],
+)
+def test_what_cannot_be_taken_is_refused_with_its_label(event: Event, label: str) -> None:
+    assert refusal(event) == label
+
+
+def test_an_event_too_deep_is_refused_and_still_shown() -> None:
+    deep: Any = "leaf"
+    for _ in range(MAX_DEPTH + 1):
+        deep = [deep]
+    assert refusal(Event(body=deep)) == "too_deep"
+    for _ in range(20_000):
+        deep = [deep]
+    made = preparer().prepare([Arrival(event=Event(body=deep))])
+    assert made.refused[0].error.label == "too_deep"
+    assert raw_of(made.refused[0].arrival)
+
+
+def test_too_many_keys_for_the_facts_are_refused() -> None:
+    keys = {f"key_{at:060d}": "v" * 60 for at in range(100)}
+    made = Preparer(
+        extractor=Extractor(StitchSettings()), protector=Protector(token_key=TOKEN_KEY), clock=None
+    ).prepare([Arrival(event=Event(keys=keys))])
+    assert made.refused[0].error.label == "too_many_keys"
+    assert MAX_FACTS_BYTES == 16_384
+
+
+def test_one_refused_event_leaves_the_others_side_by_side() -> None:
+    bad = Event(body=object())
+    events = [Event(body="a"), bad, Event(body="b"), bad]
+    made = preparer(clock=False).prepare(
+        [Arrival(event=event, source_id=b"%d" % at) for at, event in enumerate(events)]
+    )
+    assert made.events == [b'{"body":"a"}', b'{"body":"b"}']
+    assert made.source_ids == [b"0", b"2"]
+    assert [refused.at for refused in made.refused] == [1, 3]
+
+
+def test_a_defect_met_by_one_event_is_a_dead_letter_not_a_storm() -> None:
+    made: Prepared = preparer().prepare([Arrival(event=Event(severity_text=7)), Arrival(event=Event(body="a"))])  # type: ignore[arg-type]  # a receiver's mistake
+    assert [refused.error.label for refused in made.refused] == ["defect"]
+    assert len(made.events) == 1
+
+
+def test_preparing_is_pure() -> None:
+    event = Event(body={"z": 1, "a": [1, {"b": 2.5}]}, attributes={"n": 2**60})
+    before = msgspec.json.encode(event)
+    assert preparer().prepare([Arrival(event=event)]) == preparer().prepare([Arrival(event=event)])
+    assert msgspec.json.encode(event) == before
