@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.event import Facts, encode_facts, format_time
@@ -95,6 +95,7 @@ def open_state(folder: Path, log: Log, size: int, **options: object) -> State:
     return State.open(folder, log, size, flows=lambda cold: FlowTracker(cold, [FLOW]), **options)  # type: ignore[arg-type]
 
 
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 120), max_size=4), st.booleans(), st.integers(1, 50))
 def test_opened_at_any_size_closed_or_killed_it_is_what_the_log_says(
     tmp_path_factory: pytest.TempPathFactory, sizes: list[int], clean: bool, hot: int
@@ -228,6 +229,7 @@ def test_the_cold_store_gives_items_in_order(tmp_path: Path) -> None:
     cold.close()
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 119), st.integers(1, 119))
 def test_a_flush_that_a_crash_cut_off_does_no_harm(
     tmp_path_factory: pytest.TempPathFactory, flushed: int, more: int
