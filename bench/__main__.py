@@ -1,4 +1,4 @@
-"""Runs the benches and prints their tables as Markdown. `python -m bench [forward|end-to-end|trail|verify …]`; all by default."""
+"""Runs the benches and prints their tables as Markdown. `python -m bench [PART …]`; all by default."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from bench.end_to_end import bench_end_to_end
+from bench.end_to_end import bench_end_to_end, bench_open_trails
 from bench.floor import fdatasync_seconds, minimal_loop
 from bench.forward import bench_forward, idle_usage
 from bench.process import load_average
@@ -16,12 +16,13 @@ from bench.trail_fetch import bench_trail_fetch
 from bench.verification import bench_verification
 
 _MIB = 1024 * 1024
+_PARTS = ("forward", "end-to-end", "trail", "open-trails", "verify")
 
 
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=["forward", "end-to-end", "trail", "verify", []], default=[])
+    parser.add_argument("parts", nargs="*", choices=[*_PARTS, []], default=[])
     parser.add_argument("--events", type=int, default=100_000, help="events in the throughput rows")
     parser.add_argument("--stored", type=int, default=1_000_000, help="events stored when trails are fetched")
     parser.add_argument("--leaves", type=int, default=1_000_000, help="leaves in the verification row")
@@ -30,13 +31,15 @@ def main() -> None:
     folder = Path(tempfile.mkdtemp(prefix="tally-bench-", dir=arguments.folder))
     try:
         print(f"Python {platform.python_version()}, {platform.machine()}; load average before: {load_average()}\n")
-        parts = arguments.parts or ["forward", "end-to-end", "trail", "verify"]
+        parts = arguments.parts or _PARTS
         if "forward" in parts:
             _forward(folder, arguments.events)
         if "end-to-end" in parts:
             _end_to_end(folder, arguments.events)
         if "trail" in parts:
             _trail(folder, arguments.stored)
+        if "open-trails" in parts:
+            _open_trails(folder, arguments.stored)
         if "verify" in parts:
             _verify(folder, arguments.leaves)
         print(f"\nload average after: {load_average()}")
@@ -96,6 +99,14 @@ def _trail(folder: Path, stored: int) -> None:
     print(
         f"\npeak memory after {row.events:,} events: sidecar {row.collector.peak_bytes / _MIB:.0f} MiB, correlator"
         f" {row.correlator.peak_bytes / _MIB:.0f} MiB, API {row.api.peak_bytes / _MIB:.0f} MiB"
+    )
+
+
+def _open_trails(folder: Path, trails: int) -> None:
+    half_bytes, peak_bytes, cpu_us = bench_open_trails(folder / "open", trails=trails)
+    print(
+        f"\n## Open trails\n\n{trails:,} transactions of one event each: correlator peak {half_bytes / _MIB:.0f} MiB at half of"
+        f" them, {peak_bytes / _MIB:.0f} MiB at all; {cpu_us:.1f} µs CPU an event over the second half"
     )
 
 

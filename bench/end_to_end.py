@@ -9,9 +9,9 @@ from pathlib import Path
 
 from bench.forward import send, write_config
 from bench.process import Tally
-from bench.records import chunk_message
+from bench.records import EVENTS_A_TRANSACTION, chunk_message
 
-__all__ = ["EndToEnd", "bench_end_to_end", "fill", "log_size", "wait_until_logged"]
+__all__ = ["EndToEnd", "bench_end_to_end", "bench_open_trails", "fill", "log_size", "wait_until_logged"]
 
 _CHUNK = 1_000
 _PATIENCE_SECONDS = 600.0
@@ -51,16 +51,16 @@ def wait_until_logged(folder: Path, leaves: int, *processes: Tally) -> None:
         time.sleep(0.01)
 
 
-def fill(sidecar: Tally, events: int, *, first: int = 0, connections: int = 8) -> None:
+def fill(sidecar: Tally, events: int, *, first: int = 0, a_transaction: int = EVENTS_A_TRANSACTION) -> None:
     """Send events in chunks over several connections until all are acknowledged; messages are made as they are sent."""
     block = 100_000
     for start in range(first, first + events, block):
         count = min(block, first + events - start)
         messages = [
-            chunk_message(at, min(_CHUNK, start + count - at), chunk=f"fill-{at}")
+            chunk_message(at, min(_CHUNK, start + count - at), chunk=f"fill-{at}", a_transaction=a_transaction)
             for at in range(start, start + count, _CHUNK)
         ]
-        asyncio.run(send(sidecar.addresses["forward"], messages, connections, in_flight=4))
+        asyncio.run(send(sidecar.addresses["forward"], messages, 8, in_flight=4))
         sidecar.drain_log()
 
 
@@ -92,6 +92,28 @@ def bench_end_to_end(folder: Path, *, events: int) -> EndToEnd:
             collector_peak_bytes=after[0].peak_bytes,
             correlator_peak_bytes=after[1].peak_bytes,
         )
+    finally:
+        collector.stop()
+        correlator.stop()
+
+
+def bench_open_trails(folder: Path, *, trails: int) -> tuple[int, int, float]:
+    """As many transactions of one event each.
+
+    Returns the correlator's peak bytes at half of them and at all, and its CPU microseconds an event over the second half.
+    """
+    write_config(folder)
+    collector = Tally(folder, "collector")
+    correlator = Tally(folder, "correlator")
+    try:
+        half = trails // 2
+        fill(collector, half, a_transaction=1)
+        wait_until_logged(folder, half, collector, correlator)
+        middle = correlator.usage()
+        fill(collector, trails - half, first=half, a_transaction=1)
+        wait_until_logged(folder, trails, collector, correlator)
+        end = correlator.usage()
+        return middle.peak_bytes, end.peak_bytes, (end.cpu_seconds - middle.cpu_seconds) / (trails - half) * 1e6
     finally:
         collector.stop()
         correlator.stop()

@@ -9,15 +9,15 @@ from typing import Any
 
 import msgpack
 
-__all__ = ["chunk_message", "record", "single_message"]
+__all__ = ["EVENTS_A_TRANSACTION", "chunk_message", "record", "single_message"]
 
 EVENTS_A_TRANSACTION = 20
 _START_SECONDS = 1_700_000_000
 
 
-def record(at: int) -> dict[str, Any]:
-    """The record of event number `at`: twenty events a transaction, in one trace, of five services."""
-    transaction = at // EVENTS_A_TRANSACTION
+def record(at: int, a_transaction: int = EVENTS_A_TRANSACTION) -> dict[str, Any]:
+    """The record of event number `at`: `a_transaction` events a transaction, in one trace, of five services."""
+    transaction = at // a_transaction
     return {
         "service.name": ("gateway", "payments", "ledger", "risk", "notifications")[at % 5],
         "event_name": f"payment.step{at % EVENTS_A_TRANSACTION}",
@@ -35,13 +35,16 @@ def record(at: int) -> dict[str, Any]:
     }
 
 
-def _entry(at: int) -> list[Any]:
-    return [msgpack.ExtType(0, struct.pack(">II", _START_SECONDS + at // 1000, at % 1000 * 1_000_000)), record(at)]
+def _entry(at: int, a_transaction: int = EVENTS_A_TRANSACTION) -> list[Any]:
+    return [
+        msgpack.ExtType(0, struct.pack(">II", _START_SECONDS + at // 1000, at % 1000 * 1_000_000)),
+        record(at, a_transaction),
+    ]
 
 
-def chunk_message(first: int, count: int, *, chunk: str) -> bytes:
+def chunk_message(first: int, count: int, *, chunk: str, a_transaction: int = EVENTS_A_TRANSACTION) -> bytes:
     """A PackedForward message of `count` events with a chunk id, which asks for an ack."""
-    entries = b"".join(msgpack.packb(_entry(at)) for at in range(first, first + count))
+    entries = b"".join(msgpack.packb(_entry(at, a_transaction)) for at in range(first, first + count))
     return bytes(msgpack.packb(["payments.app", entries, {"chunk": chunk, "size": count}]))
 
 
