@@ -15,7 +15,6 @@ from correlator.bundle import (
     BundleLine,
     Contents,
     TrailPart,
-    encode_members,
     pack_bundle,
 )
 from correlator.note import Verifier
@@ -24,14 +23,19 @@ from correlator.trail import parse_trail
 
 __all__ = ["BundleExport", "TooLarge", "export_bundle"]
 
-STEP_ENTRIES = 200
+STEP_ENTRIES = 50
+"""Entries read in one step: what other readers wait for, at most, is a step of an export."""
+
+
+MAX_EXPORT_BYTES = 256 << 20
+"""Most bytes of entries and events: a bundle is made in memory."""
 
 
 class TooLarge(TallyError):
-    """The bundle would hold more than an export may; `limit` is how many entries that is."""
+    """The bundle would hold more than an export may: the message says what, `limit` is how many entries (or trails, or bytes)."""
 
     def __init__(self, what: str, *, limit: int) -> None:
-        super().__init__(f"{what}: an export holds at most {limit} entries")
+        super().__init__(what)
         self.limit = limit
 
 
@@ -73,20 +77,22 @@ class BundleExport:
         names = (trails[0], *sorted(set(trails[1:]) - {trails[0]}))
         if len(names) > MAX_TRAILS:
             raise TooLarge(
-                f"{trails[0]} has {len(names) - 1} linked trails, at most {MAX_TRAILS} go in", limit=max_entries
+                f"{trails[0]} has {len(names) - 1} linked trails, at most {MAX_TRAILS} go in", limit=MAX_TRAILS
             )
         for trail in names:
             leaves = list(evidence.index.leaves(trail, limit=room + 1, size=self.tree.size))
             if not leaves:
                 raise NotFound(f"there is no trail {trail} below leaf {self.tree.size}")
             if len(leaves) > room:
-                raise TooLarge(f"{trails[0]} and what is linked to it", limit=max_entries)
+                what = f"{trails[0]}, and what goes with it: an export holds at most {max_entries} entries"
+                raise TooLarge(what, limit=max_entries)
             room -= len(leaves)
             self._plan.append((trail, leaves))
         self._entries: dict[int, LoggedEntry] = {}
         self._events: dict[int, bytes] = {}
         self._proofs: dict[int, tuple[bytes, ...]] = {}
         self._headers: dict[int, BundleHeader] = {}
+        self._bytes = 0
         self._todo = sorted(leaf for _, leaves in self._plan for leaf in leaves)
 
     @property
@@ -104,6 +110,7 @@ class BundleExport:
 
         Raises:
             NotFound, VerificationError, Overloaded: as the log, the index and the store do.
+            TooLarge: entries and events have too many bytes.
         """
         if not self._todo:
             return False
@@ -111,6 +118,9 @@ class BundleExport:
         read = self._evidence.entries(chunk)
         if self._with_events:
             self._events |= self._evidence.events(read)
+        self._bytes += sum(len(one.data) for one in read) + sum(len(self._events.get(leaf, b"")) for leaf in chunk)
+        if self._bytes > MAX_EXPORT_BYTES:
+            raise TooLarge(f"an export holds at most {MAX_EXPORT_BYTES} bytes", limit=MAX_EXPORT_BYTES)
         for one in read:
             self._entries[one.leaf] = one
             self._prove(one.leaf)
@@ -127,14 +137,21 @@ class BundleExport:
 
     def finish(self) -> bytes:
         """The bundle. Raises ValueError when it is larger than an archive may be."""
-        return pack_bundle(self.contents())
-
-    def members(self) -> dict[str, bytes]:
-        """The bundle's members, not packed."""
-        return encode_members(self.contents())
+        return self.seal(self.gather())
 
     def contents(self) -> Contents:
-        """What the bundle says; all steps must have been taken."""
+        """What the bundle says, page and all; all steps must have been taken."""
+        return self._with_page(self.gather())
+
+    def seal(self, contents: Contents) -> bytes:
+        """The zip of what `gather` gave; reads nothing, so any thread may. Raises as `finish`."""
+        return pack_bundle(self._with_page(contents))
+
+    def _with_page(self, contents: Contents) -> Contents:
+        return replace(contents, page=render_page(contents)) if self._page else contents
+
+    def gather(self) -> Contents:
+        """What the bundle says, but for its page; all steps must have been taken."""
         enrolments = {}
         for header in [*self._headers.values()]:
             enrolled = self._enrolment_of(header.leaf)
@@ -148,7 +165,7 @@ class BundleExport:
                     enrolments[enrolled.leaf] = enrolled
         for leaf in enrolments:
             self._prove(leaf)
-        contents = Contents(
+        return Contents(
             key=self._key,
             checkpoint=self.tree.signed,
             trails=tuple(
@@ -166,7 +183,6 @@ class BundleExport:
             enrolments=tuple(BundleLine(leaf=leaf, entry=enrolments[leaf].data) for leaf in sorted(enrolments)),
             proofs=self._proofs,
         )
-        return replace(contents, page=render_page(contents)) if self._page else contents
 
     def _enrolment_of(self, leaf: int) -> LoggedEntry:
         header = self._evidence.open_batch(leaf).signed.header

@@ -84,7 +84,8 @@ class Exports:
                 export: BundleExport = await run(self._begin, call)
                 while await run(export.step):
                     pass
-                body = await run(export.finish)
+                # packing reads nothing more, so it need not keep the reading thread from others
+                body = await asyncio.to_thread(export.seal, await run(export.gather))
             except TooLarge as error:
                 raise Problem("export-too-large", str(error), limit=error.limit) from error
             except ValueError as error:  # the archive's own bounds

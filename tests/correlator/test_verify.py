@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from audit_api.evidence import Evidence
+from audit_api.export import bundle as bundle_export
 from audit_api.export.bundle import BundleExport, TooLarge, export_bundle
 from collector.errors import NotFound
 from collector.event import Access, Event, Facts
@@ -152,10 +153,14 @@ def test_what_the_store_has_lost_is_not_exported(ledger: SmallLedger, tmp_path: 
         export_bundle(empty, key=KEY, trails=[PAYMENT])
 
 
-def test_an_export_has_a_limit_and_knows_it_beforehand(evidence: Evidence) -> None:
+def test_an_export_has_a_limit_and_knows_it_beforehand(evidence: Evidence, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TooLarge, match="at most 6 entries"):
         BundleExport(evidence, key=KEY, trails=[PAYMENT, TRACE], max_entries=6)
-    assert BundleExport(evidence, key=KEY, trails=[PAYMENT, TRACE], max_entries=7).entries == 7
+    export = BundleExport(evidence, key=KEY, trails=[PAYMENT, TRACE], max_entries=7)
+    assert export.entries == 7
+    monkeypatch.setattr(bundle_export, "MAX_EXPORT_BYTES", 3_000)
+    with pytest.raises(TooLarge, match="3000 bytes"):
+        export.step()
     with pytest.raises(NotFound, match="PAY-9"):
         BundleExport(evidence, key=KEY, trails=["transaction/PAY-9"])
 
