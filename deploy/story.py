@@ -11,6 +11,7 @@ import msgspec
 
 from collector.errors import Malformed
 from collector.event import format_time, parse_time
+from deploy.wording import count
 
 __all__ = ["Link", "Proof", "Step", "Story", "columns", "harmless", "lines"]
 
@@ -169,17 +170,17 @@ def _notes(story: Story) -> Iterator[tuple[str, list[str], str]]:
         yield "Order", ["by the time that each service stated; the services' clocks were not compared"], "dim"
     proof = story.proof
     where = (
-        f"the log {proof.origin} of {_count(proof.size, 'leaf', 'leaves')}, signed by {proof.key}" if proof.size else ""
+        f"the log {proof.origin} of {count(proof.size, 'leaf', 'leaves')}, signed by {proof.key}" if proof.size else ""
     )
     if proof.state == "verified":
-        told = f"verified: {_count(proof.entries, 'entry', 'entries')} and {_count(proof.events, 'event')}, in {where}"
+        told = f"verified: {count(proof.entries, 'entry', 'entries')} and {count(proof.events, 'event')}, in {where}"
     elif proof.state == "false":
         told = f"FALSE: {proof.problem}"
     else:
         told = f"could not be told: {proof.problem}"
     yield "Proof", [told], _PROOF_COLOUR.get(proof.state, "")
     if story.accesses:
-        yield "Read", [f"{_count(len(story.accesses), 'time')} before, last {story.accesses[-1]}"], "dim"
+        yield "Read", [f"{count(len(story.accesses), 'time')} before, last {story.accesses[-1]}"], "dim"
 
 
 def _summary(story: Story) -> str:
@@ -191,7 +192,7 @@ def _summary(story: Story) -> str:
     if times:
         first = format_time(times[0])
         parts.append(f"{first[:10]} {first[11:19]} UTC, {_duration(times[-1] - times[0])}")
-    parts.append(f"{_count(len(events), 'event')} from {_count(len(services), 'service')}")
+    parts.append(f"{count(len(events), 'event')} from {count(len(services), 'service')}")
     if len(trails) > 1:
         parts.append(f"{len(trails)} trails")
     return " · ".join(parts)
@@ -315,10 +316,6 @@ def _pieces(words: Iterable[str], width: int) -> Iterator[str]:
             yield piece
             rest = rest[len(piece) :]
         yield rest
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
 def _unix_ns(time: str) -> int | None:

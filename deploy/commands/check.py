@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from deploy.session import EXIT_FALSE, EXIT_UNKNOWN, Failure, Session, emit_json, json_option, pass_session, stop
+from deploy.wording import count
 
 
 @click.command()
@@ -43,10 +44,15 @@ def check(session: Session, *, since: Path | None, key: str | None, as_json: boo
         stop(EXIT_FALSE if findings else 0)
     for finding in findings:
         click.echo(f"FALSE: {finding}")
-    looked_at = (
-        f"{account.leaves:,} leaves, {account.trails:,} trails, {account.streams:,} streams, {account.batches:,} batches, "
-        f"{account.events:,} events"
+    looked_at = ", ".join(
+        (
+            count(account.leaves, "leaf", "leaves"),
+            count(account.trails, "trail"),
+            count(account.streams, "stream"),
+            count(account.batches, "batch", "batches"),
+            count(account.events, "event"),
+        )
     )
-    waiting = f"; {account.waiting:,} batches wait for the correlator" if account.waiting else ""
-    click.echo(f"{f'{len(findings)} findings' if findings else 'TRUE: all holds'} in {looked_at}{waiting}")
+    waiting = f"; {count(account.waiting, 'batch waits', 'batches wait')} for the correlator" if account.waiting else ""
+    click.echo(f"{count(len(findings), 'finding') if findings else 'TRUE: all holds'} in {looked_at}{waiting}")
     stop(EXIT_FALSE if findings else 0)

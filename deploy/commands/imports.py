@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deploy.session import EXIT_FALSE, Failure, Session, emit_json, json_option, pass_session, say, stop
+from deploy.wording import count
 
 if TYPE_CHECKING:
     from deploy.importing import Imported
@@ -93,7 +94,7 @@ def _show(done: "Imported", hubs: list[tuple[str, int]]) -> None:
     notable = [file for file in done.files if file.problem or (file.account and file.account.dead_lettered)]
     shown = list(done.files) if len(done.files) <= MAX_FILES_SHOWN else notable
     width = min(max((len(Path(file.path).name) for file in shown), default=0), 48)
-    width = max(width, len(f"{len(done.files):,} files"))
+    width = max(width, len(count(len(done.files), "file")))
     click.echo(f"{'file':<{width}} {heads}")
     for file in shown:
         name = Path(file.path).name
@@ -107,19 +108,19 @@ def _show(done: "Imported", hubs: list[tuple[str, int]]) -> None:
                 f" {account.dead_lettered:>14,}{again}"
             )
     total = done.total
-    name = f"{total.files:,} files"
+    name = count(total.files, "file")
     click.echo(
         f"{name:<{width}} {total.rows:>12,} {total.stored:>12,} {total.duplicates:>12,} {total.dead_lettered:>14,}"
     )
     sign = "=" if total.balances else "DOES NOT BALANCE:"
     click.echo(
-        f"\n{total.rows:,} rows read {sign} {total.stored:,} stored + {total.duplicates:,} duplicates"
+        f"\n{count(total.rows, 'row')} read {sign} {total.stored:,} stored + {count(total.duplicates, 'duplicate')}"
         f" + {total.dead_lettered:,} dead-lettered"
     )
-    for reason, count in total.reasons.most_common():
-        click.echo(f"  {count:>10,}  dead-lettered: {reason}")
-    for mark, count in total.marks.most_common():
-        click.echo(f"  {count:>10,}  rows {MARKS.get(mark, f'marked {mark}')}")
+    for reason, number in total.reasons.most_common():
+        click.echo(f"  {number:>10,}  dead-lettered: {reason}")
+    for mark, number in total.marks.most_common():
+        click.echo(f"  {number:>10,}  rows {MARKS.get(mark, f'marked {mark}')}")
     for trail, links in hubs[:MAX_HUBS_SHOWN]:
         click.echo(f"  {links:>10,}  trails share {trail}: a hub, recorded and not followed")
     if len(hubs) > MAX_HUBS_SHOWN:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from deploy.session import Session, emit_json, json_option, pass_session
+from deploy.wording import count, size_in_words
 
 if TYPE_CHECKING:
     from deploy.standing import Standing
@@ -45,21 +46,23 @@ def _show(found: "Standing") -> None:
         ledger = found.ledger
         lag = f"; {ledger.index_lag_leaves:,} not indexed yet" if ledger.index_lag_leaves else ""
         click.echo(
-            f"\nlog      {ledger.origin}, {ledger.leaves:,} leaves, head written {_age(ledger.head_age_seconds)} ago{lag}"
+            f"\nlog      {ledger.origin}, {count(ledger.leaves, 'leaf', 'leaves')}, head written {_age(ledger.head_age_seconds)} ago{lag}"
         )
         click.echo(f"key      {ledger.key}")
-        sizes = ", ".join(f"{name} {_bytes(size)}" for name, size in found.bytes.items())
+        sizes = ", ".join(f"{name} {size_in_words(size)}" for name, size in found.bytes.items())
         click.echo(f"disk     {sizes}")
         told = ", ".join(
-            f"{count:,}{'+' if count >= 1_000 else ''} {name}" for name, count in found.trails.items() if count
+            f"{number:,}{'+' if number >= 1_000 else ''} {name}" for name, number in found.trails.items() if number
         )
         click.echo(f"trails   {told or 'none with a verdict, an error or a gap'}")
     for stream in found.streams:
-        waiting = f", {stream.waiting_batches:,} batches wait" if stream.waiting_batches else ""
+        waiting = f", {count(stream.waiting_batches, 'batch waits', 'batches wait')}" if stream.waiting_batches else ""
         click.echo(f"stream   {stream.stream}  {stream.status}, logged to batch {stream.logged_batch:,}{waiting}")
     for spool in found.spools:
-        dead = ", ".join(f"{count:,} {label}" for label, count in spool.dead_letters.items())
-        click.echo(f"spool    {spool.collector}  {_bytes(spool.size_bytes)}{f'; dead letters: {dead}' if dead else ''}")
+        dead = ", ".join(f"{number:,} {label}" for label, number in spool.dead_letters.items())
+        click.echo(
+            f"spool    {spool.collector}  {size_in_words(spool.size_bytes)}{f'; dead letters: {dead}' if dead else ''}"
+        )
 
 
 def _age(seconds: float) -> str:
@@ -70,10 +73,3 @@ def _age(seconds: float) -> str:
         if seconds < 7_200
         else f"{seconds / 3600:.0f} h"
     )
-
-
-def _bytes(size: int) -> str:
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.3g} {unit}"
-    return f"{size} B"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deploy.session import EXIT_FALSE, EXIT_UNKNOWN, Failure, emit_json, json_option, stop
+from deploy.wording import count
 
 if TYPE_CHECKING:
     from correlator.checkpoint import Checkpoint
@@ -85,16 +86,16 @@ def _bundle(data: bytes, verifier: "Verifier | None", remembered: "Checkpoint | 
 
 
 def _told(report: "Report") -> list[str]:
-    trails = ", ".join(f"{trail.trail} ({trail.entries} entries)" for trail in report.trails)
+    trails = ", ".join(f"{trail.trail} ({count(trail.entries, 'entry', 'entries')})" for trail in report.trails)
     told = [
         "TRUE: every entry is in the signed log, every chain and every event's signature holds"
         if report.trusted
         else "COULD NOT TELL: everything fits together, but no key was given from outside (--key)",
         f"trails    {trails}",
-        f"events    {report.events}, signed by {len(report.streams)} collector streams"
+        f"events    {report.events}, signed by {count(len(report.streams), 'collector stream')}"
         + (f"; {report.withheld} withheld" if report.withheld else ""),
         f"recorded  {report.recorded[0]} to {report.recorded[1]}",
-        f"log       {report.ledger}, {report.checkpoint.size} leaves, root {report.checkpoint.root.hex()}",
+        f"log       {report.ledger}, {count(report.checkpoint.size, 'leaf', 'leaves')}, root {report.checkpoint.root.hex()}",
         f"key       {report.key.vkey}",
         f"          fingerprint {report.key.fingerprint}"
         + ("" if report.trusted else "  <- compare this with the log's"),
