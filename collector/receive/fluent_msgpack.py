@@ -1,5 +1,6 @@
 """What is Fluent's own in MessagePack: its times, its text that is not UTF-8, and the errors that reading it can raise."""
 
+import struct
 from typing import Any
 
 import msgpack
@@ -12,6 +13,7 @@ __all__ = ["ARRAY", "MSGPACK_ERRORS", "RAW", "careful_unpacker", "time_text", "u
 
 ARRAY = frozenset([*range(0x90, 0xA0), 0xDC, 0xDD])  # MessagePack's first bytes of an array
 RAW = frozenset([*range(0xA0, 0xC0), 0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB])  # … of text and binary data
+_event_time = struct.Struct(">II").unpack  # seconds and nanoseconds
 MSGPACK_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
 
 
@@ -20,11 +22,12 @@ def time_text(time: Any) -> str:
     if type(time) is int:
         unix_ns = time * 1_000_000_000
     elif type(time) is Ext:
-        data = bytes(time.data)
-        fraction = int.from_bytes(data[4:])
-        if time.code != 0 or len(data) != 8 or fraction >= 1_000_000_000:
+        if time.code != 0 or len(bytes(time.data)) != 8:
             return ""
-        unix_ns = int.from_bytes(data[:4]) * 1_000_000_000 + fraction
+        seconds, fraction = _event_time(time.data)
+        if fraction >= 1_000_000_000:
+            return ""
+        unix_ns = seconds * 1_000_000_000 + fraction
     elif type(time) is float and abs(time) < 1e12:
         unix_ns = round(time * 1_000_000) * 1_000  # a double holds today's seconds to about 0.2 µs
     else:

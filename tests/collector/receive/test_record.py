@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,13 @@ from collector.receive.record import FIELDS, arrival_of_record, severity_of, spa
 TRACE = "2ffbc4a03bbc5600a45841d05e452454"
 SPAN = "04ba577c01a08838"
 ORIGIN = Origin(receiver="bulk")
+
+
+def test_the_documentation_has_the_whole_table(repo_root: Path) -> None:
+    page = (repo_root / "docs" / "ways-in.md").read_text(encoding="utf-8")
+    table = page.split("## Records")[1].split("## OTLP")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", table, re.MULTILINE))
+    assert {place: tuple(re.findall(r"`([^`]+)`", names)) for place, names in rows.items()} == dict(FIELDS)
 
 
 def event_of(record: dict[str, Any], **options: Any) -> Event:
