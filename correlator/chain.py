@@ -93,10 +93,10 @@ class Chain:
             detail=detail,
         )
         links = (0 if known is None else known.links) + (kind == "link")
-        self._append(entry, encode_entry(entry), links, None)
+        self._append(entry, encode_entry(entry), links)
         return leaf
 
-    def _append(self, entry: Entry, data: bytes, links: int, facts: Facts | None) -> None:
+    def _append(self, entry: Entry, data: bytes, links: int) -> None:
         state = self._state
         leaf = state.leaves
         entry_hash = _sha256(b"\x00" + data).digest()
@@ -105,7 +105,7 @@ class Chain:
         state.recorded_ns = self.recorded_ns
         self.entries.append(data)
         self.hashes.append(entry_hash)
-        self.indexed.append(IndexedLeaf(leaf=leaf, entry=entry, facts=facts))
+        self.indexed.append(IndexedLeaf(leaf=leaf, entry=entry))
 
     def add_batch(self, signed: SignedHeader, lines: Sequence[bytes], facts: Sequence[Facts], why: str = "") -> None:
         """A batch: its own entry in the stream's trail, then its events, each in its trail, and their links."""
@@ -138,11 +138,10 @@ class Chain:
         if known is None:
             position, links, previous, chained = 0, 0, None, b""
         else:
-            position, leaf, entry_hash, links = known
-            position += 1
-            hexed = entry_hash.hex()
-            previous = Previous(leaf=leaf, hash=hexed)
-            chained = b'"previous":{"hash":"%b","leaf":%d},' % (hexed.encode(), leaf)
+            position, links = known.position + 1, known.links
+            hexed = known.hash.hex()
+            previous = Previous(leaf=known.leaf, hash=hexed)
+            chained = b'"previous":{"hash":"%b","leaf":%d},' % (hexed.encode(), known.leaf)
         reason = self._whys.get(why)
         if reason is None:
             reason = self._whys[why] = _string(why)
@@ -173,7 +172,15 @@ class Chain:
             sequence=sequence,
             facts=msgspec.Raw(line),
         )
-        self._append(entry, data, links, facts)
+        # as in `_append`, without the call: this is done for every event
+        state = self._state
+        leaf = state.leaves
+        entry_hash = _sha256(b"\x00" + data).digest()
+        state.put_head(trail, Head(position, leaf, entry_hash, links))
+        state.leaves = leaf + 1
+        self.entries.append(data)
+        self.hashes.append(entry_hash)
+        self.indexed.append(IndexedLeaf(leaf=leaf, entry=entry, facts=facts))
 
     def _add_link(self, one: str, other: str, why: str) -> None:
         self.add(one, "link", {"to": other}, why)

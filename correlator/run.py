@@ -16,6 +16,7 @@ import hashlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -286,12 +287,12 @@ class Correlator:
         self._index_behind = False
 
     def _count(self, chain: Chain) -> None:
-        self.metrics.entries.labels("event").inc(chain.events)
-        for one in chain.indexed:
-            kind = one.entry.kind
-            if kind != "event":
-                self.metrics.entries.labels(kind).inc()
-                if kind == "gap":
+        kinds = Counter(one.entry.kind for one in chain.indexed)
+        for kind, count in kinds.items():
+            self.metrics.entries.labels(kind).inc(count)
+        if kinds["gap"]:
+            for one in chain.indexed:
+                if one.entry.kind == "gap":
                     self.metrics.gaps.labels(one.entry.detail["reason"]).inc()
 
     def _gauge(self, *, made: bool) -> None:

@@ -74,7 +74,8 @@ class State:
         leaves: how many leaves are applied, published or not.
         recorded_ns: recorded time of the last of them.
         streams: every stream's frontier, by stream id; change one through `stream`.
-        head: the last entry of a trail, or None: a function, bound here because it is called for every entry.
+        head: the last entry of a trail, or None; put_head: the trail has a new last entry. Functions, bound here because they
+            are called for every entry.
         flows: progress of the declared flows.
     """
 
@@ -86,6 +87,7 @@ class State:
         self._heads = Table(cold, b"h", limit=hot_trails, encode=_encode_head, decode=_decode_head)
         self._links = Table(cold, b"l", limit=hot_trails, encode=bytes, decode=bytes)
         self.head = self._heads.get
+        self.put_head = self._heads.put
         self.flows = flows
         self.streams: dict[str, StreamState] = {}
         self._keys: dict[str, set[str]] = {}
@@ -149,10 +151,6 @@ class State:
         return state
 
     # ------------------------------------------------------------------------------------------------------ trails
-
-    def put_head(self, trail: str, head: Head) -> None:
-        """The trail has a new last entry."""
-        self._heads.put(trail, head)
 
     def linked(self, one: str, other: str) -> bool:
         """Whether the link between these two trails stands."""
