@@ -49,7 +49,23 @@ CREATE TABLE bodies (
 """
 # the facts lie apart from the bodies so that the correlator's reading never touches a body's pages
 
-_BUSY_MS = 5_000
+_PASSING = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_NOMEM,
+        sqlite3.SQLITE_PERM,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_SCHEMA,
+    }
+)
+"""Result codes of what may pass by itself or by an operator's hand; every other one means that the file is not ours to use."""
+
 _CACHED_BATCHES = 512
 
 
@@ -59,26 +75,38 @@ class SqliteStore:
     Args:
         path: the file; its folder must exist.
         read_only: open for reading alone (the API); the file must exist.
+        busy_seconds: how long to wait for another process's write before `Overloaded`.
     """
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, busy_seconds: float = 5.0) -> None:
         self._path = path
         self._offsets: OrderedDict[int, list[int]] = OrderedDict()
         self._stream_rows: dict[StreamId, int] = {}
+        if not read_only:
+            # made here, because SQLite gives its journal and shared memory the mode that the file has when they are made
+            try:
+                path.touch(mode=0o600, exist_ok=False)
+            except FileExistsError:
+                pass
+            except OSError as error:
+                raise Overloaded(f"the event store {path.name} cannot be made: {error}") from error
         with _wrapped(path):
-            mode = "ro" if read_only else "rwc"
+            mode = "ro" if read_only else "rw"
             self._db = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode={mode}",
                 uri=True,
                 isolation_level=None,
                 check_same_thread=False,
-                timeout=_BUSY_MS / 1000,
+                timeout=busy_seconds,
             )
-            if not read_only:
-                _prepare(self._db)
-                path.chmod(0o600)
-            elif _version(self._db) != _SCHEMA_VERSION:
-                raise NotFound(f"{path}: no event store of this version here yet")
+            try:
+                if not read_only:
+                    _prepare(self._db, busy_seconds)
+                elif _version(self._db) != _SCHEMA_VERSION:
+                    raise NotFound(f"{path}: no event store of this version here yet")
+            except BaseException:
+                self._db.close()
+                raise
 
     def place(self, created: str) -> str:
         """One file is one place: always empty."""
@@ -242,9 +270,9 @@ def _version(db: sqlite3.Connection) -> int:
     return int(db.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _prepare(db: sqlite3.Connection) -> None:
+def _prepare(db: sqlite3.Connection, busy_seconds: float) -> None:
     db.execute("PRAGMA page_size = 16384")  # a batch is one large blob; takes effect only before the first table
-    _retry_busy(db, "PRAGMA journal_mode = WAL")
+    _retry_busy(db, "PRAGMA journal_mode = WAL", busy_seconds)
     db.execute("PRAGMA synchronous = FULL")
     db.execute("PRAGMA foreign_keys = ON")
     version = _version(db)
@@ -260,9 +288,9 @@ def _prepare(db: sqlite3.Connection) -> None:
         raise StateUnknown(f"the event store has format {version}; this program knows {_SCHEMA_VERSION}")
 
 
-def _retry_busy(db: sqlite3.Connection, statement: str) -> None:
+def _retry_busy(db: sqlite3.Connection, statement: str, busy_seconds: float) -> None:
     # changing to WAL does not wait for the busy timeout when two processes open a new file at once
-    deadline = time.monotonic() + _BUSY_MS / 1000
+    deadline = time.monotonic() + busy_seconds
     while True:
         try:
             db.execute(statement)
@@ -279,7 +307,10 @@ def _wrapped(path: Path) -> Iterator[None]:
     """Turn the driver's errors into those that callers act on."""
     try:
         yield
-    except sqlite3.OperationalError as error:
-        raise Overloaded(f"the event store {path.name} does not answer: {error}", retry_after_seconds=1.0) from error
-    except sqlite3.DatabaseError as error:
-        raise StateUnknown(f"the event store {path.name} is damaged: {error}") from error
+    except sqlite3.Error as error:
+        # the class says little: a missing table is as operational an error as a full disk (https://www.sqlite.org/rescode.html)
+        if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF in _PASSING:
+            raise Overloaded(
+                f"the event store {path.name} does not answer: {error}", retry_after_seconds=1.0
+            ) from error
+        raise StateUnknown(f"the event store {path.name} is damaged or closed: {error}") from error

@@ -83,7 +83,8 @@ class MemoryStore:
     def acknowledge(self, frontier: Mapping[StreamId, int]) -> None:
         self._reach()
         for stream, number in frontier.items():
-            self.frontier[stream] = max(self.frontier.get(stream, 0), number)
+            if stream in self.batches:
+                self.frontier[stream] = max(self.frontier.get(stream, 0), number)
 
     def acknowledged(self, stream: StreamId) -> int:
         self._reach()
