@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from audit_api.app import serve
@@ -128,3 +134,36 @@ async def test_what_is_no_http_is_answered_and_closed(tmp_path: Path, ledger: Sm
             assert answer.startswith(b"HTTP/1.1 400")
             writer.close()
             await writer.wait_closed()
+
+
+async def test_over_tls_and_told_to_stay_there(tmp_path: Path, ledger: SmallLedger, recorder: Recorder) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(issuer_name=name, subject_name=name, public_key=key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    certificate_file, key_file = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    key_file.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+    write_tokens(tmp_path / "tokens.toml")
+    settings = ApiSettings(port=0, tls_certificate=str(certificate_file), tls_key=str(key_file))
+    app = make_app(ledger, recorder=recorder, token_file=tmp_path / "tokens.toml", settings=settings, clocks=Clocks())
+    trusting = ssl.create_default_context(cafile=str(certificate_file))
+    async with running(app, settings) as url, httpx.AsyncClient(base_url=url, verify=trusting) as client:
+        assert url.startswith("https://127.0.0.1:")
+        answer = await client.get("/livez")
+        assert answer.status_code == 200
+        assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
+
+
+def test_half_a_tls_configuration_is_refused() -> None:
+    with pytest.raises(ValueError, match="belong together"):
+        ApiSettings(tls_key="key.pem")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
+import random
 from hashlib import sha256
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 import pytest
@@ -288,3 +289,72 @@ async def test_a_changed_log_is_not_served(api: Api) -> None:
     answer = await api.get(f"/v1/trails/{PAYMENT}")
     assert answer.status_code == 500
     assert path in answer.json()["detail"]
+
+
+async def test_no_path_or_query_makes_it_stumble(api: Api) -> None:
+    """Whatever is sent is answered, refused or not found; nothing is a fault of ours, and everything is on record."""
+    dice = random.Random(20260101)
+    pieces = [
+        "/v1/trails",
+        "/v1/exports",
+        "/v1/events",
+        "/log/tile",
+        "/",
+        "transaction",
+        "key",
+        "PAY-1",
+        "order_id",
+        "%2F",
+        "%",
+        "%00",
+    ]
+    pieces += [
+        "%ff",
+        "..",
+        ".",
+        "tenant",
+        "stream",
+        "gateway",
+        "00000000000000aa",
+        "0",
+        "proof",
+        "000.p",
+        "entries",
+        "?",
+        "&",
+        "=",
+        "cursor",
+    ]
+    pieces += ["limit", "since", "2026-01-01T00:00:00Z", "ü", "+", ";", ":", "@", "999999999999999999999", "-1"]
+    seen = set()
+    for _ in range(400):
+        target = "/" + dice.choice(pieces[:4]).lstrip("/") + "".join(dice.choices(pieces, k=dice.randrange(8)))
+        raw, _, query = target.encode().partition(b"?")
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": "GET",
+            "scheme": "http",
+            "path": unquote(raw.decode()),
+            "raw_path": raw,
+            "root_path": "",
+            "query_string": query,
+            "headers": [(b"host", b"api"), (b"authorization", f"Bearer {api.tokens['auditor']}".encode())],
+            "client": ("127.0.0.1", 1),
+            "server": ("api", 80),
+        }
+        status = 0
+
+        async def receive() -> dict[str, object]:
+            return {"type": "http.request", "body": b""}
+
+        async def send(message: Any) -> None:
+            nonlocal status
+            status = message.get("status", status)
+
+        api.clocks.seconds += 1
+        await api.app(scope, receive, send)
+        assert status in (200, 400, 404), target
+        seen.add(status)
+    assert seen == {200, 400, 404}
