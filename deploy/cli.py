@@ -12,6 +12,7 @@ import click
 
 from collector.errors import TallyError
 from deploy.session import Session
+from deploy.wording import harmless
 
 __all__ = ["COMMANDS", "main", "tally"]
 
@@ -93,7 +94,8 @@ def main() -> None:
         sys.exit(error.exit_code)
     except TallyError as error:
         text, code = _explained(error)
-        click.echo(f"tally: {text}", err=True)
+        for line in f"tally: {text}".split("\n"):
+            click.echo(harmless(line), err=True)
         sys.exit(code)
     except OSError as error:
         click.echo(f"tally: {error}", err=True)

@@ -17,8 +17,9 @@ from correlator.errors import VerificationError
 from correlator.note import Signer, Verifier
 from deploy.config import ConfigError
 from deploy.places import Places
+from deploy.session import say
 
-__all__ = ["collector_key", "log_signer", "log_verifier", "read_verifier", "token_key", "write_key_pair"]
+__all__ = ["collector_key", "log_signer", "log_verifier", "read_verifier", "tell_of_key", "token_key", "write_key_pair"]
 
 MAX_KEY_FILE_BYTES = 4_096
 
@@ -65,6 +66,13 @@ def log_signer(places: Places, *, ledger: str) -> tuple[Signer, bool]:
             f"{path} signs for the ledger {signer.name!r}, and the configuration says ledger = {ledger!r}"
         )
     return signer, made
+
+
+def tell_of_key(signer: Signer, made: bool, places: Places) -> None:
+    """Say on stderr that a key was made, and what to do with it; nothing if it was there."""
+    if made:
+        say(f"made the key that signs the log: {places.log_key} (keep it secret, and a copy of it safe)")
+        say(f"its public half is for those who verify: {signer.verifier.vkey}")
 
 
 def log_verifier(places: Places) -> Verifier:

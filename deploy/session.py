@@ -13,8 +13,9 @@ import msgspec
 from collector.errors import TallyError
 from deploy.config import Config, load
 from deploy.places import Places
+from deploy.wording import harmless
 
-__all__ = ["Failure", "Session", "emit_json", "json_option", "pass_session", "say", "stop"]
+__all__ = ["Failure", "Session", "emit_json", "json_option", "pass_session", "say", "show", "stop"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -69,6 +70,12 @@ def json_option(command: F) -> F:
 def emit_json(value: Any) -> None:
     """Print a value as one indented JSON document on stdout; bytes as base64, structs and dataclasses as objects."""
     click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def show(text: str) -> None:
+    """Lines of the answer for a person, on stdout: without any character that would steer the terminal (`deploy.wording`)."""
+    for line in text.split("\n"):
+        click.echo(harmless(line))
 
 
 def say(text: str = "") -> None:

@@ -4,6 +4,7 @@ Everything that came from outside is made harmless first: control, escape and di
 must not reach somebody's terminal as such. Nothing is left out silently: what is cut says so.
 """
 
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -11,9 +12,9 @@ import msgspec
 
 from collector.errors import Malformed
 from collector.event import format_time, parse_time
-from deploy.wording import count
+from deploy.wording import count, harmless
 
-__all__ = ["Link", "Proof", "Step", "Story", "columns", "harmless", "lines"]
+__all__ = ["Link", "Proof", "Step", "Story", "columns", "lines"]
 
 _Paint = Callable[..., str]
 """`paint(text, *styles)`: the text in these styles, or as it is where there are no colours."""
@@ -115,6 +116,9 @@ _STATUS_COLOUR = {
     "gap": "red",
 }
 _PROOF_COLOUR = {"verified": "green", "false": "red", "unknown": "yellow"}
+_TOKEN = re.compile(r"(~card:[a-z]{4})[a-z]{16}")
+"""A card number's token: its beginning is enough for a person to see whether two are the same; --json has the whole."""
+
 _TIME_WIDTH = 12
 MAX_MESSAGE_LINES = 3
 MIN_WIDTH = 60
@@ -217,7 +221,7 @@ def _step_lines(step: Step, at: _Columns, paint: _Paint) -> Iterator[str]:
     failed = step.error or step.outcome == "failure"
     mark = paint("✗", "red") if failed else paint("✓", "green") if step.outcome == "success" else paint("·", "dim")
     span = step.duration_ns >= 0
-    text = harmless(step.message)
+    text = _TOKEN.sub(r"\1…", harmless(step.message))
     if span:
         text = f"{_duration(step.duration_ns)} {text}".strip()
     if step.actor:
@@ -247,21 +251,6 @@ def _step_lines(step: Step, at: _Columns, paint: _Paint) -> Iterator[str]:
             yield f"{head}  {paint(name, *styles) if styles else name}  {body}".rstrip()
         else:
             yield f"{' ' * (_TIME_WIDTH + 3 + at.service + 2 + at.name + 2)}{body}"
-
-
-def harmless(text: str) -> str:
-    """`text` on one line, without any character that would steer a terminal or reorder what is read.
-
-    Line ends and tabs become spaces; other control and format characters (Unicode Cc, Cf, Cs, Co, Cn, Zl, Zp) their
-    escapes, so that they are seen.
-    """
-    if text.isascii() and text.isprintable():
-        return text
-    text = text.replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
-    return "".join(
-        char if char.isprintable() or char == " " else char.encode("unicode_escape", "backslashreplace").decode()
-        for char in text
-    )
 
 
 def columns(text: str) -> int:

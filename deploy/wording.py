@@ -1,6 +1,6 @@
-"""Numbers in words for people. Pure."""
+"""Words for people: counts, sizes, and text from outside made harmless. Pure."""
 
-__all__ = ["count", "size_in_words"]
+__all__ = ["count", "harmless", "size_in_words"]
 
 
 def count(number: int, one: str, many: str = "") -> str:
@@ -14,3 +14,18 @@ def size_in_words(size_bytes: int) -> str:
         if size_bytes >= scale:
             return f"{size_bytes / scale:.3g} {unit}"
     return f"{size_bytes} B"
+
+
+def harmless(text: str) -> str:
+    """`text` on one line, without any character that would steer a terminal or reorder what is read.
+
+    Line ends and tabs become spaces; other control and format characters (Unicode Cc, Cf, Cs, Co, Cn, Zl, Zp) their
+    escapes, so that they are seen.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    text = text.replace("\r\n", " ").replace("\n", " ").replace("\t", " ")
+    return "".join(
+        char if char.isprintable() or char == " " else char.encode("unicode_escape", "backslashreplace").decode()
+        for char in text
+    )

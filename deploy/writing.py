@@ -10,9 +10,8 @@ from correlator.metrics import CorrelatorMetrics
 from correlator.run import Correlator
 from correlator.storage.file import FileStorage
 from deploy.config import Config
-from deploy.keys import log_signer
+from deploy.keys import log_signer, tell_of_key
 from deploy.places import Places
-from deploy.session import say
 
 __all__ = ["finish", "open_correlator"]
 
@@ -35,9 +34,7 @@ def open_correlator(
     """
     places.make()
     signer, made = log_signer(places, ledger=config.ledger)
-    if made:
-        say(f"made the key that signs the log: {places.log_key} (keep it secret, and a copy of it safe)")
-        say(f"its public half is for those who verify: {signer.verifier.vkey}")
+    tell_of_key(signer, made, places)
     with ExitStack() as open_files:
         store = SqliteStore(places.store)
         open_files.callback(store.close)

@@ -5,25 +5,35 @@ A collector may be writing meanwhile: what is torn at the very end of the newest
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 
-from collector.batch import SignedHeader, open_header
-from collector.errors import VerificationError
+from collector.batch import SignedHeader, StreamId, open_header
+from collector.errors import StateUnknown, VerificationError
 from collector.frame import FrameError, find_frame, read_frame
+from collector.incarnation import read_meta
 from deploy.checking import Account, Finding
 
 __all__ = ["check_spools"]
 
 
 def check_spools(
-    root: Path, *, logged: Mapping[str, Mapping[int, str]], account: Account, tell: Callable[[Finding], None]
+    root: Path,
+    *,
+    ledger: str,
+    logged: Mapping[str, Mapping[int, str]],
+    acknowledged: Callable[[StreamId], int],
+    account: Account,
+    tell: Callable[[Finding], None],
 ) -> None:
     """Check each incarnation's folder under ``root/<collector>/``.
 
     Args:
         root: the folder of all spools; may be absent.
+        ledger: the log's origin.
         logged: for each stream the digests of the headers that the log holds, by number.
+        acknowledged: up to which batch a stream's spool may have let go of its events, as the store says now.
         account: what was looked at is added.
         tell: gets each finding.
     """
@@ -33,20 +43,66 @@ def check_spools(
             tell(
                 Finding(where=name, problem="it could not be read back after a restart, and was set aside for a person")
             )
-        elif (folder / "meta.json").is_file():
-            shipped = _check_headers(name, folder, logged, tell)
-            _check_segments(name, folder, shipped, account, tell)
+        elif _is_incarnation(folder):
+            headers = _check_headers(name, folder, logged, tell)
+            _check_meta(name, folder, ledger, headers, tell)
+            _check_complete(name, folder, headers, logged, tell)
+            _check_segments(name, folder, headers, acknowledged, account, tell)
+
+
+def _is_incarnation(folder: Path) -> bool:
+    """Whether this is a stream's folder, whole or with parts missing; one that is just made or removed is not."""
+    if folder.name.endswith(".new"):
+        return False
+    return any(chain(folder.glob("meta.json"), folder.glob("headers-*.log"), folder.glob("*.seg")))
+
+
+def _check_meta(
+    name: str, folder: Path, ledger: str, headers: Sequence[SignedHeader], tell: Callable[[Finding], None]
+) -> None:
+    """What ``meta.json`` says is what the folder and the signed headers say."""
+    where = f"{name}, meta.json"
+    try:
+        meta = read_meta((folder / "meta.json").read_bytes())
+    except FileNotFoundError:
+        if folder.is_dir():  # else it was let go of meanwhile
+            tell(Finding(where=where, problem="it is missing"))
+        return
+    except StateUnknown as error:
+        tell(Finding(where=where, problem=str(error)))
+        return
+    if meta.ledger != ledger:
+        tell(Finding(where=where, problem=f"it names the ledger {meta.ledger!r}, not {ledger!r}"))
+    if meta.stream.rpartition("/")[2] != folder.name or any(one.header.stream != meta.stream for one in headers):
+        tell(Finding(where=where, problem=f"it names the stream {meta.stream!r}, and the folder holds another one"))
+    if headers and headers[0].header.number == 1 and headers[0].header.fork != meta.fork:
+        tell(Finding(where=where, problem="what it says of a fork is not what the stream's first header says"))
+
+
+def _check_complete(
+    name: str,
+    folder: Path,
+    headers: Sequence[SignedHeader],
+    logged: Mapping[str, Mapping[int, str]],
+    tell: Callable[[Finding], None],
+) -> None:
+    """The newest header is never let go of, so the spool knows each batch that the log holds, or a newer one."""
+    last = headers[-1].header.number if headers else 0
+    for stream, digests in logged.items():
+        if stream.rpartition("/")[2] == folder.name and max(digests) > last and folder.is_dir():
+            problem = f"its last signed header is {last}, and the log holds batch {max(digests)}: cut off or rolled back"
+            tell(Finding(where=f"{name}, headers", problem=problem))
 
 
 def _check_headers(
     name: str, folder: Path, logged: Mapping[str, Mapping[int, str]], tell: Callable[[Finding], None]
-) -> int:
-    """Check the header log; gives the sequence below which everything was durable when the last header was signed."""
-    shipped = 0
+) -> list[SignedHeader]:
+    """Check the header log; gives the headers that hold."""
+    headers: list[SignedHeader] = []
     files = sorted(folder.glob("headers-*.log"))
     before: SignedHeader | None = None
     for file in files:
-        for line, torn in _lines(file, newest=file == files[-1]):
+        for at, (line, torn) in enumerate(_lines(file, newest=file == files[-1])):
             try:
                 signed = _open(line)
             except (VerificationError, ValueError, binascii.Error) as error:
@@ -56,14 +112,16 @@ def _check_headers(
                 continue
             header = signed.header
             what = f"batch {header.number} of stream {header.stream}"
+            if at == 0 and file.stem != f"headers-{header.number:012d}":
+                tell(Finding(where=f"{name}, {file.name}", problem=f"it begins with {what}: lines are missing before it"))
             if before is not None and header.previous != before.digest:
                 tell(Finding(where=f"{name}, {file.name}", problem=f"{what} does not follow the one before it"))
             in_log = logged.get(header.stream, {}).get(header.number)
             if in_log is not None and in_log != signed.digest:
                 tell(Finding(where=f"{name}, {file.name}", problem=f"{what} is not the one that the log holds: a fork"))
             before = signed
-            shipped = header.first + header.count
-    return shipped
+            headers.append(signed)
+    return headers
 
 
 def _lines(file: Path, *, newest: bool) -> Iterator[tuple[bytes, bool]]:
@@ -84,8 +142,22 @@ def _open(line: bytes) -> SignedHeader:
     return open_header(header, base64.b64decode(signature, validate=True))
 
 
-def _check_segments(name: str, folder: Path, shipped: int, account: Account, tell: Callable[[Finding], None]) -> None:
+def _check_segments(
+    name: str,
+    folder: Path,
+    headers: Sequence[SignedHeader],
+    acknowledged: Callable[[StreamId], int],
+    account: Account,
+    tell: Callable[[Finding], None],
+) -> None:
     files = sorted(folder.glob("*.seg"))
+    # what a header signs was durable before it, and events are let go of only when the log has them
+    shipped = headers[-1].header.first + headers[-1].header.count if headers else 0
+    let_go = acknowledged(StreamId(headers[-1].header.stream)) if headers else 0  # read after the folder was listed
+    kept = next((one.header.first for one in headers if one.header.number > let_go), shipped)
+    if files and int(files[0].stem) > kept:
+        missing = f"events {kept} to {int(files[0].stem) - 1} are missing before it, which the log does not hold yet"
+        tell(Finding(where=f"{name}, {files[0].name}", problem=missing))
     expected: int | None = None
     for file in files:
         try:
@@ -116,3 +188,7 @@ def _check_segments(name: str, folder: Path, shipped: int, account: Account, tel
                 )
             account.spooled_frames += 1
             expected, at = frame.first + frame.count, frame.end
+    end = (expected if files else 0) or 0
+    if (expected is not None or not files) and end < shipped and folder.is_dir():
+        problem = f"it ends before event {end}, and a signed header says that events up to {shipped - 1} were there"
+        tell(Finding(where=f"{name}, segments", problem=problem))

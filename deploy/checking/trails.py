@@ -1,7 +1,7 @@
 """The trail index checked against the log: made anew beside it, and compared row by row."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,8 @@ from correlator.entry import Entry
 from correlator.errors import NotFound, Overloaded
 from correlator.index import IndexedLeaf, TrailIndex, TrailQuery, TrailSummary
 from correlator.index.sqlite import SqliteIndex
-from deploy.checking import Finding
+from deploy.checking import DAMAGE, Finding
+from deploy.checking.tables import table_differences
 
 __all__ = ["IndexCheck", "index_check"]
 
@@ -25,12 +26,21 @@ class IndexCheck:
     Args:
         index: the index in question; it may grow meanwhile.
         fresh: an empty one.
+        tables: gives the differences of what is searched: called with the size, and whether the index has grown meanwhile.
         tell: gets each finding.
     """
 
-    def __init__(self, *, index: TrailIndex, fresh: TrailIndex, tell: Callable[[Finding], None]) -> None:
+    def __init__(
+        self,
+        *,
+        index: TrailIndex,
+        fresh: TrailIndex,
+        tables: Callable[[int, bool], Iterable[tuple[str, str]]],
+        tell: Callable[[Finding], None],
+    ) -> None:
         self._index = index
         self._fresh = fresh
+        self._tables = tables
         self._tell = tell
         self._size = index.size()
         self._turn: list[IndexedLeaf] = []
@@ -74,6 +84,8 @@ class IndexCheck:
                 self._found(ours.trail, "the index names other leaves than the log has of it")
         for trail in theirs:
             self._found(trail, "the index knows it, and the log does not")
+        for trail, problem in self._tables(self._size, moved or self._index.size() != self._size):
+            self._found(trail, problem)
 
     def _leaves(self, index: TrailIndex, summary: TrailSummary) -> list[int]:
         return list(index.leaves(summary.trail, limit=summary.entries, size=self._size))
@@ -116,9 +128,20 @@ def index_check(path: Path, *, hub_links: int, tell: Callable[[Finding], None]) 
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="tally-check-") as folder:
-        fresh = SqliteIndex(Path(folder) / "index.sqlite", hub_links=hub_links)
+        fresh_path = Path(folder) / "index.sqlite"
+        fresh = SqliteIndex(fresh_path, hub_links=hub_links)
+        check = None
         try:
-            yield IndexCheck(index=index, fresh=fresh, tell=tell)
+            try:
+                check = IndexCheck(
+                    index=index,
+                    fresh=fresh,
+                    tables=lambda size, grown: table_differences(path, fresh_path, size=size, grown=grown),
+                    tell=tell,
+                )
+            except DAMAGE as error:
+                tell(Finding(where="index", problem=f"it cannot be read: {error}"))
+            yield check
         finally:
             fresh.close()
             index.close()

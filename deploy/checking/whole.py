@@ -65,7 +65,14 @@ def check_everything(
         _or_told("store", entries.finish, findings)
         if index is not None:
             _or_told("index", lambda: index.finish(log_holds=not log_findings), findings)
-        check_spools(places.root / "spool", logged=entries.digests, account=entries.account, tell=findings.append)
+        check_spools(
+            places.root / "spool",
+            ledger=verifier.name,
+            logged=entries.digests,
+            acknowledged=store.acknowledged,
+            account=entries.account,
+            tell=findings.append,
+        )
     return findings, entries.account
 
 

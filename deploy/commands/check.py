@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from deploy.session import EXIT_FALSE, EXIT_UNKNOWN, Failure, Session, emit_json, json_option, pass_session, stop
+from deploy.session import EXIT_FALSE, EXIT_UNKNOWN, Failure, Session, emit_json, json_option, pass_session, show, stop
 from deploy.wording import count
 
 
@@ -43,7 +43,7 @@ def check(session: Session, *, since: Path | None, key: str | None, as_json: boo
         emit_json({"verdict": "false" if findings else "true", "findings": findings, "account": account})
         stop(EXIT_FALSE if findings else 0)
     for finding in findings:
-        click.echo(f"FALSE: {finding}")
+        show(f"FALSE: {finding}")
     looked_at = ", ".join(
         (
             count(account.leaves, "leaf", "leaves"),
@@ -54,5 +54,5 @@ def check(session: Session, *, since: Path | None, key: str | None, as_json: boo
         )
     )
     waiting = f"; {count(account.waiting, 'batch waits', 'batches wait')} for the correlator" if account.waiting else ""
-    click.echo(f"{count(len(findings), 'finding') if findings else 'TRUE: all holds'} in {looked_at}{waiting}")
+    show(f"{count(len(findings), 'finding') if findings else 'TRUE: all holds'} in {looked_at}{waiting}")
     stop(EXIT_FALSE if findings else 0)

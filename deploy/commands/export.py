@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from deploy.session import Failure, Session, emit_json, json_option, pass_session
+from deploy.session import Failure, Session, emit_json, json_option, pass_session, show
 
 
 @click.command()
@@ -42,5 +42,5 @@ def export(session: Session, *, identity: str, output: Path, tenant: str, force:
     if as_json:
         emit_json({"file": str(output), "trail": summary.trail, "bytes": len(bundle), "key": key.vkey})
         return
-    click.echo(f"{output}: {summary.trail}, {len(bundle):,} bytes")
-    click.echo(f"verify it with: tally verify {output} --key {session.places.log_vkey}")
+    show(f"{output}: {summary.trail}, {len(bundle):,} bytes")
+    show(f"verify it with: tally verify {output} --key {session.places.log_vkey}")

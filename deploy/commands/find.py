@@ -2,7 +2,7 @@
 
 import click
 
-from deploy.session import Failure, Session, emit_json, json_option, pass_session
+from deploy.session import Failure, Session, emit_json, json_option, pass_session, show
 
 STATUSES = ("complete", "incomplete", "compensated", "failed", "error", "ok", "gap")
 KINDS = ("transaction", "key", "trace", "stream", "access", "ledger")
@@ -63,7 +63,7 @@ def find(
         return
     for summary in page.trails:
         services = ", ".join(summary.services)
-        click.echo(
+        show(
             f"{summary.status:<12} {summary.first_time[:19]:<19}  {summary.entries:>5}  {summary.trail}  {services}".rstrip()
         )
     if page.next_below is not None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deploy.session import EXIT_FALSE, Failure, Session, emit_json, json_option, pass_session, say, stop
+from deploy.session import EXIT_FALSE, Failure, Session, emit_json, json_option, pass_session, say, show, stop
 from deploy.wording import count
 
 if TYPE_CHECKING:
@@ -95,33 +95,31 @@ def _show(done: "Imported", hubs: list[tuple[str, int]]) -> None:
     shown = list(done.files) if len(done.files) <= MAX_FILES_SHOWN else notable
     width = min(max((len(Path(file.path).name) for file in shown), default=0), 48)
     width = max(width, len(count(len(done.files), "file")))
-    click.echo(f"{'file':<{width}} {heads}")
+    show(f"{'file':<{width}} {heads}")
     for file in shown:
         name = Path(file.path).name
         account = file.account
         if account is None:
-            click.echo(f"{name:<{width}} not read: {file.problem}")
+            show(f"{name:<{width}} not read: {file.problem}")
         else:
             again = "  (imported before)" if account.again else ""
-            click.echo(
+            show(
                 f"{name:<{width}} {account.rows:>12,} {account.stored:>12,} {account.duplicates:>12,}"
                 f" {account.dead_lettered:>14,}{again}"
             )
     total = done.total
     name = count(total.files, "file")
-    click.echo(
-        f"{name:<{width}} {total.rows:>12,} {total.stored:>12,} {total.duplicates:>12,} {total.dead_lettered:>14,}"
-    )
+    show(f"{name:<{width}} {total.rows:>12,} {total.stored:>12,} {total.duplicates:>12,} {total.dead_lettered:>14,}")
     sign = "=" if total.balances else "DOES NOT BALANCE:"
-    click.echo(
+    show(
         f"\n{count(total.rows, 'row')} read {sign} {total.stored:,} stored + {count(total.duplicates, 'duplicate')}"
         f" + {total.dead_lettered:,} dead-lettered"
     )
     for reason, number in total.reasons.most_common():
-        click.echo(f"  {number:>10,}  dead-lettered: {reason}")
+        show(f"  {number:>10,}  dead-lettered: {reason}")
     for mark, number in total.marks.most_common():
-        click.echo(f"  {number:>10,}  rows {MARKS.get(mark, f'marked {mark}')}")
+        show(f"  {number:>10,}  rows {MARKS.get(mark, f'marked {mark}')}")
     for trail, links in hubs[:MAX_HUBS_SHOWN]:
-        click.echo(f"  {links:>10,}  trails share {trail}: a hub, recorded and not followed")
+        show(f"  {links:>10,}  trails share {trail}: a hub, recorded and not followed")
     if len(hubs) > MAX_HUBS_SHOWN:
-        click.echo(f"  {len(hubs) - MAX_HUBS_SHOWN:>10,}  hubs more: tally find --kind key")
+        show(f"  {len(hubs) - MAX_HUBS_SHOWN:>10,}  hubs more: tally find --kind key")

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deploy.session import Session, emit_json, json_option, pass_session
+from deploy.session import Session, emit_json, json_option, pass_session, show
 from deploy.wording import count, size_in_words
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def status(session: Session, *, url: str | None, as_json: bool) -> None:
     if url is not None:
         from deploy.fetch import fetch
 
-        click.echo(fetch(f"{url.rstrip('/')}/v1/status").decode("utf-8", "replace"))
+        show(fetch(f"{url.rstrip('/')}/v1/status").decode("utf-8", "replace"))
         return
     from deploy.standing import standing
 
@@ -37,30 +37,30 @@ def status(session: Session, *, url: str | None, as_json: bool) -> None:
 def _show(found: "Standing") -> None:
     for process in found.processes:
         where = ", ".join(f"{use} {address}" for use, address in process.addresses.items())
-        click.echo(f"{process.name:<24} running  pid {process.pid}  {where}")
+        show(f"{process.name:<24} running  pid {process.pid}  {where}")
     if not found.processes:
-        click.echo("nothing is running")
+        show("nothing is running")
     for problem in found.problems:
-        click.echo(problem)
+        show(problem)
     if found.ledger is not None:
         ledger = found.ledger
         lag = f"; {ledger.index_lag_leaves:,} not indexed yet" if ledger.index_lag_leaves else ""
-        click.echo(
+        show(
             f"\nlog      {ledger.origin}, {count(ledger.leaves, 'leaf', 'leaves')}, head written {_age(ledger.head_age_seconds)} ago{lag}"
         )
-        click.echo(f"key      {ledger.key}")
+        show(f"key      {ledger.key}")
         sizes = ", ".join(f"{name} {size_in_words(size)}" for name, size in found.bytes.items())
-        click.echo(f"disk     {sizes}")
+        show(f"disk     {sizes}")
         told = ", ".join(
             f"{number:,}{'+' if number >= 1_000 else ''} {name}" for name, number in found.trails.items() if number
         )
-        click.echo(f"trails   {told or 'none with a verdict, an error or a gap'}")
+        show(f"trails   {told or 'none with a verdict, an error or a gap'}")
     for stream in found.streams:
         waiting = f", {count(stream.waiting_batches, 'batch waits', 'batches wait')}" if stream.waiting_batches else ""
-        click.echo(f"stream   {stream.stream}  {stream.status}, logged to batch {stream.logged_batch:,}{waiting}")
+        show(f"stream   {stream.stream}  {stream.status}, logged to batch {stream.logged_batch:,}{waiting}")
     for spool in found.spools:
         dead = ", ".join(f"{number:,} {label}" for label, number in spool.dead_letters.items())
-        click.echo(
+        show(
             f"spool    {spool.collector}  {size_in_words(spool.size_bytes)}{f'; dead letters: {dead}' if dead else ''}"
         )
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from deploy.keys import log_signer, tell_of_key
 from deploy.places import Places
 from deploy.processes import Running
 from deploy.session import Failure, Session, emit_json, json_option, pass_session, say
@@ -31,6 +32,9 @@ def up(session: Session, *, as_json: bool) -> None:
     places.make()
     logs = places.run if sys.stderr.isatty() else None  # JSON lines are not for a person's terminal
     with _alone(places):
+        tell_of_key(*log_signer(places, ledger=session.config.ledger), places)
+        for old in places.run.glob("*.log"):
+            old.unlink()
         reason = asyncio.run(_supervise(children_of(session), places, logs, as_json=as_json))
     if reason:
         raise Failure(reason)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deploy.session import EXIT_FALSE, EXIT_UNKNOWN, Failure, emit_json, json_option, stop
+from deploy.session import EXIT_FALSE, EXIT_UNKNOWN, Failure, emit_json, json_option, show, stop
 from deploy.wording import count
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def verify(*, source: str, key: str | None, since: Path | None, as_json: bool) -
         if as_json:
             emit_json({"verdict": "false", "problem": str(error)})
         else:
-            click.echo(f"FALSE: {error}")
+            show(f"FALSE: {error}")
         stop(EXIT_FALSE)
     except (Overloaded, StateUnknown, NotFound, OSError) as error:
         raise Failure(f"could not tell: {error}", exit_code=EXIT_UNKNOWN) from error
@@ -81,7 +81,7 @@ def _bundle(data: bytes, verifier: "Verifier | None", remembered: "Checkpoint | 
         emit_json({"verdict": "true" if report.trusted else "unknown", **_plain(report)})
     else:
         for line in _told(report):
-            click.echo(line)
+            show(line)
     stop(report.exit_code)
 
 
@@ -131,7 +131,7 @@ def _proof(data: bytes, verifier: "Verifier | None", *, as_json: bool) -> None:
         emit_json({"verdict": "true", "leaf": report.leaf, "size": report.checkpoint.size, "entry": report.entry})
     else:
         entry = report.entry
-        click.echo(
+        show(
             f"TRUE: leaf {report.leaf} of the log {report.checkpoint.origin} is position {entry.position} of {entry.trail}"
         )
     stop(0)
@@ -150,7 +150,7 @@ def _log(folder: Path, verifier: "Verifier | None", remembered: "Checkpoint | No
         emit_json({"verdict": "false" if findings else "true", "findings": findings})
     else:
         for finding in findings:
-            click.echo(f"FALSE: {finding}")
+            show(f"FALSE: {finding}")
         if not findings:
-            click.echo(f"TRUE: every leaf and tile of {verifier.name} leads to the signed root")
+            show(f"TRUE: every leaf and tile of {verifier.name} leads to the signed root")
     stop(EXIT_FALSE if findings else 0)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from deploy.story import MIN_WIDTH, Link, Proof, Step, Story, columns, harmless, lines
+from deploy.story import MIN_WIDTH, Link, Proof, Step, Story, columns, lines
+from deploy.wording import harmless
 
 TRAIL = "transaction/pay-1003"
 TRACE = "trace/" + "ab" * 16
@@ -108,6 +109,11 @@ def test_colours_change_nothing_but_colours() -> None:
     assert "\x1b[" in coloured
     plain = re.sub(r"\x1b\[[0-9;]*m", "", coloured)
     assert [line.rstrip() for line in plain.splitlines()] == text(STORY).splitlines()
+
+
+def test_of_a_token_the_beginning_is_shown() -> None:
+    step = msgspec.structs.replace(STEPS[0], message="card [4111 11** **** 1111~card:mdkpahcchclpahldcmnb]")
+    assert "card [4111 11** **** 1111~card:mdkp…] (by ada)" in text(msgspec.structs.replace(STORY, steps=(step,)))
 
 
 def test_a_long_message_is_cut_and_says_so() -> None:

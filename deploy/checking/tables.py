@@ -1,0 +1,58 @@
+"""What the index keeps beside its trails' summaries so that they can be searched, compared row by row with a fresh index.
+
+A search reads these tables and never the summaries: a row that is missing here hides a trail that is whole.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from correlator.errors import StateUnknown
+
+__all__ = ["table_differences"]
+
+_NAME_OF = "coalesce((SELECT name FROM {db}.names WHERE id = {column}), 'an unknown name')"
+_VIEWS = {
+    "kind and tenant": "SELECT first_leaf, kind || ' ' || tenant FROM {db}.trails",
+    "services": f"SELECT first_leaf, {_NAME_OF.format(db='{db}', column='service')} FROM {{db}}.services",
+    "keys": f"SELECT first_leaf, {_NAME_OF.format(db='{db}', column='keys.name')} || ' ' || value FROM {{db}}.keys",
+}
+_COUNTS = {"number of links": "SELECT first_leaf, links FROM {db}.trails"}
+"""What a trail that grows changes: compared only while the index stands still."""
+
+
+def table_differences(index: Path, fresh: Path, *, size: int, grown: bool) -> Iterator[tuple[str, str]]:
+    """Each difference as (trail, what), over the trails that begin below leaf `size`.
+
+    Args:
+        index: the index file in question.
+        fresh: one made anew from the log's first `size` leaves.
+        size: leaves of both.
+        grown: whether `index` has more leaves by now: then what it has beyond the fresh one is no difference.
+
+    Raises:
+        StateUnknown: a file cannot be read.
+    """
+    try:
+        with closing(sqlite3.connect("file::memory:", uri=True)) as db:
+            for name, path in (("theirs", index), ("ours", fresh)):
+                db.execute(f"ATTACH ? AS {name}", (f"{path.absolute().as_uri()}?mode=ro",))
+            for what, view in (_VIEWS if grown else _VIEWS | _COUNTS).items():
+                for lacks, has in (("theirs", "ours"),) if grown else (("theirs", "ours"), ("ours", "theirs")):
+                    yield from _lacking(db, what, view, lacks=lacks, has=has, size=size)
+    except sqlite3.Error as error:
+        raise StateUnknown(f"the trail index cannot be compared: {error}") from error
+
+
+def _lacking(
+    db: sqlite3.Connection, what: str, view: str, *, lacks: str, has: str, size: int
+) -> Iterator[tuple[str, str]]:
+    sql = (
+        f"SELECT first_leaf, coalesce((SELECT trail FROM ours.trails AS t WHERE t.first_leaf = found.first_leaf),"  # noqa: S608 - our own names
+        f" 'leaf ' || first_leaf) FROM ({view.format(db=has)} EXCEPT {view.format(db=lacks)}) AS found"
+        " WHERE first_leaf < ? GROUP BY first_leaf ORDER BY first_leaf"
+    )
+    for _, trail in db.execute(sql, (size,)):
+        problem = "does not have all of" if lacks == "theirs" else "has more of"
+        yield str(trail), f"the index {problem} its {what}"
