@@ -6,6 +6,7 @@ looks (`tally status`), mends the sender, and removes the files.
 """
 
 import base64
+import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from collector.protect import ProtectError, Protector
 __all__ = ["DeadLetter", "DeadLetters", "read_dead_letters"]
 
 _PREFIX, _SUFFIX = "dead-", ".jsonl"
+_NAME = re.compile(r"dead-\d{6,}\.jsonl", re.ASCII)
 MAX_KEPT_BYTES = 64 * 1024
 """How much of one refused input is kept; what is longer is cut and says so."""
 
@@ -74,7 +76,7 @@ class DeadLetters:
         self._lock = threading.Lock()
         self._file: AppendFile | None = None
         disk.make_directory(directory)
-        names = [name for name in disk.list_directory(directory) if name.startswith(_PREFIX)]
+        names = [name for name in disk.list_directory(directory) if _NAME.fullmatch(name)]
         self._number = max((int(name.removeprefix(_PREFIX).removesuffix(_SUFFIX)) for name in names), default=0)
         self._size = sum(disk.size(directory / name) for name in names)
         self._ids: set[str] = set()
@@ -118,9 +120,11 @@ class DeadLetters:
 
     def _letter(self, raw: bytes, error: Malformed, origin: Origin | None, source: str) -> DeadLetter:
         text = encoded = ""
-        reason = error.reason
+        reason, where = error.reason, ""
         try:
-            reason = self._protector.text(reason)
+            reason, where = self._text(reason), self._text(error.where)
+            if origin is not None:
+                origin = msgspec.structs.replace(origin, tag=self._text(origin.tag), file=self._text(origin.file))
             kept = self._protector.raw(raw[: 2 * MAX_KEPT_BYTES])[:MAX_KEPT_BYTES]
             try:
                 text = kept.decode()
@@ -128,12 +132,13 @@ class DeadLetters:
                 encoded = base64.b64encode(kept).decode("ascii")
         except ProtectError as refusal:
             # fails closed: the reason is kept, the content is not
+            origin = None
             reason = f"{error.label}; its content is not kept, because it could not be checked: {refusal}"
         return DeadLetter(
             time=format_time(self._clock()),
             reason=reason,
             label=error.label,
-            where=error.where,
+            where=where,
             origin=origin,
             source_id=source,
             size_bytes=len(raw),
@@ -141,6 +146,9 @@ class DeadLetters:
             text=text,
             base64=encoded,
         )
+
+    def _text(self, text: str) -> str:
+        return self._protector.text(text).encode("utf-8", "replace").decode()  # a lone surrogate cannot be written
 
     def _writable(self) -> AppendFile:
         if self._file is not None and self._file.size() < self._file_bytes:
@@ -173,6 +181,8 @@ def read_dead_letters(directory: Path, *, disk: Disk) -> list[DeadLetter]:
         return []
     letters: list[DeadLetter] = []
     for name in disk.list_directory(directory):
+        if not _NAME.fullmatch(name):
+            continue
         for line in disk.read(directory / name).splitlines():
             try:
                 letters.append(msgspec.json.decode(line, type=DeadLetter))

@@ -42,10 +42,13 @@ class Journal:
             raise Overloaded(f"the journal of source ids cannot be opened: {error}") from error
 
     def known(self, source_ids: Iterable[bytes]) -> set[bytes]:
-        """Those of `source_ids` that are remembered; one read transaction for all."""
-        with self._lock, self._env.begin(db=self._ids) as transaction:
-            get, recent = transaction.get, self._recent
-            return {one for one in source_ids if one and (one in recent or get(one) is not None)}
+        """Those of `source_ids` that are remembered; one read transaction for all. Raises Overloaded."""
+        try:
+            with self._lock, self._env.begin(db=self._ids) as transaction:
+                get, recent = transaction.get, self._recent
+                return {one for one in source_ids if one and (one in recent or get(one) is not None)}
+        except lmdb.Error as error:
+            raise Overloaded(f"the journal of source ids cannot be read: {error}") from error
 
     def add(self, source_ids: Iterable[bytes]) -> None:
         """Remember in memory; durable only after `flush`, until when the segment that holds them must be kept."""
