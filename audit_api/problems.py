@@ -3,6 +3,7 @@
 `PROBLEMS` is the whole list: no other problem is ever answered, and docs/api.md explains each.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -95,7 +96,7 @@ def problem_of(error: TallyError) -> Problem:
 
 
 def _retry_after(seconds: float) -> dict[str, str]:
-    return {"Retry-After": str(max(1, round(seconds + 0.5)))}
+    return {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
 def too_many(seconds: float) -> Problem:
