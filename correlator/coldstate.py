@@ -37,7 +37,7 @@ __all__ = ["ColdState", "Meta", "Table", "key_of", "time_key"]
 _MAP_BYTES = 1 << 36
 """Address space reserved for the file, 64 GiB; the file itself is only as large as its content."""
 
-_SLICE = 8_192
+_SLICE = 4_096
 _META = b"m"
 
 _Value = TypeVar("_Value")
@@ -111,6 +111,7 @@ class ColdState:
             while found and cursor.key().startswith(b"h"):
                 known.add_all((cursor.key(),))
                 found = cursor.next()
+        self._remap()
         return known
 
     def _read_meta(self) -> Meta:
@@ -160,27 +161,36 @@ class ColdState:
         """
         items = sorted(bulk)
         with _wrapped():
-            self._reader.abort()
-            try:
-                for start in range(0, len(items), _SLICE):
-                    with self._env.begin(write=True) as txn, txn.cursor() as cursor:
-                        cursor.putmulti(items[start : start + _SLICE])
-                with self._env.begin(write=True) as txn:
-                    with txn.cursor() as cursor:
-                        cursor.putmulti(sorted(rest))
-                    for key in removed:
-                        txn.delete(key)
-                    if meta is not None:
-                        txn.put(_META, _encode(meta))
-            finally:
-                # a new mapping: the pages that the old one touched no longer count as this process's memory
-                self._env.close()
-                self._map()
-        if meta is not None:
-            self.meta = meta
-        self._known.add_all(key for key, _ in items if key.startswith(b"h"))
-        if self._known.full:
-            self._known = self._filter()
+            for start in range(0, len(items), _SLICE):
+                with self._writing() as txn, txn.cursor() as cursor:
+                    cursor.putmulti(items[start : start + _SLICE])
+            with self._writing() as txn:
+                with txn.cursor() as cursor:
+                    cursor.putmulti(sorted(rest))
+                for key in removed:
+                    txn.delete(key)
+                if meta is not None:
+                    txn.put(_META, _encode(meta))
+            if meta is not None:
+                self.meta = meta
+            self._known.add_all(key for key, _ in items if key.startswith(b"h"))
+            if self._known.full:
+                self._known = self._filter()
+
+    @contextmanager
+    def _writing(self) -> Iterator[lmdb.Transaction]:
+        self._reader.abort()
+        try:
+            with self._env.begin(write=True) as txn:
+                yield txn
+        finally:
+            self._remap()
+
+    def _remap(self) -> None:
+        """A new mapping: the pages that the old one touched no longer count as this process's memory."""
+        self._reader.abort()
+        self._env.close()
+        self._map()
 
     def clear(self) -> None:
         """Empty it."""
