@@ -7,6 +7,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from collector.errors import Malformed
 from collector.receive.inflate import gunzip
+from collector.receive.room import Claim
 
 __all__ = ["BodyLimits", "ClientDisconnect", "chunks_of", "media_type", "read_body"]
 
@@ -24,21 +25,23 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-async def read_body(request: Request, limits: BodyLimits) -> bytes:
-    """The whole body, decompressed.
+async def read_body(request: Request, limits: BodyLimits, claim: Claim) -> bytes:
+    """The whole body, decompressed; `claim` holds room for it.
 
     Raises:
         Malformed: too large (``too_large``), in an unknown coding (``bad_encoding``), or no gzip (``bad_gzip``).
+        Overloaded: there is no room for it.
         ClientDisconnect: the sender left before the end.
     """
     out = bytearray()
-    async for piece in chunks_of(request, limits):
+    async for piece in chunks_of(request, limits, claim):
+        claim.add(len(piece))
         out += piece
     return bytes(out)
 
 
-async def chunks_of(request: Request, limits: BodyLimits) -> AsyncIterator[bytes]:
-    """The body piece by piece as it arrives; a compressed one in one piece. Raises as `read_body`."""
+async def chunks_of(request: Request, limits: BodyLimits, claim: Claim) -> AsyncIterator[bytes]:
+    """The body piece by piece as it arrives; a compressed one in one piece, held in `claim`. Raises as `read_body`."""
     coding = request.headers.get("content-encoding", "identity").strip().lower()
     if coding not in {"identity", "gzip", ""}:
         raise Malformed("Content-Encoding must be gzip or identity", label="bad_encoding")
@@ -52,8 +55,12 @@ async def chunks_of(request: Request, limits: BodyLimits) -> AsyncIterator[bytes
         if size > limits.max_body_bytes:
             raise Malformed(f"a body of more than {limits.max_body_bytes} bytes", label="too_large")
         if coding == "gzip":
+            claim.add(len(piece))
             held += piece
         elif piece:
             yield piece
     if coding == "gzip":
-        yield gunzip(held, max_bytes=limits.max_inflated_bytes)
+        content = gunzip(held, max_bytes=limits.max_inflated_bytes)
+        del held
+        claim.add(len(content))
+        yield content

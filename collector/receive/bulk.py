@@ -21,6 +21,7 @@ from collector.receive import Arrival, Intake
 from collector.receive.body import BodyLimits, ClientDisconnect, chunks_of, media_type
 from collector.receive.json_lines import arrival_of_line
 from collector.receive.problem import json_response, overloaded, problem
+from collector.receive.room import Claim, Room
 
 __all__ = ["BulkReceiver"]
 
@@ -51,7 +52,8 @@ class BulkReceiver:
         clock: Unix time in nanoseconds; stamps `observed`.
         limits: of one body.
         max_line_bytes: longer lines become dead letters.
-        part_lines: lines that are made durable together.
+        part_lines, part_bytes: when so many lines or bytes have come, they are made durable together.
+        room: for the bodies of all requests together.
         refused: called with a reason for each refused request: ``media_type``, ``too_large``, ``bad_gzip``, ``bad_encoding``,
             ``idempotency_key``, ``overloaded``, ``connection_lost``.
     """
@@ -64,6 +66,8 @@ class BulkReceiver:
         limits: BodyLimits | None = None,
         max_line_bytes: int = 2**20,
         part_lines: int = 1_000,
+        part_bytes: int = 4 * 2**20,
+        room: Room | None = None,
         refused: Callable[[str], object] = lambda _reason: None,
     ) -> None:
         self._intake = intake
@@ -71,6 +75,8 @@ class BulkReceiver:
         self._limits = limits or BodyLimits()
         self._max_line_bytes = max_line_bytes
         self._part_lines = part_lines
+        self._part_bytes = part_bytes
+        self._room = room or Room(128 * 2**20)
         self._refused = refused
 
     @property
@@ -89,7 +95,8 @@ class BulkReceiver:
             return problem(400, "Bad request", f"Idempotency-Key has more than {_MAX_KEY_CHARACTERS} characters")
         account = _Account()
         try:
-            await self._take(request, key.encode("latin-1"), account)
+            with self._room.claim() as claim:
+                await self._take(request, key.encode("latin-1"), account, claim)
         except Overloaded as error:
             self._refused("overloaded")
             return overloaded(error, taken=account.as_json())
@@ -102,14 +109,16 @@ class BulkReceiver:
             return problem(status, "The body was not taken to its end", str(error), taken=account.as_json())
         return json_response(account.as_json())
 
-    async def _take(self, request: Request, key: bytes, account: _Account) -> None:
+    async def _take(self, request: Request, key: bytes, account: _Account, claim: Claim) -> None:
         observed = format_time(self._clock())
         origin = Origin(receiver="bulk")
         arrivals: list[Arrival] = []
         refused: list[tuple[bytes, Malformed, int]] = []
-        number = 0
-        async for line in self._lines(request):
+        number = size = 0
+        async for line in self._lines(request, claim):
             number += 1
+            size += len(line)
+            claim.add(len(line))
             try:
                 if len(line) > self._max_line_bytes:
                     raise Malformed(f"a line of more than {self._max_line_bytes} bytes", label="too_large")
@@ -117,9 +126,11 @@ class BulkReceiver:
                     arrivals.append(arrival_of_line(line, origin=origin, observed=observed))
             except Malformed as error:
                 refused.append((line, error, number))
-            if len(arrivals) + len(refused) >= self._part_lines:
+            if len(arrivals) + len(refused) >= self._part_lines or size >= self._part_bytes:
                 await self._part(arrivals, refused, _part_id(key, number), account)
                 arrivals, refused = [], []
+                claim.add(-size)
+                size = 0
         await self._part(arrivals, refused, _part_id(key, number), account)
 
     async def _part(
@@ -146,11 +157,11 @@ class BulkReceiver:
             account.duplicates += receipt.duplicates
             account.dead_lettered += receipt.dead_lettered
 
-    async def _lines(self, request: Request) -> AsyncIterator[bytes]:
+    async def _lines(self, request: Request, claim: Claim) -> AsyncIterator[bytes]:
         """The lines of the body, without their ends; an over-long one is cut to one byte more than allowed."""
         held = b""
         skipping = False
-        async for piece in chunks_of(request, self._limits):
+        async for piece in chunks_of(request, self._limits, claim):
             first, *others = piece.split(b"\n")
             if not skipping:
                 held += first

@@ -33,11 +33,13 @@ from collector.errors import Malformed, Overloaded
 from collector.event import Origin
 from collector.receive import Intake
 from collector.receive.forward_message import Group, Limits, MessageReader
+from collector.receive.room import Claim, Room
 
 __all__ = ["ForwardReceiver", "Handshake"]
 
 _log = logging.getLogger(__name__)
 _READ_BYTES = 262_144
+_UNCLAIMED_BYTES = 1_048_576  # of a message half read: connections times this is bounded anyway
 _MAX_PING_BYTES = 4_096
 _MAX_BACKOFF_SECONDS = 5.0
 _encode = msgspec.msgpack.Encoder().encode
@@ -67,6 +69,8 @@ class ForwardReceiver:
         handshake: demand the shared-key handshake; None lets anyone send who can connect.
         in_flight: most groups of one connection that wait for the intake at a time.
         max_connections: further ones are closed at once.
+        room_bytes: most bytes of all connections that are held at a time, decompressed; beyond it connections are not read, and one in the
+            middle of a long message is closed.
         patience_seconds: how long a group with an ack is tried again while the intake is overloaded.
         refused: called with a reason for every connection that ends badly: ``too_many_connections``, ``handshake``,
             ``framing``, ``overloaded``, ``connection_lost``, ``cut_message``, ``intake_error``; and ``unacknowledged_lost`` once an event that close() had to let go.
@@ -82,6 +86,7 @@ class ForwardReceiver:
         handshake: Handshake | None = None,
         in_flight: int = 16,
         max_connections: int = 512,
+        room_bytes: int = 128 * 2**20,
         patience_seconds: float = 10.0,
         refused: Callable[[str], object] = lambda _reason: None,
     ) -> None:
@@ -90,6 +95,7 @@ class ForwardReceiver:
         self.in_flight = in_flight
         self.patience_seconds = patience_seconds
         self.refused = refused
+        self.room = Room(room_bytes)
         self._clock = clock
         self._service = service
         self._limits = limits or Limits()
@@ -197,10 +203,13 @@ class _Connection:
             if self._receiver.handshake is not None and not await self._greet(self._receiver.handshake):
                 refused("handshake")
                 return
-            while not self._given_up and (data := await self._reader.read(_READ_BYTES)):
-                for group in self._messages.groups(data):
-                    await self._start(group)
-                await self._flows.wait()
+            with self._receiver.room.claim() as buffered:
+                while not self._given_up and (data := await self._reader.read(_READ_BYTES)):
+                    for group in self._messages.groups(data):
+                        await self._start(group)
+                    await self._flows.wait()
+                    pending_bytes = self._messages.pending_bytes
+                    buffered.resize(pending_bytes if pending_bytes > _UNCLAIMED_BYTES else 0)
             if self._messages.pending_bytes:
                 refused(
                     "cut_message"
@@ -208,14 +217,22 @@ class _Connection:
         except Malformed as error:
             refused("framing")
             await self._start(Group(origin=Origin(receiver="forward"), refused=[(self._messages.take(), error)]))
+        except Overloaded:
+            self._give_up("overloaded")  # waiting for room with a message half read could be waiting for one another
         except TimeoutError:
             refused("handshake")
         except OSError:
             refused("connection_lost")
 
     async def _start(self, group: Group) -> None:
-        await self._slots.acquire()
-        task = asyncio.create_task(self._take(group))
+        claim = self._receiver.room.claim()
+        try:
+            await self._slots.acquire()
+            await claim.wait(group.size_bytes)
+        except asyncio.CancelledError:
+            self._let_go(group)
+            raise
+        task = asyncio.create_task(self._take(group, claim))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         self._groups.put_nowait((group.chunk, task))
@@ -245,7 +262,7 @@ class _Connection:
             self._receiver.refused(reason)
             self.stop_reading()
 
-    async def _take(self, group: Group) -> None:
+    async def _take(self, group: Group, claim: Claim) -> None:
         """Make a group durable: its dead letters, then its events.
 
         Raises:
@@ -258,10 +275,16 @@ class _Connection:
             if group.arrivals:
                 await self._patiently(partial(intake.accept, group.arrivals, group_id=group.group_id), group)
         except asyncio.CancelledError:
-            if group.chunk is None:
-                for _ in group.arrivals:
-                    self._receiver.refused("unacknowledged_lost")
+            self._let_go(group)
             raise
+        finally:
+            claim.release()
+
+    def _let_go(self, group: Group) -> None:
+        """The receiver closes before a group was taken. Who asked for an ack comes again; of the others it is told."""
+        if group.chunk is None:
+            for _ in group.arrivals:
+                self._receiver.refused("unacknowledged_lost")
 
     async def _patiently(self, take: Callable[[], Awaitable[object]], group: Group) -> None:
         loop = asyncio.get_running_loop()

@@ -53,17 +53,19 @@ class Limits:
     max_joined: int = 1_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Group:
     """The events of one message, or of several messages in a row that ask for no ack.
 
-    `chunk` is the ack that the sender waits for; `refused` is what could not be decoded, with the reason.
+    `chunk` is the ack that the sender waits for; `refused` is what could not be decoded, with the reason; `size_bytes` is how
+    long it was, decompressed.
     """
 
     origin: Origin
     arrivals: list[Arrival] = field(default_factory=list)
     refused: list[tuple[bytes, Malformed]] = field(default_factory=list)
     chunk: str | None = None
+    size_bytes: int = 0
 
     @property
     def group_id(self) -> bytes | None:
@@ -180,6 +182,7 @@ class MessageReader:
             ):
                 joined.arrivals.extend(group.arrivals)
                 joined.refused.extend(group.refused)
+                joined.size_bytes += group.size_bytes
                 continue
             if joined is not None:
                 yield joined
@@ -197,6 +200,11 @@ class MessageReader:
         """The group that one whole message tells; None for a heartbeat. What is wrong with it stands in `refused`."""
         if message == b"\xc0":  # nil
             return None
+        group = self._decode(message, observed)
+        group.size_bytes = max(group.size_bytes, len(message))
+        return group
+
+    def _decode(self, message: bytes, observed: str) -> Group:
         try:
             wire = _decode_message(message)
         except (msgspec.DecodeError, ValueError, RecursionError):
@@ -262,6 +270,7 @@ class MessageReader:
         except Malformed as error:
             return self._whole_refused(message, tag, option, error)
         group = self._group(tag, option)
+        group.size_bytes = len(packed)
         try:
             if count is None:
                 raise ValueError("the last record is cut or damaged")

@@ -25,6 +25,7 @@ from collector.receive import Arrival, Intake, otlp_json
 from collector.receive.body import BodyLimits, media_type, read_body
 from collector.receive.otlp_events import JSON, PROTOBUF, Refused, events_of_logs, events_of_traces
 from collector.receive.problem import problem, retry_after
+from collector.receive.room import Room
 
 __all__ = ["OtlpReceiver"]
 
@@ -46,6 +47,7 @@ class OtlpReceiver:
         intake: takes the events.
         clock: Unix time in nanoseconds; stamps `observed` where the sender did not.
         limits: of one body.
+        room: for the bodies of all requests together.
         refused: called with a reason for each refused request: ``media_type``, ``too_large``, ``bad_gzip``, ``bad_encoding``,
             ``bad_otlp``, ``too_deep``, ``metrics``, ``overloaded``, ``connection_lost``.
     """
@@ -56,11 +58,13 @@ class OtlpReceiver:
         *,
         clock: Callable[[], int],
         limits: BodyLimits | None = None,
+        room: Room | None = None,
         refused: Callable[[str], object] = lambda _reason: None,
     ) -> None:
         self._intake = intake
         self._clock = clock
         self._limits = limits or BodyLimits()
+        self._room = room or Room(128 * 2**20)
         self._refused = refused
 
     @property
@@ -98,22 +102,19 @@ class OtlpReceiver:
             self._refused("media_type")
             return problem(415, "Unsupported media type", f"send OTLP as {_PROTOBUF_TYPE} or {_JSON_TYPE}")
         try:
-            body = await read_body(request, self._limits)
+            with self._room.claim() as claim:
+                body = await read_body(request, self._limits, claim)
+                rejected, reason = await self._take(body, signal, kind, read)
         except ClientDisconnect:
             self._refused("connection_lost")
             return Response(status_code=400)  # nobody hears it
-        except Malformed as error:
-            self._refused(error.label)
-            status = {"too_large": 413, "bad_encoding": 415}.get(error.label, 400)
-            return _status(status, _INVALID_ARGUMENT, str(error), kind)
-        try:
-            rejected, reason = await self._take(body, signal, kind, read)
         except Overloaded as error:
             self._refused("overloaded")
             return _status(503, _UNAVAILABLE, str(error), kind, headers=retry_after(error))
         except Malformed as error:
             self._refused(error.label)
-            return _status(400, _INVALID_ARGUMENT, str(error), kind)
+            status = {"too_large": 413, "bad_encoding": 415}.get(error.label, 400)
+            return _status(status, _INVALID_ARGUMENT, str(error), kind)
         return _success(kind, rejected, reason, rejected_name)
 
     async def _take(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import ssl
 import stat
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -45,7 +46,7 @@ class Sender:
                 self.unpacker.feed(data)
 
     async def hear_the_end(self) -> None:
-        with pytest.raises(EOFError):
+        with pytest.raises((EOFError, ConnectionError)):
             await self.hear()
 
 
@@ -256,6 +257,57 @@ def test_a_connection_beyond_the_limit_is_closed_at_once() -> None:
             second = await at.sender()
             await second.hear_the_end()
             assert at.reasons == ["too_many_connections"]
+
+    run(story())
+
+
+def test_all_connections_together_hold_no_more_than_there_is_room_for() -> None:
+    async def story() -> None:
+        intake = CountingIntake(hold=asyncio.Event())
+        async with Setting(intake, room_bytes=10_000) as at:
+            senders = [await at.sender() for _ in range(10)]
+            for number, sender in enumerate(senders):
+                sender.say(["t", 1, {"message": "x" * 3_000}, {"chunk": f"c{number}"}])
+            for number, sender in enumerate(senders):
+                assert await sender.hear() == {"ack": f"c{number}"}
+            assert intake.most == 3
+            assert at.receiver.room.used_bytes == 0
+
+    run(story())
+
+
+def test_a_long_message_without_room_closes_its_connection() -> None:
+    async def story() -> None:
+        async with Setting(room_bytes=5_000_000) as at:
+            sender = await at.sender()
+            with at.receiver.room.claim() as others:
+                others.add(4_000_000)
+                sender.say(b"\x94\xa1t\x01\xdb\x00\x50\x00\x00" + b"x" * 3_000_000)
+                await sender.hear_the_end()
+            assert at.reasons[0] == "overloaded"
+            assert at.receiver.room.used_bytes == 0
+
+    run(story())
+
+
+def test_tls(certificate: tuple[Path, Path]) -> None:
+    async def story() -> None:
+        async with Setting() as at:
+            server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            server.load_cert_chain(*certificate)
+            port = await at.receiver.listen_tcp(port=0, tls=server)
+            client = ssl.create_default_context(cafile=certificate[0])
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client, server_hostname="localhost")
+            sender = Sender(reader, writer)
+            sender.say(["t", 1, {"message": "secret"}, {"chunk": "c"}])
+            assert await sender.hear() == {"ack": "c"}
+            writer.close()
+            plain = Sender(*await asyncio.open_connection("127.0.0.1", port))
+            plain.say(["t", 1, {"message": "in clear"}, {"chunk": "c"}])
+            with pytest.raises((EOFError, OSError, msgpack.UnpackException, ValueError, AssertionError)):
+                assert await plain.hear() == {"ack": "c"}
+            plain.writer.close()
+            assert [event.body for event in at.intake.events] == ["secret"]
 
     run(story())
 

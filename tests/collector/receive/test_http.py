@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
+from pathlib import Path
 
 import httpx
 import pytest
@@ -42,6 +44,19 @@ def test_health_metrics_and_errors() -> None:
         await server.stop()
         with pytest.raises(OSError):  # noqa: PT011 - refused is what it is about
             await asyncio.open_connection("127.0.0.1", port)
+
+    asyncio.run(story())
+
+
+def test_tls(certificate: tuple[Path, Path]) -> None:
+    async def story() -> None:
+        app = create_app([], registry=CollectorRegistry())
+        server = HttpServer(app, port=0, tls_certificate=str(certificate[0]), tls_key=str(certificate[1]))
+        port = await server.start()
+        context = ssl.create_default_context(cafile=certificate[0])
+        async with httpx.AsyncClient(base_url=f"https://localhost:{port}", verify=context, trust_env=False) as client:
+            assert (await client.get("/livez")).json() == {"status": "alive"}
+        await server.stop()
 
     asyncio.run(story())
 

@@ -30,6 +30,7 @@ from collector.receive import Arrival, otlp_json
 from collector.receive.body import BodyLimits
 from collector.receive.otlp import OtlpReceiver
 from collector.receive.otlp_events import JSON, PROTOBUF, Refused, events_of_logs, events_of_traces
+from collector.receive.room import Room
 from tests.support.memory_intake import MemoryIntake, normalised
 
 PB = {"content-type": "application/x-protobuf"}
@@ -421,6 +422,26 @@ def test_limits_and_pressure(intake: MemoryIntake, serve: Callable[..., None]) -
         assert (metrics.status_code, metrics.json()["code"]) == (501, 12)
 
     serve(receiver(intake, limits=BodyLimits(max_body_bytes=4000, max_inflated_bytes=50_000)).routes, story)
+
+
+def test_a_request_without_room_is_told_to_come_again(intake: MemoryIntake, serve: Callable[..., None]) -> None:
+    room = Room(10_000)
+
+    async def story(client: httpx.AsyncClient) -> None:
+        with room.claim() as others:
+            others.add(9_999)
+            for content, headers in (
+                (spans_protobuf(1), PB),
+                (gzip.compress(spans_protobuf(1)), {**PB, "content-encoding": "gzip"}),
+            ):
+                answer = await client.post("/v1/traces", content=content, headers=headers)
+                assert answer.status_code == 503
+                assert int(answer.headers["retry-after"]) >= 1
+        assert (await client.post("/v1/traces", content=spans_protobuf(1), headers=PB)).status_code == 200
+        assert room.used_bytes == 0
+        assert len(intake.events) == 1
+
+    serve(receiver(intake, room=room).routes, story)
 
 
 def test_the_python_sdk_s_exporters(intake: MemoryIntake, serve: Callable[..., None]) -> None:
