@@ -21,7 +21,7 @@ from collector.disk import Disk
 from collector.errors import StateUnknown
 from collector.event import format_time
 
-__all__ = ["Incarnation", "find_incarnations", "mark_forked", "mint", "remove", "set_aside"]
+__all__ = ["Incarnation", "Meta", "find_incarnations", "mark_forked", "mint", "read_meta", "remove", "set_aside"]
 
 _META = "meta.json"
 _FORKED = "forked"
@@ -30,12 +30,22 @@ _DAMAGED = ".damaged"
 _INCARNATION_BYTES = 8
 
 
-class _Meta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Meta(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``meta.json``: which stream a folder holds. `created` is RFC 3339; `fork` the stream that this one replaces."""
+
     v: int
     ledger: str
     stream: str
     created: str
     fork: Fork | None = None
+
+
+def read_meta(data: bytes) -> Meta:
+    """Read the bytes of a ``meta.json``; raises `StateUnknown`."""
+    try:
+        return msgspec.json.decode(data, type=Meta)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise StateUnknown(f"{_META} cannot be read: {error}") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,9 +82,9 @@ def find_incarnations(root: Path, *, ledger: str, disk: Disk) -> list[Incarnatio
         if name.endswith(_DAMAGED) or not disk.exists(directory / _META):
             continue
         try:
-            meta = msgspec.json.decode(disk.read(directory / _META), type=_Meta)
-        except msgspec.DecodeError as error:
-            raise StateUnknown(f"spool folder {name}: meta.json cannot be read: {error}") from error
+            meta = read_meta(disk.read(directory / _META))
+        except StateUnknown as error:
+            raise StateUnknown(f"spool folder {name}: {error}") from error
         if meta.ledger != ledger:
             raise StateUnknown(f"spool folder {name} belongs to the ledger {meta.ledger!r}, not to {ledger!r}")
         found.append(
@@ -102,7 +112,7 @@ def mint(
 ) -> Incarnation:
     """Make a new incarnation; `incarnation` names it where the name is not random (an imported file's SHA-256)."""
     incarnation = incarnation or random(_INCARNATION_BYTES).hex()
-    meta = _Meta(v=1, ledger=ledger, stream=stream_id(collector, incarnation), created=format_time(clock()), fork=fork)
+    meta = Meta(v=1, ledger=ledger, stream=stream_id(collector, incarnation), created=format_time(clock()), fork=fork)
     making, made = root / f"{incarnation}{_NEW}", root / incarnation
     if disk.exists(making):
         _remove_folder(making, disk)
