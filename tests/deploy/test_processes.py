@@ -58,8 +58,10 @@ class Up:
         """What the process of this name has announced last."""
         return dict(json.loads((self.folder / "tally-data" / "run" / f"{name}.json").read_text()))
 
-    def tally(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*self.command, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    def tally(self, *arguments: str, token: str = "") -> subprocess.CompletedProcess[str]:
+        environment = os.environ | {"TALLY_TOKEN": token}
+        command = [*self.command, *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
 
     def send(self, transaction: str, message: str) -> None:
         """One Fluent Forward message with a chunk id, sent until it is acknowledged."""
@@ -136,6 +138,13 @@ def test_from_the_first_log_line_to_a_verified_trail_through_a_crash(up: Up) -> 
     api = up.address("api", "http")
     page = until(lambda: get(f"{api}/v1/trails?transaction=t-1", token).json()["trails"])
     assert [trail["trail"] for trail in page] == ["transaction/t-1"]
+
+    key = str(up.folder / "tally-data" / "keys" / "log.vkey")
+    bundle = f"{api}/v1/exports/transaction/t-1"
+    assert up.tally("verify", bundle, "--key", key, token=token).stdout.startswith("TRUE: ")
+    refused = up.tally("verify", bundle, "--key", key)
+    assert (refused.returncode, "401" in refused.stderr, token in refused.stderr) == (2, True, False)
+    assert json.loads(up.tally("status", "--url", api, token=token).stdout)["ledger"] == "localhost/tallystick"
 
     status = json.loads(up.tally("status", "--json").stdout)
     assert {process["name"] for process in status["processes"]} == {"collector-side", "correlator", "api"}
