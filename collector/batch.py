@@ -200,7 +200,7 @@ def open_header(data: bytes, signature: bytes, facts: bytes | None = None) -> Si
         raise VerificationError(f"batch header of {len(data)} bytes: at most {MAX_HEADER_BYTES} are allowed")
     try:
         header = _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise VerificationError(f"batch header cannot be read: {error}") from error
     if _encode(header) != data:
         raise VerificationError("batch header is not in canonical form")

@@ -110,7 +110,7 @@ def decode_entry(data: bytes) -> Entry:
     try:
         strict = _decode_strict(data)
         entry = _decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise VerificationError(f"entry cannot be read: {error}") from error
     if _encode(strict) != data:
         raise VerificationError("entry is not in canonical form")

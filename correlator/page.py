@@ -106,7 +106,7 @@ def _facts(entry: Entry) -> Facts | None:
         return None
     try:
         return decode_facts(bytes(entry.facts))
-    except (Malformed, RecursionError) as error:
+    except Malformed as error:
         raise VerificationError(f"the facts at position {entry.position} of {entry.trail}: {error}") from error
 
 

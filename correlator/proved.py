@@ -69,8 +69,6 @@ def open_entry(data: bytes, where: str) -> Entry:
         entry = decode_entry(data)
     except VerificationError as error:
         raise VerificationError(f"{where}: {error}") from error
-    except RecursionError as error:
-        raise VerificationError(f"{where}: entry cannot be read: nested too deep") from error
     is_event = entry.kind == "event"
     if (entry.sequence >= 0, bool(entry.stream), bool(bytes(entry.facts))) != (is_event, is_event, is_event):
         raise VerificationError(f"{where}: stream, sequence and facts belong to events, and to all of them")
@@ -97,7 +95,7 @@ def open_event(entry: Entry, event: bytes | None, where: str) -> ProvedEvent:
                 raise VerificationError(f"{where}: the event is not the one of the entry (its digest differs)")
             if facts_of(decode_event(event), facts.digest, facts.found) != facts:
                 raise VerificationError(f"{where}: the facts of the entry are not those of the event")
-    except (Malformed, RecursionError) as error:
+    except Malformed as error:
         raise VerificationError(f"{where}: {error}") from error
     return ProvedEvent(
         stream=entry.stream,
@@ -142,8 +140,6 @@ def open_batch_entry(entry: Entry, ledger: str, where: str) -> SignedHeader:
         signed = open_header(header.encode("utf-8"), raw_signature)
     except VerificationError as error:
         raise VerificationError(f"{where}: {error}") from error
-    except RecursionError as error:
-        raise VerificationError(f"{where}: the batch header is nested too deep") from error
     if signed.header.ledger != ledger:
         raise VerificationError(f"{where}: the batch is of the ledger {signed.header.ledger!r}, not of {ledger!r}")
     if entry.trail != stream_trail(signed.header.stream):

@@ -19,7 +19,7 @@ class Report(Protocol):
 def progress(what: str, *, unit: str, quiet: bool = False) -> Iterator[Report]:
     """Show a bar while the block runs, if stderr is a terminal and `quiet` is not set."""
     if quiet or not sys.stderr.isatty():
-        yield lambda done, total: None  # noqa: ARG005
+        yield lambda done, total: None  # noqa: ARG005 - a report that goes nowhere
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

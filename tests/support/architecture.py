@@ -36,7 +36,7 @@ PURE = frozenset(
     {"collector.event", "collector.canonical", "collector.batch"}
     | {
         f"correlator.{name}"
-        for name in "entry merkle frontier tiles note checkpoint proof verify stitch flow skew".split()
+        for name in "entry merkle frontier tiles note checkpoint proof verify archive bundle unbundle page proved trail story stitch flow skew".split()
     }
 )
 """Bytes in, values or one error out: a verifier in another language must be able to follow these line by line."""

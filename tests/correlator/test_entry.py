@@ -1,0 +1,82 @@
+"""Entries as bytes: exactly one spelling, and one error for everything else."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from correlator.entry import MAX_ENTRY_BYTES, Entry, Previous, decode_entry, encode_entry, ref_of
+from correlator.errors import VerificationError
+
+RECORDED = "2026-01-01T00:00:00.000000000Z"
+FACTS = b'{"digest":"' + b"ab" * 32 + b'","name":"payment.captured","service":"payments"}'
+
+
+def event_entry() -> Entry:
+    return Entry(
+        v=1,
+        trail="transaction/tx-1",
+        position=3,
+        previous=Previous(leaf=41, hash="cd" * 32),
+        kind="event",
+        recorded=RECORDED,
+        why="transaction: attributes.transaction_id",
+        stream="payments/0123456789abcdef",
+        sequence=7,
+        facts=msgspec.Raw(FACTS),
+    )
+
+
+def test_facts_stand_in_the_entry_byte_for_byte() -> None:
+    data = encode_entry(event_entry())
+    assert b'"facts":' + FACTS in data
+    entry = decode_entry(data)
+    assert bytes(entry.facts) == FACTS
+    assert (ref_of(entry).stream, ref_of(entry).sequence) == ("payments/0123456789abcdef", 7)
+    assert encode_entry(entry) == data
+
+
+def test_an_entry_without_facts_has_none() -> None:
+    data = encode_entry(
+        Entry(v=1, trail="stream/a/00", position=0, kind="gap", recorded=RECORDED, detail={"reason": "missing"})
+    )
+    assert b"facts" not in data
+    assert bytes(decode_entry(data).facts) == b""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"v":1', b'"v":2'),
+        (b'"v":1', b'"v":1,"extra":1'),
+        (b'"kind":"event"', b'"kind":"story"'),
+        (b'"position":3', b'"position": 3'),
+        (b'"position":3', b'"position":3.0'),
+        (b'"sequence":7', b'"sequence":7,"sequence":7'),
+        (b'"why":"transaction', b'"why":"\\u0074ransaction'),
+        (b'"name":"payment.captured",', b'"name":"payment.captured","nme":1,'),
+    ],
+)
+def test_another_spelling_is_refused(old: bytes, new: bytes) -> None:
+    data = encode_entry(event_entry())
+    assert data.count(old) == 1
+    with pytest.raises(VerificationError, match=r"^entry "):
+        decode_entry(data.replace(old, new))
+
+
+def test_an_entry_that_no_bundle_can_hold_is_not_written() -> None:
+    with pytest.raises(ValueError, match=str(MAX_ENTRY_BYTES)):
+        encode_entry(msgspec.structs.replace(event_entry(), why="x" * MAX_ENTRY_BYTES))
+
+
+def test_nesting_without_end_is_refused() -> None:
+    with pytest.raises(VerificationError, match="cannot be read"):
+        decode_entry(b'{"detail":{"a":' + b"[" * 100_000)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_whatever_comes_the_parser_raises_its_own_error(data: bytes) -> None:
+    with pytest.raises(VerificationError):
+        decode_entry(data)
