@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from collector.deadletters import DeadLetters
-from collector.errors import Malformed
+from collector.errors import Malformed, Overloaded
 from collector.event import Origin
 from collector.metrics import CollectorMetrics
 from collector.pipeline import Pipeline
@@ -46,7 +46,15 @@ class SpoolIntake:
             dead += 1
         stored = duplicates = 0
         # one after the other would cost a sync each: they are queued together and share one
-        for outcome in await asyncio.gather(*(self._spool(group) for group in groups_of(prepared, group_id or b""))):
+        waiting: list[asyncio.Future[Spooled]] = []
+        try:
+            for group in groups_of(prepared, group_id or b""):
+                waiting.append(self._spool(group))  # noqa: PERF401 - what was queued before an error must be known
+        except Overloaded:
+            for future in waiting:  # the part that is queued is kept, and recognised by its name when all comes again
+                future.cancel()
+            raise
+        for outcome in await asyncio.gather(*waiting):
             stored += outcome.stored
             duplicates += outcome.duplicates
         self._metrics.taken(stored=stored, duplicates=duplicates)

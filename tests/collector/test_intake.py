@@ -1,0 +1,229 @@
+"""The intake: prepared, spooled, told; split groups, dead letters, pressure; and the intake in memory held to the same."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from collector.deadletters import DeadLetters, read_dead_letters
+from collector.disk import OsDisk
+from collector.errors import Malformed, Overloaded
+from collector.event import Event, Origin
+from collector.extract import Extractor, StitchSettings
+from collector.group import MAX_GROUP_EVENTS
+from collector.intake import SpoolIntake, groups_of
+from collector.metrics import CollectorMetrics
+from collector.pipeline import Pipeline, PipelineLimits
+from collector.prepare import Prepared, Preparer
+from collector.protect import Protector
+from collector.receive import Arrival, Intake, Receipt
+from collector.recorder import Recorder
+from collector.spool import Done, Spooled, SpoolLimits, deliver_here
+from tests.support.memory_intake import MemoryIntake
+from tests.support.memory_store import MemoryStore
+
+KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
+PROTECTOR = Protector(token_key=b"t" * 32)
+
+
+def preparer() -> Preparer:
+    return Preparer(extractor=Extractor(StitchSettings()), protector=PROTECTOR, clock=lambda: 1_700_000_000 * 10**9)
+
+
+class Sidecar:
+    """The parts of a sidecar behind its receivers, in the running event loop."""
+
+    def __init__(self, root: Path, *, total_bytes: int = 10**8, dead_bytes: int = 10**6) -> None:
+        loop = asyncio.get_running_loop()
+
+        def deliver(outcomes: Sequence[tuple[Done, Spooled | Exception]]) -> None:
+            loop.call_soon_threadsafe(deliver_here, outcomes)
+
+        self.root = root
+        self.store = MemoryStore()
+        self.pipeline = Pipeline(
+            root,
+            collector="payments",
+            ledger="test/ledger",
+            store=self.store,
+            key=KEY,
+            limits=PipelineLimits(spool=SpoolLimits(total_bytes=total_bytes), linger_seconds=0.0),
+            deliver=deliver,
+        )
+        self.dead = DeadLetters(
+            root / "dead", disk=OsDisk(), protector=PROTECTOR, clock=lambda: 0, total_bytes=dead_bytes
+        )
+        self.metrics = CollectorMetrics(collector="payments")
+        self.metrics.watch(self.pipeline.state)
+        self.intake = SpoolIntake(
+            preparer=preparer(), pipeline=self.pipeline, dead_letters=self.dead, metrics=self.metrics
+        )
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        return self.metrics.registry.get_sample_value(name, labels)
+
+    def bodies(self) -> list[str]:
+        assert self.pipeline.stop(drain_seconds=20)
+        found = []
+        for batches in self.store.batches.values():
+            for batch in batches.values():
+                at = 0
+                for length in batch.lengths:
+                    found.append(batch.events[at : at + length].decode().split('"')[3])
+                    at += length
+        return found
+
+
+def run(root: Path, story: Callable[[Sidecar], Awaitable[None]], **limits: int) -> None:
+    async def told() -> None:
+        async with asyncio.timeout(60):
+            sidecar = Sidecar(root, **limits)
+            sidecar.pipeline.start()
+            try:
+                await story(sidecar)
+            finally:
+                await asyncio.to_thread(sidecar.pipeline.stop, drain_seconds=0.0)
+                sidecar.dead.close()
+
+    asyncio.run(told())
+
+
+def arrivals(*bodies: str, ids: bool = False) -> list[Arrival]:
+    return [Arrival(event=Event(body=body), source_id=body.encode() if ids else None) for body in bodies]
+
+
+BAD = Arrival(event=Event(body={1: "a", "1": "b"}, origin=Origin(receiver="forward", tag="shop")))
+
+
+async def contract(intake: Intake) -> None:
+    """What receivers rely on, whichever intake it is."""
+    assert await intake.accept(arrivals("a", "b"), group_id=b"g1") == Receipt(stored=2)
+    assert await intake.accept(arrivals("a", "b"), group_id=b"g1") == Receipt(duplicates=2)
+    assert await intake.accept(arrivals("c", "d", ids=True)) == Receipt(stored=2)
+    assert await intake.accept(arrivals("d", "e", ids=True), group_id=b"g2") == Receipt(stored=1, duplicates=1)
+    assert await intake.accept([*arrivals("f"), BAD, *arrivals("g")]) == Receipt(stored=2, dead_lettered=1)
+    assert await intake.accept(arrivals("h")) == Receipt(stored=1)
+    assert await intake.accept(arrivals("h")) == Receipt(stored=1)  # without ids nothing is taken for a re-send
+    assert await intake.accept([]) == Receipt()
+    await intake.reject(b"\xff", Malformed("no MessagePack", label="framing"), Origin(receiver="forward"))
+
+
+def test_the_intake_keeps_the_contract(tmp_path: Path) -> None:
+    async def story(sidecar: Sidecar) -> None:
+        await contract(sidecar.intake)
+        bodies = await asyncio.to_thread(sidecar.bodies)
+        assert bodies == ["a", "b", "c", "d", "e", "f", "g", "h", "h"]
+        assert [letter.label for letter in read_dead_letters(sidecar.root / "dead", disk=OsDisk())] == [
+            "duplicate_key",
+            "framing",
+        ]
+        assert sidecar.sample("tally_collector_events_total") == 9
+        assert sidecar.sample("tally_collector_duplicates_total") == 3
+        assert sidecar.sample("tally_collector_refused_total", reason="framing") == 1
+        assert sidecar.sample("tally_collector_spool_waiting_events") == 0
+
+    run(tmp_path, story)
+
+
+def test_the_intake_in_memory_keeps_the_contract() -> None:
+    intake = MemoryIntake()
+    asyncio.run(contract(intake))
+    assert [event.body for event in intake.events] == ["a", "b", "c", "d", "e", "f", "g", "h", "h"]
+    assert len(intake.dead) == 2
+
+
+def test_a_large_group_is_cut_and_recognised_when_it_comes_again(tmp_path: Path) -> None:
+    bodies = [f"event {at}" for at in range(20_000)]
+
+    async def story(sidecar: Sidecar) -> None:
+        assert await sidecar.intake.accept(arrivals(*bodies), group_id=b"large") == Receipt(stored=20_000)
+        assert await sidecar.intake.accept(arrivals(*bodies), group_id=b"large") == Receipt(duplicates=20_000)
+        assert await asyncio.to_thread(sidecar.bodies) == bodies
+
+    run(tmp_path, story)
+
+
+def test_every_cut_fits_into_a_frame_whatever_is_large() -> None:
+    for events, facts, count in (
+        (b"e" * 100, b"f" * 16_000, 5_000),
+        (b"e" * 9 * 1024**2, b"f", 3),
+        (b"e", b"f", 9_000),
+    ):
+        prepared = Prepared(source_ids=[b""] * count, events=[events] * count, facts=[facts] * count, refused=[])
+        groups = list(groups_of(prepared, b"g"))
+        assert sum(len(group.events) for group in groups) == count
+        assert len({group.group_id for group in groups}) == len(groups) > 1
+        for group in groups:
+            assert len(group.events) <= MAX_GROUP_EVENTS
+            assert sum(map(len, group.events)) + sum(map(len, group.facts)) <= 32 * 1024**2
+
+
+def test_a_full_spool_is_overload_and_a_re_send_gives_no_doubles(tmp_path: Path) -> None:
+    async def story(sidecar: Sidecar) -> None:
+        intake = sidecar.intake
+        await intake.accept(arrivals("x" * 900), group_id=b"first")
+        with pytest.raises(Overloaded):
+            await intake.accept([*arrivals("y" * 1_500), BAD], group_id=b"second")
+        assert sidecar.pipeline.next_sequence == 1
+        sidecar.pipeline._live.spool._limits = SpoolLimits()
+        assert (await intake.accept([*arrivals("y" * 1_500), BAD], group_id=b"second")).stored == 1
+        assert len(read_dead_letters(sidecar.root / "dead", disk=OsDisk())) == 1
+
+    run(tmp_path, story, total_bytes=2_000)
+
+
+def test_full_dead_letters_are_overload_and_nothing_of_the_group_is_taken(tmp_path: Path) -> None:
+    async def story(sidecar: Sidecar) -> None:
+        with pytest.raises(Overloaded, match="dead letters"):
+            await sidecar.intake.accept([*arrivals("a"), BAD])
+        with pytest.raises(Overloaded, match="dead letters"):
+            await sidecar.intake.reject(b"x", Malformed("bad"), Origin())
+        assert sidecar.pipeline.next_sequence == 0
+
+    run(tmp_path, story, dead_bytes=50)
+
+
+def test_a_sender_that_goes_away_harms_nobody(tmp_path: Path) -> None:
+    async def story(sidecar: Sidecar) -> None:
+        gone = asyncio.create_task(sidecar.intake.accept(arrivals("a"), group_id=b"a"))
+        await asyncio.sleep(0)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert (await sidecar.intake.accept(arrivals("b"))).stored == 1
+        assert (await sidecar.intake.accept(arrivals("a"), group_id=b"a")) == Receipt(duplicates=1)
+
+    run(tmp_path, story)
+
+
+# -- the recorder stands on the same parts
+
+
+def test_what_the_recorder_returned_for_is_durable_and_shipped_under_its_ref(tmp_path: Path) -> None:
+    async def story(sidecar: Sidecar) -> None:
+        recorder = Recorder(pipeline=sidecar.pipeline, preparer=preparer())
+        made = await asyncio.gather(
+            *(asyncio.to_thread(recorder.record, Event(body=f"access {at}")) for at in range(20))
+        )
+        assert sorted(ref.sequence for ref in made) == list(range(20))
+        bodies = await asyncio.to_thread(sidecar.bodies)
+        assert [bodies[ref.sequence] for ref in made] == [f"access {at}" for at in range(20)]
+        assert {ref.stream for ref in made} == set(sidecar.store.batches)
+        with pytest.raises(Overloaded):
+            recorder.record(Event(body="too late"))
+
+    run(tmp_path, story)
+
+
+def test_the_recorder_refuses_what_it_cannot_take(tmp_path: Path) -> None:
+    async def story(sidecar: Sidecar) -> None:
+        recorder = Recorder(pipeline=sidecar.pipeline, preparer=preparer())
+        with pytest.raises(Malformed):
+            await asyncio.to_thread(recorder.record, BAD.event)
+        assert sidecar.pipeline.next_sequence == 0
+
+    run(tmp_path, story)
