@@ -67,6 +67,8 @@ _PASSING = frozenset(
 """Result codes of what may pass by itself or by an operator's hand; every other one means that the file is not ours to use."""
 
 _CACHED_BATCHES = 512
+_HEADER_COLUMNS = "number, first, count, length(CAST(lengths AS BLOB)), header, signature, facts"
+"""What `_opened` takes."""
 
 
 class SqliteStore:
@@ -149,22 +151,22 @@ class SqliteStore:
         with _wrapped(self._path):
             for stream, number in frontier.items():
                 rows = self._db.execute(
-                    "SELECT number, header, signature, facts FROM batches"
+                    f"SELECT {_HEADER_COLUMNS} FROM batches"  # noqa: S608 - a constant
                     " WHERE stream = (SELECT id FROM streams WHERE stream = ?) AND number > ? ORDER BY number LIMIT ?",
                     (stream, number, limit),
                 )
-                found.extend(_opened(stream, *row) for row in rows)
+                found.extend(_opened(stream, row) for row in rows)
         return found
 
     def batch(self, stream: StreamId, number: int) -> SignedHeader | None:
         """See `EventStore.batch`."""
         with _wrapped(self._path):
             row = self._db.execute(
-                "SELECT number, header, signature, facts FROM batches"
+                f"SELECT {_HEADER_COLUMNS} FROM batches"  # noqa: S608 - a constant
                 " WHERE stream = (SELECT id FROM streams WHERE stream = ?) AND number = ?",
                 (stream, number),
             ).fetchone()
-        return None if row is None else _opened(stream, *row)
+        return None if row is None else _opened(stream, row)
 
     def events(self, refs: Sequence[EventRef]) -> Sequence[bytes]:
         """See `EventStore.events`."""
@@ -253,7 +255,8 @@ class SqliteStore:
             raise
 
 
-def _opened(stream: StreamId, number: int, header: bytes, signature: bytes, facts: bytes) -> SignedHeader:
+def _opened(stream: StreamId, row: tuple[int, int, int, int, bytes, bytes, bytes]) -> SignedHeader:
+    number, first, count, lengths_bytes, header, signature, facts = row
     try:
         signed = open_header(header, signature, facts)
     except VerificationError as error:
@@ -262,6 +265,12 @@ def _opened(stream: StreamId, number: int, header: bytes, signature: bytes, fact
         raise VerificationError(
             f"stream {stream}, batch {number} in the store: the row holds batch {signed.header.number}"
             f" of stream {signed.header.stream}"
+        )
+    # what events are found by is not signed itself: it must say what the header says
+    if (first, count, lengths_bytes) != (signed.header.first, signed.header.count, 4 * signed.header.count):
+        raise VerificationError(
+            f"stream {stream}, batch {number} in the store: the row says {count} events from {first} on with"
+            f" {lengths_bytes} bytes of lengths, the header {signed.header.count} from {signed.header.first} on"
         )
     return signed
 

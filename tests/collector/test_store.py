@@ -296,6 +296,18 @@ def test_a_row_moved_to_another_number_is_named(path: Path) -> None:
         store.batches_after({STREAM: 0}, 9)
 
 
+@pytest.mark.parametrize("change", ["first = first + 1", "count = count + 1", "lengths = lengths || x'00'"])
+@pytest.mark.parametrize("count", [0, 3])
+def test_a_row_that_says_otherwise_than_its_header_is_named(path: Path, change: str, count: int) -> None:
+    store = SqliteStore(path)
+    filled(store, 1, count)
+    store._db.execute(f"UPDATE batches SET {change} WHERE number = 2")
+    with pytest.raises(VerificationError, match="batch 2 in the store: the row says"):
+        store.batch(STREAM, 2)
+    with pytest.raises(VerificationError, match="batch 2 in the store: the row says"):
+        store.batches_after({STREAM: 0}, 9)
+
+
 @pytest.mark.parametrize(
     ("statement", "error"),
     [
