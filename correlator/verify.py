@@ -21,6 +21,7 @@ from typing import Literal
 
 from collector.batch import SignedHeader
 from correlator.bundle import (
+    CHECKPOINT,
     ENROLMENTS,
     HEADERS,
     PAGE,
@@ -137,7 +138,10 @@ def verify_bundle(
             f"manifest.json: the bundle is of the key {contents.key.name} ({contents.key.fingerprint}), "
             f"not of {verifier.name} ({verifier.fingerprint})"
         )
-    checkpoint = open_checkpoint(contents.checkpoint, contents.key)
+    try:
+        checkpoint = open_checkpoint(contents.checkpoint, contents.key)
+    except VerificationError as error:
+        raise VerificationError(f"{CHECKPOINT}: {error}") from error
     relation = _compare_checkpoints(checkpoint, remembered, consistency)
     check = _BundleCheck(contents, checkpoint)
     check.trails()
