@@ -47,7 +47,7 @@ def check_spools(
             headers = _check_headers(name, folder, logged, tell)
             _check_meta(name, folder, ledger, headers, tell)
             _check_complete(name, folder, headers, logged, tell)
-            _check_segments(name, folder, headers, acknowledged, account, tell)
+            _check_segments(name, folder, headers, acknowledged=acknowledged, account=account, tell=tell)
 
 
 def _is_incarnation(folder: Path) -> bool:
@@ -90,7 +90,9 @@ def _check_complete(
     last = headers[-1].header.number if headers else 0
     for stream, digests in logged.items():
         if stream.rpartition("/")[2] == folder.name and max(digests) > last and folder.is_dir():
-            problem = f"its last signed header is {last}, and the log holds batch {max(digests)}: cut off or rolled back"
+            problem = (
+                f"its last signed header is {last}, and the log holds batch {max(digests)}: cut off or rolled back"
+            )
             tell(Finding(where=f"{name}, headers", problem=problem))
 
 
@@ -113,7 +115,9 @@ def _check_headers(
             header = signed.header
             what = f"batch {header.number} of stream {header.stream}"
             if at == 0 and file.stem != f"headers-{header.number:012d}":
-                tell(Finding(where=f"{name}, {file.name}", problem=f"it begins with {what}: lines are missing before it"))
+                tell(
+                    Finding(where=f"{name}, {file.name}", problem=f"it begins with {what}: lines are missing before it")
+                )
             if before is not None and header.previous != before.digest:
                 tell(Finding(where=f"{name}, {file.name}", problem=f"{what} does not follow the one before it"))
             in_log = logged.get(header.stream, {}).get(header.number)
@@ -146,6 +150,7 @@ def _check_segments(
     name: str,
     folder: Path,
     headers: Sequence[SignedHeader],
+    *,
     acknowledged: Callable[[StreamId], int],
     account: Account,
     tell: Callable[[Finding], None],

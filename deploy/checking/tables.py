@@ -12,11 +12,10 @@ from correlator.errors import StateUnknown
 
 __all__ = ["table_differences"]
 
-_NAME_OF = "coalesce((SELECT name FROM {db}.names WHERE id = {column}), 'an unknown name')"
 _VIEWS = {
     "kind and tenant": "SELECT first_leaf, kind || ' ' || tenant FROM {db}.trails",
-    "services": f"SELECT first_leaf, {_NAME_OF.format(db='{db}', column='service')} FROM {{db}}.services",
-    "keys": f"SELECT first_leaf, {_NAME_OF.format(db='{db}', column='keys.name')} || ' ' || value FROM {{db}}.keys",
+    "services": "SELECT first_leaf, (SELECT name FROM {db}.names WHERE id = service) FROM {db}.services",
+    "keys": "SELECT first_leaf, (SELECT n.name FROM {db}.names AS n WHERE n.id = keys.name), value FROM {db}.keys",
 }
 _COUNTS = {"number of links": "SELECT first_leaf, links FROM {db}.trails"}
 """What a trail that grows changes: compared only while the index stands still."""
