@@ -59,7 +59,7 @@ def test_keys_go_through_text_and_stay_out_of_repr() -> None:
     signer = Signer.generate("a.example/log")
     assert Signer.parse(signer.skey).verifier == signer.verifier
     assert Verifier.parse(signer.verifier.vkey) == signer.verifier
-    assert signer.skey.rpartition("+")[2] not in repr(signer)
+    assert signer.skey.split("+", 4)[4] not in repr(signer)  # base64, which may hold a plus sign itself
     assert signer.verifier.fingerprint.startswith("SHA256:")
 
 
