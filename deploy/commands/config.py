@@ -11,9 +11,11 @@ from deploy.session import Session, emit_json, json_option, pass_session
     "--default", "shape", flag_value="default", help="Print a tally.toml with every key, its default and its meaning."
 )
 @click.option("--markdown", "shape", flag_value="markdown", help="Print the same as a page (docs/configuration.md).")
+@click.option("--commands", "shape", flag_value="commands", help="Print the commands' reference (docs/commands.md).")
 @json_option
 @pass_session
-def config(session: Session, *, shape: str | None, as_json: bool) -> None:
+@click.pass_context
+def config(context: click.Context, session: Session, *, shape: str | None, as_json: bool) -> None:
     """Print the configuration in force, as TOML; or its reference."""
     from deploy import reference
 
@@ -21,6 +23,10 @@ def config(session: Session, *, shape: str | None, as_json: bool) -> None:
         click.echo(reference.toml(), nl=False)
     elif shape == "markdown":
         click.echo(reference.markdown(), nl=False)
+    elif shape == "commands":
+        from deploy.manual import markdown
+
+        click.echo(markdown(context.find_root().command), nl=False)
     elif as_json:
         emit_json({"file": str(session.source) if session.source else None, "config": session.config})
     else:

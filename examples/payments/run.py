@@ -29,7 +29,6 @@ DATA = HERE / "tally-data"
 KEY = DATA / "keys" / "log.vkey"
 LOG = DATA / "up.log"
 PAYMENTS = 40
-READY_SECONDS = 40.0
 VERDICT_SECONDS = 40.0
 
 SERVICES = ("risk", "ledger", "notifications", "payments", "gateway")
@@ -53,6 +52,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description="The payments demo.")
     arguments.add_argument("--keep-running", action="store_true", help="leave the ledger running until Ctrl-C")
     keep_running = arguments.parse_args().keep_running
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that what was started is stopped
     started = time.monotonic()
     with ExitStack() as stack:
         sidecars = start_ledger(stack)
@@ -74,7 +74,7 @@ def main() -> int:
         told(f"done in {time.monotonic() - started:.0f} s")
         if keep_running:
             told("the ledger keeps running; Ctrl-C stops it")
-            signal.sigwait({signal.SIGINT, signal.SIGTERM})
+            signal.pause()
     return 0 if right else 1
 
 
@@ -211,4 +211,7 @@ def show_next(forgotten: str, undone: str, bundle: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -24,6 +24,15 @@ def test_the_page_is_what_the_settings_say(repo_root: Path) -> None:
     )
 
 
+def test_the_commands_page_is_what_help_says(repo_root: Path) -> None:
+    from deploy.cli import COMMANDS, tally
+    from deploy.manual import markdown as commands
+
+    page = (repo_root / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert page == commands(tally), "make it anew: tally config --commands > docs/commands.md"
+    assert [name for name in COMMANDS if f"\n## tally {name}\n" not in page] == []
+
+
 def test_every_key_has_its_meaning() -> None:
     assert len(keys()) > 40
     silent = [f"{table.header} {key.name}" for table, key in keys() if not key.text and not table.text]
