@@ -14,6 +14,10 @@ A flush writes heads and links first, in slices, and then everything else in one
 covers. So after a crash the file is true for that number of leaves, but for heads and links that may be later; a later head
 says so by its leaf index, and a link that stands early does no harm. What follows is replayed from the log.
 
+LMDB has no checksums, and a head that a failing disk changed would break its trail's chain in the log for ever. So every value
+stands behind the CRC-32 of its key and itself. One that does not fit ends this process's work, and the file with it: the next
+start makes it anew.
+
 Looking for what is not there is the most frequent question (every new trail asks it), so the keys of heads are in a Bloom filter in
 memory: only what is probably there costs a look at the file.
 """
@@ -25,6 +29,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Generic, TypeVar
+from zlib import crc32
 
 import lmdb
 import msgspec
@@ -127,14 +132,22 @@ class ColdState:
             value: bytes | None = self._reader.get(key)
         except lmdb.Error as error:
             raise _meant(error) from error
-        return value
+        return None if value is None else self._checked(key, value)
+
+    def _checked(self, key: bytes, value: bytes) -> bytes:
+        content = value[4:]
+        if crc32(content, crc32(key)) != int.from_bytes(value[:4], "big"):
+            # what is open stays readable; what is opened next begins anew
+            (self._folder / "data.mdb").unlink(missing_ok=True)
+            raise StateUnknown("the correlator's state is damaged; it is made anew from the log at the next start")
+        return content
 
     def items(self, letter: bytes) -> Iterator[tuple[bytes, bytes]]:
         """Everything under this letter, in the order of keys. No `write` while it runs."""
         with _wrapped(), self._reader.cursor() as cursor:
             found = cursor.set_range(letter)
             while found and cursor.key().startswith(letter):
-                yield cursor.key(), cursor.value()
+                yield cursor.key(), self._checked(cursor.key(), cursor.value())
                 found = cursor.next()
 
     def between(self, first: bytes, last: bytes, limit: int) -> Sequence[tuple[bytes, bytes]]:
@@ -143,7 +156,7 @@ class ColdState:
         with _wrapped(), self._reader.cursor() as cursor:
             found = cursor.set_range(first)
             while found and cursor.key() <= last and len(out) < limit:
-                out.append((cursor.key(), cursor.value()))
+                out.append((cursor.key(), self._checked(cursor.key(), cursor.value())))
                 found = cursor.next()
         return out
 
@@ -163,10 +176,10 @@ class ColdState:
         with _wrapped():
             for start in range(0, len(items), _SLICE):
                 with self._writing() as txn, txn.cursor() as cursor:
-                    cursor.putmulti(items[start : start + _SLICE])
+                    cursor.putmulti(_sealed(items[start : start + _SLICE]))
             with self._writing() as txn:
                 with txn.cursor() as cursor:
-                    cursor.putmulti(sorted(rest))
+                    cursor.putmulti(_sealed(sorted(rest)))
                 for key in removed:
                     txn.delete(key)
                 if meta is not None:
@@ -270,6 +283,11 @@ class Table(Generic[_Value]):
         if len(self.young) >= self._limit:
             self._old = self.young
             self.young = {}
+
+
+def _sealed(items: Iterable[tuple[bytes, bytes]]) -> Iterator[tuple[bytes, bytes]]:
+    for key, value in items:
+        yield key, crc32(value, crc32(key)).to_bytes(4, "big") + value
 
 
 @contextmanager

@@ -244,3 +244,23 @@ def test_a_flush_that_a_crash_cut_off_does_no_harm(
     state = open_state(folder, log, len(log.data))
     check(state, log)
     state.close()
+
+
+def test_a_head_that_the_disk_changed_is_noticed_and_the_state_made_anew(tmp_path: Path) -> None:
+    log = small_log()
+    open_state(tmp_path, log, len(log.data)).close()
+    file = tmp_path / "data.mdb"
+    head = log.head("transaction/3")
+    raw = bytearray(file.read_bytes())
+    at = raw.find(head.hash)
+    while at >= 0:  # in old pages too
+        raw[at] ^= 1
+        at = raw.find(head.hash)
+    file.write_bytes(raw)
+    state = open_state(tmp_path, log, len(log.data))
+    with pytest.raises(StateUnknown, match="made anew"):
+        state.head("transaction/3")
+    state.discard()
+    state = open_state(tmp_path, log, len(log.data))
+    check(state, log)
+    state.close()
