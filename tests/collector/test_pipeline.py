@@ -419,6 +419,23 @@ def test_a_clones_backlog_is_numbered_anew() -> None:
     assert late.state().waiting_events == 0
 
 
+def test_a_fork_that_was_taken_over_is_done_with_and_its_ids_are_remembered() -> None:
+    house = House()
+    put(house.open(), "a")
+    ship_and_stay(house)
+    other = house.cloned()
+    put(pipeline := house.restart(), "x")
+    ship(pipeline)
+    late = other.open()
+    put(late, "b")  # too little for a segment to roll, which would make its ids durable, too
+    ship(late)
+    again = other.restart()
+    put(again, "b")
+    ship(again)
+    assert again.state().forks == 0
+    assert stored(house.store) == both("a", "x", "b")
+
+
 def test_a_crash_anywhere_in_a_take_over_loses_and_doubles_nothing() -> None:
     def clone_with_backlog(crash_at: int | None) -> tuple[House, Pipeline]:
         house = House()
