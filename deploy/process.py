@@ -21,12 +21,15 @@ __all__ = ["JsonLines", "log_as_json", "serve"]
 
 T = TypeVar("T")
 
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+"""What a log record has of its own; the rest was given as `extra`."""
+
 Ready = Callable[[Mapping[str, str]], None]
 """Called with the addresses by their use, once everything listens."""
 
 
 class JsonLines(logging.Formatter):
-    """A log record as one JSON object: time (RFC 3339), level, process, logger, message, and the kind of an exception."""
+    """A log record as one JSON object: time (RFC 3339), level, process, logger, message, what was given as `extra`, and an exception."""
 
     def __init__(self, process: str) -> None:
         super().__init__()
@@ -41,6 +44,7 @@ class JsonLines(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        line |= {name: str(value) for name, value in vars(record).items() if name not in _OWN and name not in line}
         if record.exc_info and record.exc_info[1] is not None:
             line["error"] = f"{type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
         return msgspec.json.encode(line).decode("utf-8", "replace")

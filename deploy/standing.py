@@ -31,6 +31,7 @@ from deploy.processes import Running, running
 __all__ = ["Ledger", "Spool", "Standing", "StreamLine", "standing"]
 
 COUNT_LIMIT = 1_000
+WAITING_LIMIT = 20
 STATUSES = ("incomplete", "failed", "gap", "error", "compensated", "complete")
 
 
@@ -46,7 +47,10 @@ class Ledger(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamLine(msgspec.Struct, frozen=True, kw_only=True):
-    """A stream: up to which batch the log has it, how many batches wait, whether something is missing (`status` ``gap``)."""
+    """A stream: up to which batch the log has it, how many batches wait (at most 20 are counted), whether something is missing.
+
+    `status` is ``ok``, ``gap`` when something is missing, or ``new`` when the log has nothing of it yet.
+    """
 
     stream: str
     logged_batch: int
@@ -136,7 +140,7 @@ def _streams(store: SqliteStore, index: TrailIndex) -> Iterator[StreamLine]:
             status = index.trail(stream_trail(stream)).status
         except NotFound:
             status = "new"
-        waiting = len(store.batches_after({stream: logged}, COUNT_LIMIT))
+        waiting = len(store.batches_after({stream: logged}, WAITING_LIMIT))
         yield StreamLine(stream=stream, logged_batch=logged, waiting_batches=waiting, status=status)
 
 

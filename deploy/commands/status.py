@@ -7,6 +7,8 @@ import click
 from deploy.session import Session, emit_json, json_option, pass_session, show
 from deploy.wording import count, size_in_words
 
+MAX_STREAMS_SHOWN = 20
+
 if TYPE_CHECKING:
     from deploy.standing import Standing
 
@@ -35,6 +37,8 @@ def status(session: Session, *, url: str | None, as_json: bool) -> None:
 
 
 def _show(found: "Standing") -> None:
+    from deploy.standing import WAITING_LIMIT
+
     for process in found.processes:
         where = ", ".join(f"{use} {address}" for use, address in process.addresses.items())
         show(f"{process.name:<24} running  pid {process.pid}  {where}")
@@ -55,9 +59,16 @@ def _show(found: "Standing") -> None:
             f"{number:,}{'+' if number >= 1_000 else ''} {name}" for name, number in found.trails.items() if number
         )
         show(f"trails   {told or 'none with a verdict, an error or a gap'}")
-    for stream in found.streams:
-        waiting = f", {count(stream.waiting_batches, 'batch waits', 'batches wait')}" if stream.waiting_batches else ""
+    notable = [stream for stream in found.streams if stream.status != "ok" or stream.waiting_batches]
+    shown = notable if len(found.streams) > MAX_STREAMS_SHOWN else list(found.streams)
+    for stream in shown[:MAX_STREAMS_SHOWN]:
+        more = "or more " if stream.waiting_batches >= WAITING_LIMIT else ""
+        waits = count(stream.waiting_batches, f"{more}batch waits", f"{more}batches wait")
+        waiting = f", {waits}" if stream.waiting_batches else ""
         show(f"stream   {stream.stream}  {stream.status}, logged to batch {stream.logged_batch:,}{waiting}")
+    if len(found.streams) > len(shown[:MAX_STREAMS_SHOWN]):
+        rest = len(found.streams) - len(shown[:MAX_STREAMS_SHOWN])
+        show(f"stream   {count(rest, 'more', 'more')}{', all well' if len(shown) <= MAX_STREAMS_SHOWN else ''}")
     for spool in found.spools:
         dead = ", ".join(f"{number:,} {label}" for label, number in spool.dead_letters.items())
         show(

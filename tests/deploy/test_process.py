@@ -1,0 +1,62 @@
+"""A process's log lines, and its health server."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+import httpx
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from deploy.health import health_server
+from deploy.process import JsonLines
+
+
+def line(record: logging.LogRecord) -> dict[str, str]:
+    text = JsonLines("correlator").format(record)
+    assert "\n" not in text
+    return dict(json.loads(text))
+
+
+def test_a_log_record_is_one_json_line() -> None:
+    record = logging.makeLogRecord(
+        {"name": "tally", "levelname": "WARNING", "msg": "step %d\ngiven up", "args": (3,), "created": 1_700_000_000.25, "reason": "busy"}
+    )  # fmt: skip
+    assert line(record) == {
+        "time": "2023-11-14T22:13:20.250000000Z",
+        "level": "warning",
+        "process": "correlator",
+        "logger": "tally",
+        "message": "step 3\ngiven up",
+        "reason": "busy",
+    }
+
+
+def test_an_exception_is_told_without_its_traceback() -> None:
+    secret = "what a frame would show"
+    try:
+        raise ValueError("not a number")
+    except ValueError:
+        record = logging.makeLogRecord({"msg": "failed", "exc_info": sys.exc_info()})
+    told = line(record)
+    assert told["error"] == "ValueError: not a number"
+    assert secret not in json.dumps(told)
+
+
+def test_health_and_metrics() -> None:
+    registry = CollectorRegistry()
+    Counter("tally_test_total", "Counts.", registry=registry).inc(3)
+    state = {"alive": True, "ready": False}
+    with health_server(registry, port=0, alive=lambda: state["alive"], ready=lambda: state["ready"]) as address:
+        assert httpx.get(f"http://{address}/livez").status_code == 200
+        assert httpx.get(f"http://{address}/readyz").status_code == 503
+        state |= {"ready": True, "alive": False}
+        assert httpx.get(f"http://{address}/readyz").status_code == 200
+        assert httpx.get(f"http://{address}/livez").status_code == 503
+        assert "tally_test_total 3.0" in httpx.get(f"http://{address}/metrics").text
+        assert httpx.get(f"http://{address}/else").status_code == 404
+        assert httpx.post(f"http://{address}/metrics").status_code == 501
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"http://{address}/livez")
