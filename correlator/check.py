@@ -91,6 +91,10 @@ def check_log(
                 f"it has {published.size} leaves, the head {head.size}: rolled back, or a writer died; open the log"
             )
             yield Finding(path=CHECKPOINT, problem=problem)
+    elif head is not None and published is not None and _head_size(storage) < published.size:
+        # the head is swapped before the checkpoint is published, so one read after it is never behind it
+        problem = f"it has {head.size} leaves, the published checkpoint {published.size}: rolled back"
+        yield Finding(path=_HEAD, problem=problem)
     elif head is not None:
         yield from _check_continues(storage, tree, head, f"the head's checkpoint of {head.size} leaves")
     if since is not None:

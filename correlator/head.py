@@ -4,6 +4,7 @@ The head is one JSON object, replaced by compare-and-swap. A staging is one JSON
 side. The head names each staging that it still needs, with its SHA-256: one that it does not name is garbage.
 """
 
+import re
 from hashlib import sha256
 from typing import Literal
 
@@ -53,6 +54,7 @@ class _StagingHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     objects: list[tuple[str, int]]
 
 
+_STAGING_NAME = re.compile(r"[0-9]{1,19}-[0-9a-f]{64}\.[0-9]{1,19}", re.ASCII)
 _encoder = msgspec.json.Encoder()
 _head_decoder = msgspec.json.Decoder(Head)
 _staging_decoder = msgspec.json.Decoder(_StagingHeader)
@@ -75,6 +77,9 @@ def decode_head(data: bytes) -> Head:
         raise VerificationError(f"the head is malformed: {error}") from error
     if head.epoch < 1 or not 0 <= head.size <= MAX_SIZE or encode_head(head) != data:
         raise VerificationError("the head is not in the form in which heads are written")
+    for ref in head.stagings:
+        if _STAGING_NAME.fullmatch(ref.name) is None:
+            raise VerificationError(f"the head names a staging {ref.name[:200]!r}, which is no staging's name")
     return head
 
 

@@ -204,6 +204,14 @@ def test_a_checkpoint_rolled_back_alone_is_named() -> None:
     assert "rolled back" in findings[0].problem
 
 
+def test_a_head_rolled_back_alone_is_named() -> None:
+    storage = copy()
+    storage.head = make([300]).head
+    assert [(finding.path, finding.problem) for finding in check(storage)] == [
+        ("head", f"it has 300 leaves, the published checkpoint {SIZE}: rolled back")
+    ]
+
+
 def test_a_checkpoint_of_another_tree_of_the_same_size_is_named() -> None:
     storage = copy()
     forged = sign(Checkpoint(origin=SIGNER.name, size=SIZE, root=bytes(32)), SIGNER)

@@ -55,6 +55,8 @@ def test_a_head_round_trips_in_one_form() -> None:
     ("old", "new"),
     [
         (b'"v":1', b'"v":2'),
+        (b'"name":"300-', b'"name":"../300-'),
+        (b'abab.3"', b'abab-3"'),
         (b'"epoch":3', b'"epoch":0'),
         (b'"epoch":3', b'"epoch":"3"'),
         (b'"size":300', b'"size":-1'),
