@@ -32,6 +32,7 @@ RECORDER = "api"
 _SPOOL = "cli"
 _PATIENCE_SECONDS = 10.0
 _DRAIN_SECONDS = 5.0
+_LINGER_SECONDS = 0.02
 
 
 class Record(Protocol):
@@ -58,7 +59,9 @@ def open_recorder(config: Config, places: Places, *, spool: str, heartbeat_secon
         store = SqliteStore(places.store)
         stack.callback(store.close)
         limits = PipelineLimits()
-        limits = replace(limits, batch=replace(limits.batch, heartbeat_seconds=heartbeat_seconds), linger_seconds=0.0)
+        limits = replace(
+            limits, batch=replace(limits.batch, heartbeat_seconds=heartbeat_seconds), linger_seconds=_LINGER_SECONDS
+        )
         pipeline = Pipeline(
             places.spool(spool),
             collector=RECORDER,

@@ -169,12 +169,31 @@ def test_from_the_first_log_line_to_a_verified_trail_through_a_crash(up: Up) -> 
 
 
 def test_an_idle_sidecar_is_small(up: Up) -> None:
-    pid = up.now("collector-side")["pid"]
-    status = Path(f"/proc/{pid}/status")
-    if not status.exists():
-        pytest.skip("no /proc here to read a process's memory from")
-    resident_kib = int(re.search(r"^VmRSS:\s+(\d+) kB", status.read_text(), re.MULTILINE)[1])  # type: ignore[index]
+    need_proc()
+    status = Path(f"/proc/{up.now('collector-side')['pid']}/status").read_text()
+    resident_kib = int(re.search(r"^VmRSS:\s+(\d+) kB", status, re.MULTILINE)[1])  # type: ignore[index]
     assert resident_kib < 80 * 1024
+
+
+def test_idle_processes_let_the_processor_rest(up: Up) -> None:
+    need_proc()
+
+    def processor_seconds() -> dict[str, float]:
+        stats = {name: Path(f"/proc/{up.now(name)['pid']}/stat").read_text() for name in up.ready}
+        ticks = {name: sum(map(int, stat.rpartition(")")[2].split()[11:13])) for name, stat in stats.items()}
+        return {name: used / os.sysconf("SC_CLK_TCK") for name, used in ticks.items()}
+
+    time.sleep(2)  # let them come to rest
+    before = processor_seconds()
+    time.sleep(2)
+    after = processor_seconds()
+    busy = {name: round(after[name] - before[name], 2) for name in before if after[name] - before[name] > 0.5}
+    assert busy == {}, "seconds of processor time in two idle seconds"
+
+
+def need_proc() -> None:
+    if not Path("/proc/self/stat").exists():
+        pytest.skip("no /proc here to read a process's memory and processor time from")
 
 
 def test_children_do_not_outlive_a_killed_supervisor(up: Up) -> None:
