@@ -212,6 +212,10 @@ def _compile_key(rule: KeyRule, at: int) -> tuple[KeyRule, str, Callable[[Event]
     where = f"keys[{at}]"
     if not _NAME.fullmatch(rule.name):
         raise Malformed("a key's name is lower-case letters, digits, dots and underscores", where=f"{where}.name")
+    if rule.name == "transaction":
+        raise Malformed(
+            "a key cannot be called transaction: that is the transaction ID's own name", where=f"{where}.name"
+        )
     if sum(map(bool, (rule.fields, rule.parts, rule.pattern))) != 1:
         raise Malformed("give exactly one of fields, parts and pattern", where=where)
     scope = "".join(f" in {one}" for one in rule.services[:1]) + "".join(f" {one}" for one in rule.operations[:1])

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from collector.deadletters import DeadLetters
-from collector.errors import Malformed, Overloaded
+from collector.errors import Malformed, Overloaded, StateUnknown
 from collector.event import Origin
 from collector.metrics import CollectorMetrics
 from collector.pipeline import Pipeline
@@ -80,13 +80,23 @@ class SpoolIntake:
         def done(outcome: Spooled | Exception) -> None:
             if future.cancelled():
                 return  # the sender went away; the events are kept all the same
-            if isinstance(outcome, Exception):
+            if isinstance(outcome, StateUnknown):
+                future.set_exception(_until_restart(outcome))
+            elif isinstance(outcome, Exception):
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
 
-        self._pipeline.append(group, done)
+        try:
+            self._pipeline.append(group, done)
+        except StateUnknown as error:
+            future.set_exception(_until_restart(error))
         return future
+
+
+def _until_restart(error: StateUnknown) -> Overloaded:
+    """What senders are told when the spool must be opened again: nothing was taken, try later. The sidecar restarts."""
+    return Overloaded(str(error), retry_after_seconds=5.0)
 
 
 def groups_of(prepared: Prepared, group_id: bytes) -> Iterator[Group]:

@@ -69,6 +69,7 @@ class PipelineState:
     damaged: Sequence[Path]
     forks: int
     last_error: str
+    failed: str
 
 
 class Pipeline:
@@ -192,6 +193,7 @@ class Pipeline:
             damaged=tuple(self._lives.damaged),
             forks=self._forks,
             last_error=self._last_error or self._lives.last_error,
+            failed=str(live.spool.failed or ""),
         )
 
     def start(self) -> None:

@@ -5,6 +5,7 @@ drains for a bounded time, and only a stream that is wholly shipped is closed. W
 """
 
 import asyncio
+import contextlib
 import logging
 import ssl
 import time
@@ -14,7 +15,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from collector.deadletters import DeadLetters
-from collector.disk import OsDisk
+from collector.disk import Disk, OsDisk
+from collector.errors import StateUnknown
 from collector.extract import Extractor
 from collector.intake import SpoolIntake
 from collector.metrics import CollectorMetrics
@@ -39,6 +41,7 @@ DEAD_LETTERS = "dead"
 """Name of the folder of dead letters beside a collector's incarnations."""
 
 _STALE_SECONDS = 60.0
+_LOOK_SECONDS = 1.0
 
 
 def pipeline_limits(settings: CollectorSettings) -> PipelineLimits:
@@ -66,6 +69,7 @@ async def run_sidecar(
     stopped: asyncio.Event,
     ready: Callable[[Mapping[str, str]], None],
     clock: Callable[[], int] = time.time_ns,
+    disk: Disk | None = None,
 ) -> bool:
     """Run until `stopped` is set; returns whether everything was shipped.
 
@@ -80,14 +84,15 @@ async def run_sidecar(
         ready: called once when everything listens, with addresses by their use: ``forward`` and ``http`` as host:port,
             ``forward_unix`` as a path.
         clock: Unix time in nanoseconds.
+        disk: where the spool lies; None: the real one.
 
     Raises:
-        StateUnknown: the spool is another process's.
+        StateUnknown: the spool is another process's, or its disk failed and it must be opened again.
         Malformed: the settings' rules cannot be used.
         OSError: a port is taken, a key file is missing.
     """
     loop = asyncio.get_running_loop()
-    disk = OsDisk()
+    disk = disk or OsDisk()
     protector = Protector(
         token_key=token_key,
         masked_fields=settings.protect.masked_fields,
@@ -147,7 +152,7 @@ async def run_sidecar(
     pipeline.start()
     try:
         ready(await _listen(settings, forward, http))
-        await stopped.wait()
+        await _until_stopped_or_failed(stopped, pipeline)
     finally:
         await forward.close()
         await http.stop()
@@ -156,6 +161,16 @@ async def run_sidecar(
     if not drained:
         _log.warning("not everything is shipped yet; the rest follows after the next start")
     return drained
+
+
+async def _until_stopped_or_failed(stopped: asyncio.Event, pipeline: Pipeline) -> None:
+    """Wait; raises StateUnknown when the spool can take nothing more, so that the process ends and is started again."""
+    while not stopped.is_set():
+        failed = pipeline.state().failed
+        if failed:
+            raise StateUnknown(failed)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stopped.wait(), _LOOK_SECONDS)
 
 
 async def _listen(settings: CollectorSettings, forward: ForwardReceiver, http: HttpServer) -> dict[str, str]:
@@ -191,6 +206,8 @@ def _handshake(settings: CollectorSettings) -> Handshake | None:
 def _not_ready(pipeline: Pipeline) -> list[str]:
     """Why the sidecar is not ready. A store that is down for a while is no reason: the spool takes events."""
     state = pipeline.state()
+    if state.failed:
+        return [state.failed]
     reasons = [f"the spool folder {aside.name} does not read back" for aside in state.damaged]
     if state.breaker_open and state.waiting_seconds > _STALE_SECONDS:
         reasons.append(f"the store has not taken events for {state.waiting_seconds:.0f} s: {state.last_error}")

@@ -65,7 +65,7 @@ class Spool:
         self._queued_bytes = 0
         self._committing = False
         self._stopping = False
-        self._failed: StateUnknown | None = None
+        self.failed: StateUnknown | None = None
         self._thread: threading.Thread | None = None
         self._file: AppendFile | None = None
         disk.make_directory(directory)
@@ -108,8 +108,8 @@ class Spool:
         """
         size = checked_size(group)
         with self._wake:
-            if self._failed is not None:
-                raise self._failed
+            if self.failed is not None:
+                raise self.failed
             if self._stopping:
                 raise Overloaded("the spool is closing")
             if self._queue and self._queued_bytes + size > self._limits.queued_bytes:
@@ -155,9 +155,9 @@ class Spool:
         self._deliver(outcomes)
 
     def _commit(self, work: Sequence[tuple[Group, Done]]) -> list[tuple[Done, Spooled | Exception]]:
-        if self._failed is not None:
+        if self.failed is not None:
             # queued while a sync failed: what stands behind bytes of unknown fate would be cut off with them
-            raise self._failed
+            raise self.failed
         first = self._next
         outcomes: list[tuple[Done, Spooled | Exception]] = []
         frames: list[bytes] = []
@@ -261,7 +261,7 @@ class Spool:
         """Take no more: what is queued and what comes is told the error that is returned, and its sender sends it again."""
         error = StateUnknown(f"spool {self._directory.name}: {reason}; reopen it")
         with self._wake:
-            self._failed = error
+            self.failed = error
         return error
 
     # -- reading back, for batches
