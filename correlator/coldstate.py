@@ -23,6 +23,7 @@ memory: only what is probably there costs a look at the file.
 """
 
 import hashlib
+import os
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -88,7 +89,7 @@ class ColdState:
         self._folder = folder
         try:
             self._open()
-        except (lmdb.Error, msgspec.DecodeError):
+        except (lmdb.Error, msgspec.DecodeError, StateUnknown):
             shutil.rmtree(folder, ignore_errors=True)
             with _wrapped():
                 self._open()
@@ -97,6 +98,7 @@ class ColdState:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._map()
         try:
+            self._refuse_cut_off()
             self.meta = self._read_meta()
             self._known = self._filter()
         except BaseException:
@@ -106,7 +108,17 @@ class ColdState:
     def _map(self) -> None:
         # readahead off: lookups are random, and what the kernel reads ahead counts as this process's memory
         self._env = lmdb.open(str(self._folder), map_size=_MAP_BYTES, readahead=False, max_readers=16, mode=0o600)
+        # a page behind the file's end would end the process with SIGBUS; one of zeros is an error like any other damage
+        file, end = self._folder / "data.mdb", (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        if file.stat().st_size < end:
+            os.truncate(file, end)
         self._reader = self._env.begin(buffers=False)
+
+    def _refuse_cut_off(self) -> None:
+        # reading a mapped page that the file does not have would kill the process (SIGBUS)
+        needed = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        if (self._folder / "data.mdb").stat().st_size < needed:
+            raise StateUnknown("the correlator's state was cut off")
 
     def _filter(self) -> BloomFilter:
         count = self._env.stat()["entries"]

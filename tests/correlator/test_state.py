@@ -147,13 +147,15 @@ def test_ahead_of_the_log_of_another_log_or_of_other_settings_it_is_made_anew(tm
     assert seen == [5]
 
 
-@pytest.mark.parametrize("damage", ["truncate", "scribble", "remove"])
+@pytest.mark.parametrize("damage", ["truncate", "cut after its first pages", "scribble", "remove"])
 def test_a_damaged_file_is_made_anew(tmp_path: Path, damage: str) -> None:
     log = small_log()
     open_state(tmp_path / "state", log, len(log.data)).close()
     file = tmp_path / "state" / "data.mdb"
     if damage == "truncate":
         file.write_bytes(file.read_bytes()[:100])
+    elif damage == "cut after its first pages":
+        file.write_bytes(file.read_bytes()[:8_192])
     elif damage == "scribble":
         file.write_bytes(b"\xff" * file.stat().st_size)
     else:
