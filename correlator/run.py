@@ -107,6 +107,7 @@ class Correlator:
         writer_id: str = "correlator",
         metrics: CorrelatorMetrics | None = None,
         progress: Callable[[int, int], None] | None = None,
+        take_over: bool = False,
     ) -> Self:
         """Become the log's writer, and bring state and index up to it.
 
@@ -121,13 +122,14 @@ class Correlator:
             writer_id: who writes, for people.
             metrics: where to count; by default its own.
             progress: told (leaves applied, leaves) while state or index catch up.
+            take_over: depose the writer, which hangs (`AuditLog.open`). State and index must be this process's own.
 
         Raises:
             Conflict: another process writes this log.
             VerificationError: the log was changed.
             Overloaded, StateUnknown: a disk or store does not answer.
         """
-        log = AuditLog.open(storage, signer, clock=clock, writer_id=writer_id)
+        log = AuditLog.open(storage, signer, clock=clock, writer_id=writer_id, take_over=take_over)
         state = None
         try:
             reader = LogReader(storage, signer.verifier, cached_tiles=64, cached_bundles=16)
