@@ -80,6 +80,11 @@ class Normaliser:
         out: dict[str, Any] = {}
         walk = self.value
         for key, item in value.items():
+            if type(key) is str and key.isascii() and type(item) is str and item.isascii():
+                if key in out:
+                    raise Malformed("two keys of one map become the same text", label="duplicate_key")
+                out[key] = item  # nearly every attribute is such a pair: it is not worth two calls
+                continue
             if type(key) is not str:
                 key = self._key(key)  # noqa: PLW2901 - the key is what changes
             elif not key.isascii():

@@ -137,7 +137,8 @@ class Extractor:
             rules["transaction"] = "stated"
         else:
             for path, get in self._transaction:
-                transaction = _bounded(_as_key(get(event)), marks)
+                value = get(event)
+                transaction = "" if value is None else _bounded(_as_key(value), marks)
                 if transaction:
                     rules["transaction"] = path
                     break
@@ -256,18 +257,23 @@ def _getter(path: str) -> Getter:
     if root not in ("attributes", "resource", "body", "scope") or not rest:
         raise Malformed("a path starts with attributes., resource., body. or scope.attributes.", where=path)
 
-    def get(event: Event) -> Any:
-        if root == "attributes":
-            value: Any = event.attributes
-        elif root == "resource":
-            value = event.resource
-        elif root == "body":
-            value = event.body
-        else:
-            value = event.scope.attributes if event.scope else None
-        return _lookup(value, rest)
+    head = rest.partition(".")[0]
 
-    return get
+    def find(values: Any) -> Any:
+        # most events lack most paths: two look-ups tell, and nothing is taken apart
+        if type(values) is not dict:
+            return None
+        if rest in values:
+            return values[rest]
+        return _lookup(values, rest) if head in values else None
+
+    if root == "attributes":
+        return lambda event: find(event.attributes)
+    if root == "resource":
+        return lambda event: find(event.resource)
+    if root == "body":
+        return lambda event: find(event.body)
+    return lambda event: find(event.scope.attributes) if event.scope else None
 
 
 def _lookup(value: Any, path: str) -> Any:
@@ -282,9 +288,11 @@ def _lookup(value: Any, path: str) -> Any:
 
 def _first(getters: Sequence[Getter], event: Event) -> str:
     for get in getters:
-        value = _as_key(get(event))
-        if value:
-            return value
+        value = get(event)
+        if value is not None:
+            text = _as_key(value)
+            if text:
+                return text
     return ""
 
 
