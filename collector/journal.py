@@ -1,7 +1,7 @@
 """The journal: which source ids were taken lately, so that a re-send is recognised.
 
 It outlives the spool's segments and is bounded: the newest `horizon` ids are remembered, older ones are forgotten, and a
-re-send after that is stored as a new event (docs/operating.md says so). Ids of segments that still lie in the spool are held in
+re-send after that is stored as a new event (docs/life-of-an-event.md). Ids of segments that still lie in the spool are held in
 memory and rebuilt from them on start; when a segment closes, its ids go to LMDB in one transaction, before the segment
 may be deleted. So no crash forgets an id that is within the horizon.
 """
