@@ -5,7 +5,7 @@ What is told was verified first, with the same code and of the same bytes as an 
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,12 +31,13 @@ from correlator.story import story as story_trails
 from correlator.trail import parse_trail, stream_trail, trace_trail, transaction_trail
 from correlator.verify import verify_bundle
 from deploy.config import Config
+from deploy.gaps import open_gaps
 from deploy.keys import log_verifier
-from deploy.narrate import gap_in_words, narrate
+from deploy.narrate import narrate
 from deploy.places import Places
 from deploy.story import Proof, Story
 
-__all__ = ["Ledger", "open_ledger"]
+__all__ = ["Ledger", "gaps_of", "open_ledger"]
 
 MAX_GAPS = 20
 _STREAM_CHUNK = 1_000
@@ -102,7 +103,7 @@ class Ledger:
             proof = replace(proof, state="false", problem=str(error))
         else:
             proof = replace(proof, entries=sum(trail.entries for trail in report.trails), events=report.events)
-        gaps = list(self._gaps(contents))
+        gaps = self._gaps(contents)
         told = narrate(
             contents,
             status=summary.status,
@@ -144,31 +145,33 @@ class Ledger:
             raise NotFound(f"the log has no entries of {trails.main} yet")
         return Contents(key=self.key, checkpoint=tree.signed, trails=tuple(parts), headers=(), enrolments=(), proofs={})
 
-    def _gaps(self, contents: Contents) -> Iterator[str]:
-        """What is known to be missing from the streams that these events came by."""
+    def _gaps(self, contents: Contents) -> list[str]:
+        """What is missing still from the streams that these events came by."""
         streams = {decode_entry(line.entry).stream for line in contents.entry_lines()} - {""}
-        told = 0
-        for stream in sorted(streams):
-            trail = stream_trail(stream)
-            try:
-                if self.index.trail(trail).status != "gap":
-                    continue
-            except NotFound:
-                continue
-            for entry in self._entries(trail):
-                if entry.kind in ("gap", "fork"):
-                    told += 1
-                    if told > MAX_GAPS:
-                        yield f"and more: see {trail}"
-                        return
-                    yield gap_in_words(entry)
+        return gaps_of(self.index, self.evidence.reader, sorted(streams))
 
-    def _entries(self, trail: str) -> Iterator[Entry]:
-        start = 0
-        while leaves := self.index.leaves(trail, start=start, limit=_STREAM_CHUNK):
-            for one in self.evidence.entries(leaves):
-                yield one.entry
-            start += len(leaves)
+
+def gaps_of(index: TrailIndex, reader: LogReader, streams: Iterable[str]) -> list[str]:
+    """What is missing still from these streams, in sentences; at most 20, and then that there is more."""
+    told: list[str] = []
+    for stream in streams:
+        trail = stream_trail(stream)
+        try:
+            if index.trail(trail).status == "gap":
+                told += open_gaps(stream, _entries(index, reader, trail))
+        except NotFound:
+            continue
+    if len(told) > MAX_GAPS:
+        told[MAX_GAPS:] = [f"and {len(told) - MAX_GAPS:,} more: `tally check` lists them"]
+    return told
+
+
+def _entries(index: TrailIndex, reader: LogReader, trail: str) -> Iterator[tuple[int, Entry]]:
+    start = 0
+    while leaves := index.leaves(trail, start=start, limit=_STREAM_CHUNK):
+        for leaf in leaves:
+            yield leaf, decode_entry(reader.entry(leaf))
+        start += len(leaves)
 
 
 def _in_words(access: PastAccess) -> str:

@@ -27,6 +27,7 @@ from deploy.config import Config
 from deploy.keys import log_verifier
 from deploy.places import Places
 from deploy.processes import Running, running
+from deploy.reading import gaps_of
 
 __all__ = ["Ledger", "Spool", "Standing", "StreamLine", "standing"]
 
@@ -67,12 +68,13 @@ class Spool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it. `trails`: how many stand so, counted up to 1,000 each. `problems`: what could not be told, and why."""
+    """All of it. `gaps`: what is missing still, in sentences; `trails`: how many stand so, counted up to 1,000 each. `problems`: what could not be told, and why."""
 
     data: str
     processes: tuple[Running, ...]
     ledger: Ledger | None
     streams: tuple[StreamLine, ...]
+    gaps: tuple[str, ...]
     trails: dict[str, int]
     spools: tuple[Spool, ...]
     bytes: dict[str, int]
@@ -86,6 +88,7 @@ def standing(config: Config) -> Standing:
     ledger: Ledger | None = None
     streams: tuple[StreamLine, ...] = ()
     trails: dict[str, int] = {}
+    gaps: tuple[str, ...] = ()
     if places.log_vkey.exists():
         with ExitStack() as open_files:
             try:
@@ -93,8 +96,10 @@ def standing(config: Config) -> Standing:
                 open_files.callback(index.close)
                 store = SqliteStore(places.store, read_only=True)
                 open_files.callback(store.close)
-                ledger = _ledger(places, index)
+                reader = LogReader(FileStorage(places.log), log_verifier(places))
+                ledger = _ledger(places, reader, index)
                 streams = tuple(_streams(store, index))
+                gaps = tuple(gaps_of(index, reader, [stream.stream for stream in streams]))
                 trails = _trails(index)
             except TallyError as error:
                 problems.append(str(error))
@@ -105,6 +110,7 @@ def standing(config: Config) -> Standing:
         processes=tuple(running(places.run)),
         ledger=ledger,
         streams=streams,
+        gaps=gaps,
         trails=trails,
         spools=tuple(_spools(places)),
         bytes={
@@ -117,11 +123,10 @@ def standing(config: Config) -> Standing:
     )
 
 
-def _ledger(places: Places, index: TrailIndex) -> Ledger:
+def _ledger(places: Places, reader: LogReader, index: TrailIndex) -> Ledger:
     verifier = log_verifier(places)
-    storage = FileStorage(places.log)
-    tree = LogReader(storage, verifier).tree()
-    head = storage.read_head()
+    tree = reader.tree()
+    head = FileStorage(places.log).read_head()
     age_ns = time.time_ns() - decode_head(head).written_ns if head is not None else 0
     return Ledger(
         origin=tree.origin,

@@ -17,6 +17,7 @@ from correlator.proved import EnrolledKey, check_placement, open_batch_entry, op
 from correlator.streams import StreamState
 from correlator.trail import parse_trail
 from deploy.checking import DAMAGE, Account, Finding
+from deploy.gaps import gaps_in_words
 
 __all__ = ["EntryCheck"]
 
@@ -218,17 +219,8 @@ class EntryCheck:
     # -------------------------------------------------------------------------------------------------------------- end
 
     def _open_gaps(self, name: str, state: StreamState) -> None:
-        for gap in state.missing:
-            batches = f"batch {gap.first}" if gap.first == gap.last else f"batches {gap.first} to {gap.last}"
-            events = ""
-            if gap.last_sequence >= gap.first_sequence:
-                events = f" (events {gap.first_sequence} to {gap.last_sequence})"
-            self._found(f"stream {name}", f"a gap: {batches}{events} missing", gap.leaf)
-        if state.silent:
-            what = f"silent: batch {state.next_number} and what follows did not come, though a heartbeat was promised"
-            self._found(f"stream {name}", what)
-        if state.frozen:
-            self._found(f"stream {name}", f"it stopped: {state.frozen}")
+        for what, leaf in gaps_in_words(state):
+            self._found(f"stream {name}", what, leaf)
 
     def _beside(self) -> None:
         """What the store holds that the log does not: batches that wait, and a log that forgot what it had promised."""

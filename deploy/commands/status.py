@@ -69,6 +69,8 @@ def _show(found: "Standing") -> None:
     if len(found.streams) > len(shown[:MAX_STREAMS_SHOWN]):
         rest = len(found.streams) - len(shown[:MAX_STREAMS_SHOWN])
         show(f"stream   {count(rest, 'more', 'more')}{', all well' if len(shown) <= MAX_STREAMS_SHOWN else ''}")
+    for gap in found.gaps:
+        show(f"missing  {gap}")
     for spool in found.spools:
         dead = ", ".join(f"{number:,} {label}" for label, number in spool.dead_letters.items())
         show(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -229,10 +230,34 @@ def test_a_batch_that_was_deleted_before_it_was_logged_is_a_gap(workshop: Worksh
     code, findings = check(cli)
     assert code == 1
     assert [finding.partition(": ")[2] for finding in findings] == [f"a gap: batch {number} (events 1 to 1) missing"]
-    story = cli("trail", "p1")[1]
+    story = cli("trail", "p1", "--width", "140")[1]
     assert "Gaps      stream collector/" in story
-    assert f"batch {number} (events 1 to 1) missing" in story
+    assert f"a gap: batch {number} (events 1 to 1) missing" in story
+    assert f"a gap: batch {number} (events 1 to 1) missing" in cli("status")[1]
     assert "Proof     verified" in story, "what is there is proved, whatever is missing"
+
+
+def test_a_batch_that_comes_late_fills_its_gap(workshop: Workshop, cli: Cli) -> None:
+    from tests.deploy.conftest import EVENTS
+
+    for one in EVENTS:
+        workshop.collect([one], close_stream=False)
+    path = workshop.places.store
+    with closing(sqlite3.connect(path)) as db:
+        batch = db.execute("SELECT * FROM batches WHERE first = 1 AND count = 1").fetchone()
+        body = db.execute("SELECT * FROM bodies WHERE batch = ?", batch[:1]).fetchone()
+    sql(path, f"DELETE FROM bodies WHERE batch = {batch[0]}", f"DELETE FROM batches WHERE id = {batch[0]}")
+    workshop.correlate()
+    assert check(cli)[0] == 1
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"INSERT INTO batches VALUES ({', '.join('?' * len(batch))})", batch)
+        db.execute("INSERT INTO bodies VALUES (?, ?)", body)
+        db.commit()
+    time.sleep(1.1)  # the correlator asks for missing batches once a second
+    workshop.correlate()
+    assert check(cli) == (0, [])
+    assert "Gaps" not in cli("trail", "p1")[1]
+    assert "missing  " not in cli("status")[1]
 
 
 def test_a_story_of_changed_events_is_false(ledger: Workshop, cli: Cli) -> None:
