@@ -146,6 +146,14 @@ def test_from_the_first_log_line_to_a_verified_trail_through_a_crash(up: Up) -> 
     assert (refused.returncode, "401" in refused.stderr, token in refused.stderr) == (2, True, False)
     assert json.loads(up.tally("status", "--url", api, token=token).stdout)["ledger"] == "localhost/tallystick"
 
+    file = up.folder / "day.jsonl"
+    file.write_text('{"service": "shop", "transaction_id": "t-2", "message": "from a file"}\n')
+    done = up.tally("import", str(file))
+    assert (done.returncode, "a correlator is running" in done.stderr) == (0, True)
+    until(lambda: up.tally("trail", "t-2").returncode == 0)
+    refused = up.tally("reindex")
+    assert (refused.returncode, "stop it first" in refused.stderr) == (1, True)
+
     status = json.loads(up.tally("status", "--json").stdout)
     assert {process["name"] for process in status["processes"]} == {"collector-side", "correlator", "api"}
     assert up.tally("check").returncode == 0, "a running ledger can be checked"
