@@ -23,7 +23,6 @@ memory: only what is probably there costs a look at the file.
 """
 
 import hashlib
-import os
 import shutil
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -108,10 +107,6 @@ class ColdState:
     def _map(self) -> None:
         # readahead off: lookups are random, and what the kernel reads ahead counts as this process's memory
         self._env = lmdb.open(str(self._folder), map_size=_MAP_BYTES, readahead=False, max_readers=16, mode=0o600)
-        # a page behind the file's end would end the process with SIGBUS; one of zeros is an error like any other damage
-        file, end = self._folder / "data.mdb", (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
-        if file.stat().st_size < end:
-            os.truncate(file, end)
         self._reader = self._env.begin(buffers=False)
 
     def _refuse_cut_off(self) -> None:
