@@ -5,6 +5,7 @@ story than the proved one is found. A change to what is rendered is a new versio
 """
 
 import re
+from collections.abc import Iterable
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u2
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:75rem;padding:0 1rem;color:#1a1a1a;background:#fff}
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}code,pre{font:13px/1.4 ui-monospace,monospace;overflow-wrap:anywhere}
+.time{white-space:nowrap}small{color:#555}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:top;padding:.3rem .6rem;border-bottom:1px solid #ddd}
 .bad{color:#a40000}.note{background:#fff8dc;padding:.6rem 1rem;border-left:4px solid #e0b400}pre{white-space:pre-wrap;margin:.3rem 0}
 """.replace("\n", "")
@@ -61,6 +63,7 @@ def render_page(contents: "Contents") -> bytes:
         f"{_HEAD}<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n",
         _NOTE,
         f"<p>Ledger <b>{_text(contents.key.name)}</b>, key <code>{_text(contents.key.fingerprint)}</code>.</p>\n",
+        *_verdicts(entry for _, _, _, _, entry, _ in rows),
         "<h2>What happened</h2>\n<p>By the time that each source stated; entries without one by when they were recorded.</p>\n",
         "<table>\n<tr><th>Time</th><th>Service</th><th>What</th><th>Outcome</th><th>Why it is here</th></tr>\n",
     ]
@@ -75,6 +78,18 @@ def render_page(contents: "Contents") -> bytes:
         )
     out.append("</table>\n</body>\n</html>\n")
     return "".join(out).encode("utf-8")
+
+
+def _verdicts(entries: Iterable[Entry]) -> list[str]:
+    """The newest verdict of each flow, in words."""
+    newest = {str(entry.detail.get("flow", "")): entry.detail for entry in entries if entry.kind == "verdict"}
+    out = []
+    for flow, detail in sorted(newest.items()):
+        missing = detail.get("missing", [])
+        names = f"; missing: {', '.join(map(str, missing))}" if isinstance(missing, list) and missing else ""
+        verdict = str(detail.get("verdict", ""))
+        out.append(f"<p>Verdict of the flow <b>{_text(flow)}</b>: <b>{_text(verdict)}</b>{_text(names)}</p>\n")
+    return out
 
 
 def _row(time: str, trail: str, line: "BundleLine", entry: Entry, facts: Facts | None) -> str:
@@ -92,11 +107,11 @@ def _row(time: str, trail: str, line: "BundleLine", entry: Entry, facts: Facts |
     leaf = f"leaf {line.leaf}, position {entry.position}" + (f" of {trail}" if trail else "")
     notes = "; ".join(part for part in (entry.why, place, leaf, *(facts.marks if facts else ())) if part)
     cells = (
-        f"<code>{_text(time)}</code>",
+        f'<code class="time">{_text(time.replace("T", " "))}</code>',
         _text(facts.service if facts else ""),
         f"<details><summary>{_text(what)}</summary><pre>{_text(detail)}</pre></details>",
         f'<span class="bad">{_text(outcome)}</span>' if bad else _text(outcome),
-        _text(notes),
+        f"<small>{_text(notes)}</small>",
     )
     return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
 
