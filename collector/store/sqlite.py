@@ -67,8 +67,11 @@ _PASSING = frozenset(
 """Result codes of what may pass by itself or by an operator's hand; every other one means that the file is not ours to use."""
 
 _CACHED_BATCHES = 512
-_HEADER_COLUMNS = "number, first, count, length(CAST(lengths AS BLOB)), header, signature, facts"
-"""What `_opened` takes."""
+_HEADER_COLUMNS = (
+    "number, first, count, length(CAST(lengths AS BLOB)),"
+    " CAST(header AS BLOB), CAST(signature AS BLOB), CAST(facts AS BLOB)"
+)
+"""What `_opened` takes. Cast, because a column that was made text must fail its own batch, not the driver."""
 
 
 class SqliteStore:

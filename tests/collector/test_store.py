@@ -296,6 +296,16 @@ def test_a_row_moved_to_another_number_is_named(path: Path) -> None:
         store.batches_after({STREAM: 0}, 9)
 
 
+@pytest.mark.parametrize("column", ["header", "signature", "facts"])
+def test_a_column_that_was_made_text_fails_its_own_batch(path: Path, column: str) -> None:
+    store = SqliteStore(path)
+    filled(store, 1, 1, 1)
+    store._db.execute(f"UPDATE batches SET {column} = CAST(x'ff41' AS TEXT) WHERE number = 2")
+    with pytest.raises(VerificationError, match="batch 2 in the store"):
+        store.batches_after({STREAM: 0}, 9)
+    assert store.batch(STREAM, 3) is not None
+
+
 @pytest.mark.parametrize("change", ["first = first + 1", "count = count + 1", "lengths = lengths || x'00'"])
 @pytest.mark.parametrize("count", [0, 3])
 def test_a_row_that_says_otherwise_than_its_header_is_named(path: Path, change: str, count: int) -> None:
