@@ -10,13 +10,13 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14; 
 PYTEST_ARGS ?=
 JOBS   ?= auto
 
-SOURCES := collector correlator audit_api dashboards alerting deploy tests $(wildcard bench examples .ci)
+SOURCES := collector correlator audit_api dashboards alerting deploy tests $(wildcard bench drills examples .ci)
 LOCKED_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
 COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --strip-extras --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test test-all test-clients test-go test-crash test-oldest check fix bench audit lock upgrade wheel clean
+.PHONY: help run dev test test-all test-clients test-go test-crash test-oldest check fix bench drills audit lock upgrade wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ fix: $(VENV)/.dev ## what ruff can mend by itself
 
 bench: $(VENV)/.dev ## speed and size, each beside its floor in the same run (minutes; not in CI)
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+drills: $(VENV)/.dev ## everything tampered with, and 200 SIGKILLs under load (minutes; DRILL_ARGS='tamper' or 'sigkill --kills 20')
+	$(BIN)/python -m drills $(DRILL_ARGS)
 
 audit: $(VENV)/.dev ## known vulnerabilities in what the lock files name (asks an advisory service)
 	$(BIN)/python .ci/audit.py
