@@ -284,7 +284,7 @@ class Pipeline:
             self._last_error = f"{type(error).__name__}: {error}"
             _log.exception("shipping waits %.1f s", pause_seconds)
             return pause_seconds
-        return 0.0 if progressed else self._limits.linger_seconds
+        return 0.0 if progressed else max(self._limits.linger_seconds, _LEAST_PAUSE_SECONDS)
 
     def _drained(self) -> bool:
         lives = (*self._draining, self._live)
