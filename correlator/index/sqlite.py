@@ -381,6 +381,8 @@ def _wrapped(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", None) is None:  # not SQLite's own: text in the file that is none
+            raise StateUnknown(f"the trail index {path.name} is damaged ({error}): remove it and reindex") from error
         raise Overloaded(f"the trail index {path.name} does not answer: {error}", retry_after_seconds=1.0) from error
     except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
         raise StateUnknown(f"the trail index {path.name} is damaged ({error}): remove it and reindex") from error

@@ -20,6 +20,9 @@ _VIEWS = {
 _COUNTS = {"number of links": "SELECT first_leaf, links FROM {db}.trails"}
 """What a trail that grows changes: compared only while the index stands still."""
 
+_REACH = "SELECT (SELECT size FROM theirs.progress), (SELECT coalesce(max(last_leaf), -1) + 1 FROM theirs.trails)"
+"""What the index says of its size, and what its rows say: written together, and read in one statement."""
+
 
 def table_differences(index: Path, fresh: Path, *, size: int, grown: bool) -> Iterator[tuple[str, str]]:
     """Each difference as (trail, what), over the trails that begin below leaf `size`.
@@ -37,6 +40,9 @@ def table_differences(index: Path, fresh: Path, *, size: int, grown: bool) -> It
         with closing(sqlite3.connect("file::memory:", uri=True)) as db:
             for name, path in (("theirs", index), ("ours", fresh)):
                 db.execute(f"ATTACH ? AS {name}", (f"{path.absolute().as_uri()}?mode=ro",))
+            told, reached = db.execute(_REACH).fetchone()
+            if told != reached:
+                yield "", f"it says that it has {told} leaves, and its trails reach to {reached}"
             for what, view in (_VIEWS if grown else _VIEWS | _COUNTS).items():
                 for lacks, has in (("theirs", "ours"),) if grown else (("theirs", "ours"), ("ours", "theirs")):
                     yield from _lacking(db, what, view, lacks=lacks, has=has, size=size)

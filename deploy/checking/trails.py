@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from correlator.entry import Entry
-from correlator.errors import NotFound, Overloaded
+from correlator.errors import NotFound, Overloaded, StateUnknown
 from correlator.index import IndexedLeaf, TrailIndex, TrailQuery, TrailSummary
 from correlator.index.sqlite import SqliteIndex
 from deploy.checking import DAMAGE, Finding
@@ -123,7 +123,7 @@ def index_check(path: Path, *, hub_links: int, tell: Callable[[Finding], None]) 
     """An `IndexCheck` of the index file, with the fresh one in a temporary folder; None, and told, if it cannot be opened."""
     try:
         index = SqliteIndex(path, hub_links=hub_links, read_only=True)
-    except (NotFound, Overloaded) as error:
+    except (NotFound, Overloaded, StateUnknown) as error:
         tell(Finding(where="index", problem=str(error)))
         yield None
         return

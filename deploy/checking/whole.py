@@ -1,17 +1,19 @@
 """`tally check`: one pass over the log, with everything else checked along the way."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from collector.errors import NotFound
+from collector.errors import Overloaded
 from collector.store.sqlite import SqliteStore
+from correlator import check as log_check
 from correlator.check import check_log
 from correlator.checkpoint import Checkpoint
 from correlator.note import Verifier
 from correlator.storage.file import FileStorage
 from deploy.checking import DAMAGE, Account, Finding
 from deploy.checking.entries import EntryCheck
+from deploy.checking.files import file_problems
 from deploy.checking.spools import check_spools
 from deploy.checking.trails import index_check
 from deploy.config import Config
@@ -40,28 +42,31 @@ def check_everything(
     """
     places = Places(Path(config.data))
     findings: list[Finding] = []
+    log = FileStorage(places.log)
+    findings += [Finding(where="store", problem=problem) for problem in file_problems(places.store)]
+    findings += [Finding(where="index", problem=problem) for problem in file_problems(places.index)]
     with ExitStack() as open_files:
         try:
             store = SqliteStore(places.store, read_only=True)
-        except NotFound as error:
+            open_files.callback(store.close)
+            entries = EntryCheck(store=store, ledger=verifier.name, tell=findings.append)
+        except (*DAMAGE, Overloaded) as error:
+            if not findings and isinstance(error, Overloaded):
+                raise
             findings.append(Finding(where="store", problem=str(error)))
-            return findings, Account()
-        open_files.callback(store.close)
+            # the log can be checked without it
+            return _of_log(check_log(log, verifier, since=since, progress=progress)) + findings, Account()
         index = open_files.enter_context(
             index_check(places.index, hub_links=config.correlator.hub_links, tell=findings.append)
         )
-        entries = EntryCheck(store=store, ledger=verifier.name, tell=findings.append)
 
         def visit(first: int, bundle: Sequence[bytes]) -> None:
             for leaf, entry in entries.visit(first, bundle):
                 if index is not None:
                     index.visit(leaf, entry)
 
-        log_findings = list(check_log(FileStorage(places.log), verifier, since=since, progress=progress, visit=visit))
-        findings[:0] = [
-            Finding(where=f"log {found.path}", problem=found.problem, leaf=-1 if found.leaf is None else found.leaf)
-            for found in log_findings
-        ]
+        log_findings = _of_log(check_log(log, verifier, since=since, progress=progress, visit=visit))
+        findings[:0] = log_findings
         _or_told("store", entries.finish, findings)
         if index is not None:
             _or_told("index", lambda: index.finish(log_holds=not log_findings), findings)
@@ -74,6 +79,13 @@ def check_everything(
             tell=findings.append,
         )
     return findings, entries.account
+
+
+def _of_log(found: Iterable[log_check.Finding]) -> list[Finding]:
+    return [
+        Finding(where=f"log {one.path}", problem=one.problem, leaf=-1 if one.leaf is None else one.leaf)
+        for one in found
+    ]
 
 
 def _or_told(where: str, step: Callable[[], None], findings: list[Finding]) -> None:
