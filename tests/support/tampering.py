@@ -359,9 +359,16 @@ def _store_extra() -> Iterator[Case]:
     )
 
 
+def _database_files() -> Iterator[Case]:
+    changes = {name: BYTE_CHANGES[name] for name in ("flip in its first byte", "cut in half", "empty")}
+    for kind in ("store", "index"):
+        yield from _file(kind, f"{kind}.sqlite", _glob(f"{kind}.sqlite"), f"^{kind}: ", changes)
+
+
 LEDGER_CASES: Sequence[Case] = (
     *_database("store", store_schema._SCHEMA, lambda ledger: ledger.places.store),
     *_store_extra(),
+    *_database_files(),
     *_log_cases(),
     *_database("index", index_schema._SCHEMA, lambda ledger: ledger.places.index),
     *_spool_cases(),

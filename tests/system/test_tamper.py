@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shutil
+import sqlite3
 import sys
-import time
 import zlib
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import lmdb
@@ -52,10 +54,7 @@ def found(ledger: WholeLedger, **options: object) -> list[str]:
 def test_untouched_all_holds(made: Made) -> None:
     assert found(made.ledger, since=made.remembered) == []
     assert found(made.earlier) == []
-    kinds = set()
-    for case in LEDGER_CASES:
-        kinds.add(case.kind)
-    assert kinds == {"store", "index", "log", "spool"}
+    assert {case.kind for case in LEDGER_CASES} == {"store", "index", "log", "spool"}
     assert set(HARMLESS) <= {str(case) for case in LEDGER_CASES}
 
 
@@ -77,6 +76,26 @@ def test_one_thing_tampered_with_is_found_and_named(case: Case, ledger: WholeLed
 @pytest.mark.parametrize("case", REST, ids=str)
 def test_every_other_thing_tampered_with_is_found_and_named(case: Case, ledger: WholeLedger) -> None:
     is_found_and_named(case, ledger)
+
+
+@pytest.mark.parametrize("name", ["store.sqlite", "index.sqlite"])
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(4, 60))])
+def test_any_bit_of_a_database_is_found_or_holds_nothing(name: str, seed: int, ledger: WholeLedger) -> None:
+    """A page has room that nothing uses; a bit that is not found there must leave every row as it was."""
+    path = ledger.places.root / name
+    before = rows_of(path)
+    data = bytearray(path.read_bytes())
+    dice = random.Random(seed)
+    data[dice.randrange(len(data))] ^= 1 << dice.randrange(8)
+    path.write_bytes(data)
+    if not found(ledger):
+        assert rows_of(path) == before
+
+
+def rows_of(path: Path) -> list[object]:
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as db:
+        tables = [row[0] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name")]
+        return [(table, db.execute(f"SELECT * FROM {table}").fetchall()) for table in tables]
 
 
 # ------------------------------------------------------------------------------------------------------------- the head
@@ -154,6 +173,7 @@ PARTS: dict[str, tuple[list[str], str]] = {
     "the log with state and index": (["log", "state", "index.sqlite"], "it was rolled back or replaced"),
     "the checkpoint": (["log/checkpoint"], "log checkpoint: it has"),
     "the head": (["log/head"], "log "),
+    "the index": (["index.sqlite"], "\0"),
     "the store": (["store.sqlite"], "it is in the log, and the store has lost it"),
     "a spool": (["spool/gateway"], "cut off or rolled back"),
     "all but the store": (["log", "state", "index.sqlite", "spool"], "it was rolled back or replaced"),
@@ -176,9 +196,12 @@ def test_a_rollback_of_a_part_is_found(what: str, made: Made, ledger: WholeLedge
             shutil.copy(before, here)
     findings = found(ledger)
     if named == "\0":
-        # the spools go on where the log does not know them yet: as after an outage, and they will ship it again
+        # nothing that is said now is untrue: the spools ship it again as after an outage, the index catches up as after a crash
         assert findings == []
-        assert found(ledger, since=made.ledger.checkpoint())
+        remembered = made.ledger.checkpoint()
+        assert what == "the index" or "rolled back behind the remembered" in found(ledger, since=remembered)[0]
+        ledger.correlate()
+        assert found(ledger) == []
     else:
         assert any(named in finding for finding in findings), findings
 
@@ -318,9 +341,3 @@ def test_the_command_verifies_bundles(
         code, out = tally("verify", str(file), "--key", key)
         assert code == 1
         assert out.startswith("FALSE: ")
-
-
-def test_a_fresh_check_is_quick_enough_to_be_run_often(made: Made) -> None:
-    began = time.monotonic()
-    made.ledger.check()
-    assert time.monotonic() - began < 10
