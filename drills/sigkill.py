@@ -26,7 +26,7 @@ def sigkill_table(folder: Path, *, kills: int, seed: int) -> int:
     print(f"| killed | {targets} |")
     print(f"| of these while starting again | {done.killed_while_starting} |")
     print(f"| chunks acknowledged | {done.chunks:,} |")
-    print(f"| sends that got no answer, and were repeated | {done.resends:,} |")
+    print(f"| sends without an answer (many while nobody listened), repeated | {done.resends:,} |")
     print(f"| events acknowledged | {done.acknowledged:,} |")
     print(f"| events stored | {done.stored:,} |")
     for what, count in broken.items():
