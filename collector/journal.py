@@ -6,6 +6,7 @@ memory and rebuilt from them on start; when a segment closes, its ids go to LMDB
 may be deleted. So no crash forgets an id that is within the horizon.
 """
 
+import os
 import struct
 import threading
 from collections.abc import Iterable
@@ -36,6 +37,10 @@ class Journal:
         map_bytes = max(64 * 1024 * 1024, horizon * 512)
         try:
             self._env = lmdb.open(str(path), map_size=map_bytes, max_dbs=2, subdir=True, mode=0o600)
+            # a page behind the file's end would end the process with SIGBUS; one of zeros is an error like any other damage
+            file, end = path / "data.mdb", (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+            if file.stat().st_size < end:
+                os.truncate(file, end)
             self._ids = self._env.open_db(b"ids")
             self._order = self._env.open_db(b"order")
         except lmdb.Error as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
@@ -86,3 +87,15 @@ def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
     (tmp_path / "journal").write_bytes(b"")
     with pytest.raises(Overloaded, match="cannot be opened"):
         Journal(tmp_path / "journal")
+
+
+@pytest.mark.parametrize("kept_bytes", [8_192, 12_288, 20_480])
+def test_a_file_that_was_cut_short_is_told_and_ends_no_process(tmp_path: Path, kept_bytes: int) -> None:
+    journal = Journal(tmp_path / "journal")
+    journal.add(ids(0, 5_000))
+    journal.flush()
+    journal.close()
+    os.truncate(tmp_path / "journal" / "data.mdb", kept_bytes)
+    with pytest.raises(Overloaded, match="the journal of source ids cannot be"):  # noqa: PT012  (at once, or at the first look)
+        again = Journal(tmp_path / "journal")
+        again.known(ids(0, 5_000))
