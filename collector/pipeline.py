@@ -284,7 +284,13 @@ class Pipeline:
             self._last_error = f"{type(error).__name__}: {error}"
             _log.exception("shipping waits %.1f s", pause_seconds)
             return pause_seconds
-        return 0.0 if progressed else max(self._limits.linger_seconds, _LEAST_PAUSE_SECONDS)
+        # straight on only with a whole batch waiting: else every few events would cost a signature and three syncs
+        if (
+            progressed
+            and sum(life.waiting_events for life in (*self._draining, self._live)) >= self._limits.batch.events
+        ):
+            return 0.0
+        return max(self._limits.linger_seconds, _LEAST_PAUSE_SECONDS)
 
     def _drained(self) -> bool:
         lives = (*self._draining, self._live)
