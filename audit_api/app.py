@@ -269,6 +269,8 @@ async def serve(
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
+    # accepted sockets inherit it; without it an answer in two parts waits for the reader's delayed ack
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         server = _Embedded(
             uvicorn.Config(

@@ -103,11 +103,14 @@ def _trail(folder: Path, stored: int) -> None:
 
 
 def _open_trails(folder: Path, trails: int) -> None:
-    half_bytes, peak_bytes, cpu_us = bench_open_trails(folder / "open", trails=trails)
-    print(
-        f"\n## Open trails\n\n{trails:,} transactions of one event each: correlator peak {half_bytes / _MIB:.0f} MiB at half of"
-        f" them, {peak_bytes / _MIB:.0f} MiB at all; {cpu_us:.1f} µs CPU an event over the second half"
-    )
+    half, end, cpu_us = bench_open_trails(folder / "open", trails=trails)
+    print(f"\n## Open trails\n\n{trails:,} transactions of one event each, the correlator:\n")
+    print("| at | resident MiB | of it no file's pages | peak MiB |")
+    print("|---|---|---|---|")
+    for name, usage in (("half", half), ("all", end)):
+        sizes = (usage.resident_bytes, usage.anonymous_bytes, usage.peak_bytes)
+        print(f"| {name} | {' | '.join(f'{size / _MIB:.0f}' for size in sizes)} |")
+    print(f"\n{cpu_us:.1f} µs CPU an event over the second half")
 
 
 def _verify(folder: Path, leaves: int) -> None:

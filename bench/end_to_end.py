@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.forward import send, write_config
-from bench.process import Tally
+from bench.process import Tally, Usage
 from bench.records import EVENTS_A_TRANSACTION, chunk_message
 
 __all__ = ["EndToEnd", "bench_end_to_end", "bench_open_trails", "fill", "log_size", "wait_until_logged"]
@@ -97,10 +97,10 @@ def bench_end_to_end(folder: Path, *, events: int) -> EndToEnd:
         correlator.stop()
 
 
-def bench_open_trails(folder: Path, *, trails: int) -> tuple[int, int, float]:
+def bench_open_trails(folder: Path, *, trails: int) -> tuple[Usage, Usage, float]:
     """As many transactions of one event each.
 
-    Returns the correlator's peak bytes at half of them and at all, and its CPU microseconds an event over the second half.
+    Returns what the correlator used at half of them and at all, and its CPU microseconds an event over the second half.
     """
     write_config(folder)
     collector = Tally(folder, "collector")
@@ -113,7 +113,7 @@ def bench_open_trails(folder: Path, *, trails: int) -> tuple[int, int, float]:
         fill(collector, trails - half, first=half, a_transaction=1)
         wait_until_logged(folder, trails, collector, correlator)
         end = correlator.usage()
-        return middle.peak_bytes, end.peak_bytes, (end.cpu_seconds - middle.cpu_seconds) / (trails - half) * 1e6
+        return middle, end, (end.cpu_seconds - middle.cpu_seconds) / (trails - half) * 1e6
     finally:
         collector.stop()
         correlator.stop()

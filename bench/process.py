@@ -27,11 +27,15 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """CPU seconds (user and system, all threads), and resident bytes now and at the most."""
+    """CPU seconds (user and system, all threads), resident bytes now and at the most, and those now that are no file's pages.
+
+    Pages of a memory-mapped file (the correlator's state) count as resident until the kernel wants them for something else.
+    """
 
     cpu_seconds: float
     resident_bytes: int
     peak_bytes: int
+    anonymous_bytes: int
 
 
 class Tally:
@@ -67,6 +71,7 @@ class Tally:
             cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS,
             resident_bytes=int(status["VmRSS"].split()[0]) * 1024,
             peak_bytes=int(status["VmHWM"].split()[0]) * 1024,
+            anonymous_bytes=int(status["RssAnon"].split()[0]) * 1024,
         )
 
     def drain_log(self) -> None:

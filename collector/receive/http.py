@@ -112,6 +112,8 @@ class HttpServer:
         """Listen; returns the port. Raises OSError when the address cannot be bound."""
         family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
         listener = socket.create_server(self._address, family=family, backlog=1024)
+        # accepted sockets inherit it; without it an answer in two parts waits for the reader's delayed ack
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = int(listener.getsockname()[1])
         self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
         return port  # it listens already: whoever connects now waits in the backlog
