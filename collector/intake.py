@@ -44,19 +44,9 @@ class SpoolIntake:
         for refused in prepared.refused:
             await asyncio.to_thread(self._bury, refused, group_id or b"")
             dead += 1
-        stored = duplicates = 0
-        # one after the other would cost a sync each: they are queued together and share one
-        waiting: list[asyncio.Future[Spooled]] = []
-        try:
-            for group in groups_of(prepared, group_id or b""):
-                waiting.append(self._spool(group))  # noqa: PERF401 - what was queued before an error must be known
-        except Overloaded:
-            for future in waiting:  # the part that is queued is kept, and recognised by its name when all comes again
-                future.cancel()
-            raise
-        for outcome in await asyncio.gather(*waiting):
-            stored += outcome.stored
-            duplicates += outcome.duplicates
+        outcomes = await self._spool_all(list(groups_of(prepared, group_id or b"")))
+        stored = sum(outcome.stored for outcome in outcomes)
+        duplicates = sum(outcome.duplicates for outcome in outcomes)
         self._metrics.taken(stored=stored, duplicates=duplicates)
         self._metrics.ack_seconds.observe(time.perf_counter() - began)
         return Receipt(stored=stored, duplicates=duplicates, dead_lettered=dead)
@@ -73,6 +63,20 @@ class SpoolIntake:
         )
         self._dead_letters.add(raw_of(refused.arrival), refused.error, refused.arrival.event.origin, source_id=name)
         self._metrics.refused(refused.error.label)
+
+    async def _spool_all(self, groups: Sequence[Group]) -> Sequence[Spooled]:
+        if len(groups) == 1:  # nearly always; gathering one would cost two more turns of the loop
+            return [await self._spool(groups[0])]
+        # one after the other would cost a sync each: they are queued together and share one
+        waiting: list[asyncio.Future[Spooled]] = []
+        try:
+            for group in groups:
+                waiting.append(self._spool(group))  # noqa: PERF401 - what was queued before an error must be known
+        except Overloaded:
+            for future in waiting:  # the part that is queued is kept, and recognised by its name when all comes again
+                future.cancel()
+            raise
+        return await asyncio.gather(*waiting)
 
     def _spool(self, group: Group) -> asyncio.Future[Spooled]:
         future: asyncio.Future[Spooled] = self._loop.create_future()

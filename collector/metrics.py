@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from collector.pipeline import PipelineState
+from collector.standing import PipelineState
 
 __all__ = ["CollectorMetrics"]
 

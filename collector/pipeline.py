@@ -27,10 +27,11 @@ from collector.retry import Breaker, RetryLimits
 from collector.segments import Damaged, SourceIds
 from collector.ship import BatchLimits, Shipper
 from collector.spool import Deliver, Done, Group, Spooled, SpoolLimits, deliver_here
+from collector.standing import PipelineState
 from collector.store import EventStore
 from collector.takeover import Told, groups_of
 
-__all__ = ["Pipeline", "PipelineLimits", "PipelineState"]
+__all__ = ["Pipeline", "PipelineLimits"]
 
 _log = logging.getLogger(__name__)
 
@@ -52,24 +53,6 @@ class PipelineLimits:
     linger_seconds: float = 0.05
     release_seconds: float = 2.0
     journal_ids: int = 2_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineState:
-    """A snapshot for metrics and `tally status`. `waiting_seconds`: for how long there have been events to ship without a break."""
-
-    stream: StreamId
-    spool_bytes: int
-    waiting_events: int
-    waiting_seconds: float
-    shipped_number: int
-    acknowledged_number: int
-    breaker_open: bool
-    torn_bytes: int
-    damaged: Sequence[Path]
-    forks: int
-    last_error: str
-    failed: str
 
 
 class Pipeline:

@@ -1,0 +1,27 @@
+"""How a pipeline stands: what metrics, readiness and `tally status` tell of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from collector.batch import StreamId
+
+__all__ = ["PipelineState"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PipelineState:
+    """A snapshot for metrics and `tally status`. `waiting_seconds`: for how long there have been events to ship without a break."""
+
+    stream: StreamId
+    spool_bytes: int
+    waiting_events: int
+    waiting_seconds: float
+    shipped_number: int
+    acknowledged_number: int
+    breaker_open: bool
+    torn_bytes: int
+    damaged: Sequence[Path]
+    forks: int
+    last_error: str
+    failed: str
