@@ -1,12 +1,12 @@
 // The OpenTelemetry SDK of JavaScript: even numbers are spans, odd ones log records without a uid, in batches over OTLP/HTTP.
-// What its exporters give up after their own retries is gone, and is not counted as acknowledged.
+// What its exporters give up after their own retries is gone; they say so, and we tell it as failed.
 
 import { OTLPLogExporter } from "@opentelemetry/exporter-logs-otlp-proto";
 import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-proto";
 import { resourceFromAttributes } from "@opentelemetry/resources";
 import { BatchLogRecordProcessor, LoggerProvider } from "@opentelemetry/sdk-logs";
 import { BasicTracerProvider, BatchSpanProcessor } from "@opentelemetry/sdk-trace-base";
-import { ack, address, count, flush, pause } from "./progress.mjs";
+import { ack, address, count, failed, flush, pause } from "./progress.mjs";
 
 /** An exporter that hands everything on, and tells which numbers were taken. */
 function told(exporter) {
@@ -14,6 +14,7 @@ function told(exporter) {
     export(items, done) {
       exporter.export(items, (result) => {
         if (result.code === 0) for (const item of items) ack(item.attributes.n);
+        else failed(items.map((item) => item.attributes.n), String(result.error));
         flush();
         done(result);
       });

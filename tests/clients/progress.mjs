@@ -1,4 +1,4 @@
-// How a sender tells the test what became of its events: `{"sent": n}` and `{"acked": [ids]}`, one JSON object a line.
+// How a sender tells the test what became of its events: `{"sent": n}`, `{"acked": [ids]}` and `{"failed": [ids], "why": text}`, one JSON object a line.
 
 export const [, , address, countText] = process.argv;
 export const count = Number(countText);
@@ -14,6 +14,11 @@ export function ack(number) {
 
 export function flush() {
   if (acked.length) process.stdout.write(JSON.stringify({ acked: acked.splice(0) }) + "\n");
+}
+
+/** The sender itself gave these up, and said why. */
+export function failed(numbers, why) {
+  process.stdout.write(JSON.stringify({ failed: numbers, why }) + "\n");
 }
 
 export const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
