@@ -27,13 +27,14 @@ function told(exporter) {
 const resource = resourceFromAttributes({ "service.name": "shop" });
 const url = (signal) => ({ url: `http://${address}/v1/${signal}`, timeoutMillis: 20000 });
 const batches = { maxQueueSize: 20000, maxExportBatchSize: 256, scheduledDelayMillis: 50, exportTimeoutMillis: 25000 };
+const exporters = [told(new OTLPTraceExporter(url("traces"))), told(new OTLPLogExporter(url("logs")))];
 const spans = new BasicTracerProvider({
   resource,
-  spanProcessors: [new BatchSpanProcessor(told(new OTLPTraceExporter(url("traces"))), batches)],
+  spanProcessors: [new BatchSpanProcessor(exporters[0], batches)],
 });
 const records = new LoggerProvider({
   resource,
-  processors: [new BatchLogRecordProcessor({ ...batches, exporter: told(new OTLPLogExporter(url("logs"))) })],
+  processors: [new BatchLogRecordProcessor({ ...batches, exporter: exporters[1] })],
 });
 const tracer = spans.getTracer("clients");
 const logger = records.getLogger("clients");
@@ -43,6 +44,8 @@ for (let number = 0; number < count; number++) {
   else tracer.startSpan(`event ${number}`, { attributes: { n: number } }).end();
   if (number % 100 === 0) await pause(20); // so that it lasts long enough to be interrupted
 }
-await Promise.all([spans.forceFlush(), records.forceFlush()]).catch((error) => console.error(String(error)));
+await Promise.allSettled([spans.forceFlush(), records.forceFlush()]);
+// a provider's flush hands over what is queued, but does not wait for a batch that an exporter is about to send again
+await Promise.allSettled(exporters.map((exporter) => exporter.forceFlush()));
 flush();
 process.exit(0);
