@@ -113,12 +113,16 @@ class SqliteIndex:
                 check_same_thread=False,
                 timeout=_BUSY_MS / 1000,
             )
-            if not read_only:
-                _prepare(self._db)
-                path.chmod(0o600)
-            elif _version(self._db) != _SCHEMA_VERSION:
-                raise NotFound(f"{path}: no trail index of this version here yet")
-            self._db.execute("PRAGMA cache_size = -16384")
+            try:
+                if not read_only:
+                    _prepare(self._db)
+                    path.chmod(0o600)
+                elif _version(self._db) != _SCHEMA_VERSION:
+                    raise NotFound(f"{path}: no trail index of this version here yet")
+                self._db.execute("PRAGMA cache_size = -16384")
+            except BaseException:
+                self._db.close()
+                raise
 
     # ---------------------------------------------------------------------------------------------------------- writing
 
