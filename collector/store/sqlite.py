@@ -9,7 +9,6 @@ has either stored the batch, and the shipper's repeat finds the same header, or 
 """
 
 import sqlite3
-import time
 from array import array
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from collector.batch import Batch, EventRef, SignedHeader, StreamId, open_header
 from collector.errors import Conflict, NotFound, Overloaded, StateUnknown, VerificationError
+from collector.sqlitefile import set_up, transaction, version_of
 
 __all__ = ["SqliteStore"]
 
@@ -107,7 +107,7 @@ class SqliteStore:
             try:
                 if not read_only:
                     _prepare(self._db, busy_seconds)
-                elif _version(self._db) != _SCHEMA_VERSION:
+                elif version_of(self._db) != _SCHEMA_VERSION:
                     raise NotFound(f"{path}: no event store of this version here yet")
             except BaseException:
                 self._db.close()
@@ -122,7 +122,7 @@ class SqliteStore:
         """See `EventStore.append`."""
         header = batch.signed.header
         lengths = array("I", batch.lengths).tobytes()
-        with _wrapped(self._path), self._transaction():
+        with _wrapped(self._path), transaction(self._db):
             row = self._stream_row(StreamId(header.stream))
             known = self._db.execute(
                 "SELECT header FROM batches WHERE stream = ? AND number = ?", (row, header.number)
@@ -219,7 +219,7 @@ class SqliteStore:
 
     def acknowledge(self, frontier: Mapping[StreamId, int]) -> None:
         """See `EventStore.acknowledge`."""
-        with _wrapped(self._path), self._transaction():
+        with _wrapped(self._path), transaction(self._db):
             self._db.executemany(
                 "UPDATE streams SET acknowledged = max(acknowledged, ?) WHERE stream = ?",
                 [(number, stream) for stream, number in frontier.items()],
@@ -246,17 +246,6 @@ class SqliteStore:
                 row = int(self._db.execute("INSERT INTO streams (stream) VALUES (?)", (stream,)).lastrowid or 0)
         return row
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:  # a COMMIT that failed may have rolled back by itself
-                self._db.execute("ROLLBACK")
-            raise
-
 
 def _opened(stream: StreamId, row: tuple[int, int, int, int, bytes, bytes, bytes]) -> SignedHeader:
     number, first, count, lengths_bytes, header, signature, facts = row
@@ -278,40 +267,12 @@ def _opened(stream: StreamId, row: tuple[int, int, int, int, bytes, bytes, bytes
     return signed
 
 
-def _version(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
 def _prepare(db: sqlite3.Connection, busy_seconds: float) -> None:
     db.execute("PRAGMA page_size = 16384")  # a batch is one large blob; takes effect only before the first table
-    _retry_busy(db, "PRAGMA journal_mode = WAL", busy_seconds)
-    db.execute("PRAGMA synchronous = FULL")
+    version = set_up(db, schema=_SCHEMA, version=_SCHEMA_VERSION, synchronous="FULL", busy_seconds=busy_seconds)
     db.execute("PRAGMA foreign_keys = ON")
-    version = _version(db)
-    if version == 0:
-        db.execute("BEGIN IMMEDIATE")
-        if _version(db) == 0:  # another process may have made it meanwhile
-            for statement in _SCHEMA.split(";\n"):
-                if statement.strip():
-                    db.execute(statement)
-            db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        db.execute("COMMIT")
-    elif version != _SCHEMA_VERSION:
+    if version != _SCHEMA_VERSION:
         raise StateUnknown(f"the event store has format {version}; this program knows {_SCHEMA_VERSION}")
-
-
-def _retry_busy(db: sqlite3.Connection, statement: str, busy_seconds: float) -> None:
-    # changing to WAL does not wait for the busy timeout when two processes open a new file at once
-    deadline = time.monotonic() + busy_seconds
-    while True:
-        try:
-            db.execute(statement)
-        except sqlite3.OperationalError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.01)
-        else:
-            return
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from collector.sqlitefile import set_up, transaction, version_of
 from correlator.errors import NotFound, Overloaded, StateUnknown
 from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
 from correlator.index.rows import HUB_LINKS, STATUSES, Row, absorb, is_hub, names_of
@@ -117,7 +118,7 @@ class SqliteIndex:
                 if not read_only:
                     _prepare(self._db)
                     path.chmod(0o600)
-                elif _version(self._db) != _SCHEMA_VERSION:
+                elif version_of(self._db) != _SCHEMA_VERSION:
                     raise NotFound(f"{path}: no trail index of this version here yet")
                 self._db.execute("PRAGMA cache_size = -16384")
             except BaseException:
@@ -135,7 +136,7 @@ class SqliteIndex:
         """See `TrailIndex.apply`."""
         with self._lock, _wrapped(self._path):
             try:
-                with self._transaction():
+                with transaction(self._db):
                     size = self._size()
                     if size != self._known_size:
                         self._forget()
@@ -226,7 +227,7 @@ class SqliteIndex:
         """See `TrailIndex.clear`."""
         with self._lock, _wrapped(self._path):
             self._forget()
-            with self._transaction():
+            with transaction(self._db):
                 for table in _TABLES:
                     self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
                 self._db.execute("UPDATE progress SET size = 0")
@@ -316,17 +317,6 @@ class SqliteIndex:
         with self._lock:
             return "\n".join(str(row[3]) for row in self._db.execute(f"EXPLAIN QUERY PLAN {sql}", arguments))
 
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-            self._db.execute("COMMIT")
-        except BaseException:
-            if self._db.in_transaction:  # a COMMIT that failed may have rolled back by itself
-                self._db.execute("ROLLBACK")
-            raise
-
 
 _encode_text = msgspec.json.Encoder().encode
 _decode_services = msgspec.json.Decoder(list[str]).decode
@@ -357,23 +347,9 @@ def _run(blob: bytes) -> list[int]:
     return array("Q", blob).tolist()
 
 
-def _version(db: sqlite3.Connection) -> int:
-    return int(db.execute("PRAGMA user_version").fetchone()[0])
-
-
 def _prepare(db: sqlite3.Connection) -> None:
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute("PRAGMA synchronous = NORMAL")
-    version = _version(db)
-    if version == 0:
-        db.execute("BEGIN IMMEDIATE")
-        if _version(db) == 0:  # another process may have made it meanwhile
-            for statement in _SCHEMA.split(";\n"):
-                if statement.strip():
-                    db.execute(statement)
-            db.execute(f"PRAGMA user_version = {_SCHEMA_VERSION}")
-        db.execute("COMMIT")
-    elif version != _SCHEMA_VERSION:
+    version = set_up(db, schema=_SCHEMA, version=_SCHEMA_VERSION, synchronous="NORMAL", busy_seconds=_BUSY_MS / 1000)
+    if version != _SCHEMA_VERSION:
         raise StateUnknown(
             f"the trail index has format {version}; this program knows {_SCHEMA_VERSION}: remove it and reindex"
         )
