@@ -35,6 +35,8 @@ _string = msgspec.json.Encoder().encode
 class Normaliser:
     """Walks one event's values; afterwards `exact` tells the encoder which path it needs, and `marks` what was changed.
 
+    `nested` tells whether there was a map or a list among the values that `value` and `fields` were given.
+
     One instance an event: cheap to make, not for reuse. `redact` masks bytes before they become base64, in which no later
     scan could find a card number.
 
@@ -42,13 +44,31 @@ class Normaliser:
     double that RFC 8785 wrote with all its digits, so it becomes that double again instead of a string.
     """
 
-    __slots__ = ("_canonical", "_redact", "exact", "marks")
+    __slots__ = ("_canonical", "_redact", "exact", "marks", "nested")
 
     def __init__(self, redact: Callable[[bytes], bytes] = bytes, *, canonical: bool = False) -> None:
         self._redact = redact
         self._canonical = canonical
         self.exact = False
+        self.nested = False
         self.marks: set[str] = set()
+
+    def fields(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """`value` of a map of fields; the same object when nothing in it changes, as with nearly every record."""
+        for key, item in fields.items():
+            kind = type(item)
+            if not (
+                type(key) is str
+                and key.isascii()
+                and (
+                    (kind is str and item.isascii())
+                    or (kind is int and -MAX_SAFE_INTEGER <= item <= MAX_SAFE_INTEGER)
+                    or kind is bool
+                    or item is None
+                )
+            ):
+                return self._map(fields, 1)
+        return fields
 
     def value(self, value: Any, depth: int = 0) -> Any:
         """Return `value` as a JSON value that RFC 8785 can carry.
@@ -64,6 +84,7 @@ class Normaliser:
         if kind is dict:
             if depth >= MAX_DEPTH:
                 raise Malformed(f"nested deeper than {MAX_DEPTH} levels", label="too_deep")
+            self.nested = True
             return self._map(value, depth + 1)
         if value is None or kind is bool:
             return value
@@ -72,6 +93,7 @@ class Normaliser:
         if kind is list or kind is tuple:
             if depth >= MAX_DEPTH:
                 raise Malformed(f"nested deeper than {MAX_DEPTH} levels", label="too_deep")
+            self.nested = True
             walk = self.value
             return [walk(item, depth + 1) for item in value]
         return self._rare(value, depth)

@@ -17,6 +17,7 @@ import msgspec
 
 from collector.canonical import Normaliser, encode
 from collector.errors import Malformed
+from collector.memo import Memo
 
 __all__ = [
     "Access",
@@ -239,7 +240,6 @@ _EPOCH_ORDINAL = datetime(1970, 1, 1, tzinfo=UTC).toordinal()
 _SECONDS_A_DAY = 86_400
 _MIN_SECONDS = -62_135_596_800  # 0001-01-01T00:00:00Z
 _MAX_SECONDS = 253_402_300_799  # 9999-12-31T23:59:59Z
-_minute_cache: dict[int, str] = {}
 
 
 def format_time(unix_ns: int) -> str:
@@ -248,20 +248,20 @@ def format_time(unix_ns: int) -> str:
     Raises:
         Malformed: outside the years 0001–9999, which RFC 3339 cannot write.
     """
-    minute, rest = divmod(unix_ns, 60_000_000_000)
-    prefix = _minute_cache.get(minute)
-    if prefix is None:
-        seconds = minute * 60
-        if not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
-            raise Malformed("a time outside the years 0001–9999", label="bad_time")
-        days, of_day = divmod(seconds, _SECONDS_A_DAY)
-        date = datetime.fromordinal(_EPOCH_ORDINAL + days)
-        prefix = f"{date.year:04d}-{date.month:02d}-{date.day:02d}T{of_day // 3600:02d}:{of_day % 3600 // 60:02d}:"
-        if len(_minute_cache) >= 1024:
-            _minute_cache.clear()
-        _minute_cache[minute] = prefix
-    seconds, fraction = divmod(rest, 1_000_000_000)
-    return f"{prefix}{seconds:02d}.{fraction:09d}Z"
+    seconds, fraction_ns = divmod(unix_ns, 1_000_000_000)
+    return f"{_seconds_texts[seconds]}.{fraction_ns:09d}Z"
+
+
+def _seconds_text(seconds: int) -> str:
+    if not _MIN_SECONDS <= seconds <= _MAX_SECONDS:
+        raise Malformed("a time outside the years 0001–9999", label="bad_time")
+    days, of_day = divmod(seconds, _SECONDS_A_DAY)
+    date = datetime.fromordinal(_EPOCH_ORDINAL + days)
+    minutes, second = divmod(of_day, 60)
+    return f"{date.year:04d}-{date.month:02d}-{date.day:02d}T{minutes // 60:02d}:{minutes % 60:02d}:{second:02d}"
+
+
+_seconds_texts = Memo(_seconds_text)  # events come by the thousand within a second
 
 
 _RFC3339 = re.compile(

@@ -8,15 +8,16 @@ placement in a trail carries its reason.
 import fnmatch
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 from urllib.parse import unquote
 
 import msgspec
 
 from collector.errors import Malformed
 from collector.event import Event
+from collector.memo import Memo
+from collector.paths import Path, Shape, as_key, compile_paths, first, shape_of
 
-__all__ = ["Extractor", "Found", "KeyRule", "OperationRule", "StitchSettings"]
+__all__ = ["Extractor", "Found", "KeyRule", "OperationRule", "Plan", "StitchSettings"]
 
 MAX_KEY_BYTES = 256
 """Longest transaction ID, key value, tenant or actor taken; a longer one is left in the event and marked `key_too_long`."""
@@ -95,8 +96,35 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     marks: tuple[str, ...]
 
 
-Getter = Callable[[Event], Any]
-_Rule = tuple[str, str, Callable[[Event], str]]
+class Plan(msgspec.Struct, frozen=True):
+    """What is left of the settings for events of one shape."""
+
+    transaction: tuple[Path, ...]
+    baggage: bool
+    tenant: tuple[Path, ...]
+    actor: tuple[Path, ...]
+    outcome: tuple[Path, ...]
+    keys: "Memo[tuple[str, str], tuple[_Key, ...]] | None"
+    """By service and name of the event; None when no rule can find anything."""
+
+
+class _Key(msgspec.Struct, frozen=True):
+    """A `KeyRule`, compiled: `label` is what is recorded as the reason, `paths` are those without which it finds nothing."""
+
+    rule: KeyRule
+    label: str
+    paths: tuple[Path, ...]
+    find: Callable[[Event], str]
+
+    def is_for(self, service: str, name: str) -> bool:
+        """Whether the rule is for this service's events of this name."""
+        rule = self.rule
+        return (
+            _matches(rule.services, service)
+            and _matches(rule.operations, name)
+            and not (rule.except_operations and _matches(rule.except_operations, name))
+        )
+
 
 _OUTCOMES: Mapping[str, str] = {
     "success": "success", "succeeded": "success", "ok": "success", "true": "success",
@@ -113,58 +141,73 @@ class Extractor:
     """
 
     def __init__(self, settings: StitchSettings) -> None:
-        self._transaction = [(path, _getter(path)) for path in settings.transaction]
+        self._transaction = compile_paths(settings.transaction)
         self._baggage = settings.baggage
-        self._tenant = [_getter(path) for path in settings.tenant]
-        self._actor = [_getter(path) for path in settings.actor]
-        self._outcome = [_getter(path) for path in settings.outcome]
-        self._operations = [
-            (rule, _regex(rule.pattern, f"operations[{at}]")) for at, rule in enumerate(settings.operations)
-        ]
-        self._operation_plans: dict[str, list[re.Pattern[str]]] = {}
+        self._tenant = compile_paths(settings.tenant)
+        self._actor = compile_paths(settings.actor)
+        self._outcome = compile_paths(settings.outcome)
+        operations = [(rule, _regex(rule.pattern, f"operations[{at}]")) for at, rule in enumerate(settings.operations)]
+        self._operations: Memo[str, list[re.Pattern[str]]] = Memo(
+            lambda service: [regex for rule, regex in operations if _matches(rule.services, service)]
+        )
+        self._names_operations = bool(operations)
         self._keys = [_compile_key(rule, at) for at, rule in enumerate(settings.keys)]
-        self._settings = settings
-        self._key_plans: dict[tuple[str, str], list[_Rule]] = {}
 
-    def find(self, event: Event) -> Found:
-        """Find everything declared. What the event itself states (its own `transaction`, `keys` …) is kept."""
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """The names of the declared keys."""
+        return tuple(key.rule.name for key in self._keys)
+
+    def plan(self, shape: Shape) -> Plan:
+        """What can be found in events of this shape."""
+
+        def of(paths: Sequence[Path]) -> tuple[Path, ...]:
+            return tuple(path for path in paths if path.may_be_in(shape))
+
+        keys = [key for key in self._keys if not key.paths or any(path.may_be_in(shape) for path in key.paths)]
+
+        def named(place: tuple[str, str]) -> tuple[_Key, ...]:
+            return tuple(key for key in keys if key.is_for(*place))
+
+        return Plan(
+            transaction=of(self._transaction),
+            baggage="baggage" in shape[0],
+            tenant=of(self._tenant),
+            actor=of(self._actor),
+            outcome=of(self._outcome),
+            keys=Memo(named, entries=64) if keys else None,
+        )
+
+    def find(self, event: Event, plan: Plan | None = None) -> Found:
+        """Find everything declared. What the event itself states (its own `transaction`, `keys` …) is kept.
+
+        `plan` is that of the event's shape, where the caller remembers it.
+        """
+        if plan is None:
+            plan = self.plan(shape_of(event))
         marks: list[str] = []
         rules: dict[str, str] = {}
-        service = event.service
-        name = event.event_name or self._operation(event, service)
-        transaction = _bounded(event.transaction, marks)
+        name = event.event_name or (self._operation(event) if self._names_operations else "")
+        transaction = event.transaction and _bounded(event.transaction, marks)
         if transaction:
             rules["transaction"] = "stated"
         else:
-            for path, get in self._transaction:
-                value = get(event)
-                transaction = "" if value is None else _bounded(_as_key(value), marks)
-                if transaction:
-                    rules["transaction"] = path
-                    break
-            else:
-                transaction, member = self._from_baggage(event, marks)
-                if member:
-                    rules["transaction"] = member
+            transaction = self._transaction_in(event, plan, rules, marks)
         keys = _EMPTY
         if event.keys:
             keys = {key: _bounded(value, marks) for key, value in event.keys.items() if _NAME.fullmatch(key)}
             rules.update(dict.fromkeys(keys, "stated"))
             if len(keys) < len(event.keys):
                 marks.append("key_name_unusable")
-        if self._keys:
-            for key, rule, find in self._key_plan(service, name or (event.span.name if event.span else "")):
-                if key in keys:
-                    continue
-                value = _bounded(find(event), marks)
-                if value:
-                    keys = {**keys, key: value}
-                    rules[key] = rule
-        outcome = event.outcome or _first(self._outcome, event)
+        if plan.keys is not None:
+            keys = self._keys_in(event, plan.keys[event.service, name or event.name], keys, rules, marks)
+        outcome = event.outcome or (first(plan.outcome, event) if plan.outcome else "")
+        tenant = event.tenant or (first(plan.tenant, event) if plan.tenant else "")
+        actor = event.actor or (first(plan.actor, event) if plan.actor else "")
         return Found(
             transaction=transaction,
-            tenant=_bounded(event.tenant or _first(self._tenant, event), marks),
-            actor=_bounded(event.actor or _first(self._actor, event), marks),
+            tenant=tenant and _bounded(tenant, marks),
+            actor=actor and _bounded(actor, marks),
             outcome=_OUTCOMES.get(outcome.lower(), "") if outcome else "",
             event_name=name,
             keys=keys,
@@ -172,31 +215,41 @@ class Extractor:
             marks=tuple(marks),
         )
 
-    def _operation(self, event: Event, service: str) -> str:
-        if not self._operations or not isinstance(event.body, str):
+    def _transaction_in(self, event: Event, plan: Plan, rules: dict[str, str], marks: list[str]) -> str:
+        for path in plan.transaction:
+            value = path.get(event)
+            transaction = "" if value is None else _bounded(as_key(value), marks)
+            if transaction:
+                rules["transaction"] = path.text
+                return transaction
+        if plan.baggage:
+            transaction, member = self._from_baggage(event, marks)
+            if member:
+                rules["transaction"] = member
+            return transaction
+        return ""
+
+    def _keys_in(
+        self, event: Event, declared: Sequence[_Key], keys: dict[str, str], rules: dict[str, str], marks: list[str]
+    ) -> dict[str, str]:
+        for key in declared:
+            name = key.rule.name
+            if name in keys:
+                continue
+            value = _bounded(key.find(event), marks)
+            if value:
+                keys = {**keys, name: value}
+                rules[name] = key.label
+        return keys
+
+    def _operation(self, event: Event) -> str:
+        if not isinstance(event.body, str):
             return ""
-        plan = self._operation_plans.get(service)
-        if plan is None:
-            plan = [regex for rule, regex in self._operations if _matches(rule.services, service)]
-            _remember(self._operation_plans, service, plan)
-        for regex in plan:
+        for regex in self._operations[event.service]:
             match = regex.search(event.body)
             if match:
                 return (match.group(1) or "")[:MAX_KEY_BYTES]
         return ""
-
-    def _key_plan(self, service: str, name: str) -> list[_Rule]:
-        plan = self._key_plans.get((service, name))
-        if plan is None:
-            plan = [
-                (rule.name, label, find)
-                for rule, label, find in self._keys
-                if _matches(rule.services, service)
-                and _matches(rule.operations, name)
-                and not (rule.except_operations and _matches(rule.except_operations, name))
-            ]
-            _remember(self._key_plans, (service, name), plan)
-        return plan
 
     def _from_baggage(self, event: Event, marks: list[str]) -> tuple[str, str]:
         header = event.attributes.get("baggage")
@@ -209,7 +262,7 @@ class Extractor:
         return "", ""
 
 
-def _compile_key(rule: KeyRule, at: int) -> tuple[KeyRule, str, Callable[[Event], str]]:
+def _compile_key(rule: KeyRule, at: int) -> _Key:
     where = f"keys[{at}]"
     if not _NAME.fullmatch(rule.name):
         raise Malformed("a key's name is lower-case letters, digits, dots and underscores", where=f"{where}.name")
@@ -227,17 +280,17 @@ def _compile_key(rule: KeyRule, at: int) -> tuple[KeyRule, str, Callable[[Event]
             match = regex.search(event.body) if isinstance(event.body, str) else None
             return (match.group(1) or "") if match else ""
 
-        return rule, f"pattern of keys[{at}]{scope}", from_text
+        return _Key(rule, f"pattern of keys[{at}]{scope}", (), from_text)
     if rule.parts:
-        parts = [_getter(path) for path in rule.parts]
+        parts = compile_paths(rule.parts)
 
         def from_parts(event: Event) -> str:
-            values = [_as_key(get(event)) for get in parts]
+            values = [as_key(path.get(event)) for path in parts]
             return "|".join(value.replace("%", "%25").replace("|", "%7C") for value in values) if all(values) else ""
 
-        return rule, f"{'+'.join(rule.parts)}{scope}", from_parts
-    getters = [_getter(path) for path in rule.fields]
-    return rule, f"{rule.fields[0]}{scope}", lambda event: _first(getters, event)
+        return _Key(rule, f"{'+'.join(rule.parts)}{scope}", parts, from_parts)
+    paths = compile_paths(rule.fields)
+    return _Key(rule, f"{rule.fields[0]}{scope}", paths, lambda event: first(paths, event))
 
 
 def _regex(pattern: str, where: str) -> re.Pattern[str]:
@@ -250,62 +303,6 @@ def _regex(pattern: str, where: str) -> re.Pattern[str]:
     return regex
 
 
-def _getter(path: str) -> Getter:
-    root, _, rest = path.partition(".")
-    if root == "scope":
-        _, _, rest = rest.partition(".")
-    if root not in ("attributes", "resource", "body", "scope") or not rest:
-        raise Malformed("a path starts with attributes., resource., body. or scope.attributes.", where=path)
-
-    head = rest.partition(".")[0]
-
-    def find(values: Any) -> Any:
-        # most events lack most paths: two look-ups tell, and nothing is taken apart
-        if type(values) is not dict:
-            return None
-        if rest in values:
-            return values[rest]
-        return _lookup(values, rest) if head in values else None
-
-    if root == "attributes":
-        return lambda event: find(event.attributes)
-    if root == "resource":
-        return lambda event: find(event.resource)
-    if root == "body":
-        return lambda event: find(event.body)
-    return lambda event: find(event.scope.attributes) if event.scope else None
-
-
-def _lookup(value: Any, path: str) -> Any:
-    """The value under `path`: the whole path is tried as one key first, because attribute names hold dots."""
-    if not isinstance(value, dict):
-        return None
-    if path in value:
-        return value[path]
-    head, dot, rest = path.partition(".")
-    return _lookup(value.get(head), rest) if dot else None
-
-
-def _first(getters: Sequence[Getter], event: Event) -> str:
-    for get in getters:
-        value = get(event)
-        if value is not None:
-            text = _as_key(value)
-            if text:
-                return text
-    return ""
-
-
-def _as_key(value: Any) -> str:
-    if type(value) is str:
-        return value
-    if type(value) is int:
-        return str(value)
-    if type(value) is bool:
-        return "true" if value else "false"
-    return ""
-
-
 def _bounded(value: str, marks: list[str]) -> str:
     if len(value) <= MAX_KEY_BYTES // 4 or len(value.encode("utf-8", "surrogatepass")) <= MAX_KEY_BYTES:
         return value
@@ -315,9 +312,3 @@ def _bounded(value: str, marks: list[str]) -> str:
 
 def _matches(patterns: Sequence[str], value: str) -> bool:
     return not patterns or any(fnmatch.fnmatchcase(value, pattern) for pattern in patterns)
-
-
-def _remember(cache: dict[Any, Any], key: Any, value: Any) -> None:
-    if len(cache) >= 4_096:  # names come from outside: the cache must not grow with them
-        cache.clear()
-    cache[key] = value

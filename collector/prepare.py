@@ -7,7 +7,6 @@ last, from what is left, so a card number can reach neither the body nor a key.
 
 import json
 import logging
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +15,21 @@ import msgspec
 
 from collector.canonical import Normaliser
 from collector.errors import Malformed
-from collector.event import Access, Event, Origin, Span, encode_event, encode_facts, facts_of, format_time, parse_time
-from collector.extract import Extractor, Found
+from collector.event import (
+    Access,
+    Event,
+    Origin,
+    Scope,
+    Span,
+    encode_event,
+    encode_facts,
+    facts_of,
+    format_time,
+)
+from collector.extract import Extractor, Plan
+from collector.memo import Memo
+from collector.normal import normalised, plain, times_in
+from collector.paths import Shape, shape_of
 from collector.protect import ProtectError, Protector
 from collector.receive import Arrival
 
@@ -28,12 +40,8 @@ _log = logging.getLogger(__name__)
 MAX_FACTS_BYTES = 16_384
 """Longest facts line: an entry must hold it beside two trail ids (docs/format.md, "Facts")."""
 
-_MAX_NAME = 256
 _MAX_MARKS = 16
-_TIME_LENGTH = len("2023-01-30T11:50:59.971622667Z")
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", re.ASCII)
-_TRACE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
-_SPAN_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
+_OWN_NAMES = tuple(name for kind in (Event, Span, Origin, Scope, Access) for name in kind.__struct_fields__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +61,17 @@ class Prepared:
     events: list[bytes]
     facts: list[bytes]
     refused: list[Refused]
+
+
+class _Shape(msgspec.Struct, frozen=True):
+    """What follows from an event's shape alone.
+
+    `plan`: what can be found in it; `named`: its names are texts; `declared`: one of them may be that of a declared field.
+    """
+
+    plan: Plan
+    named: bool
+    declared: bool
 
 
 class Preparer:
@@ -76,6 +95,7 @@ class Preparer:
         self._protector = protector
         self._clock = clock
         self._max_event_bytes = max_event_bytes
+        self._shapes = Memo(self._known)
 
     def prepare(self, arrivals: Sequence[Arrival]) -> Prepared:
         """Prepare a group. Never raises for what is in an event: what cannot be taken is in `refused`."""
@@ -99,19 +119,35 @@ class Preparer:
         return prepared
 
     def _one(self, raw: Event, now: str) -> tuple[bytes, bytes]:
-        found = self._extractor.find(raw)
-        walk = Normaliser(self._protector.raw)
-        event = _normalised(raw, found, walk, now)
-        data, digest = encode_event(event, exact=walk.exact)
+        shape = self._shapes[shape_of(raw)]
+        found = self._extractor.find(raw, shape.plan)
+        event = plain(raw, found, now) if shape.named else None
+        exact = nested = False
+        data, digest = (b"", "") if event is None else _encoded_plain(event)
+        if event is None or not data:
+            walk = Normaliser(self._protector.raw)
+            event = normalised(raw, found, walk, now)
+            exact, nested = walk.exact, walk.nested
+            data, digest = encode_event(event, exact=exact)
         if len(data) > self._max_event_bytes:
             raise Malformed(f"an event of {len(data)} bytes; at most {self._max_event_bytes}", label="too_large")
-        if self._protector.needs_walk(data):
+        undeclared = not (nested or shape.declared or raw.keys)
+        if self._protector.needs_walk(data, times=times_in(event) if undeclared else None):
             event = self._protected(event)
-            data, digest = encode_event(event, exact=walk.exact)
+            data, digest = encode_event(event, exact=exact)
         facts = encode_facts(facts_of(event, digest, found.rules))
         if len(facts) > MAX_FACTS_BYTES:
             raise Malformed("its keys and names are too many or too long to be indexed", label="too_many_keys")
         return data, facts
+
+    def _known(self, shape: Shape) -> "_Shape":
+        attributes, resource, scope, _ = shape
+        names = (*attributes, *resource, *(scope or ()))
+        return _Shape(
+            plan=self._extractor.plan(shape),
+            named=all(type(name) is str for name in names),
+            declared=self._protector.declares((*_OWN_NAMES, *self._extractor.key_names, *names)),
+        )
 
     def _protected(self, event: Event) -> Event:
         protector = self._protector
@@ -148,90 +184,13 @@ class Preparer:
         return msgspec.structs.replace(event, marks=merged)
 
 
-def _normalised(raw: Event, found: Found, walk: Normaliser, now: str) -> Event:
-    value = walk.value
-    attributes: dict[str, Any] = value(raw.attributes) if raw.attributes else {}
-    trace_id, span_id = raw.trace_id, raw.span_id
-    if trace_id and not _TRACE_ID.fullmatch(trace_id):
-        attributes["trace_id"], trace_id = value(trace_id), ""
-        walk.marks.add("trace_id_unusable")
-    if span_id and not _SPAN_ID.fullmatch(span_id):
-        attributes["span_id"], span_id = value(span_id), ""
-        walk.marks.add("span_id_unusable")
-    marks = [*walk.marks, *found.marks, *raw.marks] if walk.marks or found.marks or raw.marks else []
-    scope = raw.scope
-    if scope is not None:
-        scope = msgspec.structs.replace(
-            scope, name=value(scope.name), version=value(scope.version), attributes=value(scope.attributes)
-        )
-    event = Event(
-        time=_time(value(raw.time), "time_unusable", marks, attributes) if raw.time else "",
-        observed=_time(value(raw.observed), "observed_unusable", marks, attributes) if raw.observed else now,
-        severity_number=raw.severity_number if 0 <= raw.severity_number <= 24 else 0,
-        severity_text=value(raw.severity_text[:_MAX_NAME]),
-        event_name=value(found.event_name[:_MAX_NAME]),
-        body=value(raw.body),
-        attributes=attributes,
-        resource=value(raw.resource),
-        scope=scope,
-        trace_id=trace_id,
-        span_id=span_id,
-        trace_flags=raw.trace_flags & 0xFFFFFFFF,
-        span=_span(raw.span, walk) if raw.span else None,
-        transaction=value(found.transaction),
-        tenant=value(found.tenant),
-        keys={name: value(text) for name, text in found.keys.items()} if found.keys else {},
-        actor=value(found.actor),
-        outcome=found.outcome,
-        access=_access(raw.access, value) if raw.access else None,
-        origin=_origin(raw.origin, value) if raw.origin else None,
-        marks=marks,
-    )
-    if walk.marks or marks:
-        event = msgspec.structs.replace(event, marks=sorted({*marks, *walk.marks})[:_MAX_MARKS])
-    return event
-
-
-def _span(span: Span, walk: Normaliser) -> Span:
-    value = walk.value
-    return Span(
-        name=value(span.name[:_MAX_NAME]),
-        parent_span_id=span.parent_span_id if _SPAN_ID.fullmatch(span.parent_span_id) else "",
-        kind=value(span.kind),
-        end=span.end if _TIME.fullmatch(span.end) else "",
-        status=value(span.status),
-        status_message=value(span.status_message),
-        trace_state=value(span.trace_state),
-        events=value(span.events),
-        links=value(span.links),
-    )
-
-
-def _access(access: Access, value: Callable[[str], str]) -> Access:
-    return Access(
-        principal=value(access.principal),
-        action=value(access.action),
-        trail=value(access.trail),
-        head=access.head,
-        refused=value(access.refused),
-    )
-
-
-def _origin(origin: Origin, value: Callable[[str], str]) -> Origin:
-    if origin.tag.isascii() and origin.file.isascii():
-        return origin
-    return Origin(receiver=origin.receiver, tag=value(origin.tag), file=value(origin.file), row=origin.row)
-
-
-def _time(text: str, mark: str, marks: list[str], attributes: dict[str, Any]) -> str:
-    if len(text) == _TIME_LENGTH and _TIME.fullmatch(text):
-        return text
+def _encoded_plain(event: Event) -> tuple[bytes, str]:
+    """Bytes and digest of what `plain` made; empty when its texts turn out not to be ASCII."""
     try:
-        return format_time(parse_time(text))
-    except Malformed:
-        marks.append(mark)
-        attributes["time.stated"] = text
-        return ""
+        data, digest = encode_event(event, exact=False)
+    except UnicodeEncodeError:  # a lone surrogate
+        return b"", ""
+    return (data, digest) if data.isascii() else (b"", "")
 
 
 def raw_of(arrival: Arrival) -> bytes:

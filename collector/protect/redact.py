@@ -14,7 +14,7 @@ becomes ``***``.
 import hmac
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from collector.errors import TallyError
@@ -45,6 +45,16 @@ _LOOK_BEHIND = 80
 # Eight-byte integers and floats of MessagePack (uint 64, int 64, float 64) and CBOR (unsigned), big-endian.
 _BINARY_NUMBER = re.compile(rb"([\xcf\xd3\x1b\xcb\xfb])(?=([\x00-\xff]{8}))")
 _UTF_16 = re.compile(rb"[\x20-\x7e](?:\x00[\x20-\x7e]){6,}")
+
+
+_COLONS_OF_A_TIME = 2
+
+
+def _may_hold_pair(encoded: bytes, times: int) -> bool:
+    """Whether a text in this JSON may hold `name=value` or `name: value`: a colon that neither a key nor a time accounts for."""
+    if b"=" in encoded or b"\\" in encoded:  # a backslash: JSON inside a text has colons that look like those of keys
+        return True
+    return encoded.count(b":") != encoded.count(b'":') + _COLONS_OF_A_TIME * times
 
 
 class ProtectError(TallyError):
@@ -79,17 +89,29 @@ class Protector:
         # path of a dict -> key -> what `_field` decided
         self._known: dict[str, dict[str, tuple[str, str, Action]]] = {}
 
-    def needs_walk(self, encoded: bytes) -> bool:
+    def needs_walk(self, encoded: bytes, *, times: int | None = None) -> bool:
         """Whether `protect` might change the value that `encoded` is the JSON of.
 
         Never false when it would. Cheap when there is nothing: a pass or two over the bytes. `encoded` is UTF-8 in which no
         letter or digit is written as an escape, as our own encoder has it. Bytes that the encoder wrote as base64 are
         opaque here: pass them through `raw` (or `protect`) before encoding.
+
+        With `times` the caller says that none of the keys in it is declared (`declares`) and that so many RFC 3339 times
+        in UTC stand in it. What is left are pairs in texts, which take a colon or an equals sign: most events have none.
         """
         folded = fold(encoded)
         if may_hold_card(encoded, folded) and find_cards(encoded.decode("utf-8", "replace")):
             return True
-        return (b"J" in encoded and b".eyJ" in encoded) or self._fields.may_hold(folded)
+        if b"J" in encoded and b".eyJ" in encoded:
+            return True
+        return (times is None or _may_hold_pair(encoded, times)) and self._fields.may_hold(folded)
+
+    def declares(self, keys: Iterable[Any]) -> bool:
+        """Whether a field under one of these keys, wherever it stands, may be declared; true for a key that is no text."""
+        try:
+            return self._fields.may_hold(fold(",".join(keys).encode("utf-8", "surrogatepass")))
+        except TypeError:
+            return True
 
     def protect(self, value: Any, *, path: str = "") -> tuple[Any, tuple[str, ...]]:
         """`value` (dict, list, str, int, float, bool, None, bytes; nested) masked, and the marks that say what was done.

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from collector.errors import Malformed
 from collector.event import Event, Origin
 
 __all__ = ["Arrival", "Intake", "Receipt"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
+class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     """An event as a receiver decoded it: values not yet normalised, redacted or stitched.
 
     `source_id`: what the source calls this event (span id, ``log.record.uid``), so that a re-send is recognised; None

@@ -19,15 +19,16 @@ MSGPACK_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.
 
 def time_text(time: Any) -> str:
     """RFC 3339 of a Forward time; empty when it is none."""
-    if type(time) is int:
+    if type(time) is Ext:
+        data = bytes(time.data)
+        if time.code != 0 or len(data) != 8:
+            return ""
+        seconds, fraction_ns = _event_time(data)
+        if fraction_ns >= 1_000_000_000:
+            return ""
+        unix_ns = seconds * 1_000_000_000 + fraction_ns
+    elif type(time) is int:
         unix_ns = time * 1_000_000_000
-    elif type(time) is Ext:
-        if time.code != 0 or len(bytes(time.data)) != 8:
-            return ""
-        seconds, fraction = _event_time(time.data)
-        if fraction >= 1_000_000_000:
-            return ""
-        unix_ns = seconds * 1_000_000_000 + fraction
     elif type(time) is float and abs(time) < 1e12:
         unix_ns = round(time * 1_000_000) * 1_000  # a double holds today's seconds to about 0.2 µs
     else:

@@ -13,6 +13,7 @@ from typing import Any
 
 from collector.errors import Malformed
 from collector.event import Event, Origin, format_time, parse_time
+from collector.memo import Memo
 from collector.receive import Arrival
 
 __all__ = [
@@ -43,12 +44,9 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 }
 """Place in the event → names under which records carry it, first wins. `time` is read only where the wire has no time of its own."""
 
-_PLACES = {name: place for place, names in FIELDS.items() for name in names}
-_RANK = {name: rank for rank, name in enumerate(_PLACES)}
-_KNOWN = frozenset(_PLACES)
-_MAX_PLANS = 4096
-_plans: dict[frozenset[str], tuple[tuple[str, str], ...]] = {}
-
+_PLACES = {
+    name: (rank, place) for rank, (place, name) in enumerate((p, n) for p, names in FIELDS.items() for n in names)
+}
 _TRACE_ID = re.compile(r"(?!0+$)(?:[0-9a-f]{16}){1,2}", re.ASCII)
 _SPAN_ID = re.compile(r"(?!0+$)[0-9a-f]{16}", re.ASCII)
 
@@ -81,8 +79,8 @@ def trace_id_of(value: Any) -> str:
     64-bit ids (16 digits) are padded with zeros on the left (W3C trace context, section 3.2.2.3 and OpenTelemetry's propagators).
     """
     if type(value) is str and 16 <= len(value) <= 32:
-        text = value.lower()
-        if _TRACE_ID.fullmatch(text):
+        text = value if _TRACE_ID.fullmatch(value) else value.lower()
+        if text is value or _TRACE_ID.fullmatch(text):
             return text if len(text) == 32 else "0" * 16 + text
     return ""
 
@@ -102,15 +100,6 @@ def record_uid(value: Any) -> bytes | None:
         return None
     uid = b"log\0" + value.encode("utf-8", "surrogatepass")
     return uid if len(uid) <= MAX_SOURCE_ID_BYTES else b"log\0" + hashlib.sha256(uid).digest()
-
-
-def _plan(hits: frozenset[str]) -> tuple[tuple[str, str], ...]:
-    """For the well-known names that a record has: (name, place), in order of preference."""
-    plan = tuple((name, _PLACES[name]) for name in sorted(hits, key=_RANK.__getitem__))
-    if len(_plans) >= _MAX_PLANS:  # a sender chooses the names, so the memory is bounded
-        _plans.clear()
-    _plans[hits] = plan
-    return plan
 
 
 def time_of(value: Any) -> str:
@@ -155,13 +144,18 @@ def arrival_of_record(
         marks: what is already known to be unusual.
     """
     found: dict[str, Any] = {} if time is None else {"time": time}
-    hits = _KNOWN.intersection(record)
-    for name, place in _plans.get(hits) or _plan(hits):
-        if place not in found:
-            value = _FITTED[place](record[name])
-            if value is not None:
-                found[place] = value
-                del record[name]
+    for name, place, fitted in _plans[tuple(record)]:
+        if place in found:
+            continue
+        value = record[name]
+        if fitted is not None:
+            value = fitted(value)
+            if value is None:
+                continue
+        elif type(value) is not str or not value:
+            continue
+        found[place] = value
+        del record[name]
     named = found.pop("service", service)
     text = found.get("severity_text")
     if text is not None and "severity_number" not in found:
@@ -179,10 +173,6 @@ def states_time(record: Mapping[str, Any]) -> bool:
     return any(name in record and _time(record[name]) is not None for name in FIELDS["time"])
 
 
-def _text(value: Any) -> str | None:
-    return value if type(value) is str and value else None
-
-
 def _time(value: Any) -> str | None:
     try:
         return time_of(value)
@@ -193,19 +183,29 @@ def _time(value: Any) -> str | None:
 def _service(value: Any) -> str | None:
     if type(value) is dict and len(value) == 1:
         value = value.get("name")  # Elastic Common Schema: {"service": {"name": …}}
-    return _text(value)
+    return value if type(value) is str and value else None
 
 
-_FITTED: Mapping[str, Callable[[Any], Any]] = {
+_Fitted = Callable[[Any], Any] | None
+_FITTED: Mapping[str, _Fitted] = {
     "body": lambda value: value,
-    "severity_text": _text,
+    "severity_text": None,
     "severity_number": lambda value: value if type(value) is int and 1 <= value <= 24 else None,
     "trace_id": lambda value: trace_id_of(value) or None,
     "span_id": lambda value: span_id_of(value) or None,
     "service": _service,
-    "event_name": _text,
+    "event_name": None,
     "outcome": lambda value: value if value == "success" or value == "failure" else None,  # noqa: PLR1714 - may be unhashable
-    "actor": _text,
+    "actor": None,
     "time": _time,
 }
-"""What a value becomes in its place; None when it does not fit there."""
+"""What a value becomes in its place, None when it does not fit there; instead of a function None: any text but the empty one."""
+
+
+def _plan(names: tuple[Any, ...]) -> tuple[tuple[str, str, _Fitted], ...]:
+    """For the well-known ones among a record's names: name, place and what fits a value there, in order of preference."""
+    known = sorted((*_PLACES[name], name) for name in names if name in _PLACES)
+    return tuple((name, place, _FITTED[place]) for _, place, name in known)
+
+
+_plans = Memo(_plan)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from collector.errors import Malformed
 from collector.event import Event, Scope, Span
 from collector.extract import MAX_KEY_BYTES, Extractor, Found, KeyRule, OperationRule, StitchSettings
+from collector.paths import shape_of
 
 
 def find(event: Event, **settings: Any) -> Found:
@@ -169,10 +171,14 @@ def test_plans_do_not_grow_with_what_comes_from_outside() -> None:
     extractor = Extractor(
         StitchSettings(keys=(KeyRule(name="k", fields=("attributes.k",)),), operations=(OperationRule(pattern="(x)"),))
     )
+    event = Event(attributes={"k": "v"}, body="y")
+    plan = extractor.plan(shape_of(event))
+    assert plan.keys is not None
     for at in range(10_000):
-        extractor.find(Event(resource={"service.name": f"s{at}"}, event_name="", body="y", attributes={"k": "v"}))
-    assert len(extractor._key_plans) <= 4_096
-    assert len(extractor._operation_plans) <= 4_096
+        found = extractor.find(msgspec.structs.replace(event, resource={"service.name": f"s{at}"}), plan)
+        assert found.keys == {"k": "v"}
+    assert len(plan.keys) <= 4_096
+    assert len(extractor._operations) <= 4_096
 
 
 values = st.recursive(

@@ -1,0 +1,178 @@
+"""An event's fields made fit for its bytes: identities as found, values normalised, times and ids in their one form.
+
+Two lanes to the same event. `normalised` walks every value and mends what needs it. `plain` is for the events in which
+nothing does, which are most: short texts, small integers, nothing nested. It looks at types alone and leaves it to the
+caller to see from the encoded bytes that all texts are ASCII. ``tests/collector/test_normal.py`` proves the lanes equal.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+
+from collector.canonical import MAX_SAFE_INTEGER, Normaliser
+from collector.errors import Malformed
+from collector.event import Access, Event, Origin, Span, format_time, parse_time
+from collector.extract import Found
+
+__all__ = ["normalised", "plain", "times_in"]
+
+_MAX_NAME = 256
+_MAX_MARKS = 16
+_TIME_LENGTH = len("2023-01-30T11:50:59.971622667Z")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", re.ASCII)
+_TRACE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+_SPAN_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
+_PLAIN = frozenset({str, int, bool, type(None)})
+
+
+def plain(raw: Event, found: Found, now: str) -> Event | None:
+    """What `normalised` makes of an event in which nothing has to change; None when something may have to.
+
+    Its names must be texts. It holds for an event whose JSON is ASCII; of any other, use `normalised`.
+    """
+    values = (*raw.attributes.values(), *raw.resource.values(), raw.body)
+    kinds = set(map(type, values))
+    if (
+        not kinds <= _PLAIN
+        or (int in kinds and not _are_small(values))
+        or (raw.time and not _TIME.fullmatch(raw.time))
+        or (raw.observed and not _TIME.fullmatch(raw.observed))
+        or (raw.trace_id and not _TRACE_ID.fullmatch(raw.trace_id))
+        or (raw.span_id and not _SPAN_ID.fullmatch(raw.span_id))
+        or len(raw.severity_text) > _MAX_NAME
+        or len(found.event_name) > _MAX_NAME
+        or not 0 <= raw.severity_number <= 24
+        or not 0 <= raw.trace_flags <= 0xFFFFFFFF
+        or found.marks
+        or raw.marks
+        or raw.access
+        or (raw.scope and raw.scope.attributes)
+        or (raw.span and not _is_plain_span(raw.span))
+    ):
+        return None
+    return msgspec.structs.replace(
+        raw,
+        observed=raw.observed or now,
+        event_name=found.event_name,
+        transaction=found.transaction,
+        tenant=found.tenant,
+        keys=found.keys,
+        actor=found.actor,
+        outcome=found.outcome,
+    )
+
+
+def _are_small(values: Iterable[Any]) -> bool:
+    for value in values:  # noqa: SIM110 - a generator costs more than the comparison
+        if type(value) is int and not -MAX_SAFE_INTEGER <= value <= MAX_SAFE_INTEGER:
+            return False
+    return True
+
+
+def _is_plain_span(span: Span) -> bool:
+    return (
+        not span.events
+        and not span.links
+        and len(span.name) <= _MAX_NAME
+        and (not span.end or _TIME.fullmatch(span.end) is not None)
+        and (not span.parent_span_id or _SPAN_ID.fullmatch(span.parent_span_id) is not None)
+    )
+
+
+def times_in(event: Event) -> int:
+    """How many fields of a normalised event hold a time in its one form: each has two colons."""
+    return (event.time != "") + (event.observed != "") + (event.span is not None and event.span.end != "")
+
+
+def normalised(raw: Event, found: Found, walk: Normaliser, now: str) -> Event:
+    """The event with every value walked; `walk` tells afterwards how to encode it. `now` stands in for a missing `observed`.
+
+    Raises:
+        Malformed: a value that has no place in an event.
+    """
+    value = walk.value
+    unusable: dict[str, Any] = {}  # what does not fit its field, kept as an attribute
+    trace_id, span_id = raw.trace_id, raw.span_id
+    if trace_id and not _TRACE_ID.fullmatch(trace_id):
+        unusable["trace_id"], trace_id = value(trace_id), ""
+        walk.marks.add("trace_id_unusable")
+    if span_id and not _SPAN_ID.fullmatch(span_id):
+        unusable["span_id"], span_id = value(span_id), ""
+        walk.marks.add("span_id_unusable")
+    time = _time(raw.time, "time", walk, unusable) if raw.time else ""
+    observed = _time(raw.observed, "observed", walk, unusable) if raw.observed else now
+    attributes = walk.fields(raw.attributes)
+    scope = raw.scope
+    if scope is not None:
+        scope = msgspec.structs.replace(
+            scope, name=value(scope.name), version=value(scope.version), attributes=walk.fields(scope.attributes)
+        )
+    event = Event(
+        time=time,
+        observed=observed,
+        severity_number=raw.severity_number if 0 <= raw.severity_number <= 24 else 0,
+        severity_text=value(raw.severity_text[:_MAX_NAME]),
+        event_name=value(found.event_name[:_MAX_NAME]),
+        body=value(raw.body),
+        attributes={**attributes, **unusable} if unusable else attributes,
+        resource=walk.fields(raw.resource),
+        scope=scope,
+        trace_id=trace_id,
+        span_id=span_id,
+        trace_flags=raw.trace_flags & 0xFFFFFFFF,
+        span=_span(raw.span, walk) if raw.span else None,
+        transaction=value(found.transaction),
+        tenant=value(found.tenant),
+        keys={name: value(text) for name, text in found.keys.items()} if found.keys else {},
+        actor=value(found.actor),
+        outcome=found.outcome,
+        access=_access(raw.access, value) if raw.access else None,
+        origin=_origin(raw.origin, value) if raw.origin else None,
+    )
+    if walk.marks or found.marks or raw.marks:
+        event = msgspec.structs.replace(event, marks=sorted({*walk.marks, *found.marks, *raw.marks})[:_MAX_MARKS])
+    return event
+
+
+def _span(span: Span, walk: Normaliser) -> Span:
+    value = walk.value
+    return Span(
+        name=value(span.name[:_MAX_NAME]),
+        parent_span_id=span.parent_span_id if _SPAN_ID.fullmatch(span.parent_span_id) else "",
+        kind=value(span.kind),
+        end=span.end if _TIME.fullmatch(span.end) else "",
+        status=value(span.status),
+        status_message=value(span.status_message),
+        trace_state=value(span.trace_state),
+        events=value(span.events) if span.events else [],
+        links=value(span.links) if span.links else [],
+    )
+
+
+def _access(access: Access, value: Callable[[str], str]) -> Access:
+    return Access(
+        principal=value(access.principal),
+        action=value(access.action),
+        trail=value(access.trail),
+        head=access.head,
+        refused=value(access.refused),
+    )
+
+
+def _origin(origin: Origin, value: Callable[[str], str]) -> Origin:
+    if origin.tag.isascii() and origin.file.isascii():
+        return origin
+    return Origin(receiver=origin.receiver, tag=value(origin.tag), file=value(origin.file), row=origin.row)
+
+
+def _time(text: str, field: str, walk: Normaliser, unusable: dict[str, Any]) -> str:
+    if len(text) == _TIME_LENGTH and _TIME.fullmatch(text):
+        return text
+    try:
+        return format_time(parse_time(text))
+    except Malformed:
+        walk.marks.add(f"{field}_unusable")
+        unusable["time.stated"] = walk.value(text)
+        return ""
