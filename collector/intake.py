@@ -7,7 +7,11 @@ commit, whatever the number of groups in it.
 import asyncio
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
+
+import msgspec
 
 from collector.deadletters import DeadLetters
 from collector.errors import Malformed, Overloaded, StateUnknown
@@ -19,6 +23,8 @@ from collector.receive import Arrival, Receipt
 from collector.spool import Group, Spooled
 
 __all__ = ["SpoolIntake", "groups_of"]
+
+T = TypeVar("T")
 
 _GROUP_EVENTS = 8_192
 _GROUP_BYTES = 16 * 1024**2
@@ -36,20 +42,33 @@ class SpoolIntake:
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
 
-    async def accept(self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None) -> Receipt:
+    def accept(self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None) -> Awaitable[Receipt]:
         """See `Intake.accept`."""
         began = time.perf_counter()
         prepared = self._preparer.prepare(arrivals)
-        dead = 0
+        groups = list(groups_of(prepared, group_id or b""))
+        if len(groups) == 1 and not prepared.refused:  # nearly always
+            return self._spool(groups[0], partial(self._receipt, began))
+        return self._accept_parts(prepared, groups, group_id or b"", began)
+
+    async def _accept_parts(
+        self, prepared: Prepared, groups: Sequence[Group], group_id: bytes, began: float
+    ) -> Receipt:
         for refused in prepared.refused:
-            await asyncio.to_thread(self._bury, refused, group_id or b"")
-            dead += 1
-        outcomes = await self._spool_all(list(groups_of(prepared, group_id or b"")))
-        stored = sum(outcome.stored for outcome in outcomes)
-        duplicates = sum(outcome.duplicates for outcome in outcomes)
-        self._metrics.taken(stored=stored, duplicates=duplicates)
+            await asyncio.to_thread(self._bury, refused, group_id)
+        outcomes = await self._spool_all(groups)
+        whole = Spooled(
+            first=0,
+            stored=sum(outcome.stored for outcome in outcomes),
+            duplicates=sum(outcome.duplicates for outcome in outcomes),
+        )
+        receipt = self._receipt(began, whole)
+        return msgspec.structs.replace(receipt, dead_lettered=len(prepared.refused))
+
+    def _receipt(self, began: float, spooled: Spooled) -> Receipt:
+        self._metrics.taken(stored=spooled.stored, duplicates=spooled.duplicates)
         self._metrics.ack_seconds.observe(time.perf_counter() - began)
-        return Receipt(stored=stored, duplicates=duplicates, dead_lettered=dead)
+        return Receipt(stored=spooled.stored, duplicates=spooled.duplicates)
 
     async def reject(self, raw: bytes, error: Malformed, origin: Origin) -> None:
         """See `Intake.reject`."""
@@ -65,21 +84,20 @@ class SpoolIntake:
         self._metrics.refused(refused.error.label)
 
     async def _spool_all(self, groups: Sequence[Group]) -> Sequence[Spooled]:
-        if len(groups) == 1:  # nearly always; gathering one would cost two more turns of the loop
-            return [await self._spool(groups[0])]
         # one after the other would cost a sync each: they are queued together and share one
         waiting: list[asyncio.Future[Spooled]] = []
         try:
             for group in groups:
-                waiting.append(self._spool(group))  # noqa: PERF401 - what was queued before an error must be known
+                waiting.append(self._spool(group, _as_it_is))  # noqa: PERF401 - what was queued before an error must be known
         except Overloaded:
             for future in waiting:  # the part that is queued is kept, and recognised by its name when all comes again
                 future.cancel()
             raise
         return await asyncio.gather(*waiting)
 
-    def _spool(self, group: Group) -> asyncio.Future[Spooled]:
-        future: asyncio.Future[Spooled] = self._loop.create_future()
+    def _spool(self, group: Group, told: Callable[[Spooled], T]) -> asyncio.Future[T]:
+        """Queue a group; the future is what `told` makes of what became of it. Raises Overloaded: nothing was queued."""
+        future: asyncio.Future[T] = self._loop.create_future()
 
         def done(outcome: Spooled | Exception) -> None:
             if future.cancelled():
@@ -89,13 +107,17 @@ class SpoolIntake:
             elif isinstance(outcome, Exception):
                 future.set_exception(outcome)
             else:
-                future.set_result(outcome)
+                future.set_result(told(outcome))
 
         try:
             self._pipeline.append(group, done)
         except StateUnknown as error:
-            future.set_exception(_until_restart(error))
+            raise _until_restart(error) from error
         return future
+
+
+def _as_it_is(spooled: Spooled) -> Spooled:
+    return spooled
 
 
 def _until_restart(error: StateUnknown) -> Overloaded:

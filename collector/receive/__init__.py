@@ -1,11 +1,10 @@
 """The ways in, one file each. A receiver decodes its wire format into `Arrival`s and hands them to an `Intake`.
 
 `Intake` is what a receiver needs from the sidecar, declared here by its consumer: `collector.intake` implements it. A
-receiver acknowledges its sender only after `accept` has returned, which is after the fsync.
+receiver acknowledges its sender only after what `accept` returned is done, which is after the fsync.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
 import msgspec
@@ -27,8 +26,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     source_id: bytes | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a group: each event was stored, recognised as one stored before, or put into the dead letters."""
 
     stored: int = 0
@@ -39,8 +37,11 @@ class Receipt:
 class Intake(Protocol):
     """Takes groups of events in; what it has returned for is durable."""
 
-    async def accept(self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None) -> Receipt:
-        """Normalise, redact and spool; returns after the fsync.
+    def accept(self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None) -> Awaitable[Receipt]:
+        """Normalise, redact and spool; what is returned is done after the fsync.
+
+        A future where possible, so that a receiver that only waits for the end needs no task for it. What is raised may be
+        raised by the call itself or while waiting.
 
         `group_id` names the whole group (a Forward chunk, the SHA-256 of a request body): a group seen before is all duplicates.
         An event that cannot be taken (too large, too deep, refused by protection) becomes a dead letter, the rest goes on.

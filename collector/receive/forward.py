@@ -14,48 +14,17 @@ heartbeat of protocol v0 are not offered: senders of v1 use the connection itsel
 """
 
 import asyncio
-import contextlib
-import hashlib
-import hmac
-import logging
-import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 
-import msgpack
-import msgspec
-
-from collector.errors import Malformed, Overloaded
-from collector.event import Origin
 from collector.receive import Intake
-from collector.receive.forward_message import Group, Limits, MessageReader
-from collector.receive.room import Claim, Room
+from collector.receive.forward_connection import READ_BYTES, Connection, Handshake
+from collector.receive.forward_message import Limits, MessageReader
+from collector.receive.room import Room
 
 __all__ = ["ForwardReceiver", "Handshake"]
-
-_log = logging.getLogger(__name__)
-_READ_BYTES = 262_144
-_UNCLAIMED_BYTES = 1_048_576  # of a message half read: connections times this is bounded anyway
-_MAX_PING_BYTES = 4_096
-_MAX_BACKOFF_SECONDS = 5.0
-_encode = msgspec.msgpack.Encoder().encode
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Handshake:
-    """What the shared-key handshake needs: the key, our own name in it, and how long a sender may take to answer.
-
-    `random` gives the nonce: as many random bytes as asked for.
-    """
-
-    shared_key: bytes = field(repr=False)
-    hostname: str = "tallystick"
-    timeout_seconds: float = 10.0
-    random: Callable[[int], bytes] = os.urandom
 
 
 class ForwardReceiver:
@@ -102,19 +71,19 @@ class ForwardReceiver:
         self._max_connections = max_connections
         self._servers: list[asyncio.Server] = []
         self._paths: list[Path] = []
-        self._connections: dict[asyncio.Task[None], _Connection] = {}
+        self._connections: dict[asyncio.Task[None], Connection] = {}
 
     async def listen_tcp(self, host: str = "127.0.0.1", port: int = 24224, *, tls: ssl.SSLContext | None = None) -> int:
         """Accept senders on a TCP port; returns the port, which the system chose if `port` is 0. Raises OSError."""
         server = await asyncio.start_server(
-            self._serve, host, port, limit=_READ_BYTES, ssl=tls, ssl_handshake_timeout=10.0 if tls else None
+            self._serve, host, port, limit=READ_BYTES, ssl=tls, ssl_handshake_timeout=10.0 if tls else None
         )
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 
     async def listen_unix(self, path: Path, *, mode: int = 0o660) -> None:
         """Accept senders on a unix socket; a socket left there by a process that died is replaced. Raises OSError."""
-        server = await asyncio.start_unix_server(self._serve, path, limit=_READ_BYTES)
+        server = await asyncio.start_unix_server(self._serve, path, limit=READ_BYTES)
         path.chmod(mode)  # noqa: ASYNC240 - one system call, before the first sender
         self._servers.append(server)
         self._paths.append(path)
@@ -143,7 +112,7 @@ class ForwardReceiver:
         if peer is not None and peer.family != socket.AF_UNIX:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a sender that vanished frees its place
         messages = MessageReader(clock=self._clock, service=self._service, limits=self._limits)
-        connection = _Connection(receiver=self, reader=reader, writer=writer, messages=messages)
+        connection = Connection(terms=self, reader=reader, writer=writer, messages=messages)
         task = asyncio.current_task()
         assert task is not None
         self._connections[task] = connection
@@ -152,185 +121,3 @@ class ForwardReceiver:
         finally:
             del self._connections[task]
             writer.close()
-
-
-class _Connection:
-    """One sender: reads and decodes, keeps a bounded number of groups in flight, acknowledges in order."""
-
-    def __init__(
-        self,
-        *,
-        receiver: ForwardReceiver,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        messages: MessageReader,
-    ) -> None:
-        self._receiver = receiver
-        self._reader = reader
-        self._writer = writer
-        self._messages = messages
-        self._groups: asyncio.Queue[tuple[str | None, asyncio.Task[None]] | None] = asyncio.Queue()
-        self._slots = asyncio.Semaphore(receiver.in_flight)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._given_up = False
-        self._flows = asyncio.Event()  # cleared while the intake is overloaded
-        self._flows.set()
-
-    def stop_reading(self) -> None:
-        """Take nothing more from the sender: what has arrived here is read to its end, and what is in flight is finished."""
-        peer = self._writer.get_extra_info("socket")
-        with contextlib.suppress(OSError):  # it has left already
-            peer.shutdown(socket.SHUT_RD)
-
-    async def run(self) -> None:
-        """Serve the sender until it leaves, breaks the protocol, or the receiver closes."""
-        acks = asyncio.create_task(self._acknowledge())
-        self._tasks.add(acks)
-        try:
-            try:
-                await self._read()
-            finally:
-                self._groups.put_nowait(None)
-            await acks
-        finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _read(self) -> None:
-        refused = self._receiver.refused
-        try:
-            if self._receiver.handshake is not None and not await self._greet(self._receiver.handshake):
-                refused("handshake")
-                return
-            with self._receiver.room.claim() as buffered:
-                while not self._given_up and (data := await self._reader.read(_READ_BYTES)):
-                    for group in self._messages.groups(data):
-                        await self._start(group)
-                    await self._flows.wait()
-                    pending_bytes = self._messages.pending_bytes
-                    buffered.resize(pending_bytes if pending_bytes > _UNCLAIMED_BYTES else 0)
-            if self._messages.pending_bytes:
-                refused(
-                    "cut_message"
-                )  # the sender left in the middle of a message: it knows that this one was not taken
-        except Malformed as error:
-            refused("framing")
-            await self._start(Group(origin=Origin(receiver="forward"), refused=[(self._messages.take(), error)]))
-        except Overloaded:
-            self._give_up("overloaded")  # waiting for room with a message half read could be waiting for one another
-        except TimeoutError:
-            refused("handshake")
-        except OSError:
-            refused("connection_lost")
-
-    async def _start(self, group: Group) -> None:
-        claim = self._receiver.room.claim()
-        try:
-            await self._slots.acquire()
-            await claim.wait(group.size_bytes)
-        except asyncio.CancelledError:
-            self._let_go(group)
-            raise
-        task = asyncio.create_task(self._take(group, claim))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        self._groups.put_nowait((group.chunk, task))
-
-    async def _acknowledge(self) -> None:
-        """Ack the groups in their order. After one that was given up none is acknowledged: the sender comes again with them all."""
-        while (item := await self._groups.get()) is not None:
-            chunk, task = item
-            try:
-                await task
-            except Overloaded:
-                self._give_up("overloaded")
-            except Exception as error:  # noqa: BLE001 - whatever broke, the sender must not get its ack, and others go on
-                self._give_up("intake_error")
-                _log.error("a group could not be taken: %s: %s", type(error).__name__, error)
-            if chunk is not None and not self._given_up:
-                try:
-                    self._writer.write(msgpack.packb({"ack": chunk}, unicode_errors="surrogateescape"))
-                    await self._writer.drain()
-                except OSError:
-                    self._give_up("connection_lost")
-            self._slots.release()
-
-    def _give_up(self, reason: str) -> None:
-        if not self._given_up:
-            self._given_up = True
-            self._receiver.refused(reason)
-            self.stop_reading()
-
-    async def _take(self, group: Group, claim: Claim) -> None:
-        """Make a group durable: its dead letters, then its events.
-
-        Raises:
-            Overloaded: a group with an ack, after `patience_seconds`.
-        """
-        intake = self._receiver.intake
-        try:
-            for raw, error in group.refused:
-                await self._patiently(partial(intake.reject, raw, error, group.origin), group)
-            if group.arrivals:
-                await self._patiently(partial(intake.accept, group.arrivals, group_id=group.group_id), group)
-        except asyncio.CancelledError:
-            self._let_go(group)
-            raise
-        finally:
-            claim.release()
-
-    def _let_go(self, group: Group) -> None:
-        """The receiver closes before a group was taken. Who asked for an ack comes again; of the others it is told."""
-        if group.chunk is None:
-            for _ in group.arrivals:
-                self._receiver.refused("unacknowledged_lost")
-
-    async def _patiently(self, take: Callable[[], Awaitable[object]], group: Group) -> None:
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + self._receiver.patience_seconds
-        wait_seconds = 0.0
-        while True:
-            try:
-                await take()
-            except Overloaded as error:
-                wait_seconds = min(max(error.retry_after_seconds, wait_seconds * 2), _MAX_BACKOFF_SECONDS)
-                if group.chunk is not None and loop.time() + wait_seconds > give_up:
-                    raise
-                self._flows.clear()
-                await asyncio.sleep(wait_seconds)
-            else:
-                self._flows.set()
-                return
-
-    async def _greet(self, handshake: Handshake) -> bool:
-        """HELO, PING, PONG; False when the sender does not know the key, or says something else."""
-        nonce = handshake.random(16)
-        self._writer.write(_encode(["HELO", {"nonce": nonce, "auth": "", "keepalive": True}]))
-        messages: list[bytes] = []
-        async with asyncio.timeout(handshake.timeout_seconds):
-            while not messages:
-                data = await self._reader.read(_MAX_PING_BYTES)
-                messages = list(self._messages.messages(data))
-                if not data or self._messages.pending_bytes > _MAX_PING_BYTES:
-                    return False
-        answer = pong(messages[0], nonce=nonce, handshake=handshake)
-        self._writer.write(_encode(answer))
-        await self._writer.drain()
-        return answer[1] is True and len(messages) == 1  # more before the PONG is against the protocol
-
-
-def pong(ping: bytes, *, nonce: bytes, handshake: Handshake) -> list[object]:
-    """The answer to a PING message: PONG with true and our own digest, or with false and the reason."""
-    try:
-        parts = msgpack.unpackb(ping, raw=True)
-        _, hostname, salt, digest = parts[:4]
-        if parts[0] != b"PING" or not isinstance(parts, list) or len(parts) != 6:
-            raise ValueError("no PING")
-        known = hashlib.sha512(salt + hostname + nonce + handshake.shared_key).hexdigest()
-        if not hmac.compare_digest(known.encode(), digest):
-            return ["PONG", False, "shared key mismatch", "", ""]
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException):
-        return ["PONG", False, "invalid ping message", "", ""]
-    name = handshake.hostname
-    return ["PONG", True, "", name, hashlib.sha512(salt + name.encode() + nonce + handshake.shared_key).hexdigest()]

@@ -189,7 +189,7 @@ def test_full_dead_letters_are_overload_and_nothing_of_the_group_is_taken(tmp_pa
 
 def test_a_sender_that_goes_away_harms_nobody(tmp_path: Path) -> None:
     async def story(sidecar: Sidecar) -> None:
-        gone = asyncio.create_task(sidecar.intake.accept(arrivals("a"), group_id=b"a"))
+        gone = asyncio.ensure_future(sidecar.intake.accept(arrivals("a"), group_id=b"a"))
         await asyncio.sleep(0)
         gone.cancel()
         with pytest.raises(asyncio.CancelledError):
