@@ -27,24 +27,16 @@ _SPAN_ID = re.compile(r"[0-9a-f]{16}", re.ASCII)
 _PLAIN = frozenset({str, int, bool, type(None)})
 
 
-def plain(raw: Event, found: Found, now: str) -> Event | None:
+def plain(raw: Event, found: Found, now: str, *, vouched: bool = False) -> Event | None:
     """What `normalised` makes of an event in which nothing has to change; None when something may have to.
 
-    Its names must be texts. It holds for an event whose JSON is ASCII; of any other, use `normalised`.
+    Its names must be texts. It holds for an event whose JSON is ASCII; of any other, use `normalised`. `vouched`: its
+    receiver has seen to what `collector.receive.Arrival.plain` says.
     """
-    values = (*raw.attributes.values(), *raw.resource.values(), raw.body)
-    kinds = set(map(type, values))
     if (
-        not kinds <= _PLAIN
-        or (int in kinds and not _are_small(values))
-        or (raw.time and not _TIME.fullmatch(raw.time))
-        or (raw.observed and not _TIME.fullmatch(raw.observed))
-        or (raw.trace_id and not _TRACE_ID.fullmatch(raw.trace_id))
-        or (raw.span_id and not _SPAN_ID.fullmatch(raw.span_id))
+        not (vouched or _holds_plain_values(raw))
         or len(raw.severity_text) > _MAX_NAME
         or len(found.event_name) > _MAX_NAME
-        or not 0 <= raw.severity_number <= 24
-        or not 0 <= raw.trace_flags <= 0xFFFFFFFF
         or found.marks
         or raw.marks
         or raw.access
@@ -61,6 +53,21 @@ def plain(raw: Event, found: Found, now: str) -> Event | None:
         keys=found.keys,
         actor=found.actor,
         outcome=found.outcome,
+    )
+
+
+def _holds_plain_values(raw: Event) -> bool:
+    values = (*raw.attributes.values(), *raw.resource.values(), raw.body)
+    kinds = set(map(type, values))
+    return (
+        kinds <= _PLAIN
+        and (int not in kinds or _are_small(values))
+        and (not raw.time or _TIME.fullmatch(raw.time) is not None)
+        and (not raw.observed or _TIME.fullmatch(raw.observed) is not None)
+        and (not raw.trace_id or _TRACE_ID.fullmatch(raw.trace_id) is not None)
+        and (not raw.span_id or _SPAN_ID.fullmatch(raw.span_id) is not None)
+        and 0 <= raw.severity_number <= 24
+        and 0 <= raw.trace_flags <= 0xFFFFFFFF
     )
 
 

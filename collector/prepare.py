@@ -103,7 +103,7 @@ class Preparer:
         now = format_time(self._clock()) if self._clock else ""
         for at, arrival in enumerate(arrivals):
             try:
-                event, facts = self._one(arrival.event, now)
+                event, facts = self._one(arrival.event, now, vouched=arrival.plain)
             except (Malformed, ProtectError) as error:
                 refusal = error if isinstance(error, Malformed) else Malformed(str(error), label="unprotectable")
                 prepared.refused.append(Refused(at=at, arrival=arrival, error=refusal))
@@ -118,10 +118,10 @@ class Preparer:
             prepared.facts.append(facts)
         return prepared
 
-    def _one(self, raw: Event, now: str) -> tuple[bytes, bytes]:
+    def _one(self, raw: Event, now: str, *, vouched: bool) -> tuple[bytes, bytes]:
         shape = self._shapes[shape_of(raw)]
         found = self._extractor.find(raw, shape.plan)
-        event = plain(raw, found, now) if shape.named else None
+        event = plain(raw, found, now, vouched=vouched) if shape.named else None
         exact = nested = False
         data, digest = (b"", "") if event is None else _encoded_plain(event)
         if event is None or not data:

@@ -20,10 +20,14 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
 
     `source_id`: what the source calls this event (span id, ``log.record.uid``), so that a re-send is recognised; None
     when the source gives no id. At most 64 bytes.
+
+    `plain`: the receiver's decoder has seen that attributes, resource and body hold nothing but texts, booleans, nulls and integers
+    within ±(2^53−1), under names that are texts, and that times and ids have their form. It spares a second look.
     """
 
     event: Event
     source_id: bytes | None = None
+    plain: bool = False
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):

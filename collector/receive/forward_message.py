@@ -16,14 +16,15 @@ the dead letters.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import msgpack
 import msgspec
 from msgspec.msgpack import Ext
 
+from collector.canonical import MAX_SAFE_INTEGER
 from collector.errors import Malformed
 from collector.event import Origin, format_time
 from collector.receive import Arrival
@@ -88,6 +89,11 @@ class _Wire(msgspec.Struct, array_like=True):
 
 _decode_message = msgspec.msgpack.Decoder(_Wire).decode
 _decode_entries = msgspec.msgpack.Decoder(list[_Entry]).decode
+_SafeInteger = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
+_PlainEntry = tuple[Ext | int | float, dict[str, str | _SafeInteger | bool | None]]
+_decode_plain_entries = msgspec.msgpack.Decoder(
+    list[_PlainEntry]
+).decode  # at the same cost, what it takes is `Arrival.plain`
 
 
 class MessageReader:
@@ -240,7 +246,17 @@ class MessageReader:
         group.refused.append((message, error))
         return group
 
-    def _add(self, group: Group, entries: list[tuple[Any, dict[Any, Any]]], observed: str) -> None:
+    def _add_all(self, group: Group, entries: bytes, observed: str) -> None:
+        try:
+            found = _decode_plain_entries(entries)
+        except msgspec.ValidationError:  # some value is nested, a float, bytes …
+            self._add(group, _decode_entries(entries), observed)
+        else:
+            self._add(group, found, observed, plain=True)
+
+    def _add(
+        self, group: Group, entries: Sequence[tuple[Any, dict[Any, Any]]], observed: str, *, plain: bool = False
+    ) -> None:
         service = group.origin.tag.partition(".")[0] if self._service is None else self._service
         origin, add = group.origin, group.arrivals.append
         for time, record in entries:
@@ -248,7 +264,11 @@ class MessageReader:
             if not text:
                 record.setdefault("fluent.time", bytes(time.data).hex() if type(time) is Ext else str(time))
             marks = () if text else ("time_unusable",)
-            add(arrival_of_record(record, origin=origin, service=service, time=text, observed=observed, marks=marks))
+            add(
+                arrival_of_record(
+                    record, origin=origin, service=service, time=text, observed=observed, marks=marks, plain=plain
+                )
+            )
 
     def _check_size(self, group: Group, option: dict[Any, Any], found: int, packed_bytes: int = -1) -> None:
         """The option's `size` counts the records: when it disagrees something was lost before us, so it is put on record.
@@ -274,7 +294,7 @@ class MessageReader:
         try:
             if count is None:
                 raise ValueError("the last record is cut or damaged")
-            self._add(group, _decode_entries(b"\xdd" + count.to_bytes(4) + packed), observed)
+            self._add_all(group, b"\xdd" + count.to_bytes(4) + packed, observed)
         except (msgspec.DecodeError, ValueError, RecursionError):
             count = self._add_carefully(group, self._slices(packed, group), observed)
         self._check_size(group, option, count, packed_bytes)

@@ -131,6 +131,7 @@ def arrival_of_record(
     observed: str = "",
     resource: Mapping[str, Any] | None = None,
     marks: tuple[str, ...] = (),
+    plain: bool = False,
 ) -> Arrival:
     """The event that a record tells. The record becomes the event's attributes: the caller must not use it afterwards.
 
@@ -142,6 +143,7 @@ def arrival_of_record(
         observed: when the collector saw it, RFC 3339; empty to leave it unset.
         resource: further resource attributes.
         marks: what is already known to be unusual.
+        plain: the record and `resource` hold plain values alone (`Arrival.plain`); `time` and `observed` are in their form.
     """
     found: dict[str, Any] = {} if time is None else {"time": time}
     for name, place, fitted in _plans[tuple(record)]:
@@ -165,7 +167,7 @@ def arrival_of_record(
         attributes["service.name"] = named
     uid = record.get("log.record.uid")
     event = Event(observed=observed, attributes=record, resource=attributes, origin=origin, marks=list(marks), **found)
-    return Arrival(event=event, source_id=None if uid is None else record_uid(uid))
+    return Arrival(event=event, source_id=None if uid is None else record_uid(uid), plain=plain)
 
 
 def states_time(record: Mapping[str, Any]) -> bool:

@@ -6,14 +6,20 @@ from typing import Any
 
 import msgpack
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collector.errors import Malformed
+from collector.extract import Extractor, StitchSettings
+from collector.prepare import Preparer
+from collector.protect import Protector
 from collector.receive.forward_message import Group, Limits, MessageReader
 from tests.support.memory_intake import normalised
 
 TIME = msgpack.ExtType(0, struct.pack(">II", 1_675_079_459, 971_622_667))
+PREPARER = Preparer(
+    extractor=Extractor(StitchSettings()), protector=Protector(token_key=b"k" * 32), clock=lambda: 1_700_000_000 * 10**9
+)
 TIME_TEXT = "2023-01-30T11:50:59.971622667Z"
 
 
@@ -292,3 +298,35 @@ def test_good_records_are_all_taken_in_every_mode(entries: list[tuple[int, dict[
         groups = read(message)
         assert sum(len(group.arrivals) for group in groups) == len(rows)
         assert [reason for group in groups for reason in group.refused] == []
+
+
+known_names = st.sampled_from(
+    ["message", "level", "trace_id", "span_id", "time", "service", "severity_number", "outcome"]
+)
+scalars = (
+    st.sampled_from(["", "INFO", "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", "success", "é", "x" * 300])
+    | st.sampled_from([0, 9, 2**53 - 1, 2**53, -(2**53), 2**63, 1.0, -0.0, 0.5, 1e300, True, None, b"raw"])
+    | st.just({"name": "shop"})
+    | st.just(TIME)
+)
+
+
+@settings(max_examples=300)
+@given(st.dictionaries(known_names | st.text(max_size=4), scalars, max_size=5))
+@example({"n": 1.0, "message": "m"})
+@example({"n": 2**53 - 1, "message": "m"})
+def test_what_is_vouched_for_becomes_the_same_bytes_as_what_is_looked_at(record: dict[str, Any]) -> None:
+    entry = [TIME, record]
+    (vouched,) = read(["shop.cart", packed(entry), {"chunk": "c"}])
+    (looked_at,) = read(["shop.cart", [entry], {"chunk": "c"}])
+    assert not any(arrival.plain for arrival in looked_at.arrivals)
+    made, expected = PREPARER.prepare(vouched.arrivals), PREPARER.prepare(looked_at.arrivals)
+    assert (made.events, made.facts, made.source_ids) == (expected.events, expected.facts, expected.source_ids)
+    assert len(made.refused) == len(expected.refused)
+
+
+def test_records_of_plain_values_are_vouched_for() -> None:
+    (group,) = read(["t", packed([TIME, {"message": "a", "n": 1, "ok": True, "none": None}]), {"chunk": "c"}])
+    assert [arrival.plain for arrival in group.arrivals] == [True]
+    (group,) = read(["t", packed([TIME, {"message": "a", "n": 2**53}]), {"chunk": "c"}])
+    assert [arrival.plain for arrival in group.arrivals] == [False]
