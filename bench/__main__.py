@@ -11,12 +11,14 @@ from pathlib import Path
 from bench.end_to_end import bench_end_to_end, bench_open_trails
 from bench.floor import fdatasync_seconds, minimal_loop
 from bench.forward import bench_forward, idle_usage
+from bench.importing import bench_import
 from bench.process import load_average
+from bench.stages import bench_stages
 from bench.trail_fetch import bench_trail_fetch
 from bench.verification import bench_verification
 
 _MIB = 1024 * 1024
-_PARTS = ("forward", "end-to-end", "trail", "open-trails", "verify")
+_PARTS = ("stages", "forward", "end-to-end", "import", "trail", "open-trails", "verify")
 
 
 def main() -> None:
@@ -32,10 +34,14 @@ def main() -> None:
     try:
         print(f"Python {platform.python_version()}, {platform.machine()}; load average before: {load_average()}\n")
         parts = arguments.parts or _PARTS
+        if "stages" in parts:
+            _stages(folder, arguments.events)
         if "forward" in parts:
             _forward(folder, arguments.events)
         if "end-to-end" in parts:
             _end_to_end(folder, arguments.events)
+        if "import" in parts:
+            _import(folder, arguments.events)
         if "trail" in parts:
             _trail(folder, arguments.stored)
         if "open-trails" in parts:
@@ -45,6 +51,23 @@ def main() -> None:
         print(f"\nload average after: {load_average()}")
     finally:
         shutil.rmtree(folder)
+
+
+def _stages(folder: Path, events: int) -> None:
+    floor_us, _ = minimal_loop(_made(folder / "floor-stages"), events)
+    row = bench_stages(folder / "stages", events=events)
+    to_spool = row.decode + row.prepare + row.spool
+    print("## Where a sidecar's microseconds go\n")
+    print(f"floor: decode, hash, insert: {floor_us:.1f} µs CPU an event\n")
+    print(
+        "| decode | normalise, protect, encode, hash | spool | decode to spool | ÷ floor | cut, sign, ship to SQLite |"
+    )
+    print("|---|---|---|---|---|---|")
+    print(
+        f"| {row.decode:.1f} | {row.prepare:.1f} | {row.spool:.1f} | {to_spool:.1f} | {to_spool / floor_us:.1f} |"
+        f" {row.ship:.1f} |\n",
+        flush=True,
+    )
 
 
 def _forward(folder: Path, events: int) -> None:
@@ -85,6 +108,20 @@ def _end_to_end(folder: Path, events: int) -> None:
         f"\nbytes on disk an event: store {row.store_bytes:.0f}, log {row.log_bytes:.0f}, index {row.index_bytes:.0f};"
         f" peak memory: sidecar {row.collector_peak_bytes / _MIB:.0f} MiB,"
         f" correlator {row.correlator_peak_bytes / _MIB:.0f} MiB"
+    )
+
+
+def _import(folder: Path, events: int) -> None:
+    floor_us, floor_rate = minimal_loop(_made(folder / "floor-import"), events)
+    row = bench_import(_made(folder / "import"), events=events)
+    print("\n## File → proved trail (`tally import`)\n")
+    print(f"floor: decode, hash, insert: {floor_us:.1f} µs CPU an event, {floor_rate:,.0f} events/s\n")
+    print("| events | events/s | ÷ floor | CPU µs an event | ÷ floor | peak MiB |")
+    print("|---|---|---|---|---|---|")
+    print(
+        f"| {events:,} | {row.events_a_second:,.0f} | {row.events_a_second / floor_rate:.2f} | {row.cpu_us:.1f} |"
+        f" {row.cpu_us / floor_us:.1f} | {row.peak_bytes / _MIB:.0f} |",
+        flush=True,
     )
 
 
