@@ -28,14 +28,14 @@ MAX_ENTRY_BYTES = 65_535
 Kind = Literal["event", "batch", "gap", "link", "verdict", "enrolment", "fork"]
 
 
-class Previous(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Previous(msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_unknown_fields=True):
     """The preceding entry of the same trail: its leaf index in the log and its leaf hash (64 hex digits)."""
 
     leaf: int
     hash: str
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """One entry. `v`, `trail`, `position`, `kind` and `recorded` are always written, the rest when set.
 
     Attributes:

@@ -266,7 +266,7 @@ class Correlator:
         self._unpublished = None
         self._index_behind = True
         self._count(chain)
-        for name in {one.entry.trail for one in chain.indexed if one.entry.kind == "batch"}:
+        for name in {entry.trail for entry in chain.others if entry.kind == "batch"}:
             stream = name.partition("/")[2]
             self._unacknowledged[StreamId(stream)] = _logged_up_to(self._state.streams[stream])
         self._state.commit(chain.hashes[-1])
@@ -289,13 +289,14 @@ class Correlator:
         self._index_behind = False
 
     def _count(self, chain: Chain) -> None:
-        kinds = Counter(one.entry.kind for one in chain.indexed)
+        kinds = Counter(entry.kind for entry in chain.others)
+        kinds["event"] = chain.events
         for kind, count in kinds.items():
             self.metrics.entries.labels(kind).inc(count)
         if kinds["gap"]:
-            for one in chain.indexed:
-                if one.entry.kind == "gap":
-                    self.metrics.gaps.labels(one.entry.detail["reason"]).inc()
+            for entry in chain.others:
+                if entry.kind == "gap":
+                    self.metrics.gaps.labels(entry.detail["reason"]).inc()
 
     def _gauge(self, *, made: bool) -> None:
         metrics = self.metrics

@@ -9,7 +9,7 @@ import hashlib
 import struct
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import msgspec
 
@@ -46,7 +46,7 @@ class EntryReader(Protocol):
         """The leaf hash of leaf `index`."""
 
 
-class Head(NamedTuple):
+class Head(msgspec.Struct, frozen=True, gc=False):
     """The last entry of a trail: its position, leaf index and leaf hash, and how many links the trail has."""
 
     position: int
@@ -60,7 +60,7 @@ def _decode_head(raw: bytes) -> Head:
 
 
 def _encode_head(head: Head) -> bytes:
-    return _HEAD.pack(*head)
+    return _HEAD.pack(head.position, head.leaf, head.hash, head.links)
 
 
 _encode_stream = msgspec.msgpack.Encoder().encode

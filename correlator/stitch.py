@@ -8,7 +8,7 @@ An access goes to ``access/<principal>``, but only when a recorder of ours signe
 any other event. An access links nothing, for the trail that was read must not change by being read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from collector.event import Facts
@@ -59,7 +59,6 @@ class Stitcher:
         if not facts.transaction and not facts.keys:
             placed = self._by_trace(facts.trace_id, facts.tenant) if facts.trace_id else None
             return placed or Placement(stream_trail(stream, facts.tenant), "stream")
-        # neighbours in a batch often are of one transaction
         same = (facts.transaction, facts.trace_id, facts.tenant, *facts.keys.items(), *facts.found.items())
         placed = self._placed.get(same)
         if placed is None:
@@ -72,6 +71,26 @@ class Stitcher:
                 self._placed.clear()
             self._placed[same] = placed
         return placed
+
+    def place_all(self, batch: Iterable[Facts], stream: str, *, recorder: bool = False) -> list[Placement]:
+        """`place` for each event of a batch of `stream`: neighbours often are of one transaction, and are placed once."""
+        out: list[Placement] = []
+        before = Facts(digest="")
+        for facts in batch:
+            if (
+                out
+                and facts.transaction == before.transaction
+                and facts.trace_id == before.trace_id
+                and facts.keys == before.keys
+                and facts.found == before.found
+                and facts.tenant == before.tenant
+                and facts.access == before.access
+            ):
+                out.append(out[-1])
+            else:
+                out.append(self.place(facts, stream, recorder=recorder))
+                before = facts
+        return out
 
     def identities(self, facts: Facts) -> list[tuple[str, str]]:
         """The trail of every identity that the event carries, with its reason: strongest first, each trail once."""

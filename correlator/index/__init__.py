@@ -16,7 +16,7 @@ from correlator.entry import Entry
 __all__ = ["IndexedLeaf", "Page", "TrailIndex", "TrailQuery", "TrailSummary"]
 
 
-class IndexedLeaf(msgspec.Struct, frozen=True, kw_only=True):
+class IndexedLeaf(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An entry with its leaf index in the log.
 
     `facts`: of an event's entry, decoded, where the caller has them at hand; else the index decodes them.

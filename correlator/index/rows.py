@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Collection, Sequence
 
-from collector.event import decode_facts
+from collector.event import Facts, decode_facts
+from correlator.entry import Entry
 from correlator.index import IndexedLeaf
 from correlator.trail import kind_of, parse_trail
 
@@ -78,23 +79,15 @@ def absorb(leaves: Sequence[IndexedLeaf], row_of: Callable[[str], Row | None]) -
     touched: dict[str, Row] = {}
     for indexed in leaves:
         leaf, entry = indexed.leaf, indexed.entry
-        name = entry.trail
-        row = touched.get(name)
+        row = touched.get(entry.trail)
         if row is None:
-            row = row_of(name) if entry.position else None
-            if row is None:
-                row = Row(trail=name, first_leaf=leaf)
-                if kind_of(name) == "key":
-                    trail = parse_trail(name)
-                    row.keys.add((trail.name, trail.value))
-                    row.new_keys = ((trail.name, trail.value),)
-            touched[name] = row
+            row = touched[entry.trail] = _row(entry, leaf, row_of)
         row.entries += 1
         row.last_leaf = leaf
         row.new_leaves.append(leaf)
         kind = entry.kind
         if kind == "event":
-            _absorb_event(row, indexed)
+            _absorb_event(row, indexed.facts or decode_facts(bytes(entry.facts)))
         elif kind == "link":
             row.links += 1
             row.new_links.append(entry.detail["to"])
@@ -105,20 +98,36 @@ def absorb(leaves: Sequence[IndexedLeaf], row_of: Callable[[str], Row | None]) -
     return touched.values()
 
 
-def _absorb_event(row: Row, indexed: IndexedLeaf) -> None:
-    facts = indexed.facts or decode_facts(bytes(indexed.entry.facts))
-    time = facts.time
+def _row(entry: Entry, leaf: int, row_of: Callable[[str], Row | None]) -> Row:
+    """What is known of the entry's trail; a new row when it begins here."""
+    known = row_of(entry.trail) if entry.position else None
+    if known is not None:
+        return known
+    row = Row(trail=entry.trail, first_leaf=leaf)
+    if kind_of(entry.trail) == "key":
+        trail = parse_trail(entry.trail)
+        row.keys.add((trail.name, trail.value))
+        row.new_keys = ((trail.name, trail.value),)
+    return row
+
+
+def _absorb_event(row: Row, facts: Facts) -> None:
+    time, service = facts.time, facts.service
     if time:
-        row.last_time = max(row.last_time, time)
-        if not row.first_time or time < row.first_time:
+        if not row.first_time:
+            row.first_time = row.last_time = time
+        elif time < row.first_time:
             row.first_time = time
-    if facts.service not in row.services and facts.service:
-        row.services.add(facts.service)
-        row.new_services = (*row.new_services, facts.service)
-    for key in facts.keys.items():
-        if key not in row.keys:
-            row.keys.add(key)
-            row.new_keys = (*row.new_keys, key)
+        elif time > row.last_time:
+            row.last_time = time
+    if service and service not in row.services:
+        row.services.add(service)
+        row.new_services = (*row.new_services, service)
+    if facts.keys:
+        for key in facts.keys.items():
+            if key not in row.keys:
+                row.keys.add(key)
+                row.new_keys = (*row.new_keys, key)
     if facts.error and row.status < _ERROR:
         row.status = _ERROR
 

@@ -1,5 +1,6 @@
 """The template that writes an event's entry gives the bytes of the encoder; what cannot be read back is not made."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.errors import Malformed
-from collector.event import Access, Event, Facts, encode_facts
+from collector.event import Access, Event, Facts, decode_facts, encode_facts
 from correlator.chain import MAX_FACTS_BYTES, Chain, read_facts
 from correlator.entry import MAX_ENTRY_BYTES, decode_entry, encode_entry
 from correlator.merkle import leaf_hash
@@ -103,3 +104,28 @@ def test_the_longest_facts_still_make_an_entry(tmp_path: Path) -> None:
             chain.add_batch(signed, *read_facts(signed))
             assert max(map(len, chain.entries)) <= MAX_ENTRY_BYTES
     state.discard()
+
+
+@given(
+    group=st.lists(events, min_size=1, max_size=3),
+    at=st.integers(min_value=0),
+    cut=st.integers(0, 3),
+    put=st.sampled_from(
+        [b"", b" ", b"\n", b"\n\n", b"\x00", b"\xff", b"{}", b'{"digest":"0"}\n', b'"a":1,', b"[" * 1_100]
+    ),
+)
+def test_facts_are_judged_alike_all_at_once_and_line_by_line(group: list[Event], at: int, cut: int, put: bytes) -> None:
+    signed = Shipper().batch(*group).signed
+    at %= len(signed.facts)
+    changed = replace(signed, facts=signed.facts[:at] + put + signed.facts[at + cut :])
+    try:
+        expected: list[Facts] | None = [decode_facts(line) for line in changed.facts_lines()]
+    except Malformed:
+        expected = None
+    if expected is None or [encode_facts(one) for one in expected] != changed.facts_lines():
+        with pytest.raises(Malformed, match="facts of "):
+            read_facts(changed)
+    else:
+        lines, decoded = read_facts(changed)
+        assert list(lines) == changed.facts_lines()
+        assert list(decoded) == expected

@@ -91,3 +91,23 @@ def test_every_identity_is_the_trail_or_one_link(
     )
     assert trails == (expected or [f"stream/{STREAM}"])
     assert stitcher.place(what, STREAM) == placed
+
+
+few = st.sampled_from(["", "a", "b"])
+any_facts = st.builds(
+    Facts,
+    digest=st.just(DIGEST),
+    transaction=few,
+    tenant=st.sampled_from(["", "acme"]),
+    trace_id=st.sampled_from(["", TRACE, "bad"]),
+    keys=st.dictionaries(few, few, max_size=2),
+    found=st.dictionaries(st.sampled_from(["transaction", "a"]), few, max_size=2),
+    access=st.none() | st.builds(Access, principal=few, action=few),
+)
+
+
+@given(batch=st.lists(any_facts.flatmap(lambda one: st.lists(st.just(one), max_size=3))), recorder=st.booleans())
+def test_a_batch_is_placed_event_by_event(batch: list[list[Facts]], recorder: bool) -> None:
+    events = [one for run in batch for one in run]
+    placed = Stitcher(["b"]).place_all(events, STREAM, recorder=recorder)
+    assert placed == [Stitcher(["b"]).place(one, STREAM, recorder=recorder) for one in events]
