@@ -43,6 +43,11 @@ _MAP_BYTES = 1 << 36
 """Address space reserved for the file, 64 GiB; the file itself is only as large as its content."""
 
 _SLICE = 4_096
+"""Keys looked at or written in one mapping at most."""
+
+_TOUCHED_PAGES = 1_024
+"""Pages that one slice of a flush may touch, about: around each, the kernel maps up to 15 more that it has in its cache."""
+
 _META = b"m"
 
 _Value = TypeVar("_Value")
@@ -116,15 +121,23 @@ class ColdState:
             raise StateUnknown("the correlator's state was cut off")
 
     def _filter(self) -> BloomFilter:
-        count = self._env.stat()["entries"]
-        known = BloomFilter(2 * count + 65_536)
-        with self._reader.cursor() as cursor:
-            found = cursor.set_range(b"h")
-            while found and cursor.key().startswith(b"h"):
-                known.add_all((cursor.key(),))
-                found = cursor.next()
-        self._remap()
+        known = BloomFilter(2 * self._env.stat()["entries"] + 65_536)
+        first = b"h"
+        while keys := self._head_keys(first):
+            known.add_all(keys)
+            first = keys[-1] + b"\x00"
+            self._remap()
         return known
+
+    def _head_keys(self, first: bytes) -> Sequence[bytes]:
+        """Keys of heads from this one on, in order, so many at most as may be looked at in one mapping."""
+        keys: list[bytes] = []
+        with self._reader.cursor() as cursor:
+            found = cursor.set_range(first)
+            while found and len(keys) < _SLICE and cursor.key().startswith(b"h"):
+                keys.append(cursor.key())
+                found = cursor.next()
+        return keys
 
     def _read_meta(self) -> Meta:
         with self._env.begin() as txn:
@@ -177,13 +190,16 @@ class ColdState:
         """Put and remove; durable on return.
 
         A crash in here leaves a beginning of `bulk`, sorted; `rest`, `removed` and `meta` are there together or not at all.
-        Slices, because LMDB keeps every page that a transaction touches in memory until its end.
+        Slices, because LMDB keeps every page that a transaction touches in memory until its end. The larger the file, the
+        more pages a slice of so many keys would touch, so the fewer keys it has.
         """
         items = sorted(bulk)
         with _wrapped():
-            for start in range(0, len(items), _SLICE):
+            pages = max(1, self._env.stat()["leaf_pages"])
+            size = min(_SLICE, max(_TOUCHED_PAGES, _TOUCHED_PAGES * len(items) // pages))
+            for start in range(0, len(items), size):
                 with self._writing() as txn, txn.cursor() as cursor:
-                    cursor.putmulti(_sealed(items[start : start + _SLICE]))
+                    cursor.putmulti(_sealed(items[start : start + size]))
             with self._writing() as txn:
                 with txn.cursor() as cursor:
                     cursor.putmulti(_sealed(sorted(rest)))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from collector.event import Facts, encode_facts, format_time
 from correlator import state as state_module
-from correlator.coldstate import ColdState
+from correlator.coldstate import ColdState, key_of
 from correlator.entry import Entry, Kind, Previous, decode_entry, encode_entry
 from correlator.errors import StateUnknown
 from correlator.flow import Flow, FlowMatch, FlowStep
@@ -228,6 +228,20 @@ def test_the_cold_store_gives_items_in_order(tmp_path: Path) -> None:
     assert cold.between(b"a", b"z", 2) == [(b"a", b"0"), (b"b1", b"1")]
     cold.write([], removed=[b"b1"])
     assert cold.get(b"b1") is None
+    cold.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 4_095, 4_096, 4_097, 20_000])
+def test_which_heads_there_are_is_read_again_slice_by_slice(tmp_path: Path, count: int) -> None:
+    heads = [(key_of(b"h", str(number)), b"%d" % number) for number in range(count)]
+    cold = ColdState(tmp_path)
+    cold.write(heads[: count // 2])
+    cold.write(heads[count // 2 :], [(b"s", b"no head")])
+    cold.close()
+    cold = ColdState(tmp_path)
+    assert [cold.get(key) for key, _ in heads] == [value for _, value in heads]
+    assert list(cold.items(b"h")) == sorted(heads)
+    assert sum(key_of(b"h", f"none {number}") in cold._known for number in range(1_000)) < 20, "it spares looks"
     cold.close()
 
 
