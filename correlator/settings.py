@@ -24,9 +24,9 @@ class CorrelatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         enrolled: collector name -> the public keys (64 hex digits) that may sign its streams.
         recorders: names of our own recorders, whose accesses are believed.
         flows: declared flows (docs/flows.md).
-        step_entries: a publish takes no further batch after so many entries.
+        step_entries: a publish takes no further batch after about so many entries.
         streams_a_step: streams read in one step, in turn.
-        poll_min_seconds: pause after a step that found something.
+        poll_min_seconds: pause after a step that found something; as long as the step itself, if that took longer.
         poll_max_seconds: pause that it grows to while there is nothing.
         silent_heartbeats: a stream is called silent after so many of its heartbeats were missed.
         missing_poll_seconds: how often the store is asked for batches that were missing.
