@@ -171,15 +171,21 @@ _decode = msgspec.json.Decoder(BatchHeader).decode
 def facts_root(lines: Sequence[bytes]) -> str:
     """RFC 6962 section 2.1 Merkle tree hash over the facts lines, hex. Costs one hash a line and one a pair."""
     sha256 = hashlib.sha256
-    level = [sha256(b"\x00" + line).digest() for line in lines]
-    if not level:
+    if not lines:
         return sha256().hexdigest()
-    while len(level) > 1:
-        odd = level[-1:] if len(level) % 2 else []
-        pairs = iter(level)
+    hashes = []
+    leaf_hash = sha256(b"\x00").copy  # saves finding the algorithm again for each line
+    for line in lines:
+        leaf = leaf_hash()
+        leaf.update(line)
+        hashes.append(leaf.digest())
+    level = b"".join(hashes)
+    while len(level) > 32:
         # joining neighbours and carrying an odd last one up gives the same tree as RFC 6962's recursive split
-        level = [sha256(b"\x01" + left + right).digest() for left, right in zip(pairs, pairs, strict=False)] + odd
-    return level[0].hex()
+        odd = level[len(level) // 64 * 64 :]
+        pairs = range(0, len(level) - 32, 64)
+        level = b"".join([sha256(b"\x01" + level[at : at + 64]).digest() for at in pairs]) + odd
+    return level.hex()
 
 
 def sign_header(header: BatchHeader, key: Ed25519PrivateKey, facts: bytes) -> SignedHeader:

@@ -1,10 +1,10 @@
 """What an index keeps of a trail, and how entries change it. Pure: the same for every kind of index."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from collector.event import Facts, decode_facts
-from correlator.entry import Entry
 from correlator.index import IndexedLeaf
+from correlator.index.leaves import EventRun, Leaves
 from correlator.trail import kind_of, parse_trail
 
 __all__ = ["HUB_LINKS", "STATUSES", "Row", "absorb", "is_hub", "names_of"]
@@ -77,59 +77,76 @@ class Row:
 def absorb(leaves: Sequence[IndexedLeaf], row_of: Callable[[str], Row | None]) -> Collection[Row]:
     """Apply entries to the rows of their trails; `row_of` gives what is known. Returns the rows that changed."""
     touched: dict[str, Row] = {}
-    for indexed in leaves:
-        leaf, entry = indexed.leaf, indexed.entry
-        row = touched.get(entry.trail)
-        if row is None:
-            row = touched[entry.trail] = _row(entry, leaf, row_of)
-        row.entries += 1
-        row.last_leaf = leaf
-        row.new_leaves.append(leaf)
-        kind = entry.kind
-        if kind == "event":
-            _absorb_event(row, indexed.facts or decode_facts(bytes(entry.facts)))
-        elif kind == "link":
-            row.links += 1
-            row.new_links.append(entry.detail["to"])
-        elif kind == "verdict":
-            row.status = STATUSES.index(entry.detail["verdict"])
-        elif kind in ("gap", "fork"):
-            row.status = max(row.status, _GAP)
+    for part in leaves.parts if isinstance(leaves, Leaves) else leaves:
+        if isinstance(part, EventRun):
+            row = touched.get(part.trail)
+            if row is None:
+                row = touched[part.trail] = _row(part.trail, part.position, part.leaf, row_of)
+            _grow(row, part.leaf, len(part.facts))
+            _absorb_events(row, part.facts)
+        else:
+            entry = part.entry
+            row = touched.get(entry.trail)
+            if row is None:
+                row = touched[entry.trail] = _row(entry.trail, entry.position, part.leaf, row_of)
+            _grow(row, part.leaf, 1)
+            _absorb_entry(row, part)
     return touched.values()
 
 
-def _row(entry: Entry, leaf: int, row_of: Callable[[str], Row | None]) -> Row:
-    """What is known of the entry's trail; a new row when it begins here."""
-    known = row_of(entry.trail) if entry.position else None
+def _row(name: str, position: int, leaf: int, row_of: Callable[[str], Row | None]) -> Row:
+    """What is known of the trail; a new row when it begins here."""
+    known = row_of(name) if position else None
     if known is not None:
         return known
-    row = Row(trail=entry.trail, first_leaf=leaf)
-    if kind_of(entry.trail) == "key":
-        trail = parse_trail(entry.trail)
+    row = Row(trail=name, first_leaf=leaf)
+    if kind_of(name) == "key":
+        trail = parse_trail(name)
         row.keys.add((trail.name, trail.value))
         row.new_keys = ((trail.name, trail.value),)
     return row
 
 
-def _absorb_event(row: Row, facts: Facts) -> None:
-    time, service = facts.time, facts.service
-    if time:
-        if not row.first_time:
-            row.first_time = row.last_time = time
-        elif time < row.first_time:
-            row.first_time = time
-        elif time > row.last_time:
-            row.last_time = time
-    if service and service not in row.services:
-        row.services.add(service)
-        row.new_services = (*row.new_services, service)
-    if facts.keys:
-        for key in facts.keys.items():
-            if key not in row.keys:
-                row.keys.add(key)
-                row.new_keys = (*row.new_keys, key)
-    if facts.error and row.status < _ERROR:
-        row.status = _ERROR
+def _grow(row: Row, leaf: int, count: int) -> None:
+    row.entries += count
+    row.last_leaf = leaf + count - 1
+    row.new_leaves += range(leaf, leaf + count)
+
+
+def _absorb_entry(row: Row, indexed: IndexedLeaf) -> None:
+    entry, kind = indexed.entry, indexed.entry.kind
+    if kind == "event":
+        _absorb_events(row, [indexed.facts or decode_facts(bytes(entry.facts))])
+    elif kind == "link":
+        row.links += 1
+        row.new_links.append(entry.detail["to"])
+    elif kind == "verdict":
+        row.status = STATUSES.index(entry.detail["verdict"])
+    elif kind in ("gap", "fork"):
+        row.status = max(row.status, _GAP)
+
+
+def _absorb_events(row: Row, events: Iterable[Facts]) -> None:
+    services, keys = row.services, row.keys
+    for facts in events:
+        time, service = facts.time, facts.service
+        if time:
+            if not row.first_time:
+                row.first_time = row.last_time = time
+            elif time < row.first_time:
+                row.first_time = time
+            elif time > row.last_time:
+                row.last_time = time
+        if service and service not in services:
+            services.add(service)
+            row.new_services = (*row.new_services, service)
+        if facts.keys:
+            for key in facts.keys.items():
+                if key not in keys:
+                    keys.add(key)
+                    row.new_keys = (*row.new_keys, key)
+        if facts.error and row.status < _ERROR:
+            row.status = _ERROR
 
 
 def is_hub(trail: str, links: int, hub_links: int) -> bool:

@@ -11,6 +11,8 @@ from collector.errors import Malformed
 from collector.event import Access, Event, Facts, decode_facts, encode_facts
 from correlator.chain import MAX_FACTS_BYTES, Chain, read_facts
 from correlator.entry import MAX_ENTRY_BYTES, decode_entry, encode_entry
+from correlator.index import TrailQuery
+from correlator.index.memory import MemoryIndex
 from correlator.merkle import leaf_hash
 from correlator.state import State
 from correlator.stitch import Stitcher
@@ -129,3 +131,27 @@ def test_facts_are_judged_alike_all_at_once_and_line_by_line(group: list[Event],
         lines, decoded = read_facts(changed)
         assert list(lines) == changed.facts_lines()
         assert list(decoded) == expected
+
+
+@given(groups=st.lists(st.lists(events, max_size=6), min_size=1, max_size=3), taken=st.integers(1, 4))
+def test_an_index_takes_runs_of_events_as_it_takes_each_leaf(
+    tmp_path_factory: pytest.TempPathFactory, groups: list[list[Event]], taken: int
+) -> None:
+    state = State.open(tmp_path_factory.mktemp("state"), NoLog(), 0)
+    shipper = Shipper()
+    by_runs, by_leaf = MemoryIndex(), MemoryIndex()
+    for number, group in enumerate(groups):
+        chain = Chain(state, Stitcher(["order"]), START_NS + number)
+        for part in (group[:taken], group[taken:]):
+            signed = shipper.batch(*(event for event in part for _ in range(2))).signed
+            chain.add_batch(signed, *read_facts(signed))
+        leaves = list(chain.indexed)
+        assert [chain.indexed[at] for at in (0, -1)] == [leaves[0], leaves[-1]]
+        assert chain.indexed[1:] == leaves[1:]
+        by_runs.apply(chain.indexed)
+        by_leaf.apply(leaves)
+        found = by_runs.find(TrailQuery(), size=state.leaves, limit=1_000)
+        assert found == by_leaf.find(TrailQuery(), size=state.leaves, limit=1_000)
+        for trail in found.trails:
+            assert by_runs.leaves(trail.trail) == by_leaf.leaves(trail.trail)
+    state.discard()
