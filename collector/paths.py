@@ -67,16 +67,15 @@ def compile_path(text: str) -> Path:
     if root not in _ROOTS or not rest:
         raise Malformed("a path starts with attributes., resource., body. or scope.attributes.", where=text)
     values = _ROOTS[root]
-    head = rest.partition(".")[0]
+    head, dot, below = rest.partition(".")
 
     def get(event: Event) -> Any:
-        # most events lack most paths: two look-ups tell, and nothing is taken apart
         found = values(event)
         if type(found) is not dict:
             return None
-        if rest in found:
+        if rest in found:  # the whole rest is tried as one name first, because attribute names hold dots
             return found[rest]
-        return _lookup(found, rest) if head in found else None
+        return _lookup(found.get(head), below) if dot else None
 
     return Path(text=text, root=root, head=head, rest=rest, get=get)
 
@@ -90,8 +89,8 @@ _ROOTS: Mapping[str, Callable[[Event], Any]] = {
 
 
 def _lookup(value: Any, path: str) -> Any:
-    """The value under `path`: the whole path is tried as one key first, because attribute names hold dots."""
-    if not isinstance(value, dict):
+    """The value under `path`, at every level as one name first."""
+    if type(value) is not dict:
         return None
     if path in value:
         return value[path]
