@@ -30,8 +30,8 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     Attributes:
         v: version of the format, 1.
         epoch: raised by each writer when it opens the log; a writer that finds another epoch has been deposed.
-        writer: who opened the log under this epoch; for people.
-        written_ns: when, by the writer's clock, in nanoseconds since 1970; for people.
+        writer: who has the log open under this epoch; empty when it was closed. The name itself is for people.
+        written_ns: when, by the writer's clock, in nanoseconds since 1970; for people, and so that no two heads are alike.
         size: number of leaves.
         root: root of the tree of that size, 64 hex digits.
         checkpoint: the signed checkpoint of that tree, as published.

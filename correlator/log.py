@@ -32,6 +32,10 @@ Opening restores, syncs, and only then raises the epoch and drops what no head n
 another is *deposed*: its next swap, or its next checkpoint, is refused and raises `StateUnknown`. All it can have done in
 between is to publish again, with the same bytes, what a head that it did swap has named: nothing published ever changes.
 Names of stagings carry the epoch, and only those of earlier epochs are dropped, so that no writer touches a later one's.
+
+While there is nothing to publish, the writer *renews* the head (`renew`): the same head with another time in it. Closing
+writes the head once more, without a writer. A crash in either leaves the old head or the new one; both say the same of the
+tree. Whoever stands by (`correlator.standby`) sees by these that the writer lives, or that it has left.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -66,6 +70,9 @@ class AuditLog:
     """One ledger's log, open for appending. Made by `open`; not for several threads at once.
 
     After a `StateUnknown` this object does nothing more: open the log again, and carry on from what it then holds.
+
+    Attributes:
+        swaps: how often this object has written the head: who renews it sees by this that it was written anyway.
     """
 
     def __init__(self, storage: LogStorage, signer: Signer, clock: Callable[[], int], head: Head) -> None:
@@ -81,6 +88,7 @@ class AuditLog:
         self._superseded: list[str] = []
         self._staged_bytes = 0
         self._failed = ""
+        self.swaps = 0
 
     @classmethod
     def open(
@@ -232,18 +240,43 @@ class AuditLog:
                 self._drop_stagings(old)
         return checkpoint
 
+    def renew(self) -> None:
+        """Write the head again with the time of now and nothing else changed, so that who stands by sees a writer alive.
+
+        Raises:
+            Overloaded: it was not written; the same call may succeed later.
+            StateUnknown: another writer has taken over, or the storage failed: open the log again to know which.
+        """
+        self._check_alive()
+        with self._stop_on_failure("renewing the head"):
+            self._swap(self._head, self._head.stagings)
+
+    def reclaim(self) -> None:
+        """Take the claim that the deposed writer held, as soon as that one lets go of it; nothing to do for who has it.
+
+        Raises:
+            Overloaded, StateUnknown: from the storage.
+        """
+        self._check_alive()
+        if self._claim is None:
+            try:
+                self._claim = self._storage.claim()
+            except Conflict:
+                pass  # it still hangs
+
     def close(self) -> None:
-        """Make all that was published durable under its own name, and give the claim up. Publishes nothing.
+        """Make all that was published durable under its own name, leave the head, and give the claim up. Publishes nothing.
 
         Raises:
             Overloaded, StateUnknown: from the storage. Nothing published is lost: the next `open` finishes the work.
         """
         try:
-            if not self._failed and self._head.stagings:
+            if not self._failed:
                 old = self._head
                 with self._stop_on_failure("closing"):
-                    self._settle()
-                    self._swap(old, ())
+                    if old.stagings:
+                        self._settle()
+                    self._swap(msgspec.structs.replace(old, writer=""), ())
                     self._drop_stagings(old)
         finally:
             self._failed = self._failed or "it is closed"
@@ -258,10 +291,13 @@ class AuditLog:
         self._superseded = []
 
     def _swap(self, head: Head, stagings: tuple[StagingRef, ...]) -> None:
-        head = msgspec.structs.replace(head, written_ns=self._clock(), stagings=stagings)
+        # Also where the clock stands still or goes back: no two heads are alike, so that each swap is seen.
+        now_ns = max(self._clock(), self._head.written_ns + 1)
+        head = msgspec.structs.replace(head, written_ns=now_ns, stagings=stagings)
         raw = encode_head(head)
         self._storage.swap_head(self._raw_head, raw)
         self._head, self._raw_head = head, raw
+        self.swaps += 1
 
     def _drop_stagings(self, head: Head) -> None:
         for ref in head.stagings:

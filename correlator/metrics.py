@@ -3,7 +3,7 @@
 Naming: https://prometheus.io/docs/practices/naming/
 """
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram
 
 from correlator.streams import FREEZING
 
@@ -42,6 +42,20 @@ class CorrelatorMetrics:
         self.head_age_seconds = Gauge(
             "tally_correlator_head_age_seconds",
             "Since the newest entry was recorded.",
+            registry=self.registry,
+        )
+        self.role = Enum(
+            "tally_correlator_role",
+            "What this correlator is at; at first it opens the log.",
+            states=["opening", "standby", "writer"],
+            registry=self.registry,
+        )
+        self.epoch = Gauge(
+            "tally_correlator_epoch", "Epoch of the log's head, as last written or seen.", registry=self.registry
+        )
+        self.head_unchanged_seconds = Gauge(
+            "tally_correlator_head_unchanged_seconds",
+            "On a standby: for how long the head has not changed, by its own clock; it takes over at take_over_seconds.",
             registry=self.registry,
         )
         self.streams = Gauge("tally_correlator_streams", "Streams, by state.", ["state"], registry=self.registry)

@@ -13,11 +13,17 @@ _LEAVES_A_TURN = 8_192
 
 
 def catch_up(
-    index: TrailIndex, reader: EntryReader, size: int, *, progress: Callable[[int, int], None] | None = None
+    index: TrailIndex,
+    reader: EntryReader,
+    size: int,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    published: Callable[[], int] | None = None,
 ) -> int:
     """Index the leaves that the index does not have, up to `size`; returns how many those were.
 
-    An index that is ahead of the log (it belonged to another one) is emptied first.
+    An index that is ahead of the log (it belonged to another one) is emptied first. One that is only ahead of `size`, because
+    another writer of the same log has gone on, is left alone: `published` tells, once it was asked, how long the log is now.
 
     Raises:
         VerificationError: the log was changed.
@@ -25,6 +31,8 @@ def catch_up(
     """
     start = at = index.size()
     if at > size:
+        if published is not None and at <= published():
+            return 0
         index.clear()
         start = at = 0
     while at < size:

@@ -29,6 +29,7 @@ from collector.store import EventStore
 from correlator.accept import Acceptor, forks_told
 from correlator.chain import Chain
 from correlator.errors import Overloaded, StateUnknown
+from correlator.heartbeat import Heartbeat
 from correlator.index import TrailIndex
 from correlator.log import AuditLog
 from correlator.metrics import CorrelatorMetrics
@@ -43,7 +44,7 @@ from correlator.stitch import Stitcher
 from correlator.storage import LogStorage
 from correlator.streams import StreamState
 
-__all__ = ["Correlator"]
+__all__ = ["Correlator", "open_state"]
 
 _log = logging.getLogger("tally.correlator")
 
@@ -59,6 +60,7 @@ class Correlator:
         *,
         store: EventStore,
         log: AuditLog,
+        heartbeat: Heartbeat,
         reader: LogReader,
         state: State,
         index: TrailIndex,
@@ -69,6 +71,7 @@ class Correlator:
     ) -> None:
         self._store = store
         self._audit_log = log
+        self._heartbeat = heartbeat
         self._reader = reader
         self._state = state
         self._index = index
@@ -95,6 +98,8 @@ class Correlator:
         self._failed = ""
         self._beat_ns = time.monotonic_ns()
         self._ready = False
+        self.metrics.role.state("writer")
+        self.metrics.epoch.set(log.epoch)
 
     @classmethod
     def open(
@@ -111,6 +116,7 @@ class Correlator:
         metrics: CorrelatorMetrics | None = None,
         progress: Callable[[int, int], None] | None = None,
         take_over: bool = False,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> Self:
         """Become the log's writer, and bring state and index up to it.
 
@@ -125,7 +131,8 @@ class Correlator:
             writer_id: who writes, for people.
             metrics: where to count; by default its own.
             progress: told (leaves applied, leaves) while state or index catch up.
-            take_over: depose the writer, which hangs (`AuditLog.open`). State and index must be this process's own.
+            take_over: depose the writer, which hangs (`AuditLog.open`). The state must be this process's own.
+            monotonic_ns: a clock that never goes back, which tells when an idle head is renewed.
 
         Raises:
             Conflict: another process writes this log.
@@ -135,19 +142,20 @@ class Correlator:
         log = AuditLog.open(storage, signer, clock=clock, writer_id=writer_id, take_over=take_over)
         state = None
         try:
+            heartbeat = Heartbeat(log, every_seconds=settings.renew_seconds, monotonic_ns=monotonic_ns)
             reader = LogReader(storage, signer.verifier, cached_tiles=64, cached_bundles=16)
-            state = State.open(
+            state = open_state(
                 state_folder,
                 reader,
                 log.size,
-                fingerprint=_fingerprint(signer.name, settings),
-                flows=lambda cold: FlowTracker(cold, settings.flows),
-                hot_trails=settings.hot_trails,
-                progress=progress,
+                ledger=signer.name,
+                settings=settings,
+                progress=heartbeat.during(progress),
             )
             made = cls(
                 store=store,
                 log=log,
+                heartbeat=heartbeat,
                 reader=reader,
                 state=state,
                 index=index,
@@ -205,6 +213,14 @@ class Correlator:
         self._ready = True
         return len(chain.entries)
 
+    def renew(self) -> None:
+        """Renew the log's head if nothing was written to it for a while; raises as `step`."""
+        try:
+            self._heartbeat.beat()
+        except StateUnknown as error:
+            self._failed = f"renewing the head failed: {error}"
+            raise
+
     def run(self, stop: threading.Event) -> None:
         """Step until `stop` is set, pausing while there is nothing to do.
 
@@ -219,6 +235,7 @@ class Correlator:
         while not stop.is_set():
             began_ns = time.monotonic_ns()
             try:
+                self.renew()
                 made = self.step()
             except Overloaded as error:
                 self.metrics.failures.inc()
@@ -295,7 +312,13 @@ class Correlator:
 
     def _catch_up_index(self, progress: Callable[[int, int], None] | None) -> None:
         self._index_behind = True
-        catch_up(self._index, self._reader, self._audit_log.size, progress=progress)
+        catch_up(
+            self._index,
+            self._reader,
+            self._audit_log.size,
+            progress=self._heartbeat.during(progress),
+            published=lambda: self._reader.tree().size,
+        )
         self._index_behind = False
 
     def _count(self, chain: Chain) -> None:
@@ -317,6 +340,27 @@ class Correlator:
             _gauge_streams(metrics, self._state.streams.values())
         if self._state.leaves:
             metrics.head_age_seconds.set(max(0.0, (self._clock() - self._state.recorded_ns) / 1e9))
+
+
+def open_state(
+    folder: Path,
+    reader: LogReader,
+    size: int,
+    *,
+    ledger: str,
+    settings: CorrelatorSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> State:
+    """The state that a correlator with these settings works with, brought up to the log's first `size` leaves; see `State.open`."""
+    return State.open(
+        folder,
+        reader,
+        size,
+        fingerprint=_fingerprint(ledger, settings),
+        flows=lambda cold: FlowTracker(cold, settings.flows),
+        hot_trails=settings.hot_trails,
+        progress=progress,
+    )
 
 
 @contextmanager

@@ -31,6 +31,10 @@ class CorrelatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         silent_heartbeats: a stream is called silent after so many of its heartbeats were missed.
         missing_poll_seconds: how often the store is asked for batches that were missing.
         hot_trails: trails of one generation kept in memory (there are two); bounds the correlator's memory.
+        standby: wait while another process writes the log, and take over when it ends or hangs, rather than refuse to start.
+        renew_seconds: an idle writer shows so often that it lives, by writing the log's head again.
+        take_over_seconds: a standby takes over when the head has not changed for so long, by its own monotonic clock. The same on
+            all correlators of a log, and at least twice `renew_seconds`.
         metrics_port: where /metrics, /livez and /readyz are served on localhost; 0 chooses a free port.
     """
 
@@ -47,10 +51,15 @@ class CorrelatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     silent_heartbeats: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 3
     missing_poll_seconds: Annotated[float, msgspec.Meta(ge=0.01, le=3_600)] = 1.0
     hot_trails: Annotated[int, msgspec.Meta(ge=1_024)] = 32_768
+    standby: bool = False
+    renew_seconds: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 3.0
+    take_over_seconds: Annotated[float, msgspec.Meta(ge=0.2, le=600)] = 10.0
     metrics_port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 0
 
     def __post_init__(self) -> None:
-        """Refuse two flows of one name."""
+        """Refuse two flows of one name, and a standby that is less patient than a healthy writer."""
         names = [flow.name for flow in self.flows]
         if len(set(names)) != len(names):
             raise ValueError("two flows have the same name")
+        if self.take_over_seconds < 2 * self.renew_seconds:
+            raise ValueError("take_over_seconds must be at least twice renew_seconds, or a healthy writer is deposed")

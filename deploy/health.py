@@ -15,9 +15,17 @@ _PROBLEM = "text/plain; charset=utf-8"
 
 @contextmanager
 def health_server(
-    registry: CollectorRegistry, *, port: int, alive: Callable[[], bool], ready: Callable[[], bool]
+    registry: CollectorRegistry,
+    *,
+    port: int,
+    alive: Callable[[], bool],
+    ready: Callable[[], bool],
+    word: Callable[[], str] = lambda: "ok",
 ) -> Iterator[str]:
-    """Serve until the block ends; gives ``127.0.0.1:port`` (0 chose a free one). OSError when the port is taken."""
+    """Serve until the block ends; gives ``127.0.0.1:port`` (0 chose a free one). OSError when the port is taken.
+
+    `word` is what ``/readyz`` says: what the process is at; ``not`` stands before it when it is not ready.
+    """
 
     class Answer(BaseHTTPRequestHandler):
         timeout = 10
@@ -27,7 +35,8 @@ def health_server(
                 self._send(200, generate_latest(registry), CONTENT_TYPE_LATEST)
             elif self.path in ("/livez", "/readyz"):
                 well = alive() if self.path == "/livez" else ready()
-                self._send(200 if well else 503, b"ok\n" if well else b"not ok\n", _PROBLEM)
+                told = "ok" if self.path == "/livez" else word()
+                self._send(200 if well else 503, f"{'' if well else 'not '}{told}\n".encode(), _PROBLEM)
             else:
                 self._send(404, b"there is /metrics, /livez and /readyz\n", _PROBLEM)
 

@@ -44,7 +44,11 @@ class Places:
     @property
     def state(self) -> Path:
         """The correlator's derived state."""
-        return self.root / "state"
+        return self.state_of("")
+
+    def state_of(self, correlator: str) -> Path:
+        """Derived state of the correlator of this name, where several share the data folder; the empty name is the only one's."""
+        return self.root / (f"state-{correlator}" if correlator else "state")
 
     @property
     def index(self) -> Path:

@@ -8,7 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
@@ -17,15 +17,19 @@ from deploy.config import ConfigError
 from deploy.places import Places
 from deploy.processes import Running, announce, retire
 
-__all__ = ["JsonLines", "log_as_json", "serve"]
+__all__ = ["JsonLines", "Ready", "log_as_json", "serve"]
 
 T = TypeVar("T")
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What a log record has of its own; the rest was given as `extra`."""
 
-Ready = Callable[[Mapping[str, str]], None]
-"""Called with the addresses by their use, once everything listens."""
+
+class Ready(Protocol):
+    """Called with the addresses by their use, once everything listens; again when the process takes another role."""
+
+    def __call__(self, addresses: Mapping[str, str], *, role: str = "") -> None:
+        """Announce the process."""
 
 
 class JsonLines(logging.Formatter):
@@ -84,9 +88,10 @@ async def _serve(
         threading.Thread(target=_stop_at_end_of_stdin, args=(loop, stopped), daemon=True).start()
     announced: list[Running] = []
 
-    def ready(addresses: Mapping[str, str]) -> None:
-        announced.append(announce(places.run, name, addresses))
-        logging.getLogger(__name__).info("ready: %s", ", ".join(f"{use} {where}" for use, where in addresses.items()))
+    def ready(addresses: Mapping[str, str], *, role: str = "") -> None:
+        announced.append(announce(places.run, name, addresses, role=role))
+        where = ", ".join(f"{use} {where}" for use, where in addresses.items())
+        logging.getLogger(__name__).info("ready%s: %s", f" as {role}" if role else "", where)
 
     try:
         return await body(stopped, ready)

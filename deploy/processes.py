@@ -14,20 +14,22 @@ __all__ = ["Running", "announce", "is_alive", "retire", "running"]
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
-    """A process: its name (``collector-<name>``, ``correlator``, ``api``), process id, and addresses by their use.
+    """A process: its name (``collector-<name>``, ``correlator``, ``correlator-<name>``, ``api``), process id, and addresses by their use.
 
     An address is a URL for HTTP (``http``) and ``host:port`` or a socket's path for Forward (``forward``, ``forward_unix``).
+    `role` is what a correlator is at: ``writer`` or ``standby``.
     """
 
     name: str
     pid: int
     addresses: dict[str, str] = {}
+    role: str = ""
 
 
-def announce(folder: Path, name: str, addresses: Mapping[str, str]) -> Running:
+def announce(folder: Path, name: str, addresses: Mapping[str, str], *, role: str = "") -> Running:
     """Write this process's file, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    process = Running(name=name, pid=os.getpid(), addresses=dict(addresses))
+    process = Running(name=name, pid=os.getpid(), addresses=dict(addresses), role=role)
     path = folder / f"{name}.json"
     scratch = path.with_suffix(".new")
     scratch.write_bytes(msgspec.json.encode(process) + b"\n")

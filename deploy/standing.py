@@ -37,13 +37,18 @@ STATUSES = ("incomplete", "failed", "gap", "error", "compensated", "complete")
 
 
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
-    """The log: its name, key fingerprint, leaves and root, seconds since its head was written, and leaves not indexed yet."""
+    """The log: its name, key fingerprint, leaves and root, seconds since its head was written, and leaves not indexed yet.
+
+    `writer` is who has it open for writing, as the head says, and empty when it was closed; `epoch` how often it was opened.
+    """
 
     origin: str
     key: str
     leaves: int
     root: str
     head_age_seconds: float
+    writer: str
+    epoch: int
     index_lag_leaves: int
 
 
@@ -126,14 +131,17 @@ def standing(config: Config) -> Standing:
 def _ledger(places: Places, reader: LogReader, index: TrailIndex) -> Ledger:
     verifier = log_verifier(places)
     tree = reader.tree()
-    head = FileStorage(places.log).read_head()
-    age_ns = time.time_ns() - decode_head(head).written_ns if head is not None else 0
+    raw = FileStorage(places.log).read_head()
+    head = decode_head(raw) if raw is not None else None
+    age_ns = time.time_ns() - head.written_ns if head is not None else 0
     return Ledger(
         origin=tree.origin,
         key=verifier.fingerprint,
         leaves=tree.size,
         root=tree.root.hex(),
         head_age_seconds=max(age_ns, 0) / 1e9,
+        writer=head.writer if head is not None else "",
+        epoch=head.epoch if head is not None else 0,
         index_lag_leaves=max(tree.size - index.size(), 0),
     )
 

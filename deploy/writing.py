@@ -1,19 +1,148 @@
-"""Opens the embedded ledger for writing: the correlator with its key, store, log, state and index."""
+"""Opens the ledger for writing: the correlator, or its standby, with key, store, log, state and index."""
 
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
+from collector.disk import OsDisk
+from collector.store import EventStore
 from collector.store.sqlite import SqliteStore
+from correlator.errors import Conflict
+from correlator.index import TrailIndex
 from correlator.index.sqlite import SqliteIndex
 from correlator.metrics import CorrelatorMetrics
+from correlator.note import Signer
 from correlator.run import Correlator
+from correlator.standby import Standby, wait_for_silence
+from correlator.storage import LogStorage
 from correlator.storage.file import FileStorage
 from deploy.config import Config
 from deploy.keys import log_signer, tell_of_key
 from deploy.places import Places
 
-__all__ = ["finish", "open_correlator"]
+__all__ = ["Desk", "finish", "hold_state", "hold_states", "open_correlator", "open_desk"]
+
+
+@contextmanager
+def hold_state(places: Places, name: str = "") -> Iterator[Path]:
+    """Keep a correlator's state folder for this process alone; the system lets go of it however we end.
+
+    Args:
+        places: where everything is kept.
+        name: of the correlator; its state is its own.
+
+    Raises:
+        Conflict: another process has it.
+    """
+    folder = places.state_of(name)
+    lock = OsDisk().lock(folder.with_name(f"{folder.name}.lock"))
+    if lock is None:
+        raise Conflict(
+            f"another process writes the log of {places.root}, or stands by for it, with the state in {folder.name}/: "
+            "a standby with the same data folder needs a name of its own (--name)"
+        )
+    try:
+        yield folder
+    finally:
+        lock.release()
+
+
+@contextmanager
+def hold_states(places: Places) -> Iterator[None]:
+    """Keep the state folders of all correlators that have ever worked in the data folder; raises as `hold_state`."""
+    with ExitStack() as held:
+        names = {path.stem.removeprefix("state-") for path in places.root.glob("state-*.lock")}
+        for name in sorted({"", *names}):
+            held.enter_context(hold_state(places, name))
+        yield
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """All that a correlator works with, whether it writes or stands by: open, and nobody else's but for store, log and index."""
+
+    config: Config
+    signer: Signer
+    storage: LogStorage
+    store: EventStore
+    index: TrailIndex
+    state_folder: Path
+    writer_id: str
+    metrics: CorrelatorMetrics
+
+    @contextmanager
+    def correlator(
+        self, *, take_over: bool = False, progress: Callable[[int, int], None] | None = None
+    ) -> Iterator[Correlator]:
+        """Become the log's writer for the block; see `Correlator.open`."""
+        correlator = Correlator.open(
+            store=self.store,
+            storage=self.storage,
+            signer=self.signer,
+            index=self.index,
+            state_folder=self.state_folder,
+            settings=self.config.correlator,
+            writer_id=self.writer_id,
+            metrics=self.metrics,
+            progress=progress,
+            take_over=take_over,
+        )
+        try:
+            yield correlator
+        finally:
+            correlator.close()
+
+    @contextmanager
+    def standby(self) -> Iterator[Standby]:
+        """Follow the log for the block."""
+        standby = Standby(
+            storage=self.storage,
+            verifier=self.signer.verifier,
+            index=self.index,
+            state_folder=self.state_folder,
+            settings=self.config.correlator,
+            metrics=self.metrics,
+        )
+        try:
+            yield standby
+        finally:
+            standby.close()
+
+
+@contextmanager
+def open_desk(
+    config: Config, places: Places, *, name: str = "", metrics: CorrelatorMetrics | None = None
+) -> Iterator[Desk]:
+    """Open everything but the log; a key that is made on first use is told about on stderr.
+
+    Raises:
+        Conflict: another process of this name works in the data folder.
+        ConfigError: the log's key cannot be used.
+        Overloaded, StateUnknown: a file does not answer.
+    """
+    places.make()
+    with ExitStack() as open_files:
+        state_folder = open_files.enter_context(hold_state(places, name))
+        signer, made = log_signer(places, ledger=config.ledger)
+        tell_of_key(signer, made, places)
+        store = SqliteStore(places.store)
+        open_files.callback(store.close)
+        index = SqliteIndex(places.index, hub_links=config.correlator.hub_links)
+        open_files.callback(index.close)
+        yield Desk(
+            config=config,
+            signer=signer,
+            storage=FileStorage(places.log),
+            store=store,
+            index=index,
+            state_folder=state_folder,
+            writer_id=f"{name or 'correlator'}@{socket.gethostname()}:{os.getpid()}",
+            metrics=metrics or CorrelatorMetrics(),
+        )
 
 
 @contextmanager
@@ -24,7 +153,7 @@ def open_correlator(
     metrics: CorrelatorMetrics | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Correlator]:
-    """Become the log's writer for the block; a key that is made on first use is told about on stderr.
+    """Become the log's writer for the block, if nobody else is.
 
     Raises:
         Conflict: another process writes this log.
@@ -32,26 +161,10 @@ def open_correlator(
         VerificationError: the log was changed.
         Overloaded, StateUnknown: a file does not answer.
     """
-    places.make()
-    signer, made = log_signer(places, ledger=config.ledger)
-    tell_of_key(signer, made, places)
-    with ExitStack() as open_files:
-        store = SqliteStore(places.store)
-        open_files.callback(store.close)
-        index = SqliteIndex(places.index, hub_links=config.correlator.hub_links)
-        open_files.callback(index.close)
-        correlator = Correlator.open(
-            store=store,
-            storage=FileStorage(places.log),
-            signer=signer,
-            index=index,
-            state_folder=places.state,
-            settings=config.correlator,
-            metrics=metrics,
-            progress=progress,
-        )
-        open_files.callback(correlator.close)
-        yield correlator
+    with open_desk(config, places, metrics=metrics) as desk:
+        wait_for_silence(desk.storage, seconds=config.correlator.take_over_seconds)
+        with desk.correlator(progress=progress) as correlator:
+            yield correlator
 
 
 def finish(correlator: Correlator, *, within_seconds: float) -> bool:

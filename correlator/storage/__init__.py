@@ -44,7 +44,13 @@ class LogStorage(Protocol):
 
     Every method may raise `Overloaded` (no room, too many open files: nothing was done) and `StateUnknown` (the storage
     failed in a way that leaves open what was done).
+
+    Attributes:
+        claim_excludes: whether `claim` keeps other processes out, and is let go of by the system when its holder dies. Where it
+            does not, only the head tells whether a writer lives (`correlator.standby`).
     """
+
+    claim_excludes: bool
 
     # Published objects ------------------------------------------------------------------------------------------------
 
@@ -119,7 +125,7 @@ class LogStorage(Protocol):
     def claim(self) -> Claim:
         """Take the right to write this log: a convenience that keeps two writers from disturbing each other.
 
-        The log's safety does not rest on it, but on `swap_head`.
+        The log's safety does not rest on it, but on `swap_head`. Where it does not exclude (`claim_excludes`) it is always given.
 
         Raises:
             Conflict: another process holds it.

@@ -42,6 +42,8 @@ def _seam(what: str) -> Iterator[None]:
 class FileStorage:
     """A `LogStorage` in the folder ``root`` (created on the first write), through ``disk``."""
 
+    claim_excludes = True
+
     def __init__(self, root: Path, disk: Disk | None = None) -> None:
         self._root = root
         self._disk: Disk = OsDisk() if disk is None else disk

@@ -9,7 +9,9 @@ from deploy.session import Failure, Session, emit_json, json_option, pass_sessio
 @json_option
 @pass_session
 def reindex(session: Session, *, as_json: bool) -> None:
-    """Make the trail index anew from the log, which it wholly follows from. The correlator must not run meanwhile."""
+    """Make the trail index anew from the log, which it wholly follows from. Correlator and standby must not run meanwhile."""
+    from contextlib import ExitStack
+
     from correlator.errors import Conflict, StateUnknown
     from correlator.index.sqlite import SqliteIndex
     from correlator.log import LogReader
@@ -17,15 +19,17 @@ def reindex(session: Session, *, as_json: bool) -> None:
     from correlator.storage.file import FileStorage
     from deploy.keys import log_verifier
     from deploy.progress import progress
+    from deploy.writing import hold_states
 
     places = session.places
     verifier = log_verifier(places)
     storage = FileStorage(places.log)
-    try:
-        claim = storage.claim()  # keeps the correlator, the index's only writer, from starting meanwhile
-    except Conflict as error:
-        raise Failure("the correlator is running, and keeps the index up to date: stop it first") from error
-    try:
+    with ExitStack() as held:
+        try:  # keeps the correlators of this data folder, the index's only writers, from starting meanwhile
+            held.enter_context(hold_states(places))
+            held.callback(storage.claim().release)
+        except Conflict as error:
+            raise Failure("the correlator is running, and keeps the index up to date: stop it first") from error
         try:
             index = SqliteIndex(places.index, hub_links=session.config.correlator.hub_links)
         except StateUnknown as error:
@@ -40,8 +44,6 @@ def reindex(session: Session, *, as_json: bool) -> None:
                 rebuild(index, reader, size, progress=report)
         finally:
             index.close()
-    finally:
-        claim.release()
     if as_json:
         emit_json({"leaves": size})
     else:

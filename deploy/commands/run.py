@@ -1,9 +1,8 @@
 """`tally run`: one process in the foreground, for containers and service managers."""
 
 import asyncio
-import threading
+import re
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import click
 
@@ -11,12 +10,6 @@ from collector.settings import CollectorSettings
 from deploy.config import Config, ConfigError
 from deploy.process import Ready, serve
 from deploy.session import Session, pass_session
-
-if TYPE_CHECKING:
-    from correlator.run import Correlator
-
-FINISH_SECONDS = 10.0
-"""How long a stopping correlator goes on with what the collectors left."""
 
 _supervised = click.option("--supervised", is_flag=True, hidden=True, help="Stop when stdin closes.")
 
@@ -79,39 +72,29 @@ def _with_scheme(addresses: Mapping[str, str], *, tls: bool) -> dict[str, str]:
 
 
 @run.command()
+@click.option(
+    "--standby", is_flag=True, help="Wait while another correlator writes the log, and take over when it ends or hangs."
+)
+@click.option("--name", metavar="NAME", default="", help="Of this one, where several share a data folder.")
 @_supervised
 @pass_session
-def correlator(session: Session, *, supervised: bool) -> None:
-    """Run the correlator, the log's only writer: it checks batches, stitches events into trails and signs the log."""
-    from correlator.metrics import CorrelatorMetrics
-    from deploy.health import health_server
-    from deploy.writing import open_correlator
+def correlator(session: Session, *, standby: bool, name: str, supervised: bool) -> None:
+    """Run the correlator, the log's only writer: it checks batches, stitches events into trails and signs the log.
 
-    config = session.config
+    A second one is refused while the first writes. With --standby (or correlator.standby) it follows the log instead, and becomes
+    the writer when that one ends, or has given no sign of life for correlator.take_over_seconds.
+    """
+    from deploy.correlating import serve_correlator
+
+    config, places = session.config, session.places
+    if name and not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
+        raise ConfigError(f"--name {name}: a name is made of a-z, 0-9 and ._-")
 
     async def body(stopped: asyncio.Event, ready: Ready) -> None:
-        metrics = CorrelatorMetrics()
-        with open_correlator(config, session.places, metrics=metrics) as at_work:
-            port = config.correlator.metrics_port
-            with health_server(metrics.registry, port=port, alive=at_work.alive, ready=at_work.ready) as address:
-                ready({"http": f"http://{address}"})
-                await _until_stopped(at_work, stopped)
+        waits = standby or config.correlator.standby
+        await serve_correlator(config, places, name=name, standby=waits, stopped=stopped, ready=ready)
 
-    serve("correlator", session.places, body, supervised=supervised)
-
-
-async def _until_stopped(at_work: "Correlator", stopped: asyncio.Event) -> None:
-    """Let the correlator work in a thread until `stopped`; then until nothing is left, within bounds."""
-    from deploy.writing import finish
-
-    stop = threading.Event()
-    work = asyncio.create_task(asyncio.to_thread(at_work.run, stop))
-    waiting = asyncio.create_task(stopped.wait())
-    await asyncio.wait((work, waiting), return_when=asyncio.FIRST_COMPLETED)
-    stop.set()
-    waiting.cancel()
-    await work  # raises what ended it, if that came first
-    await asyncio.to_thread(finish, at_work, within_seconds=FINISH_SECONDS)
+    serve(f"correlator-{name}" if name else "correlator", places, body, supervised=supervised)
 
 
 @run.command()

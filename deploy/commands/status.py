@@ -41,7 +41,8 @@ def _show(found: "Standing") -> None:
 
     for process in found.processes:
         where = ", ".join(f"{use} {address}" for use, address in process.addresses.items())
-        show(f"{process.name:<24} running  pid {process.pid}  {where}")
+        role = "standing by" if process.role == "standby" else "running"
+        show(f"{process.name:<24} {role}  pid {process.pid}  {where}")
     if not found.processes:
         show("nothing is running")
     for problem in found.problems:
@@ -51,6 +52,9 @@ def _show(found: "Standing") -> None:
         lag = f"; {ledger.index_lag_leaves:,} not indexed yet" if ledger.index_lag_leaves else ""
         show(
             f"\nlog      {ledger.origin}, {count(ledger.leaves, 'leaf', 'leaves')}, head written {_age(ledger.head_age_seconds)} ago{lag}"
+        )
+        show(
+            f"writer   {f'{ledger.writer}, epoch' if ledger.writer else 'nobody: the log is closed; epoch'} {ledger.epoch}"
         )
         show(f"key      {ledger.key}")
         sizes = ", ".join(f"{name} {size_in_words(size)}" for name, size in found.bytes.items())

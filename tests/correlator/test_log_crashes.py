@@ -18,7 +18,7 @@ from tests.support.logs import SIGNER, entries_of, grow, open_log
 
 ROOT = Path("log")
 LIVES = ((3, 250, 257), (258, 600))
-"""Sizes published by two writers, one after the other: a bundle filled up, a settle in between, a clean close."""
+"""Sizes published by two writers, one after the other: a bundle filled up, a settle and a renewal in between, a clean close."""
 
 
 @pytest.fixture(autouse=True)
@@ -35,6 +35,7 @@ def story(disk: FaultyDisk, published: list[int]) -> None:
             if log.next_leaf_index < size:
                 grow(log, [size])
                 published.append(log.size)
+        log.renew()
         log.close()
 
 

@@ -285,6 +285,7 @@ def test_status(ledger: Workshop, cli: Cli) -> None:
     assert out.startswith("nothing is running\n")
     assert "log      test.example/audit, " in out
     assert "trails   1 incomplete, 1 complete" in out
+    assert "writer   nobody: the log is closed; epoch " in out
     found = json.loads(cli("status", "--json")[1])
     assert [stream["waiting_batches"] for stream in found["streams"]] == [0]
     assert found["problems"] == []

@@ -58,5 +58,13 @@ def test_health_and_metrics() -> None:
         assert "tally_test_total 3.0" in httpx.get(f"http://{address}/metrics").text
         assert httpx.get(f"http://{address}/else").status_code == 404
         assert httpx.post(f"http://{address}/metrics").status_code == 501
+    role = {"word": "standing by"}
+    with health_server(
+        registry, port=0, alive=lambda: True, ready=lambda: state["ready"], word=lambda: role["word"]
+    ) as other:
+        assert httpx.get(f"http://{other}/readyz").text == "standing by\n"
+        state["ready"] = False
+        assert httpx.get(f"http://{other}/readyz").text == "not standing by\n"
+        assert httpx.get(f"http://{other}/livez").text == "ok\n"
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://{address}/livez")
