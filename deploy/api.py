@@ -12,9 +12,9 @@ from collector.store.sqlite import SqliteStore
 from correlator.index.sqlite import SqliteIndex
 from correlator.log import LogReader
 from correlator.note import Verifier
-from correlator.storage.file import FileStorage
 from deploy.config import Config, ConfigError
 from deploy.keys import log_verifier
+from deploy.logstorage import log_storage
 from deploy.places import Places
 from deploy.recording import RECORDER, open_recorder
 
@@ -47,7 +47,7 @@ async def serve_api(
         )
         if not places.tokens.exists():
             places.tokens.touch(mode=0o600)
-        storage = FileStorage(places.log)
+        storage = log_storage(config)
         app = create_app(
             index=index,
             log_reader=LogReader(storage, key),

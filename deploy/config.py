@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -21,7 +22,10 @@ from collector.errors import TallyError
 from collector.settings import CollectorSettings
 from correlator.settings import CorrelatorSettings
 
-__all__ = ["Config", "ConfigError", "load", "parse"]
+__all__ = ["SCHEMES", "Config", "ConfigError", "load", "parse"]
+
+SCHEMES = ("s3", "gs", "az")
+"""Of URLs that name a place in object storage."""
 
 FILE_NAME = "tally.toml"
 MAX_CONFIG_BYTES = 1_048_576
@@ -36,6 +40,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     Attributes:
         data: folder of everything that is kept (spools, store, log, state, index, keys); relative to this file.
+        log: where the log lies: empty for the folder `log/` in the data folder, or a URL of object storage, `s3://bucket/prefix`,
+            `gs://bucket/prefix` or `az://container/prefix`, which nothing else uses. Never holds credentials: those come from the
+            environment (docs/operating.md).
+        log_endpoint: URL of an S3-compatible server, where the log is not in the cloud's own.
         ledger: name of the ledger: the log's origin, a schema-less URL that nobody else uses (C2SP tlog-checkpoint).
         collector: the sidecar collector.
         sidecars: more than one collector on this machine: each table is a collector's name with what differs from `[collector]`.
@@ -44,11 +52,30 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """
 
     data: str = "tally-data"
+    log: str = ""
+    log_endpoint: str = ""
     ledger: str = "localhost/tallystick"
     collector: CollectorSettings = msgspec.field(default_factory=CollectorSettings)
     sidecars: dict[str, CollectorSettings] = {}
     correlator: CorrelatorSettings = msgspec.field(default_factory=CorrelatorSettings)
     audit_api: ApiSettings = msgspec.field(default_factory=ApiSettings)
+
+    def __post_init__(self) -> None:
+        """Refuse a place of the log that nothing can open, or that holds a credential."""
+        if self.log:
+            _check_url(self.log, SCHEMES, "log")
+        if self.log_endpoint:
+            _check_url(self.log_endpoint, ("http", "https"), "log_endpoint")
+            if not self.log.startswith("s3://"):
+                raise ValueError("log_endpoint goes with a log at s3://")
+
+
+def _check_url(url: str, schemes: tuple[str, ...], key: str) -> None:
+    parts = urlsplit(url)
+    if "@" in parts.netloc or parts.query or parts.fragment:  # the text is not repeated: it may be a secret
+        raise ValueError(f"{key} holds more than a place: credentials come from the environment, never from here")
+    if parts.scheme not in schemes or not parts.netloc:
+        raise ValueError(f"{key} is no URL of the form {' or '.join(f'{scheme}://…' for scheme in schemes)}")
 
 
 def load(file: Path | None, *, environ: Mapping[str, str], folder: Path) -> tuple[Config, Path | None]:

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from collector.protect.keys import load_or_create_token_key
 from correlator.errors import VerificationError
 from correlator.note import Signer, Verifier
+from correlator.storage import LogStorage
 from deploy.config import ConfigError
 from deploy.places import Places
 from deploy.session import say
@@ -37,16 +38,24 @@ def token_key(places: Places) -> bytes:
     return load_or_create_token_key(places.keys / "cards.key")
 
 
-def log_signer(places: Places, *, ledger: str) -> tuple[Signer, bool]:
+def log_signer(places: Places, *, ledger: str, storage: LogStorage | None = None) -> tuple[Signer, bool]:
     """The log's key, made on first use; and whether it was made now, which is to be said aloud.
+
+    Args:
+        places: where the key is kept.
+        ledger: the ledger's name.
+        storage: where the log lies, when not only in its folder: no key is made for a log that another one has signed.
 
     Raises:
         ConfigError: the key file cannot be read, is readable by others, or signs for another ledger.
+        Overloaded, StateUnknown: there is no key yet, and the storage does not tell whether there is a log.
     """
     path = places.log_key
     made = False
     if not path.exists():
-        if places.log.exists() and any(places.log.iterdir()):
+        if (places.log.exists() and any(places.log.iterdir())) or (
+            storage is not None and storage.read_head() is not None
+        ):
             raise ConfigError(f"{path} is missing, and there is a log: only its own key can go on signing it")
         places.make()
         with contextlib.suppress(FileExistsError):  # another process of ours was faster

@@ -25,7 +25,6 @@ from correlator.index import TrailIndex, TrailQuery, TrailSummary
 from correlator.index.sqlite import SqliteIndex
 from correlator.log import LogReader
 from correlator.note import Verifier
-from correlator.storage.file import FileStorage
 from correlator.story import StoryTrails
 from correlator.story import story as story_trails
 from correlator.trail import parse_trail, stream_trail, trace_trail, transaction_trail
@@ -33,6 +32,7 @@ from correlator.verify import verify_bundle
 from deploy.config import Config
 from deploy.gaps import open_gaps
 from deploy.keys import log_verifier
+from deploy.logstorage import log_storage
 from deploy.narrate import narrate
 from deploy.places import Places
 from deploy.story import Proof, Story
@@ -207,7 +207,7 @@ def open_ledger(config: Config) -> Iterator[Ledger]:
         open_files.callback(index.close)
         store = SqliteStore(places.store, read_only=True)
         open_files.callback(store.close)
-        reader = LogReader(FileStorage(places.log), key)
+        reader = LogReader(log_storage(config), key)
         evidence = Evidence(index=index, reader=reader, store=store)
         collectors = (config.collector, *config.sidecars.values())
         yield Ledger(

@@ -21,10 +21,11 @@ from correlator.head import decode_head
 from correlator.index import TrailIndex, TrailQuery
 from correlator.index.sqlite import SqliteIndex
 from correlator.log import LogReader
-from correlator.storage.file import FileStorage
+from correlator.storage import LogStorage
 from correlator.trail import stream_trail
 from deploy.config import Config
 from deploy.keys import log_verifier
+from deploy.logstorage import log_storage
 from deploy.places import Places
 from deploy.processes import Running, running
 from deploy.reading import gaps_of
@@ -101,8 +102,9 @@ def standing(config: Config) -> Standing:
                 open_files.callback(index.close)
                 store = SqliteStore(places.store, read_only=True)
                 open_files.callback(store.close)
-                reader = LogReader(FileStorage(places.log), log_verifier(places))
-                ledger = _ledger(places, reader, index)
+                storage = log_storage(config)
+                reader = LogReader(storage, log_verifier(places))
+                ledger = _ledger(places, storage, reader, index)
                 streams = tuple(_streams(store, index))
                 gaps = tuple(gaps_of(index, reader, [stream.stream for stream in streams]))
                 trails = _trails(index)
@@ -120,7 +122,7 @@ def standing(config: Config) -> Standing:
         spools=tuple(_spools(places)),
         bytes={
             "store": _size(places.store),
-            "log": _size(places.log),
+            **({} if config.log else {"log": _size(places.log)}),
             "index": _size(places.index),
             "state": _size(places.state),
         },
@@ -128,10 +130,10 @@ def standing(config: Config) -> Standing:
     )
 
 
-def _ledger(places: Places, reader: LogReader, index: TrailIndex) -> Ledger:
+def _ledger(places: Places, storage: LogStorage, reader: LogReader, index: TrailIndex) -> Ledger:
     verifier = log_verifier(places)
     tree = reader.tree()
-    raw = FileStorage(places.log).read_head()
+    raw = storage.read_head()
     head = decode_head(raw) if raw is not None else None
     age_ns = time.time_ns() - head.written_ns if head is not None else 0
     return Ledger(

@@ -19,9 +19,9 @@ from correlator.note import Signer
 from correlator.run import Correlator
 from correlator.standby import Standby, wait_for_silence
 from correlator.storage import LogStorage
-from correlator.storage.file import FileStorage
 from deploy.config import Config
 from deploy.keys import log_signer, tell_of_key
+from deploy.logstorage import log_storage
 from deploy.places import Places
 
 __all__ = ["Desk", "finish", "hold_state", "hold_states", "open_correlator", "open_desk"]
@@ -127,7 +127,8 @@ def open_desk(
     places.make()
     with ExitStack() as open_files:
         state_folder = open_files.enter_context(hold_state(places, name))
-        signer, made = log_signer(places, ledger=config.ledger)
+        storage = log_storage(config)
+        signer, made = log_signer(places, ledger=config.ledger, storage=storage)
         tell_of_key(signer, made, places)
         store = SqliteStore(places.store)
         open_files.callback(store.close)
@@ -136,7 +137,7 @@ def open_desk(
         yield Desk(
             config=config,
             signer=signer,
-            storage=FileStorage(places.log),
+            storage=storage,
             store=store,
             index=index,
             state_folder=state_folder,

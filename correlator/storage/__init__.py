@@ -1,7 +1,7 @@
 """Where the log lies: immutable objects under their C2SP paths, stagings, and one head that is compared and swapped.
 
-`LogStorage` is the seam; `correlator.storage.file` and `correlator.storage.memory` stand behind it, under one contract
-suite. The only strong operations are `stage` and `swap_head`, durable on return. What is published (`put_once`) may be
+`LogStorage` is the seam; `correlator.storage.file`, `correlator.storage.objects` and `correlator.storage.memory` stand behind
+it, under one contract suite. The only strong operations are `stage` and `swap_head`, durable on return. What is published (`put_once`) may be
 lost by a power cut until the next `sync`: the writer keeps the staging of it until then, and restores from that.
 """
 
@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-__all__ = ["CHECKPOINT", "Claim", "LogStorage", "check_tile_path", "is_torn"]
+__all__ = ["CHECKPOINT", "Claim", "LogStorage", "check_stage_name", "check_tile_path", "is_torn"]
 
 CHECKPOINT = "checkpoint"
 """The path of the signed checkpoint, the one published object that is replaced."""
 
+_STAGE = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z._-]{0,199}", re.ASCII)
 _TILE_PATH = re.compile(r"tile/[a-z0-9]{1,20}(/x[0-9]{3})*/[0-9]{3}(\.p/[0-9]{1,3})?", re.ASCII)
 
 
@@ -25,6 +26,16 @@ def check_tile_path(path: str) -> None:
     """
     if _TILE_PATH.fullmatch(path) is None:
         raise ValueError(f"{path[:100]!r} is not the path of a tile")
+
+
+def check_stage_name(name: str) -> None:
+    """Refuse what is not the name of a staging, for all storages alike.
+
+    Raises:
+        ValueError: it is not; it might lead elsewhere.
+    """
+    if _STAGE.fullmatch(name) is None:
+        raise ValueError(f"{name[:200]!r} is not the name of a staging")
 
 
 def is_torn(found: bytes, data: bytes) -> bool:

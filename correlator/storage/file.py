@@ -12,7 +12,6 @@ Every file is written in ``tmp/`` and renamed into place, so under its name it i
 """
 
 import errno
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -20,11 +19,10 @@ from pathlib import Path
 
 from collector.disk import Disk, DiskLock, OsDisk
 from correlator.errors import Conflict, NotFound, Overloaded, StateUnknown
-from correlator.storage import CHECKPOINT, check_tile_path, is_torn
+from correlator.storage import CHECKPOINT, check_stage_name, check_tile_path, is_torn
 
 __all__ = ["FileStorage"]
 
-_STAGE = re.compile(r"[0-9a-zA-Z][0-9a-zA-Z._-]{0,199}", re.ASCII)
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
 
 
@@ -216,8 +214,7 @@ class FileStorage:
     # Files ------------------------------------------------------------------------------------------------------------
 
     def _stage(self, name: str) -> Path:
-        if not _STAGE.fullmatch(name):
-            raise ValueError(f"{name!r} is not the name of a staging")
+        check_stage_name(name)
         return self._root / "staging" / name
 
     def _folder(self, folder: Path) -> None:

@@ -10,13 +10,13 @@ from correlator import check as log_check
 from correlator.check import check_log
 from correlator.checkpoint import Checkpoint
 from correlator.note import Verifier
-from correlator.storage.file import FileStorage
 from deploy.checking import DAMAGE, Account, Finding
 from deploy.checking.entries import EntryCheck
 from deploy.checking.files import file_problems
 from deploy.checking.spools import check_spools
 from deploy.checking.trails import index_check
 from deploy.config import Config
+from deploy.logstorage import log_storage
 from deploy.places import Places
 
 __all__ = ["check_everything"]
@@ -42,7 +42,7 @@ def check_everything(
     """
     places = Places(Path(config.data))
     findings: list[Finding] = []
-    log = FileStorage(places.log)
+    log = log_storage(config)
     findings += [Finding(where="store", problem=problem) for problem in file_problems(places.store)]
     findings += [Finding(where="index", problem=problem) for problem in file_problems(places.index)]
     with ExitStack() as open_files:

@@ -16,14 +16,14 @@ def reindex(session: Session, *, as_json: bool) -> None:
     from correlator.index.sqlite import SqliteIndex
     from correlator.log import LogReader
     from correlator.reindex import reindex as rebuild
-    from correlator.storage.file import FileStorage
     from deploy.keys import log_verifier
+    from deploy.logstorage import log_storage
     from deploy.progress import progress
     from deploy.writing import hold_states
 
     places = session.places
     verifier = log_verifier(places)
-    storage = FileStorage(places.log)
+    storage = log_storage(session.config)
     with ExitStack() as held:
         try:  # keeps the correlators of this data folder, the index's only writers, from starting meanwhile
             held.enter_context(hold_states(places))

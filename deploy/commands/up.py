@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from deploy.keys import log_signer, tell_of_key
+from deploy.logstorage import log_storage
 from deploy.places import Places
 from deploy.processes import Running
 from deploy.session import Failure, Session, emit_json, json_option, pass_session, say
@@ -32,7 +33,8 @@ def up(session: Session, *, as_json: bool) -> None:
     places.make()
     logs = places.run if sys.stderr.isatty() else None  # JSON lines are not for a person's terminal
     with _alone(places):
-        tell_of_key(*log_signer(places, ledger=session.config.ledger), places)
+        storage = log_storage(session.config)
+        tell_of_key(*log_signer(places, ledger=session.config.ledger, storage=storage), places)
         for old in places.run.glob("*.log"):
             old.unlink()
         reason = asyncio.run(_supervise(children_of(session), places, logs, as_json=as_json))

@@ -11,6 +11,7 @@ from deploy.wording import count
 if TYPE_CHECKING:
     from correlator.checkpoint import Checkpoint
     from correlator.note import Verifier
+    from correlator.storage import LogStorage
     from correlator.verify import Report
 
 
@@ -24,20 +25,24 @@ if TYPE_CHECKING:
 )
 @json_option
 def verify(*, source: str, key: str | None, since: Path | None, as_json: bool) -> None:
-    """Verify a bundle, a .tlog-proof, or a whole log (its folder) against the log's public key.
+    """Verify a bundle, a .tlog-proof, or a whole log (its folder, or its s3://, gs:// or az:// URL) against the log's public key.
 
-    A URL is fetched first (with the bearer token of $TALLY_TOKEN, where that is set). Exit code 0: true. 1: false; the first
+    Another URL is fetched first (with the bearer token of $TALLY_TOKEN, where that is set). Exit code 0: true. 1: false; the first
     thing that does not hold is named. 2: could not tell, because it could not be read, or no key was given: then the key
     that the bundle states is shown, for you to compare.
     """
     from collector.errors import NotFound, Overloaded, StateUnknown, VerificationError
+    from correlator.storage.file import FileStorage
     from deploy.keys import read_verifier
+    from deploy.logstorage import is_object_url, storage_at
 
     verifier = read_verifier(key) if key else None
     try:
         remembered = _checkpoint(since, verifier) if since else None
+        if is_object_url(source):
+            _log(storage_at(source), verifier, remembered, as_json=as_json)
         if Path(source).is_dir():
-            _log(Path(source), verifier, remembered, as_json=as_json)
+            _log(FileStorage(Path(source)), verifier, remembered, as_json=as_json)
         data = _read(source)
         if data.startswith(b"c2sp.org/tlog-proof"):
             _proof(data, verifier, as_json=as_json)
@@ -137,15 +142,14 @@ def _proof(data: bytes, verifier: "Verifier | None", *, as_json: bool) -> None:
     stop(0)
 
 
-def _log(folder: Path, verifier: "Verifier | None", remembered: "Checkpoint | None", *, as_json: bool) -> None:
+def _log(storage: "LogStorage", verifier: "Verifier | None", remembered: "Checkpoint | None", *, as_json: bool) -> None:
     from correlator.check import check_log
-    from correlator.storage.file import FileStorage
     from deploy.progress import progress
 
     if verifier is None:
         raise Failure("could not tell: a log names no key; give it with --key", exit_code=EXIT_UNKNOWN)
     with progress("checking the log", unit="leaves", quiet=as_json) as report:
-        findings = list(check_log(FileStorage(folder), verifier, since=remembered, progress=report))
+        findings = list(check_log(storage, verifier, since=remembered, progress=report))
     if as_json:
         emit_json({"verdict": "false" if findings else "true", "findings": findings})
     else:

@@ -8,17 +8,14 @@ from pathlib import Path
 import pytest
 
 from correlator import log as log_module
-from correlator import merkle
-from correlator.check import check_log
 from correlator.errors import Overloaded, StateUnknown
-from correlator.log import LogReader
 from correlator.storage.file import FileStorage
+from tests.support import log_story
 from tests.support.faulty_disk import Crashed, Fate, FaultyDisk, _File, _Folder
-from tests.support.logs import SIGNER, entries_of, grow, open_log
+from tests.support.log_story import Reopen
+from tests.support.logs import grow, open_log
 
 ROOT = Path("log")
-LIVES = ((3, 250, 257), (258, 600))
-"""Sizes published by two writers, one after the other: a bundle filled up, a settle and a renewal in between, a clean close."""
 
 
 @pytest.fixture(autouse=True)
@@ -26,17 +23,12 @@ def small_settles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_module, "MAX_STAGINGS", 2)
 
 
+def opener(disk: FaultyDisk) -> Reopen:
+    return lambda: FileStorage(ROOT, disk)
+
+
 def story(disk: FaultyDisk, published: list[int]) -> None:
-    """Notes each size that `publish` has returned."""
-    for sizes in LIVES:
-        log = open_log(FileStorage(ROOT, disk))
-        published.append(log.size)
-        for size in sizes:
-            if log.next_leaf_index < size:
-                grow(log, [size])
-                published.append(log.size)
-        log.renew()
-        log.close()
+    log_story.story(opener(disk), published)
 
 
 def changes_of_the_story() -> int:
@@ -66,24 +58,8 @@ def after_crash(disk: FaultyDisk, fate: Fate | None, seed: int) -> FaultyDisk:
     return FaultyDisk(root=root)
 
 
-def findings(disk: FaultyDisk) -> list[str]:
-    return [str(finding) for finding in check_log(FileStorage(ROOT, disk), SIGNER.verifier)]
-
-
 def assert_recovers(disk: FaultyDisk, published: list[int], what: str) -> None:
-    """A writer opens what the crash left, nothing published is missing, everything checks, and it goes on."""
-    log = open_log(FileStorage(ROOT, disk))
-    assert log.size >= max(published, default=0), what
-    assert log.size in {0, *LIVES[0], *LIVES[1]}, what
-    assert findings(disk) == [], what
-    grow(log, [log.size + 260])
-    log.close()
-    assert findings(disk) == [], what
-    assert FileStorage(ROOT, disk).stages() == [], what
-    reader = LogReader(FileStorage(ROOT, disk), SIGNER.verifier)
-    size = reader.tree().size
-    assert reader.entries(0, size) == entries_of(0, size), what
-    assert reader.root(size) == merkle.root_of(merkle.leaf_hashes(entries_of(0, size))), what
+    log_story.assert_recovers(opener(disk), published, what)
 
 
 FATES: list[Fate | None] = [*Fate, None]
@@ -147,4 +123,4 @@ def test_a_power_cut_at_any_moment_keeps_what_publish_returned() -> None:
 def assert_recovers_at(disk: FaultyDisk, size: int) -> None:
     with open_log(FileStorage(ROOT, disk)) as log:
         assert log.size == size
-    assert findings(disk) == []
+    assert log_story.findings(FileStorage(ROOT, disk)) == []

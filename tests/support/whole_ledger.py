@@ -33,12 +33,12 @@ from correlator.index.sqlite import SqliteIndex
 from correlator.note import Verifier
 from correlator.reader import LogReader
 from correlator.run import Correlator
-from correlator.storage.file import FileStorage
 from deploy.checking import Finding
 from deploy.checking.whole import check_everything
 from deploy.config import Config, load
 from deploy.importing import open_importer
 from deploy.keys import collector_key, log_signer, log_verifier, token_key
+from deploy.logstorage import log_storage
 from deploy.places import Places
 from deploy.recording import open_recorder
 
@@ -186,7 +186,7 @@ class WholeLedger:
         ):
             correlator = Correlator.open(
                 store=store,
-                storage=FileStorage(places.log),
+                storage=log_storage(config),
                 signer=signer,
                 index=index,
                 state_folder=places.state,
@@ -213,7 +213,7 @@ class WholeLedger:
 
     def checkpoint(self) -> Checkpoint:
         """The log's signed tree."""
-        return LogReader(FileStorage(self.places.log), self.key).tree()
+        return LogReader(log_storage(self.config), self.key).tree()
 
     def check(self, *, since: Checkpoint | None = None) -> list[Finding]:
         """The findings of `tally check`."""

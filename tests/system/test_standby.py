@@ -14,20 +14,27 @@ import pytest
 
 from correlator.head import Head, decode_head
 from correlator.reader import LogReader
-from correlator.storage.file import FileStorage
+from deploy.logstorage import log_storage
 from tests.support.killing import Process, stored_messages
 from tests.support.whole_ledger import CONFIG, WholeLedger, payment_events
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.timeout(180)
 PATIENCE_SECONDS = 40.0
 TAKE_OVER_SECONDS = 15.0
 """What is promised from the death of a writer to its successor."""
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> WholeLedger:
+@pytest.fixture(
+    params=[pytest.param("folder", marks=pytest.mark.crash), pytest.param("s3", marks=pytest.mark.objectstore)]
+)
+def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> WholeLedger:
+    """A small ledger whose log lies in its data folder, or on an S3 server."""
     made = WholeLedger(tmp_path)
-    (tmp_path / "tally.toml").write_text(CONFIG)
+    where = ""
+    if request.param == "s3":
+        url, endpoint = request.getfixturevalue("s3_url"), request.getfixturevalue("s3").endpoint
+        where = f'log = "{url}"\nlog_endpoint = "{endpoint}"\n'
+    (tmp_path / "tally.toml").write_text(where + CONFIG)
     made.places.make()
     made.collect("gateway", payment_events("gateway", range(20)))
     made.correlate()
@@ -67,7 +74,7 @@ def readyz(process: Process) -> tuple[int, str]:
 
 
 def head(ledger: WholeLedger) -> Head:
-    raw = FileStorage(ledger.places.log).read_head()
+    raw = log_storage(ledger.config).read_head()
     assert raw is not None
     return decode_head(raw)
 
@@ -92,7 +99,7 @@ def assert_whole(ledger: WholeLedger, payments: dict[str, int]) -> None:
     assert ledger.check() == []
     sent = Counter(str(event.body) for name, count in payments.items() for event in payment_events(name, range(count)))
     assert Counter(stored_messages(ledger.places.store)) == sent
-    reader = LogReader(FileStorage(ledger.places.log), ledger.key)
+    reader = LogReader(log_storage(ledger.config), ledger.key)
     entries = [json.loads(data) for data in reader.entries(0, reader.tree().size)]
     events = [(entry["stream"], entry["sequence"]) for entry in entries if entry["kind"] == "event"]
     assert len(events) == len(set(events)) == sent.total()
