@@ -153,6 +153,7 @@ class Standby:
         self._flushed = 0
         self._published = 0
         self._behind = True
+        self._more = False
         self._looked_ns = monotonic_ns()
 
     def alive(self, within_seconds: float = 60.0) -> bool:
@@ -175,12 +176,12 @@ class Standby:
                 turn = self.look()
             except Overloaded:
                 self.metrics.failures.inc()  # a head that cannot be read is not one that stands still
-                self._behind = True
+                self._behind, self._more = True, False
                 turn = None
             self._looked_ns = self._monotonic_ns()
             if turn is not None:
                 return turn
-            if self._state is None or self._state.leaves >= self._published:
+            if not self._more:
                 stop.wait(min(LOOK_SECONDS, self._settings.take_over_seconds / 4))
         return None
 
@@ -221,7 +222,7 @@ class Standby:
         try:
             size = self._reader.tree().size
         except NotFound:
-            self._behind = False  # nothing is published yet
+            self._behind = self._more = False  # nothing is published yet
             return
         if self._state is None:
             self._state = open_state(
@@ -242,13 +243,17 @@ class Standby:
             if state.leaves - self._flushed >= _FLUSH_LEAVES:
                 state.flush()
                 self._flushed = state.leaves
-        if self._index.size() < self._published:
+        indexed = self._index.size()
+        if indexed < self._published:
             # Only what was published a look ago: a writer with whom the index is shared has indexed it long since.
-            catch_up(self._index, self._reader, self._published, published=lambda: self._reader.tree().size)
-        self._published = size
+            end = min(self._published, indexed + _TURN_LEAVES)
+            catch_up(self._index, self._reader, end, published=lambda: self._reader.tree().size)
+            indexed = self._index.size()
         self._behind = state.leaves < size
+        self._more = self._behind or indexed < self._published
+        self._published = size
         self.metrics.log_size.set(size)
-        self.metrics.index_lag.set(max(size - self._index.size(), 0))
+        self.metrics.index_lag.set(max(size - indexed, 0))
 
     def close(self) -> None:
         """Write the state out, which the next `Correlator.open` begins with."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from collector.batch import StreamId
+from correlator import standby as standby_module
 from correlator.errors import Conflict, Overloaded, StateUnknown, VerificationError
 from correlator.head import decode_head
 from correlator.heartbeat import Heartbeat
@@ -412,6 +414,27 @@ def test_an_index_that_the_writer_keeps_too_is_neither_emptied_nor_doubled(tmp_p
     pair.close()
     for index in (pair.writer.index, pair.standby._index):
         index.close()
+
+
+def test_a_standby_that_is_far_behind_follows_in_turns_between_which_it_looks(
+    lockless: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lockless.publish(5)
+    lockless.look_for(1, renew=True)
+    monkeypatch.setattr(standby_module, "_TURN_LEAVES", 16)
+    lockless.publish(200)
+    size = lockless.writer.correlator.size  # type: ignore[union-attr]  # it is open
+    sizes: list[int] = []
+    while not sizes or sizes[-1] < size or lockless.index.size() < size:
+        before = lockless.index.size()
+        assert lockless.standby.look() is None
+        assert lockless.index.size() - before <= 16
+        assert lockless.standby._state is not None
+        sizes.append(lockless.standby._state.leaves)
+        assert lockless.standby.ready() == (sizes[-1] == size)
+        assert len(sizes) < 40
+    assert all(0 <= after - before <= 16 for before, after in pairwise(sizes))
+    assert not lockless.standby._more
 
 
 def test_a_log_that_was_rolled_back_is_told(lockless: Pair) -> None:

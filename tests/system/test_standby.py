@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from collector.disk import OsDisk
 from correlator.head import Head, decode_head
 from correlator.reader import LogReader
 from deploy.logstorage import log_storage
@@ -155,6 +156,21 @@ def test_a_writer_that_hung_is_refused_when_it_wakes_up(ledger: WholeLedger, pro
         assert process.stop() == 0
     assert ledger.check(since=remembered) == []
     assert_whole(ledger, {"gateway": 20, "payments": 30, "risk": 30})
+
+
+@pytest.mark.parametrize("ledger", [pytest.param("folder", marks=pytest.mark.crash)], indirect=True)
+def test_a_standby_that_cannot_swap_the_head_goes_on_standing_by(ledger: WholeLedger, processes: list[Process]) -> None:
+    one, two = pair(ledger, processes)
+    lock = OsDisk().lock(ledger.places.log / "head.lock")  # as a writer does that is stopped in the middle of its swap
+    while lock is None:
+        lock = OsDisk().lock(ledger.places.log / "head.lock")
+    one.kill()
+    until(lambda: "not taken over: another process is swapping the head" in two.log(), "it says why it does not write")
+    assert two.popen.poll() is None
+    lock.release()
+    until(writes(ledger, two), "the standby writes")
+    assert two.stop() == 0
+    assert_whole(ledger, {"gateway": 20})
 
 
 def test_two_of_one_name_do_not_share_a_state(ledger: WholeLedger, processes: list[Process]) -> None:
