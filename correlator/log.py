@@ -60,7 +60,7 @@ from correlator.tiles import ENTRIES, HEIGHT, MAX_ENTRY_BYTES, WIDTH, Tile, pars
 __all__ = ["AuditLog", "LogReader"]
 
 MAX_STAGINGS = 16
-"""Publishes between two settles; also what a recovery restores at most."""
+"""Publishes between two settles; also what a recovery restores at most. Where puts are durable: one, for settling is free."""
 
 MAX_STAGED_BYTES = 64 << 20
 """Bytes in stagings after which the next publish settles."""
@@ -115,6 +115,7 @@ class AuditLog:
             Overloaded, StateUnknown: from the storage.
         """
         claim = None if take_over else storage.claim()
+        raw = None
         try:
             raw = storage.read_head()
             if raw is None:
@@ -134,9 +135,14 @@ class AuditLog:
             for name in storage.stages():
                 if staging_epoch(name) < head.epoch:
                     storage.drop_stage(name)
-        except BaseException:
+        except BaseException as error:
             if claim is not None:
                 claim.release()
+            if isinstance(error, VerificationError) and storage.read_head() != raw:
+                # It was no damage: a writer that lives has published, and has dropped what its head before had named.
+                raise Conflict(
+                    f"another process writes this log: its head changed while it was read ({error})"
+                ) from error
             raise
         log._claim = claim
         return log
@@ -214,7 +220,8 @@ class AuditLog:
         if not self._entries:
             return self.checkpoint
         old = self._head
-        settled = len(old.stagings) >= MAX_STAGINGS or self._staged_bytes >= MAX_STAGED_BYTES
+        most = 1 if self._storage.put_is_durable else MAX_STAGINGS
+        settled = len(old.stagings) >= most or self._staged_bytes >= MAX_STAGED_BYTES
         tail, bundles = append_to_bundles(old.size, self._tail, self._entries)
         frontier, tiles = self._frontier.extend(self._hashes)
         objects = bundles + tiles

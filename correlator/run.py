@@ -100,6 +100,7 @@ class Correlator:
         self._ready = False
         self.metrics.role.state("writer")
         self.metrics.epoch.set(log.epoch)
+        self.metrics.head_unchanged_seconds.set(0)
 
     @classmethod
     def open(

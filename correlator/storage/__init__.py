@@ -59,9 +59,12 @@ class LogStorage(Protocol):
     Attributes:
         claim_excludes: whether `claim` keeps other processes out, and is let go of by the system when its holder dies. Where it
             does not, only the head tells whether a writer lives (`correlator.standby`).
+        put_is_durable: whether `put_once` and `restore` are durable on return, so that `sync` has nothing to do, and a staging is
+            needed no longer than until its objects are put.
     """
 
     claim_excludes: bool
+    put_is_durable: bool
 
     # Published objects ------------------------------------------------------------------------------------------------
 

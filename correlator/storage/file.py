@@ -41,6 +41,7 @@ class FileStorage:
     """A `LogStorage` in the folder ``root`` (created on the first write), through ``disk``."""
 
     claim_excludes = True
+    put_is_durable = False
 
     def __init__(self, root: Path, disk: Disk | None = None) -> None:
         self._root = root

@@ -21,6 +21,7 @@ class MemoryStorage:
     """A `LogStorage` of dictionaries, which a test may look into and tamper with."""
 
     claim_excludes = True
+    put_is_durable = False  # as files, so that the writer's settling is tried without a disk
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}

@@ -63,6 +63,7 @@ class ObjectStorage:
     """
 
     claim_excludes = False
+    put_is_durable = True
 
     def __init__(self, bucket: Bucket, *, random: Callable[[int], bytes] = os.urandom) -> None:
         self._bucket = bucket
@@ -82,7 +83,11 @@ class ObjectStorage:
     def restore(self, path: str, data: bytes) -> None:
         """See `LogStorage.restore`. A put does not tear; what was copied here from a disk may be torn."""
         check_tile_path(path)
-        found = self._put_or_read(path, data, over=ABSENT)
+        found = self._read(path)  # first, for after a clean publish it is there
+        if found is None:
+            found = self._put_or_read(path, data, over=ABSENT)
+        elif found.data == data:
+            return
         if found is not None and is_torn(found.data, data):
             found = self._put_or_read(path, data, over=found.version)
         if found is not None:

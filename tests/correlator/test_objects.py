@@ -360,3 +360,18 @@ def test_a_real_server_honours_the_conditions(s3_url: str, s3: object) -> None:
     bucket.delete("x")
     with pytest.raises(Refused):
         bucket.put("x", b"3", over=second)
+
+
+def test_a_head_names_one_staging_at_most_so_that_taking_over_is_short() -> None:
+    bucket = FaultyBucket(memory())
+    log = open_log(ObjectStorage(bucket))
+    for size in range(100, 2_000, 100):
+        grow(log, [size])
+        raw = ObjectStorage(bucket).read_head()
+        assert raw is not None
+        assert len(decode_head(raw).stagings) == 1
+        assert len(ObjectStorage(bucket).stages()) == 1
+    requests: list[str] = []
+    bucket.before = requests.append
+    open_log(ObjectStorage(bucket), take_over=True)
+    assert len(requests) < 35, requests
