@@ -12,7 +12,6 @@ So there is nothing to repair after a crash but to `open` again.
 """
 
 import gc
-import hashlib
 import logging
 import threading
 import time
@@ -22,19 +21,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-import msgspec
-
 from collector.batch import SignedHeader, StreamId
 from collector.store import EventStore
 from correlator.accept import Acceptor, forks_told
 from correlator.chain import Chain
+from correlator.derived import open_state
 from correlator.errors import Overloaded, StateUnknown
 from correlator.heartbeat import Heartbeat
 from correlator.index import TrailIndex
 from correlator.log import AuditLog
 from correlator.metrics import CorrelatorMetrics
 from correlator.note import Signer
-from correlator.progress import FlowTracker
 from correlator.reader import LogReader
 from correlator.reindex import catch_up
 from correlator.settings import CorrelatorSettings
@@ -44,7 +41,7 @@ from correlator.stitch import Stitcher
 from correlator.storage import LogStorage
 from correlator.streams import StreamState
 
-__all__ = ["Correlator", "open_state"]
+__all__ = ["Correlator"]
 
 _log = logging.getLogger("tally.correlator")
 
@@ -243,12 +240,23 @@ class Correlator:
                 self._beat_ns = time.monotonic_ns()
                 self._ready = False
                 _log.warning("step given up, tried again later", extra={"reason": str(error)})
-                stop.wait(min(error.retry_after_seconds, 5.0))
+                self._pause(stop, min(error.retry_after_seconds, 5.0))
                 continue
             took = (time.monotonic_ns() - began_ns) / 1e9
             pause = min(max(least, took), most) if made else min(pause * 1.5, most)
             if not self._source.backlog:
-                stop.wait(pause)
+                self._pause(stop, pause)
+
+    def _pause(self, stop: threading.Event, seconds: float) -> None:
+        """Wait, and renew the head meanwhile: a pause may be longer than a standby's patience."""
+        end_ns = time.monotonic_ns() + int(seconds * 1e9)
+        while (left_ns := end_ns - time.monotonic_ns()) > 0:
+            if stop.wait(min(left_ns / 1e9, self._settings.renew_seconds / 2)):
+                return
+            try:
+                self.renew()
+            except Overloaded:
+                return  # the next step says so
 
     def close(self) -> None:
         """Write the state out and give the log up. The store and the index stay open: they are the caller's."""
@@ -343,27 +351,6 @@ class Correlator:
             metrics.head_age_seconds.set(max(0.0, (self._clock() - self._state.recorded_ns) / 1e9))
 
 
-def open_state(
-    folder: Path,
-    reader: LogReader,
-    size: int,
-    *,
-    ledger: str,
-    settings: CorrelatorSettings,
-    progress: Callable[[int, int], None] | None = None,
-) -> State:
-    """The state that a correlator with these settings works with, brought up to the log's first `size` leaves; see `State.open`."""
-    return State.open(
-        folder,
-        reader,
-        size,
-        fingerprint=_fingerprint(ledger, settings),
-        flows=lambda cold: FlowTracker(cold, settings.flows),
-        hot_trails=settings.hot_trails,
-        progress=progress,
-    )
-
-
 @contextmanager
 def _no_cycles() -> Iterator[None]:
     """Let Python's cycle collector rest: a step makes many objects and no cycles, and looking through them costs a third of it."""
@@ -391,8 +378,3 @@ def _gauge_streams(metrics: CorrelatorMetrics, streams: Iterable[StreamState]) -
     for state, count in counts.items():
         metrics.streams.labels(state).set(count)
     metrics.missing_batches.set(missing)
-
-
-def _fingerprint(ledger: str, settings: CorrelatorSettings) -> str:
-    """Of what the state follows from beside the log. Other flows begin again, so that they count from the log's start."""
-    return hashlib.sha256(msgspec.json.encode([ledger, settings.flows], order="sorted")).hexdigest()

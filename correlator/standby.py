@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from correlator.derived import open_state
 from correlator.entry import decode_entry
 from correlator.errors import Conflict, NotFound, Overloaded, VerificationError
 from correlator.head import Head, decode_head
@@ -30,7 +31,6 @@ from correlator.metrics import CorrelatorMetrics
 from correlator.note import Verifier
 from correlator.reader import LogReader
 from correlator.reindex import catch_up
-from correlator.run import open_state
 from correlator.settings import CorrelatorSettings
 from correlator.state import State
 from correlator.storage import LogStorage

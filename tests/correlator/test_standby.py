@@ -160,6 +160,30 @@ def test_long_work_beats_and_passes_its_progress_on(clock: Monotonic) -> None:
         assert told == [(0, 4), (1, 4), (2, 4), (3, 4)]
 
 
+def test_a_correlator_with_nothing_to_do_for_long_renews_its_head_all_the_while(tmp_path: Path) -> None:
+    settings = CorrelatorSettings(poll_min_seconds=60, poll_max_seconds=60, renew_seconds=0.05, take_over_seconds=0.2)
+    world = Correlating(tmp_path, settings=settings)
+    correlator = world.open()
+    stop, renewed = threading.Event(), threading.Event()
+    heads: set[bytes | None] = set()
+    swap_head = world.storage.swap_head
+
+    def counted(old: bytes | None, new: bytes) -> None:
+        swap_head(old, new)
+        heads.add(new)
+        if len(heads) == 5:
+            renewed.set()
+
+    world.storage.swap_head = counted  # type: ignore[method-assign]  # to await what is written
+    running = threading.Thread(target=correlator.run, args=(stop,))
+    running.start()
+    assert renewed.wait(30)
+    stop.set()
+    running.join(30)
+    assert not running.is_alive()
+    world.close()
+
+
 # ----------------------------------------------------------------------------------------------------------------- silence
 
 
