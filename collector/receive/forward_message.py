@@ -18,23 +18,30 @@ the dead letters.
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import msgpack
 import msgspec
 from msgspec.msgpack import Ext
 
-from collector.canonical import MAX_SAFE_INTEGER
 from collector.errors import Malformed
 from collector.event import Origin, format_time
 from collector.receive import Arrival
-from collector.receive.fluent_msgpack import ARRAY, MSGPACK_ERRORS, RAW, careful_unpacker, time_text, unpack
+from collector.receive.fluent_msgpack import (
+    ARRAY,
+    MSGPACK_ERRORS,
+    RAW,
+    careful_unpacker,
+    decode_entries,
+    decode_message,
+    decode_plain_entries,
+    time_text,
+    unpack,
+)
 from collector.receive.inflate import gunzip
 from collector.receive.record import arrival_of_record
 
 __all__ = ["Group", "Limits", "MessageReader"]
-
-_Entry = tuple[Ext | int | float, dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,24 +83,6 @@ class Group:
         tag = self.origin.tag.encode()
         chunk = self.chunk.encode("utf-8", "surrogateescape")
         return hashlib.sha256(b"forward\0%d\0%b\0%b" % (len(tag), tag, chunk)).digest()
-
-
-class _Wire(msgspec.Struct, array_like=True):
-    """A message as the fast decoder takes it; `third` is the record in Message mode, else the option."""
-
-    tag: str
-    second: bytes | list[_Entry] | Ext | int | float
-    third: dict[str, Any] | None = None
-    fourth: dict[str, Any] | None = None
-
-
-_decode_message = msgspec.msgpack.Decoder(_Wire).decode
-_decode_entries = msgspec.msgpack.Decoder(list[_Entry]).decode
-_SafeInteger = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
-_PlainEntry = tuple[Ext | int | float, dict[str, str | _SafeInteger | bool | None]]
-_decode_plain_entries = msgspec.msgpack.Decoder(
-    list[_PlainEntry]
-).decode  # at the same cost, what it takes is `Arrival.plain`
 
 
 class MessageReader:
@@ -212,7 +201,7 @@ class MessageReader:
 
     def _decode(self, message: bytes, observed: str) -> Group:
         try:
-            wire = _decode_message(message)
+            wire = decode_message(message)
         except (msgspec.DecodeError, ValueError, RecursionError):
             return self._careful(message, observed)
         second = wire.second
@@ -248,9 +237,9 @@ class MessageReader:
 
     def _add_all(self, group: Group, entries: bytes, observed: str) -> None:
         try:
-            found = _decode_plain_entries(entries)
+            found = decode_plain_entries(entries)
         except msgspec.ValidationError:  # some value is nested, a float, bytes …
-            self._add(group, _decode_entries(entries), observed)
+            self._add(group, decode_entries(entries), observed)
         else:
             self._add(group, found, observed, plain=True)
 
