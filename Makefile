@@ -16,7 +16,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-vers
 	--no-emit-index-url --no-annotate --strip-extras --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test test-all test-clients test-go test-crash test-objects test-minio test-oldest check fix bench drills audit lock upgrade wheel clean
+.PHONY: help run dev test test-all test-clients test-go test-crash test-objects test-minio test-opensearch test-oldest check fix bench drills audit lock upgrade wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,7 +46,7 @@ dev: $(VENV)/.dev ## everything to work on Tallystick, in .venv
 test: $(VENV)/.dev ## the fast tests: everything embedded, no server, no network
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
-test-all: $(VENV)/.dev ## every test, the marked ones too (needs node, npm and Go)
+test-all: $(VENV)/.dev ## every test, the marked ones too (needs node, npm, Go, Java 21 and Maven)
 	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
 
 test-clients: $(VENV)/.dev ## unmodified senders against a collector that is killed (needs node and npm)
@@ -64,6 +64,9 @@ test-objects: $(VENV)/.dev ## the log on a real S3 server in a process of its ow
 # Not in CI: MinIO is built from source once, six minutes of a core, into a cache outside the tree.
 test-minio: $(VENV)/.dev ## the same on a MinIO, and several writers at once (needs Go)
 	TALLY_S3_SERVER=minio $(BIN)/python -m pytest -m objectstore --timeout 1200 $(PYTEST_ARGS)
+
+test-opensearch: $(VENV)/.dev ## the store on a real OpenSearch, which is fetched once (needs Java 21 and Maven)
+	$(BIN)/python -m pytest -m opensearch $(PYTEST_ARGS)
 
 # Lower bounds are promises too. Not in CI: what the index serves for the rest changes from day to day.
 test-oldest: $(VENV)/.dev ## the fast tests against the oldest versions that pyproject.toml allows

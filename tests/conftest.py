@@ -13,6 +13,8 @@ from hypothesis import HealthCheck, settings
 from tests.support.need import need
 from tests.support.s3_server import BUCKET, S3Server, s3_server
 
+pytest_plugins = ["tests.servers.fixtures"]
+
 # In CI a failure must be the commit's, not the dice's, and a slow shared core is no finding.
 settings.register_profile("ci", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("desk", deadline=None)
