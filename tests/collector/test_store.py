@@ -1,4 +1,7 @@
-"""The contract of `EventStore`, kept by the embedded store and by the one in memory that other tests stand on; and SQLite's own troubles."""
+"""The contract of `EventStore`, kept by the embedded store, by OpenSearch, and by the one in memory that other tests stand on.
+
+Then SQLite's own troubles; those of OpenSearch are in test_opensearch_store.py.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from collector.batch import EventRef, StreamId
 from collector.errors import Conflict, NotFound, Overloaded, StateUnknown, VerificationError
 from collector.event import Event
 from collector.store import EventStore
+from collector.store.opensearch.store import OpenSearchStore
 from collector.store.sqlite import SqliteStore
 from tests.support.memory_store import MemoryStore
 from tests.support.shipper import Shipper, pay, texts
@@ -27,9 +31,18 @@ OTHER = StreamId("orders/0123456789abcdef")
 EVENTS = [pay(f"T-{at}", body="é" * at) for at in range(9)]
 
 
-@pytest.fixture(params=["sqlite", "memory"])
+REAL_SERVER = [pytest.mark.opensearch, pytest.mark.timeout(1_200)]
+
+
+@pytest.fixture(params=["sqlite", "memory", pytest.param("opensearch", marks=REAL_SERVER)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[EventStore]:
-    made: EventStore = SqliteStore(tmp_path / "store.sqlite") if request.param == "sqlite" else MemoryStore()
+    made: EventStore
+    if request.param == "sqlite":
+        made = SqliteStore(tmp_path / "store.sqlite")
+    elif request.param == "memory":
+        made = MemoryStore()
+    else:
+        made = OpenSearchStore(request.getfixturevalue("opensearch_settings"), look_beyond_seconds=0)
     yield made
     made.close()
 
@@ -68,7 +81,10 @@ def test_batches_come_back_as_they_were_signed(store: EventStore) -> None:
     store.append(batch)
     assert store.batch(STREAM, 1) == batch.signed
     assert list(store.batches_after({STREAM: 0}, 10)) == [batch.signed]
-    assert store.place(batch.signed.header.created) == ""
+    place = store.place(batch.signed.header.created)
+    assert place in {"", store.place("2026-01-31T23:59:59.999999999Z")}, (
+        "the month's, where there is more than one place"
+    )
 
 
 def test_the_same_batch_twice_is_once(store: EventStore) -> None:
@@ -116,6 +132,16 @@ def test_a_missing_number_is_skipped_not_waited_for(store: EventStore) -> None:
     store.append(batches[1])  # late
     assert [one.header.number for one in store.batches_after({STREAM: 0}, 10)] == [1, 2, 3, 4]
     assert list(store.events(refs(1))) == texts([EVENTS[1]])
+
+
+def test_a_gap_of_more_numbers_than_are_asked_for_is_passed(store: EventStore) -> None:
+    shipper = Shipper()
+    batches = [shipper.batch(EVENTS[at]) for at in range(8)]
+    for at in (0, 5, 6, 7):
+        store.append(batches[at])
+    assert [one.header.number for one in store.batches_after({STREAM: 1}, 2)] == [6, 7]
+    assert [one.header.number for one in store.batches_after({STREAM: 7}, 2)] == [8]
+    assert list(store.batches_after({STREAM: 8}, 2)) == []
 
 
 def test_events_are_sliced_in_the_order_asked_for(store: EventStore) -> None:

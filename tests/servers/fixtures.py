@@ -6,10 +6,12 @@ kills a server starts its own `Cluster`.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 
 import pytest
 
+from collector.store.settings import StoreSettings
 from tests.servers.opensearch import Cluster
 
 
@@ -18,3 +20,11 @@ def opensearch() -> Iterator[Cluster]:
     """One OpenSearch node, plain HTTP."""
     with Cluster() as cluster:
         yield cluster
+
+
+@pytest.fixture
+def opensearch_settings(opensearch: Cluster) -> Iterator[StoreSettings]:
+    """The shared node with index names that no other test has; what lies under them is removed afterwards."""
+    prefix = f"t-{secrets.token_hex(6)}"
+    yield StoreSettings(urls=list(opensearch.urls), prefix=prefix)
+    opensearch.ask("DELETE", f"/{prefix}-*")
