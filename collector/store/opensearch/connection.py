@@ -143,15 +143,20 @@ class Connection:
         """As `ask`, with the answer decoded; one that cannot be is `Overloaded`, for it was cut off or is not OpenSearch's."""
         return self._decoded(kind, self.ask(method, path, body, **more))
 
-    def documents(self, wanted: Sequence[tuple[str, str]]) -> list[Document]:
+    def documents(self, wanted: Sequence[tuple[str, str]], *, retired: bool = False) -> list[Document]:
         """Documents by index and id, in the order asked for, as they are at this moment (a real-time get).
 
-        One that is not there has `found` false, be it that its whole index is not there. Everything else that keeps a
-        document from being read is an error, not an absence.
+        One that is not there has `found` false. Everything that keeps a document from being read is an error, not an
+        absence.
+
+        Args:
+            wanted: index and id of each.
+            retired: an index that is not there holds nothing (a month that was let go of); else that is an error as well.
 
         Raises:
             Overloaded: one of them cannot be read now.
             Refusal: as in `ask`.
+            StateUnknown: an index is gone.
         """
         found: list[Document] = []
         for at in range(0, len(wanted), _MGET_DOCUMENTS):
@@ -162,15 +167,18 @@ class Connection:
                 raise Overloaded(f"{self.name} answered for other documents than were asked for")
             for one in answer:
                 if one.error is not None:
-                    self._must_be_missing_index(one)
+                    self._explain(one, retired=retired)
             found += answer
         return found
 
-    def _must_be_missing_index(self, one: Document) -> None:
-        kind = one.error.get("type", "") if isinstance(one.error, dict) else str(one.error)
+    def _explain(self, one: Document, *, retired: bool) -> None:
+        """Raises unless the error means that there is no such document."""
+        detail = one.error if isinstance(one.error, dict) else {}
+        kind, reason = detail.get("type", ""), detail.get("reason", "")
         if kind != "index_not_found_exception":
-            reason = one.error.get("reason", "") if isinstance(one.error, dict) else ""
             raise Overloaded(f"{self.name} cannot read a document of {one.index} now: {kind}: {reason}")
+        if not retired:
+            raise StateUnknown(f"{self.name}: the index {one.index} is gone")
 
     def _decoded(self, kind: type[_T], answer: bytes) -> _T:
         try:

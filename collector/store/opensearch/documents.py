@@ -142,7 +142,9 @@ def event_document(data: bytes, sequence: int, header: BatchHeader) -> bytes:
     if b"\n" in data:
         return raw_event_document(data, sequence, header, "the event is not in canonical form")
     try:
+        data.decode()  # what is passed over is not looked at, and answers are text
         seen = _decode_seen(data)
+        body = _searchable(bytes(seen.body))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return raw_event_document(data, sequence, header, f"not an event: {error}")
     service = seen.resource.service_name
@@ -155,7 +157,7 @@ def event_document(data: bytes, sequence: int, header: BatchHeader) -> bytes:
         severity_number=seen.severity_number,
         severity_text=seen.severity_text,
         name=seen.event_name,
-        body=_searchable(bytes(seen.body)),
+        body=body,
         transaction=seen.transaction,
         tenant=seen.tenant,
         keys=[f"{name}={value}" for name, value in seen.keys.items()],

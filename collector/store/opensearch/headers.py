@@ -78,7 +78,8 @@ class Headers:
         """
         there = self._stored(wanted)
         parts = [self._facts_places(*one) for one in there]
-        facts = iter(self._connection.documents([place for some in parts for place in some]))
+        places = [place for some in parts for place in some]
+        facts = iter(self._connection.documents(places, retired=True))
         return [
             _checked(stream, number, stored, [bytes(one.source) for one in islice(facts, len(some)) if one.found])
             for (stream, number, stored), some in zip(there, parts, strict=True)

@@ -76,11 +76,13 @@ class Registry:
     Args:
         connection: to the cluster.
         index: the index of streams; it has one shard, whose sequence numbers are the order of arrival.
+        page: documents read at once.
     """
 
-    def __init__(self, connection: Connection, index: str) -> None:
+    def __init__(self, connection: Connection, index: str, *, page: int = _PAGE) -> None:
         self._connection = connection
         self._index = index
+        self._page = page
         self._places: dict[StreamId, list[str]] = {}
         self._known = 0
         self._last = -1
@@ -110,17 +112,17 @@ class Registry:
 
     def _read_on(self) -> int:
         while True:
-            found = self._page()
+            found = self._search()
             for hit in found.hits.hits:
                 self._places.setdefault(StreamId(hit.source.stream), []).append(hit.source.place)
                 self._known += 1
                 self._last = hit.sort[0]
-            if len(found.hits.hits) < _PAGE:
+            if len(found.hits.hits) < self._page:
                 return found.hits.total.value
 
-    def _page(self) -> _Found:
+    def _search(self) -> _Found:
         query = {
-            "size": _PAGE,
+            "size": self._page,
             "track_total_hits": True,
             "sort": [{"_seq_no": "asc"}],
             "query": {"match_all": {}},

@@ -281,7 +281,7 @@ class OpenSearchStore:
         """Look for the events in the latest so many months in which their streams wrote; None: in all of them."""
         wanted = [(ref, place) for ref in dict.fromkeys(refs) for place in self._registry.places(ref.stream)[:months]]
         places = [(place, documents.event_id(ref.stream, ref.sequence)) for ref, place in wanted]
-        for (ref, _), one in zip(wanted, self._connection.documents(places), strict=True):
+        for (ref, _), one in zip(wanted, self._connection.documents(places, retired=True), strict=True):
             if one.found:
                 name = f"event {ref.sequence} of stream {ref.stream}"
                 stored = documents.stored_event(bytes(one.source), name)
