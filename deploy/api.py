@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from audit_api.app import create_app, serve
 from audit_api.auth import TokenFile
 from collector.errors import NotFound
-from collector.store.sqlite import SqliteStore
+from collector.store import EventStore
 from correlator.index.sqlite import SqliteIndex
 from correlator.log import LogReader
 from correlator.note import Verifier
@@ -17,6 +17,7 @@ from deploy.keys import log_verifier
 from deploy.logstorage import log_storage
 from deploy.places import Places
 from deploy.recording import RECORDER, open_recorder
+from deploy.storing import is_embedded, open_store
 
 __all__ = ["serve_api"]
 
@@ -61,14 +62,14 @@ async def serve_api(
         await serve(app, config.audit_api, stopped=stopped, ready=lambda url: ready({"http": url}))
 
 
-def _open(config: Config, places: Places, open_files: ExitStack) -> tuple[Verifier, SqliteStore, SqliteIndex] | None:
+def _open(config: Config, places: Places, open_files: ExitStack) -> tuple[Verifier, EventStore, SqliteIndex] | None:
     """The ledger's files opened for reading, or None while one of them is not there yet."""
-    if not places.store.exists() or not places.index.exists():
+    if (is_embedded(config) and not places.store.exists()) or not places.index.exists():
         return None
     with ExitStack() as opened:
         try:
             key = log_verifier(places)
-            store = SqliteStore(places.store, read_only=True)
+            store = open_store(config, places, read_only=True)
             opened.callback(store.close)
             index = SqliteIndex(places.index, hub_links=config.correlator.hub_links, read_only=True)
             opened.callback(index.close)

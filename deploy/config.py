@@ -20,6 +20,7 @@ import msgspec
 from audit_api.settings import ApiSettings
 from collector.errors import TallyError
 from collector.settings import CollectorSettings
+from collector.store.settings import StoreSettings
 from correlator.settings import CorrelatorSettings
 
 __all__ = ["SCHEMES", "Config", "ConfigError", "load", "parse"]
@@ -29,6 +30,7 @@ SCHEMES = ("s3", "gs", "az")
 
 FILE_NAME = "tally.toml"
 MAX_CONFIG_BYTES = 1_048_576
+_STORE_FILES = ("ca_file", "client_certificate", "client_key", "password_file")
 
 
 class ConfigError(TallyError):
@@ -45,6 +47,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             environment (docs/operating.md).
         log_endpoint: URL of an S3-compatible server, where the log is not in the cloud's own.
         ledger: name of the ledger: the log's origin, a schema-less URL that nobody else uses (C2SP tlog-checkpoint).
+        store: where shipped batches are kept: a SQLite file in `data`, or an OpenSearch cluster.
         collector: the sidecar collector.
         sidecars: more than one collector on this machine: each table is a collector's name with what differs from `[collector]`.
         correlator: the correlator.
@@ -55,6 +58,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log: str = ""
     log_endpoint: str = ""
     ledger: str = "localhost/tallystick"
+    store: StoreSettings = msgspec.field(default_factory=StoreSettings)
     collector: CollectorSettings = msgspec.field(default_factory=CollectorSettings)
     sidecars: dict[str, CollectorSettings] = {}
     correlator: CorrelatorSettings = msgspec.field(default_factory=CorrelatorSettings)
@@ -127,7 +131,11 @@ def parse(text: str, *, source: str, folder: Path) -> Config:
         collectors[name] = _convert(merged, CollectorSettings, source, f"sidecars.{name}")
         if collectors[name].name != name:
             raise ConfigError(f"{source}: sidecars.{name}.name: a sidecar is called what its table is called")
-    return msgspec.structs.replace(config, data=str(folder / config.data), sidecars=collectors)
+    store = msgspec.structs.replace(
+        config.store,
+        **{name: str(folder / path) for name in _STORE_FILES if (path := getattr(config.store, name))},
+    )
+    return msgspec.structs.replace(config, data=str(folder / config.data), store=store, sidecars=collectors)
 
 
 def _convert(raw: Any, kind: Any, source: str, prefix: str) -> Any:

@@ -19,13 +19,13 @@ from collector.prepare import Preparer
 from collector.protect import Protector
 from collector.retry import Breaker, RetryLimits
 from collector.sidecar import DEAD_LETTERS
-from collector.store.sqlite import SqliteStore
 from correlator.errors import Conflict
 from correlator.index import TrailIndex, TrailQuery, TrailSummary
 from correlator.index.sqlite import SqliteIndex
 from deploy.config import Config
 from deploy.keys import collector_key, token_key
 from deploy.places import Places
+from deploy.storing import open_store
 from deploy.writing import open_correlator
 
 __all__ = ["Imported", "ImportedFile", "Total", "correlate", "hubs", "import_files", "open_importer"]
@@ -119,7 +119,7 @@ def open_importer(config: Config, places: Places) -> Iterator[Importer]:
         clock=time.time_ns,
         total_bytes=settings.spool.dead_letters_max_bytes,
     )
-    store = SqliteStore(places.store)
+    store = open_store(config, places)
     try:
         importer = Importer(
             root,

@@ -16,7 +16,6 @@ from audit_api.accesses import AccessHistory, PastAccess
 from audit_api.evidence import Evidence, SignedTree
 from audit_api.export.bundle import BundleExport, TooLarge
 from collector.errors import NotFound
-from collector.store.sqlite import SqliteStore
 from correlator.bundle import BundleLine, Contents, TrailPart, encode_members
 from correlator.entry import Entry, decode_entry
 from correlator.errors import VerificationError
@@ -35,6 +34,7 @@ from deploy.keys import log_verifier
 from deploy.logstorage import log_storage
 from deploy.narrate import narrate
 from deploy.places import Places
+from deploy.storing import open_store
 from deploy.story import Proof, Story
 
 __all__ = ["Ledger", "gaps_of", "open_ledger"]
@@ -205,7 +205,7 @@ def open_ledger(config: Config) -> Iterator[Ledger]:
     with ExitStack() as open_files:
         index = SqliteIndex(places.index, hub_links=config.correlator.hub_links, read_only=True)
         open_files.callback(index.close)
-        store = SqliteStore(places.store, read_only=True)
+        store = open_store(config, places, read_only=True)
         open_files.callback(store.close)
         reader = LogReader(log_storage(config), key)
         evidence = Evidence(index=index, reader=reader, store=store)

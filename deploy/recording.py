@@ -18,11 +18,11 @@ from collector.pipeline import Pipeline, PipelineLimits
 from collector.prepare import Preparer
 from collector.protect import Protector
 from collector.recorder import Recorder
-from collector.store.sqlite import SqliteStore
 from deploy.config import Config
 from deploy.keys import collector_key, token_key
 from deploy.places import Places
 from deploy.session import Failure, Session
+from deploy.storing import open_store
 
 __all__ = ["RECORDER", "Record", "open_recorder", "recorded"]
 
@@ -56,7 +56,7 @@ def open_recorder(config: Config, places: Places, *, spool: str, heartbeat_secon
         StateUnknown: the spool is another process's.
     """
     with ExitStack() as stack:
-        store = SqliteStore(places.store)
+        store = open_store(config, places)
         stack.callback(store.close)
         limits = PipelineLimits()
         limits = replace(

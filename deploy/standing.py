@@ -16,7 +16,7 @@ from collector.deadletters import read_dead_letters
 from collector.disk import OsDisk
 from collector.errors import NotFound, TallyError
 from collector.sidecar import DEAD_LETTERS
-from collector.store.sqlite import SqliteStore
+from collector.store import EventStore
 from correlator.head import decode_head
 from correlator.index import TrailIndex, TrailQuery
 from correlator.index.sqlite import SqliteIndex
@@ -29,6 +29,7 @@ from deploy.logstorage import log_storage
 from deploy.places import Places
 from deploy.processes import Running, running
 from deploy.reading import gaps_of
+from deploy.storing import open_store
 
 __all__ = ["Ledger", "Spool", "Standing", "StreamLine", "standing"]
 
@@ -100,7 +101,7 @@ def standing(config: Config) -> Standing:
             try:
                 index = SqliteIndex(places.index, read_only=True)
                 open_files.callback(index.close)
-                store = SqliteStore(places.store, read_only=True)
+                store = open_store(config, places, read_only=True)
                 open_files.callback(store.close)
                 storage = log_storage(config)
                 reader = LogReader(storage, log_verifier(places))
@@ -148,7 +149,7 @@ def _ledger(places: Places, storage: LogStorage, reader: LogReader, index: Trail
     )
 
 
-def _streams(store: SqliteStore, index: TrailIndex) -> Iterator[StreamLine]:
+def _streams(store: EventStore, index: TrailIndex) -> Iterator[StreamLine]:
     for stream in store.streams():
         logged = store.acknowledged(stream)
         try:

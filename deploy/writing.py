@@ -10,7 +10,6 @@ from pathlib import Path
 
 from collector.disk import OsDisk
 from collector.store import EventStore
-from collector.store.sqlite import SqliteStore
 from correlator.errors import Conflict
 from correlator.index import TrailIndex
 from correlator.index.sqlite import SqliteIndex
@@ -23,6 +22,7 @@ from deploy.config import Config
 from deploy.keys import log_signer, tell_of_key
 from deploy.logstorage import log_storage
 from deploy.places import Places
+from deploy.storing import open_store
 
 __all__ = ["Desk", "finish", "hold_state", "hold_states", "open_correlator", "open_desk"]
 
@@ -130,7 +130,7 @@ def open_desk(
         storage = log_storage(config)
         signer, made = log_signer(places, ledger=config.ledger, storage=storage)
         tell_of_key(signer, made, places)
-        store = SqliteStore(places.store)
+        store = open_store(config, places)
         open_files.callback(store.close)
         index = SqliteIndex(places.index, hub_links=config.correlator.hub_links)
         open_files.callback(index.close)
@@ -158,7 +158,7 @@ def open_correlator(
 
     Raises:
         Conflict: another process writes this log.
-        ConfigError: the log's key cannot be used.
+        ConfigError: the log's key or the store's settings cannot be used.
         VerificationError: the log was changed.
         Overloaded, StateUnknown: a file does not answer.
     """

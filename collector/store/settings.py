@@ -10,7 +10,7 @@ _Url = Annotated[str, msgspec.Meta(pattern=r"^https?://[^/@\s]+/?$")]
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where shipped batches are kept. No secret stands here: each is in a file of its own.
+    """Where shipped batches are kept. No secret stands here: each is in a file of its own, relative to the configuration.
 
     Attributes:
         urls: empty: one SQLite file in `data`. Else the nodes of an OpenSearch cluster, ``https://host:9200``; whichever answers is asked. Needs the extra ``tallystick[opensearch]``.

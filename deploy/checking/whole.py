@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from collector.errors import Overloaded
-from collector.store.sqlite import SqliteStore
 from correlator import check as log_check
 from correlator.check import check_log
 from correlator.checkpoint import Checkpoint
@@ -18,6 +17,7 @@ from deploy.checking.trails import index_check
 from deploy.config import Config
 from deploy.logstorage import log_storage
 from deploy.places import Places
+from deploy.storing import is_embedded, open_store
 
 __all__ = ["check_everything"]
 
@@ -43,11 +43,12 @@ def check_everything(
     places = Places(Path(config.data))
     findings: list[Finding] = []
     log = log_storage(config)
-    findings += [Finding(where="store", problem=problem) for problem in file_problems(places.store)]
+    if is_embedded(config):
+        findings += [Finding(where="store", problem=problem) for problem in file_problems(places.store)]
     findings += [Finding(where="index", problem=problem) for problem in file_problems(places.index)]
     with ExitStack() as open_files:
         try:
-            store = SqliteStore(places.store, read_only=True)
+            store = open_store(config, places, read_only=True)
             open_files.callback(store.close)
             entries = EntryCheck(store=store, ledger=verifier.name, tell=findings.append)
         except (*DAMAGE, Overloaded) as error:

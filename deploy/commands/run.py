@@ -40,14 +40,14 @@ def settings_of(config: Config, name: str | None) -> CollectorSettings:
 def collector(session: Session, *, name: str | None, supervised: bool) -> None:
     """Run a sidecar collector: Fluent Forward, OTLP/HTTP and JSON lines in, signed batches out."""
     from collector.sidecar import run_sidecar
-    from collector.store.sqlite import SqliteStore
     from deploy.keys import collector_key, token_key
+    from deploy.storing import open_store
 
     config, places = session.config, session.places
     settings = settings_of(config, name)
 
     async def body(stopped: asyncio.Event, ready: Ready) -> None:
-        store = SqliteStore(places.store)
+        store = open_store(config, places)
         try:
             await run_sidecar(
                 settings,

@@ -16,11 +16,11 @@ from collector.prepare import Preparer
 from collector.protect import Protector
 from collector.receive import Arrival
 from collector.spool import Group, Spooled
-from collector.store.sqlite import SqliteStore
 from deploy.cli import main
 from deploy.config import Config, load
 from deploy.keys import collector_key, token_key
 from deploy.places import Places
+from deploy.storing import open_store
 from deploy.writing import finish, open_correlator
 
 CONFIG = """
@@ -84,7 +84,7 @@ class Workshop:
         """What a sidecar does with these events, without the network."""
         config, places = self.config, self.places
         places.make()
-        store = SqliteStore(places.store)
+        store = open_store(config, places)
         preparer = Preparer(
             extractor=Extractor(config.collector.stitch),
             protector=Protector(token_key=token_key(places)),

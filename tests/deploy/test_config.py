@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from collector.settings import CollectorSettings
 from deploy.config import Config, ConfigError, load, parse
+from deploy.places import Places
 from deploy.reference import dump, toml_value
+from deploy.storing import open_store
 
 FOLDER = Path("/somewhere")
 
@@ -156,3 +159,42 @@ def test_any_tables_are_read_or_refused(tables: dict[str, Any]) -> None:
     except ConfigError as error:
         refused = str(error)
     assert "not TOML" not in refused, text
+
+
+def test_the_store_s_files_count_from_the_file_and_no_secret_stands_in_it() -> None:
+    store = read('[store]\nurls = ["https://a:9200"]\nca_file = "ca.pem"\nuser = "u"\npassword_file = "/run/pw"').store
+    assert (store.ca_file, store.password_file, store.client_key) == ("/somewhere/ca.pem", "/run/pw", "")
+    for url in ("https://user:secret@a:9200", "opensearch://a", "https://a:9200/path", "a:9200", "https:// a"):
+        assert "store.urls[0]" in refusal(f'[store]\nurls = ["{url}"]').replace("[...]", "[0]"), url
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('user = "u"', "store.user: user and password_file come together"),
+        ('client_key = "k"', "store.client_certificate: certificate and key come together"),
+        ("copies = 2", "store.copies: 2 copies cannot be there with 0 replicas"),
+        ('user = "u"\npassword_file = "p"', "store.urls: the password would go to a unencrypted: use https"),
+    ],
+)
+def test_what_does_not_go_together_in_the_store_is_refused(text: str, said: str, tmp_path: Path) -> None:
+    config = parse(f'[store]\nurls = ["http://a:9200"]\n{text}', source="tally.toml", folder=tmp_path)
+    with pytest.raises(ConfigError) as told:
+        open_store(config, Places(tmp_path))
+    assert str(told.value) == said
+
+
+def test_a_store_that_is_not_installed_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = parse('[store]\nurls = ["http://127.0.0.1:1"]', source="tally.toml", folder=tmp_path)
+    monkeypatch.setitem(sys.modules, "opensearchpy", None)  # as Python marks what cannot be imported
+    for name in [name for name in sys.modules if name.startswith("collector.store.opensearch")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ConfigError, match=r"pip install 'tallystick\[opensearch\]'"):
+        open_store(config, Places(tmp_path))
+
+
+def test_a_file_of_the_store_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    text = '[store]\nurls = ["https://127.0.0.1:1"]\nca_file = "absent.pem"'
+    config = parse(text, source="tally.toml", folder=tmp_path)
+    with pytest.raises(ConfigError, match=r"absent.pem cannot be read: No such file"):
+        open_store(config, Places(tmp_path))

@@ -1,0 +1,62 @@
+"""Opens the event store that the configuration names: the one place that knows which there are."""
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from collector.store import EventStore
+from collector.store.settings import StoreSettings
+from deploy.config import Config, ConfigError
+from deploy.places import Places
+
+__all__ = ["is_embedded", "open_store"]
+
+
+def is_embedded(config: Config) -> bool:
+    """Whether the store is the SQLite file in the data folder."""
+    return not config.store.urls
+
+
+def open_store(config: Config, places: Places, *, read_only: bool = False) -> EventStore:
+    """The event store; made when it is not there, unless it is opened for reading alone.
+
+    Raises:
+        ConfigError: ``[store]`` cannot be used, or asks for what is not installed.
+        NotFound: for reading alone, and there is no store yet.
+        Overloaded, StateUnknown: it does not answer, or is not ours.
+    """
+    if is_embedded(config):
+        from collector.store.sqlite import SqliteStore
+
+        return SqliteStore(places.store, read_only=read_only)
+    _check(config.store)
+    try:
+        from collector.store.opensearch.store import OpenSearchStore
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            "store.urls: a store on OpenSearch needs more than is installed: pip install 'tallystick[opensearch]'"
+        ) from error
+    try:
+        return OpenSearchStore(config.store, read_only=read_only)
+    except OSError as error:
+        raise ConfigError(f"store: {error.filename or 'a file'} cannot be read: {error.strerror or error}") from error
+
+
+def _check(settings: StoreSettings) -> None:
+    """What one key cannot know of another."""
+    if bool(settings.user) != bool(settings.password_file):
+        raise ConfigError("store.user: user and password_file come together")
+    if bool(settings.client_certificate) != bool(settings.client_key):
+        raise ConfigError("store.client_certificate: certificate and key come together")
+    if settings.copies > settings.replicas + 1:
+        raise ConfigError(f"store.copies: {settings.copies} copies cannot be there with {settings.replicas} replicas")
+    for url in settings.urls:
+        parts = urlsplit(url)
+        if settings.user and parts.scheme == "http" and not _is_this_machine(parts.hostname or ""):
+            raise ConfigError(f"store.urls: the password would go to {parts.hostname} unencrypted: use https")
+
+
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
