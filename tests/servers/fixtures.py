@@ -8,17 +8,37 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from collector.store.settings import StoreSettings
 from tests.servers.opensearch import Cluster
+from tests.servers.opensearch_security import Security
 
 
 @pytest.fixture(scope="session")
 def opensearch() -> Iterator[Cluster]:
     """One OpenSearch node, plain HTTP."""
     with Cluster() as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def opensearch_secured(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One node with the security plugin, TLS by an authority of our own, and our roles: a user for each process.
+
+    Users: ``collector``, ``correlator``, ``api``, and ``stranger``, who may nothing.
+    """
+    users = {
+        "collector": ["tally_collector"],
+        "correlator": ["tally_correlator"],
+        "api": ["tally_reader", "tally_collector"],
+        "stranger": [],
+    }
+    folder = tmp_path_factory.mktemp("certificates")
+    security = Security(folder, users=users, roles=repo_root / "deploy" / "opensearch" / "roles.yml")
+    with Cluster(security=security) as cluster:
         yield cluster
 
 

@@ -20,15 +20,15 @@ class Security:
     Args:
         folder: where certificates are made; emptied by nobody but the caller.
         users: user to the roles that he has.
-        roles: the roles' definitions, as in the plugin's ``roles.yml``.
+        roles: the roles' definitions: a ``roles.yml`` of the plugin, taken as it is.
     """
 
-    def __init__(self, folder: Path, *, users: Mapping[str, list[str]], roles: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, *, users: Mapping[str, list[str]], roles: Path) -> None:
         self.authority = Authority(folder)
         self.passwords = {name: secrets.token_urlsafe(18) for name in ("admin", *users)}
         self.administrator = ("admin", self.passwords["admin"])
         self._users = dict(users)
-        self._roles = dict(roles)
+        self._roles = roles
         self._files: dict[str, Any] = {}
         self._defaults = Path()
         self.authority.issue("node")
@@ -47,7 +47,6 @@ class Security:
         users["admin"]["backend_roles"] = ["admin"]
         self._files = {
             "internal_users.yml": _file("internalusers", users),
-            "roles.yml": _file("roles", self._roles),
             "roles_mapping.yml": _file("rolesmapping", mappings),
         }
 
@@ -56,6 +55,7 @@ class Security:
         shutil.copytree(self._defaults, config / SECURITY, dirs_exist_ok=True)
         for name, content in self._files.items():
             (config / SECURITY / name).write_text(json.dumps(content), encoding="utf-8")  # JSON is YAML
+        shutil.copyfile(self._roles, config / SECURITY / "roles.yml")
         for name in ("ca.pem", "node.pem", "node-key.pem"):
             shutil.copyfile(self.authority.folder / name, config / name)
         for path in config.rglob("*"):
