@@ -12,6 +12,9 @@ from deploy.session import Session, emit_json, json_option, pass_session
 )
 @click.option("--markdown", "shape", flag_value="markdown", help="Print the same as a page (docs/configuration.md).")
 @click.option("--commands", "shape", flag_value="commands", help="Print the commands' reference (docs/commands.md).")
+@click.option(
+    "--templates", "shape", flag_value="templates", help="Print OpenSearch's index templates for [store], as JSON."
+)
 @json_option
 @pass_session
 @click.pass_context
@@ -27,6 +30,11 @@ def config(context: click.Context, session: Session, *, shape: str | None, as_js
         from deploy.manual import markdown
 
         click.echo(markdown(context.find_root().command), nl=False)
+    elif shape == "templates":
+        from collector.store.opensearch.layout import Layout
+
+        store = session.config.store
+        emit_json(Layout(prefix=store.prefix, shards=store.shards, replicas=store.replicas).templates())
     elif as_json:
         emit_json({"file": str(session.source) if session.source else None, "config": session.config})
     else:

@@ -8,14 +8,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
+from collector.batch import StreamId
+from collector.store.opensearch.store import OpenSearchStore
 from collector.store.settings import StoreSettings
 from tests.servers.opensearch import Cluster
+from tests.support.shipper import Shipper, pay
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Cli, Workshop
@@ -67,6 +71,30 @@ def test_an_imported_file_becomes_a_verified_trail(
     code, out, _ = cli("check")
     assert code == 1
     assert "is not in the store" in out
+
+
+def test_with_our_templates_an_index_that_came_by_itself_is_as_it_must_be(
+    cli: Cli, opensearch: Cluster, opensearch_settings: StoreSettings
+) -> None:
+    templates = json.loads(cli("config", "--templates")[1])
+    assert len(templates) == 5
+    for name, body in templates.items():
+        assert name.startswith(opensearch_settings.prefix)
+        opensearch.ask("PUT", f"/_index_template/{name}", body)
+    try:
+        index = f"{opensearch_settings.prefix}-events-2031.05"
+        opensearch.ask("PUT", f"/{index}/_create/1", {"attributes": {"a": 1}, "body": 1})
+        opensearch.ask("PUT", f"/{opensearch_settings.prefix}-acknowledged/_doc/1", {"number": 1})
+        (made,) = opensearch.ask("GET", f"/{index}").values()
+        assert made["settings"]["index"]["append_only"] == {"enabled": "true"}
+        assert "attributes" not in made["mappings"]["properties"]
+        with closing(OpenSearchStore(opensearch_settings)) as store:
+            batch = Shipper().batch(pay("T-1"), created="2031-05-01T00:00:00.000000000Z")
+            store.append(batch)
+            assert store.batch(StreamId(batch.signed.header.stream), 1) == batch.signed
+    finally:
+        for name in templates:
+            opensearch.ask("DELETE", f"/_index_template/{name}")
 
 
 def test_services_collector_correlator_and_api_work_over_it(

@@ -17,6 +17,7 @@ import msgspec
 import pytest
 
 from collector.importer.mapping import load_mappings
+from collector.store.settings import StoreSettings
 from correlator.entry import Entry, decode_entry
 from correlator.index.sqlite import SqliteIndex
 from correlator.reader import LogReader
@@ -182,3 +183,18 @@ def test_an_undeclared_meaning_shows_as_a_hub_and_merges_nothing(
             assert not set(hub.links) & {*told.traces, *(one.trail for one in told.related)}
     finally:
         index.close()
+
+
+@pytest.mark.opensearch
+@pytest.mark.timeout(2_400)
+def test_the_same_account_with_the_store_on_opensearch(
+    repo_root: Path, files: list[Path], whole: Imported, tmp_path: Path, opensearch_settings: StoreSettings
+) -> None:
+    settings = msgspec.structs.replace(opensearch_settings, timeout_seconds=120.0)
+    config = msgspec.structs.replace(configuration(repo_root, tmp_path), store=settings)
+    total = take(repo_root, config, files)
+    assert total == whole.first
+    assert not Places(tmp_path).store.exists()
+    assert trails(read(config)) == trails(whole.entries)
+    findings, account = check_everything(config, log_verifier(Places(tmp_path)), since=None)
+    assert (findings, account.events) == ([], total.stored)

@@ -8,7 +8,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import msgspec
 from opensearchpy import Transport
@@ -77,6 +77,8 @@ class Connection:
         # its log repeats the bodies of requests, which are other people's data; what fails is told by our errors
         logging.getLogger("opensearch").setLevel(logging.CRITICAL)
         self.name = ", ".join(settings.urls)
+        self.patience = f"{int(settings.timeout_seconds * 800)}ms"
+        """How long the server may wait for what it needs: less than we wait, so that it is the server that says why."""
         options: dict[str, Any] = {"timeout": settings.timeout_seconds, "http_compress": False}
         if settings.user:
             with Path(settings.password_file).open(encoding="utf-8") as file:
@@ -129,10 +131,10 @@ class Connection:
         """
         data = body if body is None or isinstance(body, bytes) else msgspec.json.encode(body)
         kind = "application/x-ndjson" if ndjson else "application/json"
+        # the query is ours to write: the transport would take a `timeout` in it for its own
+        url = f"{path}?{urlencode(params)}" if params else path
         try:
-            answer = self._transport.perform_request(
-                method, path, params=dict(params or {}), body=data, headers={"content-type": kind}
-            )
+            answer = self._transport.perform_request(method, url, body=data, headers={"content-type": kind})
         except TransportError as error:
             raise self._ours(error) from error
         except OpenSearchException as error:  # an answer of a type that no OpenSearch gives: a proxy's page

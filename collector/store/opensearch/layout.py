@@ -136,7 +136,7 @@ class Layout:
         return _EVENT_FIELDS if self.is_place(index) else _FACTS_FIELDS
 
     def templates(self) -> dict[str, dict[str, Any]]:
-        """Index templates by name, for a cluster whose collectors may not make indexes with settings of their own."""
+        """Index templates by name: so that an index of ours that anybody else makes by writing to it is as we would make it."""
         month = "2000.01"
         patterns = {
             "events": (f"{self.prefix}-events-*", self.body(f"{self.prefix}-events-{month}")),

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
 
@@ -84,7 +83,11 @@ def create(connection: Connection, creations: Sequence[Creation], *, copies: int
     """
     taken: list[int] = []
     refused: list[tuple[int, str]] = []
-    params: dict[str, Any] = {"wait_for_active_shards": copies, "filter_path": "items.*.status,items.*.error"}
+    params = {
+        "wait_for_active_shards": copies,
+        "timeout": connection.patience,
+        "filter_path": "items.*.status,items.*.error",
+    }
     first = 0
     for body, count in _requests(creations):
         answer = connection.json(_Answer, "POST", "/_bulk", body, params=params, ndjson=True)
@@ -112,7 +115,7 @@ def raise_number(connection: Connection, index: str, numbers: Mapping[StreamId, 
     for id_, number in numbers.items():
         action = {"_index": index, "_id": id_, "version": number, "version_type": "external"}
         lines += [msgspec.json.encode({"index": action}), msgspec.json.encode({"number": number})]
-    params = {"filter_path": "items.*.status,items.*.error"}
+    params = {"timeout": connection.patience, "filter_path": "items.*.status,items.*.error"}
     body = b"\n".join((*lines, b""))
     answer = connection.json(_Indexed, "POST", "/_bulk", body, params=params, ndjson=True)
     if len(answer.items) != len(numbers):
