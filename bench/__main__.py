@@ -1,4 +1,4 @@
-"""Runs the benches and prints their tables as Markdown. `python -m bench [PART …]`; all by default."""
+"""Runs the benches and prints their tables as Markdown. `python -m bench [PART …]`; by default all that need no more than Python."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from bench.end_to_end import bench_end_to_end, bench_open_trails
 from bench.floor import fdatasync_seconds, minimal_loop
 from bench.forward import bench_forward, idle_usage
 from bench.importing import bench_import
+from bench.opensearch import bench_opensearch
 from bench.process import load_average
 from bench.stages import bench_stages
 from bench.trail_fetch import bench_trail_fetch
@@ -19,12 +20,14 @@ from bench.verification import bench_verification
 
 _MIB = 1024 * 1024
 _PARTS = ("stages", "forward", "end-to-end", "import", "trail", "open-trails", "verify")
+_MORE_PARTS = ("opensearch",)
+"""Only when asked for: they need more than Python."""
 
 
 def main() -> None:
     """Parse the command line and run."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=[*_PARTS, []], default=[])
+    parser.add_argument("parts", nargs="*", choices=[*_PARTS, *_MORE_PARTS, []], default=[])
     parser.add_argument("--events", type=int, default=100_000, help="events in the throughput rows")
     parser.add_argument("--stored", type=int, default=1_000_000, help="events stored when trails are fetched")
     parser.add_argument("--leaves", type=int, default=1_000_000, help="leaves in the verification row")
@@ -48,6 +51,8 @@ def main() -> None:
             _open_trails(folder, arguments.stored)
         if "verify" in parts:
             _verify(folder, arguments.leaves)
+        if "opensearch" in parts:
+            _opensearch(arguments.events)
         print(f"\nload average after: {load_average()}")
     finally:
         shutil.rmtree(folder)
@@ -68,6 +73,19 @@ def _stages(folder: Path, events: int) -> None:
         f" {row.ship:.1f} |\n",
         flush=True,
     )
+
+
+def _opensearch(events: int) -> None:
+    rows = bench_opensearch(events=events)
+    reference = rows[1].events_a_second
+    print("\n## Store on OpenSearch: one node, one connection, synced before each answer\n")
+    print("| | events/s | ÷ helpers.bulk | CPU µs an event | of the server |")
+    print("|---|---|---|---|---|")
+    for row in rows:
+        print(
+            f"| {row.name} | {row.events_a_second:,.0f} | {row.events_a_second / reference:.2f} |"
+            f" {row.client_us:.1f} | {row.server_us:.1f} |"
+        )
 
 
 def _forward(folder: Path, events: int) -> None:

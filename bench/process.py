@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-__all__ = ["ENVIRONMENT", "TALLY", "Tally", "Usage", "load_average"]
+__all__ = ["ENVIRONMENT", "TALLY", "Tally", "Usage", "cpu_seconds", "load_average"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PATIENCE_SECONDS = 60.0
@@ -36,6 +36,12 @@ class Usage:
     resident_bytes: int
     peak_bytes: int
     anonymous_bytes: int
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU seconds that a process has used since it started, user and system, all threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
 class Tally:
@@ -63,12 +69,11 @@ class Tally:
 
     def usage(self) -> Usage:
         """What the process has used since it started."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         status = dict(
             line.partition(":")[::2] for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
         )
         return Usage(
-            cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS,
+            cpu_seconds=cpu_seconds(self.process.pid),
             resident_bytes=int(status["VmRSS"].split()[0]) * 1024,
             peak_bytes=int(status["VmHWM"].split()[0]) * 1024,
             anonymous_bytes=int(status["RssAnon"].split()[0]) * 1024,

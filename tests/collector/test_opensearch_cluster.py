@@ -114,3 +114,27 @@ def test_with_fewer_copies_than_are_asked_for_nothing_is_written(cluster: Cluste
         whole(cluster)
         store.append(batch)
         assert store.batch(STREAM, 2) is not None
+
+
+def test_a_node_that_hangs_is_passed_over(cluster: Cluster) -> None:
+    whole(cluster)
+    (manager,) = cluster.ask("GET", "/_cat/cluster_manager?format=json")
+    idle = next(node for node in cluster.nodes[1:] if node.name != manager["node"])
+    exclude = "cluster.routing.allocation.exclude._name"
+    cluster.ask("PUT", "/_cluster/settings", {"persistent": {exclude: idle.name}})
+    settings = StoreSettings(urls=list(cluster.urls), prefix="hangs", timeout_seconds=5.0)
+    try:
+        with closing(OpenSearchStore(settings)) as store:
+            shipper = Shipper()
+            send(store, shipper.batch(pay("T-0")))
+            idle.pause()  # it holds none of our shards: whoever asks it waits in vain
+            for at in range(1, 9):
+                send(store, shipper.batch(pay(f"T-{at}")))
+            assert len(store.batches_after({STREAM: 0}, 20)) == 9
+            start = time.monotonic()
+            for _ in range(9):
+                store.batch(STREAM, 1)
+            assert time.monotonic() - start < 5.0, "it is asked once, and then left alone"
+    finally:
+        idle.resume()
+        cluster.ask("PUT", "/_cluster/settings", {"persistent": {exclude: None}})

@@ -97,9 +97,9 @@ class Connection:
             connection_class=Urllib3HttpConnection,
             serializer=_Bytes(),
             serializers={"application/json": _Bytes(), "text/plain": _Bytes()},
-            # every request of ours may be repeated: another node is asked where one does not answer at all
+            # every request of ours may be repeated: where one node does not answer, another is asked
             max_retries=len(hosts) - 1,
-            retry_on_timeout=False,
+            retry_on_timeout=len(hosts) > 1,
             **options,
         )
 
@@ -145,7 +145,9 @@ class Connection:
         """As `ask`, with the answer decoded; one that cannot be is `Overloaded`, for it was cut off or is not OpenSearch's."""
         return self._decoded(kind, self.ask(method, path, body, **more))
 
-    def documents(self, wanted: Sequence[tuple[str, str]], *, retired: bool = False) -> list[Document]:
+    def documents(
+        self, wanted: Sequence[tuple[str, str]], *, retired: bool = False, at_once: int = _MGET_DOCUMENTS
+    ) -> list[Document]:
         """Documents by index and id, in the order asked for, as they are at this moment (a real-time get).
 
         One that is not there has `found` false. Everything that keeps a document from being read is an error, not an
@@ -153,6 +155,7 @@ class Connection:
 
         Args:
             wanted: index and id of each.
+            at_once: how many to ask for in one request: few where documents are large.
             retired: an index that is not there holds nothing (a month that was let go of); else that is an error as well.
 
         Raises:
@@ -161,8 +164,8 @@ class Connection:
             StateUnknown: an index is gone.
         """
         found: list[Document] = []
-        for at in range(0, len(wanted), _MGET_DOCUMENTS):
-            some = wanted[at : at + _MGET_DOCUMENTS]
+        for at in range(0, len(wanted), at_once):
+            some = wanted[at : at + at_once]
             body = {"docs": [{"_index": index, "_id": id_} for index, id_ in some]}
             answer = self.json(_Documents, "POST", "/_mget", body, params={"realtime": "true"}).docs
             if [(one.index, one.id) for one in answer] != list(some):

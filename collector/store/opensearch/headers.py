@@ -16,6 +16,7 @@ from collector.store.opensearch.registry import WholeAnswer, refresh, search
 __all__ = ["Headers", "place_of"]
 
 _STREAMS_A_SEARCH = 500
+_FACTS_A_GET = 16
 
 
 class _Named(msgspec.Struct):
@@ -79,7 +80,7 @@ class Headers:
         there = self._stored(wanted)
         parts = [self._facts_places(*one) for one in there]
         places = [place for some in parts for place in some]
-        facts = iter(self._connection.documents(places, retired=True))
+        facts = iter(self._connection.documents(places, retired=True, at_once=_FACTS_A_GET))
         return [
             _checked(stream, number, stored, [bytes(one.source) for one in islice(facts, len(some)) if one.found])
             for (stream, number, stored), some in zip(there, parts, strict=True)

@@ -27,7 +27,7 @@ from collector.store.settings import StoreSettings
 
 __all__ = ["OpenSearchStore"]
 
-_EVENTS_A_GET = 256
+_EVENTS_A_GET = 128
 _KNOWN_BATCHES = 65_536
 _LOOK_BEYOND_SECONDS = 1.0
 
