@@ -1,6 +1,7 @@
-"""The event store: where shipped batches live, append-only. The URL's scheme chooses what stands behind it.
+"""The event store: where shipped batches live, append-only. The configuration's ``[store]`` chooses what stands behind it.
 
-`EventStore` is the seam; ``sqlite:///path`` is the embedded default (`collector.store.sqlite`).
+`EventStore` is the seam; one SQLite file is the embedded default (`collector.store.sqlite`), an OpenSearch cluster the
+distributed one (`collector.store.opensearch`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +31,8 @@ class EventStore(Protocol):
     def batches_after(self, frontier: Mapping[StreamId, int], limit: int) -> Sequence[SignedHeader]:
         """For each stream its headers with facts whose number is greater than the frontier's, ascending within a stream.
 
-        At most `limit` a stream; a missing number is skipped, not waited for, so the caller sees the gap. The bytes are
+        At most `limit` a stream; a missing number is skipped, not waited for, so the caller sees the gap (one of more than
+        `limit` numbers perhaps a second late). The bytes are
         as stored: checking them (`collector.batch.open_header`) is the caller's, who knows what to do with a bad one, so
         a header that does not parse or verify raises `VerificationError` naming stream and number.
         """
@@ -46,7 +48,10 @@ class EventStore(Protocol):
         """
 
     def streams(self) -> Sequence[StreamId]:
-        """Every stream that ever stored a batch, in order of its first batch's arrival."""
+        """Every stream that ever stored a batch, in order of its first batch's arrival.
+
+        One whose first batch is being stored just now may be listed already; none is ever left out.
+        """
 
     def acknowledge(self, frontier: Mapping[StreamId, int]) -> None:
         """The correlator's word that the log holds every batch up to these numbers: spools may let go of them."""
