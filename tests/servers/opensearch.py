@@ -8,6 +8,7 @@ class archive.
 from __future__ import annotations
 
 import base64
+import ctypes
 import http.client
 import json
 import os
@@ -16,6 +17,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import time
 import urllib.request
@@ -118,6 +120,7 @@ class Node:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, no lock that another thread may hold
                 **as_whom,
             )
 
@@ -349,6 +352,16 @@ class Cluster:
         lines |= self._settings
         # every JSON value is YAML
         return "".join(f"{key}: {json.dumps(value)}\n" for key, value in lines.items())
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_PR_SET_PDEATHSIG = 1
+
+
+def _die_with_parent() -> None:
+    """In the new process: let the kernel kill it when the tests are killed and cannot stop it (Linux's prctl)."""
+    if sys.platform == "linux":
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _free_ports(count: int) -> list[int]:

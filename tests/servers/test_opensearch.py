@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
 import time
 import urllib.error
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +65,22 @@ def test_what_it_stops_leaves_nothing(cluster: Cluster) -> None:
     assert not own.folder.exists()
     with pytest.raises((OSError, urllib.error.URLError)):
         own.ask("GET", "/")
+
+
+def test_servers_die_with_tests_that_are_killed(repo_root: Path) -> None:
+    code = "from tests.servers.opensearch import Cluster as C; c = C(); c.nodes[0].start(); print(c.nodes[0].pid, c.folder, flush=True); input()"
+    tests = subprocess.Popen([sys.executable, "-c", code], cwd=repo_root, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert tests.stdout is not None
+    assert tests.stdin is not None
+    pid, folder = tests.stdout.readline().decode().split()
+    try:
+        server = os.pidfd_open(int(pid))
+        tests.kill()
+        assert tests.wait(30) == -signal.SIGKILL
+        gone, _, _ = select.select([server], [], [], 30)  # readable when the process has ended
+        assert gone
+        os.close(server)
+    finally:
+        tests.stdout.close()
+        tests.stdin.close()
+        shutil.rmtree(folder, ignore_errors=True)
