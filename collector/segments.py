@@ -1,22 +1,32 @@
-"""Finding a spool's segments again after a restart: what is whole is kept, what a crash tore is cut, damage is told.
+"""A spool's segments: found again after a restart (what is whole is kept, what a crash tore is cut), and read back for batches.
 
 A crash can tear only what was not yet synced: the end of the last segment. A frame says which sequences were durable when
 it was written, so a bad frame with a later one behind it that calls it durable is no crash but damage.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from collector.disk import Disk
 from collector.errors import StateUnknown
-from collector.frame import FrameError, find_frame, read_frame
+from collector.frame import PREFIX_BYTES, Frame, FrameError, find_frame, read_frame
 
-__all__ = ["Cursor", "Damaged", "Recovered", "SourceIds", "recover_segments", "segment_path"]
+__all__ = [
+    "Cursor",
+    "Damaged",
+    "Recovered",
+    "SourceIds",
+    "find_sequence",
+    "read_frames",
+    "recover_segments",
+    "segment_path",
+]
 
 _SUFFIX = ".seg"
+_READ_BYTES = 1024 * 1024
 _NAME = re.compile(r"\d{20}\.seg", re.ASCII)
 
 
@@ -123,3 +133,70 @@ def _whole_frames(path: Path, data: bytes, expected: int, journal: SourceIds, *,
         expected += frame.count
         at = frame.end
     return at, expected
+
+
+def read_frames(
+    directory: Path, cursor: Cursor, *, disk: Disk, sizes: Mapping[int, int], events: int, limit_bytes: int
+) -> tuple[list[Frame], Cursor]:
+    """Whole durable frames from `cursor` on: at least one if there is one, then up to about the limits.
+
+    Returns them with the cursor behind them. `sizes`: the durable bytes of each segment, by its first sequence.
+
+    Raises:
+        Damaged: a frame that was durable does not read back.
+    """
+    found: list[Frame] = []
+    count = size = 0
+    while count < events and size < limit_bytes:
+        end = sizes.get(cursor.segment, 0)
+        if cursor.offset >= end:
+            later = min((name for name in sizes if name > cursor.segment), default=None)
+            if later is None:
+                break
+            cursor = Cursor(segment=later, offset=0)
+            continue
+        path = segment_path(directory, cursor.segment)
+        data = _piece(path, cursor.offset, end, disk)
+        at = 0
+        while at < len(data) and count < events and size < limit_bytes:
+            try:
+                frame = read_frame(data, at)
+            except FrameError as error:
+                if at > 0:
+                    break  # cut by the end of what was read: the next round begins here
+                raise Damaged(f"segment {path.name}: damaged at byte {cursor.offset}: {error}") from error
+            found.append(frame)
+            count += frame.count
+            size += frame.end - at
+            at = frame.end
+        cursor = Cursor(segment=cursor.segment, offset=cursor.offset + at)
+    return found, cursor
+
+
+def _piece(path: Path, offset: int, end: int, disk: Disk) -> bytes:
+    """The bytes from `offset` on: a bounded piece, or one whole frame when that is longer."""
+    data = disk.read(path, offset, min(_READ_BYTES, end - offset))
+    if len(data) >= PREFIX_BYTES:
+        needed = PREFIX_BYTES + int.from_bytes(data[4:8], "little")
+        if len(data) < needed <= end - offset:
+            data = disk.read(path, offset, needed)
+    return data
+
+
+def find_sequence(path: Path, sequence: int, *, disk: Disk, size: int) -> Cursor:
+    """The place in this segment, whose durable bytes are `size`, of the frame that holds `sequence`, or of its end.
+
+    Raises:
+        Damaged: a frame before it does not read back.
+    """
+    data = disk.read(path, 0, size)
+    at = 0
+    while at < size:
+        try:
+            frame = read_frame(data, at)
+        except FrameError as error:
+            raise Damaged(f"segment {path.name}: damaged at byte {at}: {error}") from error
+        if frame.first + frame.count > sequence:
+            break
+        at = frame.end
+    return Cursor(segment=int(path.name.removesuffix(_SUFFIX)), offset=at)

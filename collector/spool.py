@@ -19,15 +19,21 @@ from pathlib import Path
 
 from collector.disk import AppendFile, Disk
 from collector.errors import Overloaded, StateUnknown
-from collector.frame import PREFIX_BYTES, Frame, FrameError, read_frame, write_frame
+from collector.frame import Frame, write_frame
 from collector.group import Deliver, Done, Group, Spooled, checked_size, deliver_here
-from collector.segments import Cursor, Damaged, SourceIds, recover_segments, segment_path
+from collector.segments import (
+    Cursor,
+    Damaged,
+    SourceIds,
+    find_sequence,
+    read_frames,
+    recover_segments,
+    segment_path,
+)
 
 __all__ = ["Cursor", "Deliver", "Done", "Group", "Spool", "SpoolLimits", "Spooled", "deliver_here"]
 
 _log = logging.getLogger(__name__)
-
-_READ_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,30 +280,11 @@ class Spool:
         Raises:
             Damaged: a frame that was durable does not read back.
         """
-        found: list[Frame] = []
-        count = size = 0
         with self._wake:
             sizes = dict(self._sizes)
-        while count < events and size < limit_bytes:
-            end = sizes.get(cursor.segment, 0)
-            if cursor.offset >= end:
-                later = min((name for name in sizes if name > cursor.segment), default=None)
-                if later is None:
-                    break
-                cursor = Cursor(segment=later, offset=0)
-                continue
-            data = self._read(cursor, end)
-            at = 0
-            while at < len(data) and count < events and size < limit_bytes:
-                frame = self._frame(data, at, cursor)
-                if frame is None:
-                    break
-                found.append(frame)
-                count += frame.count
-                size += frame.end - at
-                at = frame.end
-            cursor = Cursor(segment=cursor.segment, offset=cursor.offset + at)
-        return found, cursor
+        return read_frames(
+            self._directory, cursor, disk=self._disk, sizes=sizes, events=events, limit_bytes=limit_bytes
+        )
 
     def seek(self, sequence: int) -> Cursor:
         """The place of the frame that holds `sequence` (or of the next frame to come). Reads one segment.
@@ -312,36 +299,7 @@ class Spool:
             if sequence != self._next:
                 raise Damaged(f"spool {self._directory.name}: the segment of sequence {sequence} is gone")
             return self.start
-        data = self._disk.read(self._path(segment), 0, end)
-        at = 0
-        while at < end:
-            try:
-                frame = read_frame(data, at)
-            except FrameError as error:
-                raise Damaged(f"segment {self._path(segment).name}: damaged at byte {at}: {error}") from error
-            if frame.first + frame.count > sequence:
-                break
-            at = frame.end
-        return Cursor(segment=segment, offset=at)
-
-    def _read(self, cursor: Cursor, end: int) -> bytes:
-        path = self._path(cursor.segment)
-        data = self._disk.read(path, cursor.offset, min(_READ_BYTES, end - cursor.offset))
-        if len(data) >= PREFIX_BYTES:
-            needed = PREFIX_BYTES + int.from_bytes(data[4:8], "little")
-            if len(data) < needed <= end - cursor.offset:
-                data = self._disk.read(path, cursor.offset, needed)
-        return data
-
-    def _frame(self, data: bytes, at: int, cursor: Cursor) -> Frame | None:
-        try:
-            return read_frame(data, at)
-        except FrameError as error:
-            if at > 0:
-                return None  # cut by the end of what was read: the next round begins here
-            raise Damaged(
-                f"segment {self._path(cursor.segment).name}: damaged at byte {cursor.offset}: {error}"
-            ) from error
+        return find_sequence(self._path(segment), sequence, disk=self._disk, size=end)
 
     def release(self, sequence: int) -> None:
         """Remove segments all of whose events are below `sequence`; never the one being written.
