@@ -1,7 +1,7 @@
 """The sidecar's intake: prepare a group, put what is refused into the dead letters, the rest into the spool, then tell.
 
 Implements `collector.receive.Intake` on asyncio. The spool's committing thread hops into the event loop once for each
-commit, whatever the number of groups in it.
+commit, whatever the number of groups in it; with ``ack = "store"`` the shipping thread hops once more for each batch.
 """
 
 import asyncio
@@ -31,32 +31,45 @@ _GROUP_BYTES = 16 * 1024**2
 
 
 class SpoolIntake:
-    """See the module. Made in the event loop that will use it."""
+    """See the module. Made in the event loop that will use it.
+
+    `store_patience_seconds`: how long after the fsync a sender waits for the store before it hears `Overloaded`; None: its
+    answer comes after the fsync.
+    """
 
     def __init__(
-        self, *, preparer: Preparer, pipeline: Pipeline, dead_letters: DeadLetters, metrics: CollectorMetrics
+        self,
+        *,
+        preparer: Preparer,
+        pipeline: Pipeline,
+        dead_letters: DeadLetters,
+        metrics: CollectorMetrics,
+        store_patience_seconds: float | None = None,
     ) -> None:
         self._preparer = preparer
         self._pipeline = pipeline
         self._dead_letters = dead_letters
         self._metrics = metrics
+        self._store_patience_seconds = store_patience_seconds
         self._loop = asyncio.get_running_loop()
 
-    def accept(self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None) -> Awaitable[Receipt]:
+    def accept(
+        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+    ) -> Awaitable[Receipt]:
         """See `Intake.accept`."""
         began = time.perf_counter()
         prepared = self._preparer.prepare(arrivals)
         groups = list(groups_of(prepared, group_id or b""))
         if len(groups) == 1 and not prepared.refused:  # nearly always
-            return self._spool(groups[0], partial(self._receipt, began))
-        return self._accept_parts(prepared, groups, group_id or b"", began)
+            return self._take(groups[0], partial(self._receipt, began), heard)
+        return self._accept_parts(prepared, groups, group_id or b"", began, heard)
 
     async def _accept_parts(
-        self, prepared: Prepared, groups: Sequence[Group], group_id: bytes, began: float
+        self, prepared: Prepared, groups: Sequence[Group], group_id: bytes, began: float, heard: bool
     ) -> Receipt:
         for refused in prepared.refused:
             await asyncio.to_thread(self._bury, refused, group_id)
-        outcomes = await self._spool_all(groups)
+        outcomes = await self._take_all(groups, heard)
         whole = Spooled(
             first=0,
             stored=sum(outcome.stored for outcome in outcomes),
@@ -66,7 +79,6 @@ class SpoolIntake:
         return msgspec.structs.replace(receipt, dead_lettered=len(prepared.refused))
 
     def _receipt(self, began: float, spooled: Spooled) -> Receipt:
-        self._metrics.taken(stored=spooled.stored, duplicates=spooled.duplicates)
         self._metrics.ack_seconds.observe(time.perf_counter() - began)
         return Receipt(stored=spooled.stored, duplicates=spooled.duplicates)
 
@@ -83,25 +95,26 @@ class SpoolIntake:
         self._dead_letters.add(raw_of(refused.arrival), refused.error, refused.arrival.event.origin, source_id=name)
         self._metrics.refused(refused.error.label)
 
-    async def _spool_all(self, groups: Sequence[Group]) -> Sequence[Spooled]:
+    async def _take_all(self, groups: Sequence[Group], heard: bool) -> Sequence[Spooled]:
         # one after the other would cost a sync each: they are queued together and share one
         waiting: list[asyncio.Future[Spooled]] = []
         try:
             for group in groups:
-                waiting.append(self._spool(group, _as_it_is))  # noqa: PERF401 - what was queued before an error must be known
+                waiting.append(self._take(group, _as_it_is, heard))  # noqa: PERF401 - what was queued before an error must be known
         except Overloaded:
             for future in waiting:  # the part that is queued is kept, and recognised by its name when all comes again
                 future.cancel()
             raise
         return await asyncio.gather(*waiting)
 
-    def _spool(self, group: Group, told: Callable[[Spooled], T]) -> asyncio.Future[T]:
+    def _take(self, group: Group, told: Callable[[Spooled], T], heard: bool) -> asyncio.Future[T]:
         """Queue a group; the future is what `told` makes of what became of it. Raises Overloaded: nothing was queued."""
         future: asyncio.Future[T] = self._loop.create_future()
+        patience_seconds = self._store_patience_seconds if heard else None
 
-        def done(outcome: Spooled | Exception) -> None:
-            if future.cancelled():
-                return  # the sender went away; the events are kept all the same
+        def answer(outcome: Spooled | Exception) -> None:
+            if future.done():
+                return  # the sender went away or lost its patience; the events are kept all the same
             if isinstance(outcome, StateUnknown):
                 future.set_exception(_until_restart(outcome))
             elif isinstance(outcome, Exception):
@@ -109,8 +122,25 @@ class SpoolIntake:
             else:
                 future.set_result(told(outcome))
 
+        def spooled(outcome: Spooled | Exception) -> None:
+            if isinstance(outcome, Spooled):
+                self._metrics.taken(stored=outcome.stored, duplicates=outcome.duplicates)
+            if patience_seconds is None or isinstance(outcome, Exception):
+                answer(outcome)
+                return
+            late = Overloaded(
+                f"kept, but the store has not taken it within {patience_seconds:g} s", retry_after_seconds=2.0
+            )
+            timer = self._loop.call_later(patience_seconds, answer, late)
+
+            def ended(_: asyncio.Future[T]) -> None:
+                timer.cancel()
+                self._pipeline.forget(answer)
+
+            future.add_done_callback(ended)
+
         try:
-            self._pipeline.append(group, done)
+            self._pipeline.append(group, spooled, stored=None if patience_seconds is None else answer)
         except StateUnknown as error:
             raise _until_restart(error) from error
         return future

@@ -72,6 +72,20 @@ class Journal:
                 self._write()
                 self._recent.clear()
 
+    def forget(self) -> None:
+        """Forget every id, durably: what is sent again is then taken as new. Raises Overloaded.
+
+        For when a spool is set aside: its events may be in no store, and a re-send must not be taken for a duplicate of them.
+        """
+        with self._lock:
+            try:
+                with self._env.begin(write=True) as transaction:
+                    transaction.drop(self._ids, delete=False)
+                    transaction.drop(self._order, delete=False)
+            except lmdb.Error as error:
+                raise Overloaded(f"the journal of source ids cannot be written: {error}") from error
+            self._recent.clear()
+
     def _write(self) -> None:
         try:
             with self._env.begin(write=True) as transaction:

@@ -114,6 +114,9 @@ class Lives:
         self._set_aside(life.incarnation, error)
 
     def _set_aside(self, incarnation: Incarnation, error: Damaged) -> None:
+        # first: a crash in between finds the folder damaged again. The other way round, a re-send of events that only this
+        # folder holds would be taken for a duplicate
+        self._journal.forget()
         aside = set_aside(incarnation, disk=self._disk)
         self.damaged.append(aside)
         self.last_error = str(error)

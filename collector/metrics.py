@@ -35,7 +35,7 @@ class CollectorMetrics:
         )
         self.ack_seconds = Histogram(
             "tally_collector_ack_seconds",
-            "From a group's arrival to its being durable.",
+            "From a group's arrival to its acknowledgement.",
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
             registry=self.registry,
         )
@@ -48,6 +48,10 @@ class CollectorMetrics:
             "tally_collector_spool_age_seconds": (
                 "For how long there have been events to ship without a break.",
                 lambda state: state.waiting_seconds,
+            ),
+            "tally_collector_ack_waiting_groups": (
+                "Groups whose senders wait for the store (ack = store).",
+                lambda state: state.waiting_groups,
             ),
             "tally_collector_shipped_batch": (
                 "Number of the last batch the store has.",

@@ -1,14 +1,15 @@
 """Spool to store, for one collector, across its incarnations: what the sidecar, the recorder and the importer stand on.
 
-`append` takes groups into the live incarnation's spool; one shipping thread sends what every incarnation still holds, with
-backoff, a circuit breaker and heartbeats. When the store shows that the spool was cloned (`Conflict`), the events it
+`append` takes groups into the live incarnation's spool; one shipping thread sends what every incarnation still holds, in
+rounds (`collector.rounds`). When the store shows that the spool was cloned (`Conflict`), the events it
 refused are taken over by a new incarnation, whose first header says so; when a spool cannot be read back, its folder is
 set aside for a person and a new incarnation goes on.
+
+Who wants to hear when the store has a group passes `stored` to `append`: the shipping thread tells, once a batch.
 """
 
 import logging
 import os
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -18,12 +19,14 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from collector.batch import Clock, Fork, StreamId
+from collector.confirm import Confirmations, Twice
 from collector.disk import Disk, OsDisk
 from collector.errors import Conflict, Overloaded, StateUnknown
 from collector.incarnation import mark_forked, remove
 from collector.journal import Journal
 from collector.lives import Life, Lives
-from collector.retry import Breaker, RetryLimits
+from collector.retry import RetryLimits
+from collector.rounds import Rounds
 from collector.segments import Damaged, SourceIds
 from collector.ship import BatchLimits, Shipper
 from collector.spool import Deliver, Done, Group, Spooled, SpoolLimits, deliver_here
@@ -34,9 +37,6 @@ from collector.takeover import Told, groups_of
 __all__ = ["Pipeline", "PipelineLimits"]
 
 _log = logging.getLogger(__name__)
-
-_HEARTBEAT_CHECK_SECONDS = 1.0
-_LEAST_PAUSE_SECONDS = 0.01
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,19 +97,20 @@ class Pipeline:
         self._deliver_outside = deliver
         self._clock = clock
         self._measured_clock = measured_clock
-        self._breaker = Breaker(self._limits.retry, uniform=random.uniform)
         self._forks = 0
-        self._last_error = ""
-        self._waiting_since: float | None = None
-        self._next_release = 0.0
-        self._wake = threading.Event()
-        self._stopping = threading.Event()
-        self._stop_deadline = 0.0
+        self._confirmations = Confirmations()
+        self._given_up = 0  # spools since the start: what was known before one was may be in no store
+        self._rounds = Rounds(
+            self,
+            retry=self._limits.retry,
+            linger_seconds=self._limits.linger_seconds,
+            release_seconds=self._limits.release_seconds,
+            enough_events=self._limits.batch.events,
+        )
         self._gate = threading.Lock()
         self._closing = False
         self._close_stream = False
-        self._done = False
-        self._thread: threading.Thread | None = None
+        self._threaded = False
         self._disk.make_directory(root)
         lock = self._disk.lock(root / "lock")
         if lock is None:
@@ -151,39 +152,49 @@ class Pipeline:
         """The live stream's next sequence: all below are durable."""
         return self._live.spool.next_sequence
 
-    def append(self, group: Group, done: Done) -> StreamId:
-        """Take a group in; see `Spool.append`. Returns the stream whose sequences `done` will name."""
+    def append(self, group: Group, done: Done, *, stored: Done | None = None) -> StreamId:
+        """Take a group in; see `Spool.append`. Returns the stream whose sequences `done` will name.
+
+        `stored`, if given, is called after `done` was called with a `Spooled`: with the same one when the store has every
+        event of the group, those recognised as re-sends included; with `Overloaded` when this process cannot bring them there.
+        """
         with self._gate:  # nothing may come in behind the header that closes the stream
             if self._closing:
                 raise Overloaded("the collector is stopping")
             live = self._live
+            if stored is not None:
+                done = Twice(done=done, stored=stored, stream=live.incarnation.stream, given_up=self._given_up)
             live.spool.append(group, done)
         return live.incarnation.stream
+
+    def forget(self, stored: Done) -> None:
+        """Nobody waits for this `stored` any more; its events are shipped all the same."""
+        self._confirmations.forget(stored)
 
     def state(self) -> PipelineState:
         """What operators want to know."""
         live = self._live
-        since = self._waiting_since
         return PipelineState(
             stream=live.incarnation.stream,
             spool_bytes=live.spool.size_bytes + sum(life.spool.size_bytes for life in self._draining),
-            waiting_events=sum(life.waiting_events for life in (*self._draining, live)),
-            waiting_seconds=time.monotonic() - since if since is not None else 0.0,
+            waiting_events=self.waiting_events(),
+            waiting_seconds=self._rounds.waiting_seconds,
+            waiting_groups=self._confirmations.waiting,
             shipped_number=live.shipper.shipped if live.shipper else 0,
             acknowledged_number=live.shipper.acknowledged if live.shipper else 0,
-            breaker_open=self._breaker.open,
+            breaker_open=self._rounds.breaker.open,
             torn_bytes=live.spool.torn_bytes,
             damaged=tuple(self._lives.damaged),
             forks=self._forks,
-            last_error=self._last_error or self._lives.last_error,
+            last_error=self._rounds.last_error or self._lives.last_error,
             failed=str(live.spool.failed or ""),
         )
 
     def start(self) -> None:
         """Start the committing and the shipping thread."""
         self._live.spool.start_committing()
-        self._thread = threading.Thread(target=self._ship_for_ever, name="ship", daemon=True)
-        self._thread.start()
+        self._threaded = True
+        self._rounds.start()
 
     def stop(self, *, drain_seconds: float = 5.0, close_stream: bool = True) -> bool:
         """Commit what is queued, ship what is spooled within `drain_seconds`, close the stream if all of it is shipped.
@@ -194,17 +205,15 @@ class Pipeline:
         with self._gate:
             self._closing = True  # the spool itself stays open: a fork may be taken over just now
         self._live.spool.settle()
-        self._stop_deadline = time.monotonic() + drain_seconds
-        self._stopping.set()
-        self._wake.set()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        self._rounds.stop(drain_seconds)
         shippers = [life.shipper for life in (*self._draining, self._live)]
         drained = all(shipper is not None and shipper.waiting_events == 0 for shipper in shippers)
         for life in (*self._draining, self._live):
             life.spool.close()
             life.headers.close()
+        left = self._confirmations.fail(Overloaded("the collector stops; what it kept is shipped after its next start"))
+        if left:
+            self._deliver_outside(left)
         self._let_go()
         return drained
 
@@ -218,64 +227,35 @@ class Pipeline:
         deliver_here([outcome for outcome in outcomes if isinstance(outcome[0], Told)])
         if outside:
             self._deliver_outside(outside)
-        self._wake.set()
+        answers = [
+            answer for done, outcome in outcomes if isinstance(done, Twice) for answer in self._await(done, outcome)
+        ]
+        if answers:
+            self._deliver_outside(answers)
+        self._rounds.wake()
+
+    def _await(self, twice: Twice, outcome: Spooled | Exception) -> list[tuple[Done, Spooled | Exception]]:
+        """Let a group wait for the store; returns what it can be told at once. In the committing thread."""
+        if isinstance(outcome, Exception):
+            return []  # `done` has heard it
+        below = {twice.stream: outcome.first + outcome.stored} if outcome.stored else {}
+        if outcome.duplicates:
+            # the draining ones first: one that becomes so meanwhile is then seen as the live one, or as both
+            below |= {life.incarnation.stream: life.spool.next_sequence for life in (self._live, *self._draining)}
+            if twice.given_up != self._given_up:  # asked last, see `_give_up`
+                return [
+                    (twice.stored, Overloaded("a spool was set aside just now: the first copy may have been in it"))
+                ]
+        return [] if self._confirmations.add(twice.stored, outcome, below) else [(twice.stored, outcome)]
 
     # -- shipping, in its own thread
 
-    def _ship_for_ever(self) -> None:
-        while not (self._stopping.is_set() and time.monotonic() > self._stop_deadline):
-            pause_seconds = self._attempt()
-            if self._done:
-                return
-            if pause_seconds == 0.0:
-                continue
-            if self._stopping.is_set():
-                time.sleep(min(pause_seconds, 0.05))
-                continue
-            if self._breaker.failures == 0:
-                self._wake.wait(timeout=_HEARTBEAT_CHECK_SECONDS)
-                self._wake.clear()
-            # after a wake-up, lingering lets the batch grow; after a failure, this is the backoff
-            self._stopping.wait(pause_seconds)
+    def waiting_events(self) -> int:
+        """Durable events of every incarnation that the store does not have yet."""
+        return sum(life.waiting_events for life in (*self._draining, self._live))
 
-    def _attempt(self) -> float:
-        """One round of sending and releasing; returns the seconds to pause, 0 when there was something to do."""
-        if not any(life.waiting_events for life in (*self._draining, self._live)):
-            self._waiting_since = None
-        elif self._waiting_since is None:
-            self._waiting_since = time.monotonic()
-        try:
-            if self._stopping.is_set() and self._drained():
-                self._done = True
-                return 0.0
-            progressed = self.ship_once()
-            if time.monotonic() >= self._next_release:
-                self._next_release = time.monotonic() + self._limits.release_seconds
-                self.release_once()
-        except Overloaded as error:
-            pause_seconds = self._breaker.failed(at_least_seconds=_LEAST_PAUSE_SECONDS)
-            self._last_error = str(error)
-            _log.warning("shipping waits %.1f s: %s", pause_seconds, error)
-            return pause_seconds
-        except (OSError, StateUnknown) as error:
-            pause_seconds = self._breaker.failed(at_least_seconds=1.0)
-            self._last_error = str(error)
-            _log.error("shipping waits %.1f s: %s", pause_seconds, error)
-            return pause_seconds
-        except Exception as error:  # noqa: BLE001 - a defect, or a driver's own error: shipping must not end in silence
-            pause_seconds = self._breaker.failed(at_least_seconds=1.0)
-            self._last_error = f"{type(error).__name__}: {error}"
-            _log.exception("shipping waits %.1f s", pause_seconds)
-            return pause_seconds
-        # straight on only with a whole batch waiting: else every few events would cost a signature and three syncs
-        if (
-            progressed
-            and sum(life.waiting_events for life in (*self._draining, self._live)) >= self._limits.batch.events
-        ):
-            return 0.0
-        return max(self._limits.linger_seconds, _LEAST_PAUSE_SECONDS)
-
-    def _drained(self) -> bool:
+    def drained(self) -> bool:
+        """Whether a stop has nothing left to ship; cuts the closing header when all else is."""
         lives = (*self._draining, self._live)
         if any(life.shipper is None or life.shipper.waiting_events for life in lives):
             return False
@@ -304,16 +284,19 @@ class Pipeline:
             except Damaged as error:
                 self._give_up(life, error)
                 progressed = True
-        self._breaker.succeeded()
         return progressed
 
     def _step(self, life: Life) -> bool:
         shipper = self._shipper(life)
         try:
-            return shipper.step()
+            progressed = shipper.step()
         except Conflict as error:
             self._take_over(life, shipper, str(error))
             return True
+        confirmed = self._confirmations.confirm(life.incarnation.stream, shipper.stored_below)
+        if confirmed:
+            self._deliver_outside(confirmed)
+        return progressed
 
     def release_once(self) -> None:
         """Let go of what the log holds; remove incarnations that it holds whole. Raises Overloaded."""
@@ -348,11 +331,10 @@ class Pipeline:
         refused = shipper.refused
         assert refused is not None
         self._forks += 1
-        self._last_error = reason
+        self._rounds.last_error = reason
         _log.error("fork: %s; its events go on under a new incarnation", reason)
         if life is self._live:
             self._succeed(Fork(stream=life.incarnation.stream, number=refused.header.number, digest=refused.digest))
-            self._draining.append(life)  # until its events are taken over, so that a failure below is tried again
         life.spool.close()  # commits what was queued before
         self._journal.flush()  # the ids of its events must outlive its folder
         for group in groups_of(life.spool, life.incarnation.stream, refused.header.first):
@@ -360,26 +342,34 @@ class Pipeline:
         mark_forked(life.incarnation, disk=self._disk)
         self._draining.remove(life)
         life.headers.close()
+        live = self._live
+        self._confirmations.move(life.incarnation.stream, live.incarnation.stream, live.spool.next_sequence)
 
     def _give_up(self, life: Life, error: Damaged) -> None:
         """A spool does not read back: set it aside, and go on without it."""
         if life is self._live:
             self._succeed(None)
-        else:
-            self._draining.remove(life)
         self._lives.give_up(life, error)
+        # ids are forgotten by now. Counted before the folder leaves the list: a re-send recognised by an id of before either
+        # waits for this stream, and is failed here, or sees the count
+        self._given_up += 1
+        failed = self._confirmations.fail(Overloaded(f"the spool was set aside: {error}"), life.incarnation.stream)
+        if failed:
+            self._deliver_outside(failed)
+        self._draining.remove(life)
 
     def _succeed(self, fork: Fork | None) -> None:
-        """From here on new groups go to a new incarnation."""
+        """From here on new groups go to a new incarnation; the live one is drained until it is taken over or set aside."""
         successor = self._lives.new(fork)
-        if self._thread is not None:
+        if self._threaded:
             successor.spool.start_committing()
+        self._draining.append(self._live)  # first: whoever looks for all of them must find it in one place at least
         self._live = successor
 
     def _append_and_wait(self, group: Group) -> None:
         told = Told()
         self._live.spool.append(group, told)
-        if self._thread is None:
+        if not self._threaded:
             self._live.spool.commit_pending()
         told.event.wait()
         if isinstance(told.outcome, Exception):

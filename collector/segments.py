@@ -46,6 +46,9 @@ class SourceIds(Protocol):
     def flush(self) -> None:
         """Make what is remembered durable."""
 
+    def forget(self) -> None:
+        """Forget all of them, durably."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cursor:

@@ -1,6 +1,6 @@
 """The collector's part of ``tally.toml``: the table ``[collector]``. Every key is optional, unknown ones are refused."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -103,6 +103,9 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     Attributes:
         name: the collector's name, the first part of its stream ids: lower-case letters, digits, dots, dashes, underscores.
         service: ``service.name`` of records that do not name one; empty: the first segment of their Forward tag.
+        ack: when a sender is told that its events are taken: ``spool``, after the fsync on this disk; ``store``, when the event store
+            has them. A store that does not answer within 5 seconds is told to the sender, which is to send again
+            (docs/life-of-an-event.md).
         forward: Fluent Forward.
         http: OTLP, JSON lines, metrics.
         spool: bounds on disk.
@@ -113,6 +116,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
     name: _Name = "collector"
     service: str = ""
+    ack: Literal["spool", "store"] = "spool"
     forward: ForwardSettings = ForwardSettings()
     http: HttpSettings = HttpSettings()
     spool: SpoolSettings = SpoolSettings()

@@ -106,6 +106,13 @@ class Shipper:
         return self._spool.next_sequence - self._cut + unsent + sum(signed.header.count for signed in self._resend)
 
     @property
+    def stored_below(self) -> int:
+        """The store has taken every event of the stream below this sequence."""
+        if self._unsent is not None:
+            return self._unsent.signed.header.first
+        return self._resend[0].header.first if self._resend else self._cut
+
+    @property
     def refused(self) -> SignedHeader | None:
         """The header in flight: after a `Conflict`, the one that the store has with other bytes."""
         return self._unsent.signed if self._unsent else None

@@ -40,6 +40,8 @@ _log = logging.getLogger(__name__)
 DEAD_LETTERS = "dead"
 """Name of the folder of dead letters beside a collector's incarnations."""
 
+_STORE_PATIENCE_SECONDS = 5.0  # less than the 10 s after which an OTLP exporter gives up by itself
+_FORWARD_PATIENCE_SECONDS = 10.0
 _STALE_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
 
@@ -128,12 +130,19 @@ async def run_sidecar(
     )
     metrics = CollectorMetrics(collector=settings.name)
     metrics.watch(pipeline.state)
-    intake = SpoolIntake(preparer=preparer, pipeline=pipeline, dead_letters=dead_letters, metrics=metrics)
+    intake = SpoolIntake(
+        preparer=preparer,
+        pipeline=pipeline,
+        dead_letters=dead_letters,
+        metrics=metrics,
+        store_patience_seconds=_STORE_PATIENCE_SECONDS if settings.ack == "store" else None,
+    )
     forward = ForwardReceiver(
         intake,
         clock=clock,
         service=settings.service or None,
         handshake=_handshake(settings),
+        patience_seconds=_FORWARD_PATIENCE_SECONDS,
         refused=metrics.refused,
     )
     limits = BodyLimits(

@@ -11,12 +11,16 @@ __all__ = ["PipelineState"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PipelineState:
-    """A snapshot for metrics and `tally status`. `waiting_seconds`: for how long there have been events to ship without a break."""
+    """A snapshot for metrics and `tally status`.
+
+    `waiting_seconds`: for how long there have been events to ship without a break; `waiting_groups`: how many senders wait for the store.
+    """
 
     stream: StreamId
     spool_bytes: int
     waiting_events: int
     waiting_seconds: float
+    waiting_groups: int
     shipped_number: int
     acknowledged_number: int
     breaker_open: bool

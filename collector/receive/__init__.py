@@ -1,7 +1,7 @@
 """The ways in, one file each. A receiver decodes its wire format into `Arrival`s and hands them to an `Intake`.
 
 `Intake` is what a receiver needs from the sidecar, declared here by its consumer: `collector.intake` implements it. A
-receiver acknowledges its sender only after what `accept` returned is done, which is after the fsync.
+receiver acknowledges its sender only after what `accept` returned is done: after the fsync, or, with ``ack = "store"``, when the store has it.
 """
 
 from collections.abc import Awaitable, Sequence
@@ -41,17 +41,21 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
 class Intake(Protocol):
     """Takes groups of events in; what it has returned for is durable."""
 
-    def accept(self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None) -> Awaitable[Receipt]:
-        """Normalise, redact and spool; what is returned is done after the fsync.
+    def accept(
+        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+    ) -> Awaitable[Receipt]:
+        """Normalise, redact and spool; what is returned is done after the fsync, or when the store has the group.
 
         A future where possible, so that a receiver that only waits for the end needs no task for it. What is raised may be
         raised by the call itself or while waiting.
 
         `group_id` names the whole group (a Forward chunk, the SHA-256 of a request body): a group seen before is all duplicates.
         An event that cannot be taken (too large, too deep, refused by protection) becomes a dead letter, the rest goes on.
+        `heard`: whether a sender waits for the answer; if none does, nobody waits for the store.
 
         Raises:
-            Overloaded: nothing of the group was taken; the sender is to try again.
+            Overloaded: the group was not taken, or the store did not have it in time: the sender is to try again. In the second
+                case it is kept, and recognised then by its ids. Never the second when `heard` is false.
         """
 
     async def reject(self, raw: bytes, error: Malformed, origin: Origin) -> None:

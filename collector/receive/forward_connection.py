@@ -166,9 +166,13 @@ class Connection:
         if group.refused or not group.arrivals:
             return None
         try:
-            return asyncio.ensure_future(self._terms.intake.accept(group.arrivals, group_id=group.group_id))
+            return asyncio.ensure_future(self._accept(group))
         except Overloaded:
             return None
+
+    def _accept(self, group: Group) -> Awaitable[object]:
+        # who asks for no ack hears nothing of the store, and must not be taken twice because the store was slow
+        return self._terms.intake.accept(group.arrivals, group_id=group.group_id, heard=group.chunk is not None)
 
     def _ended(self, taking: _Taking, future: asyncio.Future[object]) -> None:
         if not (taking.patient or future.cancelled()) and isinstance(future.exception(), Overloaded):
@@ -211,7 +215,7 @@ class Connection:
         for raw, error in group.refused:
             await self._patiently(partial(intake.reject, raw, error, group.origin), group)
         if group.arrivals:
-            await self._patiently(partial(intake.accept, group.arrivals, group_id=group.group_id), group)
+            await self._patiently(partial(self._accept, group), group)
 
     def _let_go(self, group: Group) -> None:
         """The receiver closes before a group was taken. Who asked for an ack comes again; of the others it is told."""

@@ -44,6 +44,10 @@ class CrashingJournal:
     def flush(self) -> None:
         self.durable |= self.recent
 
+    def forget(self) -> None:
+        self.durable.clear()
+        self.recent.clear()
+
 
 class CrashingStore(MemoryStore):
     """Dies in its n-th append, before it is durable or after."""
@@ -66,8 +70,9 @@ class CrashingStore(MemoryStore):
 class World:
     """What outlives a process: disk, store, journal, and what senders were told."""
 
-    def __init__(self, disk: FaultyDisk) -> None:
+    def __init__(self, disk: FaultyDisk, *, ack: str = "spool") -> None:
         self.disk = disk
+        self.ack = ack
         self.store = CrashingStore()
         self.durable_ids: set[bytes] = set()
         self.acknowledged: set[int] = set()
@@ -111,7 +116,10 @@ def send(world: World, pipeline: Pipeline, number: int) -> None:
         assert outcome.stored + outcome.duplicates == 3
         world.acknowledged.add(number)
 
-    pipeline.append(group(number), done)
+    if world.ack == "store":
+        pipeline.append(group(number), lambda _: None, stored=done)
+    else:
+        pipeline.append(group(number), done)
 
 
 def work(world: World) -> None:
@@ -220,3 +228,74 @@ def test_a_crash_in_the_store_on_either_side_of_its_commit(append: int, after: b
     world.store.crash_at = None
     world.disk = world.disk.after_crash(fate)
     recover_and_check(world)
+
+
+# -- ack = "store": what was acknowledged is in the store, whatever becomes of the sidecar's disk
+
+
+def events_of(world: World) -> list[bytes]:
+    return [event for stream in world.store.batches for event in check_stream(world.store, stream)]
+
+
+def lose_the_disk_and_check(world: World) -> None:
+    stored = set(events_of(world))
+    missing = [number for number in world.acknowledged if not set(group(number).events) <= stored]
+    assert not missing, f"acknowledged, but not in the store: {missing}"
+    # a new sidecar on an empty disk: who heard no acknowledgement comes again, and then all of it is there
+    told = set(world.acknowledged)
+    world.disk, world.durable_ids = FaultyDisk(), set()
+    pipeline = world.pipeline()
+    for number in set(range(GROUPS)) - told:
+        send(world, pipeline, number)
+    finish(world, pipeline)
+    assert world.acknowledged == set(range(GROUPS))
+    assert set(events_of(world)) == {event for number in range(GROUPS) for event in group(number).events}
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_what_the_store_acknowledged_outlives_the_sidecars_disk(after: bool) -> None:
+    whole = World(FaultyDisk(), ack="store")
+    work(whole)
+    assert whole.acknowledged == set(range(GROUPS))
+    unacknowledged = 0
+    for crash_at in range(1, len(whole.disk.changes) + 1):
+        world = World(FaultyDisk(crash_at=crash_at, after=after), ack="store")
+        with pytest.raises(Crashed):
+            work(world)
+        unacknowledged += GROUPS - len(world.acknowledged)
+        lose_the_disk_and_check(world)
+    assert unacknowledged > GROUPS
+
+
+def test_what_the_spool_acknowledged_does_not_outlive_it_before_it_is_shipped() -> None:
+    """What the mode is for: with ``ack = "spool"`` the same loss of the disk loses acknowledged events."""
+    lost = 0
+    for crash_at in range(1, len(changes_in_a_whole_life()) + 1):
+        world = World(FaultyDisk(crash_at=crash_at))
+        with pytest.raises(Crashed):
+            work(world)
+        stored = set(events_of(world))
+        lost += sum(not set(group(number).events) <= stored for number in world.acknowledged)
+    assert lost
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+@pytest.mark.parametrize("append", [1, 2, 3, 4])
+def test_a_crash_in_the_store_and_the_loss_of_the_disk(append: int, after: bool) -> None:
+    world = World(FaultyDisk(), ack="store")
+    world.store.crash_at, world.store.after = append, after
+    with pytest.raises(Crashed):
+        work(world)
+    world.store.crash_at = None
+    lose_the_disk_and_check(world)
+
+
+@pytest.mark.parametrize("fate", list(Fate), ids=lambda fate: fate.value)
+def test_store_acks_across_a_restart_on_the_same_disk(fate: Fate) -> None:
+    for crash_at in range(1, len(changes_in_a_whole_life()) + 1):
+        world = World(FaultyDisk(crash_at=crash_at), ack="store")
+        with pytest.raises(Crashed):
+            work(world)
+        world.disk = world.disk.after_crash(fate)
+        recover_and_check(world)
+        assert world.acknowledged == set(range(GROUPS))  # who came again was told, as duplicate or as new

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -37,7 +38,14 @@ def preparer() -> Preparer:
 class Sidecar:
     """The parts of a sidecar behind its receivers, in the running event loop."""
 
-    def __init__(self, root: Path, *, total_bytes: int = 10**8, dead_bytes: int = 10**6) -> None:
+    def __init__(
+        self,
+        root: Path,
+        *,
+        total_bytes: int = 10**8,
+        dead_bytes: int = 10**6,
+        store_patience_seconds: float | None = None,
+    ) -> None:
         loop = asyncio.get_running_loop()
 
         def deliver(outcomes: Sequence[tuple[Done, Spooled | Exception]]) -> None:
@@ -60,7 +68,11 @@ class Sidecar:
         self.metrics = CollectorMetrics(collector="payments")
         self.metrics.watch(self.pipeline.state)
         self.intake = SpoolIntake(
-            preparer=preparer(), pipeline=self.pipeline, dead_letters=self.dead, metrics=self.metrics
+            preparer=preparer(),
+            pipeline=self.pipeline,
+            dead_letters=self.dead,
+            metrics=self.metrics,
+            store_patience_seconds=store_patience_seconds,
         )
 
     def sample(self, name: str, **labels: str) -> float | None:
@@ -78,7 +90,7 @@ class Sidecar:
         return found
 
 
-def run(root: Path, story: Callable[[Sidecar], Awaitable[None]], **limits: int) -> None:
+def run(root: Path, story: Callable[[Sidecar], Awaitable[None]], **limits: Any) -> None:
     async def told() -> None:
         async with asyncio.timeout(60):
             sidecar = Sidecar(root, **limits)
@@ -112,7 +124,8 @@ async def contract(intake: Intake) -> None:
     await intake.reject(b"\xff", Malformed("no MessagePack", label="framing"), Origin(receiver="forward"))
 
 
-def test_the_intake_keeps_the_contract(tmp_path: Path) -> None:
+@pytest.mark.parametrize("store_patience_seconds", [None, 30.0], ids=["spool", "store"])
+def test_the_intake_keeps_the_contract(tmp_path: Path, store_patience_seconds: float | None) -> None:
     async def story(sidecar: Sidecar) -> None:
         await contract(sidecar.intake)
         bodies = await asyncio.to_thread(sidecar.bodies)
@@ -125,8 +138,9 @@ def test_the_intake_keeps_the_contract(tmp_path: Path) -> None:
         assert sidecar.sample("tally_collector_duplicates_total") == 3
         assert sidecar.sample("tally_collector_refused_total", reason="framing") == 1
         assert sidecar.sample("tally_collector_spool_waiting_events") == 0
+        assert sidecar.sample("tally_collector_ack_waiting_groups") == 0
 
-    run(tmp_path, story)
+    run(tmp_path, story, store_patience_seconds=store_patience_seconds)
 
 
 def test_the_intake_in_memory_keeps_the_contract() -> None:
@@ -198,6 +212,68 @@ def test_a_sender_that_goes_away_harms_nobody(tmp_path: Path) -> None:
         assert (await sidecar.intake.accept(arrivals("a"), group_id=b"a")) == Receipt(duplicates=1)
 
     run(tmp_path, story)
+
+
+# -- ack = "store"
+
+
+async def until_there_wait(sidecar: Sidecar, groups: int) -> None:
+    while sidecar.sample("tally_collector_ack_waiting_groups") != groups:  # noqa: ASYNC110 - what operators see is not awaitable
+        await asyncio.sleep(0.001)
+
+
+def test_a_receipt_comes_when_the_store_has_every_event_of_the_group(tmp_path: Path) -> None:
+    bodies = [f"event {at}" for at in range(20_000)]
+
+    async def story(sidecar: Sidecar) -> None:
+        receipt = await sidecar.intake.accept([*arrivals(*bodies), BAD], group_id=b"large")
+        assert receipt == Receipt(stored=20_000, dead_lettered=1)
+        assert sum(batch.signed.header.count for batch in next(iter(sidecar.store.batches.values())).values()) == 20_000
+
+    run(tmp_path, story, store_patience_seconds=30.0)
+
+
+def test_a_store_that_is_down_is_overload_in_time_and_the_re_send_waits_for_it_too(tmp_path: Path) -> None:
+    async def story(sidecar: Sidecar) -> None:
+        sidecar.store.down = "no route"
+        for _ in range(3):  # the first copy and its re-sends: none of them may say yes
+            with pytest.raises(Overloaded, match=r"kept, but the store has not taken it within 0\.05 s"):
+                await sidecar.intake.accept(arrivals("a", "b"), group_id=b"g")
+        assert sidecar.pipeline.next_sequence == 2  # kept, once
+        assert sidecar.sample("tally_collector_events_total") == 2
+        await until_there_wait(sidecar, 0)  # who was told waits no more
+        sidecar.store.down = ""
+        while True:  # the pipeline tries the store again after its own backoff
+            try:
+                receipt = await sidecar.intake.accept(arrivals("a", "b"), group_id=b"g")
+                break
+            except Overloaded:
+                continue
+        assert receipt == Receipt(duplicates=2)
+        assert await asyncio.to_thread(sidecar.bodies) == ["a", "b"]
+
+    run(tmp_path, story, store_patience_seconds=0.05)
+
+
+def test_a_group_that_nobody_waits_for_does_not_wait_for_the_store(tmp_path: Path) -> None:
+    async def story(sidecar: Sidecar) -> None:
+        sidecar.store.down = "no route"
+        assert await sidecar.intake.accept(arrivals("a"), heard=False) == Receipt(stored=1)
+
+    run(tmp_path, story, store_patience_seconds=60.0)
+
+
+def test_a_sender_that_goes_away_while_it_waits_for_the_store_is_forgotten(tmp_path: Path) -> None:
+    async def story(sidecar: Sidecar) -> None:
+        sidecar.store.down = "no route"
+        gone = asyncio.ensure_future(sidecar.intake.accept(arrivals("a"), group_id=b"a"))
+        await until_there_wait(sidecar, 1)
+        gone.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        await until_there_wait(sidecar, 0)
+
+    run(tmp_path, story, store_patience_seconds=60.0)
 
 
 # -- the recorder stands on the same parts

@@ -28,6 +28,22 @@ def test_ids_are_known_at_once_and_durable_after_a_flush(tmp_path: Path) -> None
     again.close()
 
 
+def test_what_is_forgotten_is_unknown_also_to_the_next_process_and_can_be_learnt_again(tmp_path: Path) -> None:
+    journal = Journal(tmp_path / "journal", horizon=100)
+    journal.add(ids(0, 50))
+    journal.flush()
+    journal.add(ids(50, 60))
+    journal.forget()
+    assert journal.known(ids(0, 60)) == set()
+    journal.close()
+    again = Journal(tmp_path / "journal", horizon=100)
+    assert again.known(ids(0, 60)) == set()
+    again.add(ids(0, 150))
+    again.flush()
+    assert len(again.known(ids(0, 150))) == 100
+    again.close()
+
+
 def test_the_oldest_are_forgotten_beyond_the_horizon(tmp_path: Path) -> None:
     journal = Journal(tmp_path / "journal", horizon=100)
     for start in range(0, 300, 50):

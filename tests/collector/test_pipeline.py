@@ -42,6 +42,10 @@ class Ids:
     def flush(self) -> None:
         self.durable |= self.recent
 
+    def forget(self) -> None:
+        self.durable.clear()
+        self.recent.clear()
+
 
 class Clock:
     def __init__(self) -> None:
@@ -579,6 +583,183 @@ def test_a_signed_batch_whose_events_were_changed_under_a_right_checksum_is_neve
     assert "not those that were signed" in again.state().last_error
 
 
+def test_what_is_sent_again_after_damage_is_new_because_its_first_copy_may_be_in_no_store() -> None:
+    house = House()
+    house.store.down = "no route"
+    pipeline = house.open()
+    put(pipeline, *"abc")
+    house.journal.flush()
+    house.disk = house.disk.after_crash(Fate.LOST)
+    damaged(house, ".seg")
+    house.store.down = ""
+    again = house.open()
+    put(again, *"abc")
+    ship(again)
+    assert stored(house.store) == both(*"abc")
+
+
+# -- senders that wait for the store
+
+
+class Heard:
+    """What a sender was told of the store's side of its group."""
+
+    def __init__(self, pipeline: Pipeline, one: Group) -> None:
+        self.spooled: list[Spooled | Exception] = []
+        self.stored: list[Spooled | Exception] = []
+        pipeline.append(one, self.spooled.append, stored=self._hear)
+        pipeline.commit_once()
+        assert isinstance(self.spooled[0], Spooled)
+
+    def _hear(self, outcome: Spooled | Exception) -> None:
+        assert self.spooled
+        self.stored.append(outcome)
+
+
+def test_who_waits_for_the_store_is_told_when_it_has_the_batch_and_not_before() -> None:
+    house = House()
+    house.store.down = "no route"
+    pipeline = house.open(events=2)
+    first, second = Heard(pipeline, group("a")), Heard(pipeline, group("b"))
+    with pytest.raises(Overloaded):
+        pipeline.ship_once()
+    assert (first.stored, second.stored) == ([], [])
+    assert pipeline.state().waiting_groups == 2
+    house.store.down = ""
+    pipeline.ship_once()
+    assert (first.stored, second.stored) == ([Spooled(first=0, stored=2, duplicates=0)], [])
+    pipeline.ship_once()
+    assert second.stored == [Spooled(first=2, stored=2, duplicates=0)]
+    assert pipeline.state().waiting_groups == 0
+
+
+def test_a_duplicate_waits_for_its_first_copy_and_one_of_what_is_stored_does_not() -> None:
+    house = House()
+    house.store.down = "no route"
+    pipeline = house.open()
+    Heard(pipeline, group("a"))
+    partly = Group(
+        group_id=b"p", source_ids=[b"a/0", b"new"], events=[b'{"body":"p.0"}', b'{"body":"p.1"}'], facts=[b"{}", b"{}"]
+    )
+    again, other_company = Heard(pipeline, group("a")), Heard(pipeline, partly)
+    with pytest.raises(Overloaded):
+        pipeline.ship_once()
+    assert (again.stored, other_company.stored) == ([], [])
+    house.store.down = ""
+    ship(pipeline)
+    assert again.stored == [Spooled(first=2, stored=0, duplicates=2)]
+    assert other_company.stored == [Spooled(first=2, stored=1, duplicates=1)]
+    assert Heard(pipeline, group("a")).stored == [Spooled(first=3, stored=0, duplicates=2)]
+
+
+def test_a_duplicate_waits_across_a_restart() -> None:
+    house = House()
+    house.store.down = "no route"
+    Heard(house.open(), group("a"))
+    pipeline = house.restart()
+    again = Heard(pipeline, group("a"))
+    with pytest.raises(Overloaded):
+        pipeline.ship_once()
+    assert (again.spooled, again.stored) == ([Spooled(first=2, stored=0, duplicates=2)], [])
+    house.store.down = ""
+    ship(pipeline)
+    assert again.stored == again.spooled
+
+
+def test_a_duplicate_waits_for_an_older_incarnation_that_is_still_drained() -> None:
+    house = House()
+    pipeline = house.open()
+    run(pipeline)  # closes its stream
+    house.store.down = "no route"
+    assert not run(house.open(), "a", drain_seconds=0.05)
+    house.disk = house.disk.after_crash(Fate.LOST)
+    pipeline = house.open()
+    pipeline._succeed(None)  # the stream with the first copy is now an older one
+    fresh, again = Heard(pipeline, group("b")), Heard(pipeline, group("a"))
+    house.store.down = ""
+    pipeline._step(pipeline._live)
+    assert (len(fresh.stored), again.stored) == (1, [])  # new events do not wait for an older stream's backlog
+    ship(pipeline)
+    assert again.stored == again.spooled
+
+
+def test_who_waits_when_the_spool_is_found_cloned_is_told_when_the_new_stream_is_stored() -> None:
+    house = House()
+    pipeline = house.open(events=2)
+    put(pipeline, "a")
+    ship(pipeline)
+    other = house.cloned()
+    put(pipeline, "x")
+    ship(pipeline)
+    late = other.open(events=2)
+    heard = [Heard(late, group(name)) for name in "bcd"]
+    again = Heard(late, group("d"))
+    while not late.state().forks:  # after the old batch again, the conflict: taken over
+        assert late.ship_once()
+    assert not any(one.stored for one in (*heard, again))
+    while late.ship_once():
+        there = stored(house.store)
+        for name, one in zip("bcd", heard, strict=True):
+            assert not one.stored or set(both(name)) <= set(there)
+        assert not again.stored or set(both("d")) <= set(there)
+    assert all(isinstance(one.stored[0], Spooled) for one in (*heard, again))
+
+
+def test_who_waits_for_a_spool_that_is_set_aside_is_told_and_its_re_send_is_taken_as_new() -> None:
+    house = House()
+    house.store.down = "no route"
+    pipeline = house.open()
+    with suppress(Overloaded):
+        pipeline.ship_once()
+    heard = Heard(pipeline, group("a"))
+    again = Heard(pipeline, group("a"))
+    house.journal.flush()
+    damaged(house, ".seg")
+    house.store.down = ""
+    ship(pipeline)
+    assert all(isinstance(one.stored[0], Overloaded) for one in (heard, again))
+    assert stored(house.store) == []
+    third = Heard(pipeline, group("a"))
+    assert third.stored == []
+    ship(pipeline)
+    assert third.stored == [Spooled(first=0, stored=2, duplicates=0)]
+    assert stored(house.store) == both("a")
+
+
+def test_a_duplicate_that_was_recognised_just_before_a_spool_was_set_aside_is_not_confirmed() -> None:
+    house = House()
+    pipeline = house.open()
+    put(pipeline, "a")
+    told: list[Spooled | Exception] = []
+    pipeline.append(group("a"), lambda _: None, stored=told.append)
+    life = pipeline._live
+    pipeline._succeed(None)
+    pipeline._given_up += 1  # a spool went while this one was queued
+    life.spool.commit_pending()
+    assert isinstance(told[0], Overloaded)
+
+
+def test_a_stop_with_a_store_that_is_down_tells_who_waits() -> None:
+    house = House()
+    house.store.down = "no route"
+    pipeline = house.open()
+    pipeline.start()
+    told: list[Spooled | Exception] = []
+    pipeline.append(group("a"), lambda _: None, stored=told.append)
+    assert not pipeline.stop(drain_seconds=0.05)
+    assert [type(one) for one in told] == [Overloaded]
+
+
+def test_a_stop_drains_who_waits() -> None:
+    house = House()
+    pipeline = house.open()
+    pipeline.start()
+    told: list[Spooled | Exception] = []
+    pipeline.append(group("a"), lambda _: None, stored=told.append)
+    assert pipeline.stop(drain_seconds=20)
+    assert told == [Spooled(first=0, stored=2, duplicates=0)]
+
+
 # -- real threads
 
 
@@ -622,7 +803,7 @@ def test_a_defect_of_the_store_does_not_end_shipping() -> None:
     store = Broken()
     house = House(store=store)
     pipeline = house.open()
-    pipeline._breaker._limits = RetryLimits(base_seconds=0.0)
+    pipeline._rounds.breaker._limits = RetryLimits(base_seconds=0.0)
     pipeline.start()
     pipeline.append(group("a"), lambda _: None)
     until(lambda: "LookupError" in pipeline.state().last_error)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import msgpack
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -27,13 +28,13 @@ KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 class Running:
     """A sidecar in this event loop."""
 
-    def __init__(self, root: Path, disk: OsDisk | None = None) -> None:
+    def __init__(self, root: Path, disk: OsDisk | None = None, *, settings: CollectorSettings = SETTINGS) -> None:
         self.store = MemoryStore()
         self.stopped = asyncio.Event()
         self.ready: asyncio.Future[Mapping[str, str]] = asyncio.get_running_loop().create_future()
         self.task = asyncio.create_task(
             run_sidecar(
-                SETTINGS,
+                settings,
                 root=root,
                 ledger="test/ledger",
                 store=self.store,
@@ -45,14 +46,31 @@ class Running:
             )
         )
 
-    async def post(self, line: str) -> httpx.Response:
+    async def post(self, line: str, **headers: str) -> httpx.Response:
         addresses = await self.ready
         async with httpx.AsyncClient() as client:
             return await client.post(
                 f"http://{addresses['http']}/v1/events",
                 content=line,
-                headers={"content-type": "application/x-ndjson"},
+                headers={"content-type": "application/x-ndjson", **headers},
             )
+
+    async def export(self, record: str) -> httpx.Response:
+        addresses = await self.ready
+        async with httpx.AsyncClient() as client:
+            return await client.post(
+                f"http://{addresses['http']}/v1/logs",
+                json={"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": record}}]}]}]},
+            )
+
+    async def forward(self, *message: object) -> bytes:
+        """Say one message; what is answered until the ack is whole or the connection ends."""
+        host, _, port = (await self.ready)["forward"].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(msgpack.packb(message))
+        answer = await reader.read(100)
+        writer.close()
+        return answer
 
     def bodies(self) -> list[object]:
         found = []
@@ -141,5 +159,47 @@ def test_a_port_that_is_taken_is_an_error_and_leaves_the_spool_free(tmp_path: Pa
         await again.ready
         again.stopped.set()
         assert await again.task
+
+    asyncio.run(life())
+
+
+def test_with_store_acks_no_way_in_says_yes_before_the_store_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collector.sidecar._STORE_PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("collector.sidecar._FORWARD_PATIENCE_SECONDS", 0.5)
+
+    async def life() -> Running:
+        settings = msgspec.structs.replace(SETTINGS, ack="store")
+        sidecar = Running(tmp_path / "spool", settings=settings)
+        await sidecar.ready
+        sidecar.store.down = "no route"
+        chunk = ["payments", 1_700_000_000, {"message": "over forward"}, {"chunk": "c1"}]
+        refused, exported, end = await asyncio.gather(
+            sidecar.post('{"message":"over http"}\n', **{"idempotency-key": "k"}),
+            sidecar.export("over otlp"),
+            sidecar.forward(*chunk),
+        )
+        for answer in (refused, exported):
+            assert answer.status_code == 503
+            assert int(answer.headers["retry-after"]) >= 1
+        assert "the store has not taken it" in refused.json()["detail"]
+        assert end == b""  # closed without an ack
+        # who asks for no ack is taken once, however long the store is down
+        host, _, port = (await sidecar.ready)["forward"].rpartition(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        writer.write(msgpack.packb(["payments", 1_700_000_000, {"message": "no ack"}]))
+        await writer.drain()
+        await asyncio.sleep(0.5)  # longer than the patience: were it tried again, it would be there twice
+        writer.close()
+        sidecar.store.down = ""
+        while (await sidecar.post('{"message":"over http"}\n', **{"idempotency-key": "k"})).status_code != 200:
+            pass
+        assert (await sidecar.export("over otlp")).status_code == 200
+        assert msgpack.unpackb(await sidecar.forward(*chunk)) == {"ack": "c1"}
+        assert sorted(map(str, sidecar.bodies())) == ["no ack", "over forward", "over http", "over otlp"]
+        sidecar.stopped.set()
+        assert await sidecar.task
+        return sidecar
 
     asyncio.run(life())

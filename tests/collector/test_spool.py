@@ -42,6 +42,9 @@ class Ids:
         if self.fails:
             raise Overloaded("the journal does not answer")
 
+    def forget(self) -> None:
+        self.ids.clear()
+
 
 class Told:
     """Keeps what a group's sender was told; asserts that it was told once."""

@@ -38,7 +38,10 @@ class MemoryIntake:
     _seen_groups: set[bytes] = field(default_factory=set)
     _seen_sources: set[bytes] = field(default_factory=set)
 
-    async def accept(self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None) -> Receipt:
+    async def accept(
+        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+    ) -> Receipt:
+        del heard  # what is in this memory is in its store
         self.called.set()
         self._press()
         if self.hold is not None:

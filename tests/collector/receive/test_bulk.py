@@ -78,11 +78,13 @@ def test_an_idempotency_key_makes_a_repeated_request_all_duplicates(
 class ThirdCallOverloads(MemoryIntake):
     calls = 0
 
-    async def accept(self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None) -> Receipt:
+    async def accept(
+        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+    ) -> Receipt:
         self.calls += 1
         if self.calls == 3:
             self.overloaded = 1
-        return await super().accept(arrivals, group_id=group_id)
+        return await super().accept(arrivals, group_id=group_id, heard=heard)
 
 
 def test_a_request_that_broke_off_goes_on_where_it_was(serve: Callable[..., None]) -> None:

@@ -118,14 +118,16 @@ class CountingIntake(MemoryIntake):
     waiting = 0
     most = 0
 
-    async def accept(self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None) -> Receipt:
+    async def accept(
+        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+    ) -> Receipt:
         assert self.hold is not None
         self.waiting += 1
         self.most = max(self.most, self.waiting)
         if self.waiting == 3:
             asyncio.get_running_loop().call_later(0.05, self.hold.set)
         try:
-            return await super().accept(arrivals, group_id=group_id)
+            return await super().accept(arrivals, group_id=group_id, heard=heard)
         finally:
             self.waiting -= 1
 
@@ -343,8 +345,12 @@ def test_close_does_not_wait_forever_and_says_what_was_let_go() -> None:
 
 
 class BrokenIntake(MemoryIntake):
-    async def accept(self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None) -> Receipt:
-        raise (RuntimeError if arrivals[0].event.attributes else OSError)(f"disk gone before {group_id!r}")
+    async def accept(
+        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+    ) -> Receipt:
+        raise (RuntimeError if arrivals[0].event.attributes else OSError)(
+            f"disk gone before {group_id!r}, heard: {heard}"
+        )
 
 
 @pytest.mark.parametrize("record", [{}, {"a": 1}])

@@ -1,0 +1,139 @@
+"""The shipping thread: when the next round is due. Lingering lets a batch grow, backoff spares a store that is down, a stop drains.
+
+What a round does is `Ship`'s, which `collector.pipeline` is; this owns its pauses, its circuit breaker, and the last error.
+"""
+
+import logging
+import random
+import threading
+import time
+from typing import Protocol
+
+from collector.errors import Overloaded, StateUnknown
+from collector.retry import Breaker, RetryLimits
+
+__all__ = ["Rounds", "Ship"]
+
+_log = logging.getLogger(__name__)
+
+_HEARTBEAT_CHECK_SECONDS = 1.0
+_LEAST_PAUSE_SECONDS = 0.01
+
+
+class Ship(Protocol):
+    """What is done in rounds. Every method may raise `Overloaded`, `StateUnknown` and `OSError`: the round is tried again."""
+
+    def waiting_events(self) -> int:
+        """Durable events that the store does not have yet."""
+
+    def ship_once(self) -> bool:
+        """Send what there is; whether there was anything."""
+
+    def release_once(self) -> None:
+        """Let go of what the log holds."""
+
+    def drained(self) -> bool:
+        """Whether there is nothing left to do before a stop."""
+
+
+class Rounds:
+    """See the module.
+
+    Args:
+        ship: what is done.
+        retry: how long failures make it wait.
+        linger_seconds: how long events wait for more.
+        release_seconds: how often `release_once` is called.
+        enough_events: so many waiting events are sent without a pause: else every few would cost a signature and three syncs.
+    """
+
+    def __init__(
+        self, ship: Ship, *, retry: RetryLimits, linger_seconds: float, release_seconds: float, enough_events: int
+    ) -> None:
+        self._ship = ship
+        self.breaker = Breaker(retry, uniform=random.uniform)
+        self._linger_seconds = linger_seconds
+        self._release_seconds = release_seconds
+        self._enough_events = enough_events
+        self.last_error = ""
+        self._waiting_since: float | None = None
+        self._next_release = 0.0
+        self._wake = threading.Event()
+        self._stopping = threading.Event()
+        self._stop_deadline = 0.0
+        self._done = False
+        self._thread: threading.Thread | None = None
+
+    @property
+    def waiting_seconds(self) -> float:
+        """For how long there have been events to ship without a break."""
+        since = self._waiting_since
+        return time.monotonic() - since if since is not None else 0.0
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._for_ever, name="ship", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is something to ship."""
+        self._wake.set()
+
+    def stop(self, drain_seconds: float) -> None:
+        """Return when everything is drained, or when the time is up and the round that runs has ended."""
+        self._stop_deadline = time.monotonic() + drain_seconds
+        self._stopping.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _for_ever(self) -> None:
+        while not (self._stopping.is_set() and time.monotonic() > self._stop_deadline):
+            pause_seconds = self._round()
+            if self._done:
+                return
+            if pause_seconds == 0.0:
+                continue
+            if self._stopping.is_set():
+                time.sleep(min(pause_seconds, 0.05))
+                continue
+            if self.breaker.failures == 0:
+                self._wake.wait(timeout=_HEARTBEAT_CHECK_SECONDS)
+                self._wake.clear()
+            # after a wake-up, lingering lets the batch grow; after a failure, this is the backoff
+            self._stopping.wait(pause_seconds)
+
+    def _round(self) -> float:
+        """Send and release; returns the seconds to pause, 0 when there is more to do."""
+        if not self._ship.waiting_events():
+            self._waiting_since = None
+        elif self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+        try:
+            if self._stopping.is_set() and self._ship.drained():
+                self._done = True
+                return 0.0
+            progressed = self._ship.ship_once()
+            self.breaker.succeeded()
+            if time.monotonic() >= self._next_release:
+                self._next_release = time.monotonic() + self._release_seconds
+                self._ship.release_once()
+        except Overloaded as error:
+            pause_seconds = self.breaker.failed(at_least_seconds=_LEAST_PAUSE_SECONDS)
+            self.last_error = str(error)
+            _log.warning("shipping waits %.1f s: %s", pause_seconds, error)
+            return pause_seconds
+        except (OSError, StateUnknown) as error:
+            pause_seconds = self.breaker.failed(at_least_seconds=1.0)
+            self.last_error = str(error)
+            _log.error("shipping waits %.1f s: %s", pause_seconds, error)
+            return pause_seconds
+        except Exception as error:  # noqa: BLE001 - a defect, or a driver's own error: shipping must not end in silence
+            pause_seconds = self.breaker.failed(at_least_seconds=1.0)
+            self.last_error = f"{type(error).__name__}: {error}"
+            _log.exception("shipping waits %.1f s", pause_seconds)
+            return pause_seconds
+        if progressed and self._ship.waiting_events() >= self._enough_events:
+            return 0.0
+        return max(self._linger_seconds, _LEAST_PAUSE_SECONDS)
