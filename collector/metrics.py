@@ -66,6 +66,10 @@ class CollectorMetrics:
                 lambda state: state.breaker_open,
             ),
             "tally_collector_forks": ("Forks found since the start: the spool was cloned.", lambda state: state.forks),
+            "tally_collector_resent_batches": (
+                "Batches sent again since the start because the store had lost them.",
+                lambda state: state.resent_batches,
+            ),
             "tally_collector_damaged_spools": (
                 "Spool folders set aside because they do not read back.",
                 lambda state: len(state.damaged),

@@ -22,6 +22,7 @@ from collector.batch import Clock, Fork, StreamId
 from collector.confirm import Confirmations, Twice
 from collector.disk import Disk, OsDisk
 from collector.errors import Conflict, Overloaded, StateUnknown
+from collector.heal import HealLimits
 from collector.incarnation import mark_forked, remove
 from collector.journal import Journal
 from collector.lives import Life, Lives
@@ -50,6 +51,7 @@ class PipelineLimits:
     spool: SpoolLimits = field(default_factory=SpoolLimits)
     batch: BatchLimits = field(default_factory=BatchLimits)
     retry: RetryLimits = field(default_factory=RetryLimits)
+    heal: HealLimits = field(default_factory=HealLimits)
     linger_seconds: float = 0.05
     release_seconds: float = 2.0
     journal_ids: int = 2_000_000
@@ -67,6 +69,7 @@ class Pipeline:
         journal: the memory of source ids; None: an LMDB one in `root`.
         deliver: how acknowledgements get from the committing thread to their callers.
         clock: Unix time in nanoseconds; `measured_clock`: its measured offset, None when unmeasured.
+        monotonic: seconds that never go back.
 
     Raises:
         StateUnknown: another process has this root open, or a folder in it belongs to another ledger.
@@ -87,6 +90,7 @@ class Pipeline:
         clock: Callable[[], int] = time.time_ns,
         random_bytes: Callable[[int], bytes] = os.urandom,
         measured_clock: Callable[[], Clock | None] = lambda: None,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._root = root
         self._ledger = ledger
@@ -97,7 +101,9 @@ class Pipeline:
         self._deliver_outside = deliver
         self._clock = clock
         self._measured_clock = measured_clock
+        self._monotonic = monotonic
         self._forks = 0
+        self._resent = 0
         self._confirmations = Confirmations()
         self._given_up = 0  # spools since the start: what was known before one was may be in no store
         self._rounds = Rounds(
@@ -186,6 +192,7 @@ class Pipeline:
             torn_bytes=live.spool.torn_bytes,
             damaged=tuple(self._lives.damaged),
             forks=self._forks,
+            resent_batches=self._resent,
             last_error=self._rounds.last_error or self._lives.last_error,
             failed=str(live.spool.failed or ""),
         )
@@ -240,7 +247,7 @@ class Pipeline:
             return []  # `done` has heard it
         below = {twice.stream: outcome.first + outcome.stored} if outcome.stored else {}
         if outcome.duplicates:
-            # the draining ones first: one that becomes so meanwhile is then seen as the live one, or as both
+            # the live one is read first: when it becomes a draining one meanwhile, it is among those already
             below |= {life.incarnation.stream: life.spool.next_sequence for life in (self._live, *self._draining)}
             if twice.given_up != self._given_up:  # asked last, see `_give_up`
                 return [
@@ -299,10 +306,14 @@ class Pipeline:
         return progressed
 
     def release_once(self) -> None:
-        """Let go of what the log holds; remove incarnations that it holds whole. Raises Overloaded."""
+        """Let go of what the log holds, send again what the store has lost, remove incarnations that the log holds whole.
+
+        Raises Overloaded.
+        """
         for life in (*self._draining, self._live):
             if life.shipper is not None:
                 life.shipper.release()
+                self._resent += life.shipper.heal(self._monotonic())
         for life in list(self._draining):
             if life.shipper is not None and life.shipper.finished:
                 self._draining.remove(life)
@@ -323,6 +334,7 @@ class Pipeline:
                 limits=self._limits.batch,
                 measured_clock=self._measured_clock,
                 fork=life.incarnation.fork,
+                heal=self._limits.heal,
             )
         return life.shipper
 

@@ -2,25 +2,31 @@
 
 One batch is in flight a stream, so a missing number in the store is a gap and nothing else. What a crash means: before the
 header is synced, the batch was never sent and is cut anew; after it, the same batch is sent again, and the store knows it.
-Segments stay until the correlator's log covers them (`EventStore.acknowledged`).
+Segments stay until the correlator's log covers them (`EventStore.acknowledged`), so a batch that the store loses before can be
+sent again (`Shipper.heal`).
 
 `Shipper` is a plain state machine that one thread steps; waiting, retry and the circuit breaker are in `collector.pipeline`.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from collector.batch import Batch, BatchHeader, Clock, Fork, SignedHeader, StreamId, facts_root, sign_header
+from collector.errors import Conflict
 from collector.event import format_time
 from collector.frame import MAX_FRAME_BYTES, Frame
 from collector.headerlog import HeaderLog
+from collector.heal import HealLimits, LostBatches
 from collector.segments import Damaged
 from collector.spool import Cursor, Spool
 from collector.store import EventStore
 
 __all__ = ["BatchLimits", "Shipper", "public_key_hex"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +53,7 @@ class Shipper:
         clock: Unix time in nanoseconds.
         measured_clock: the clock's measured offset for the header, None when unmeasured.
         fork: what the first header says of the stream this one replaces.
+        heal: when and how much of what the store has lost is sent again.
     """
 
     def __init__(
@@ -62,6 +69,7 @@ class Shipper:
         limits: BatchLimits | None = None,
         measured_clock: Callable[[], Clock | None] = lambda: None,
         fork: Fork | None = None,
+        heal: HealLimits | None = None,
     ) -> None:
         self.stream = stream
         self._ledger = ledger
@@ -74,6 +82,7 @@ class Shipper:
         self._limits = limits or BatchLimits()
         self._measured_clock = measured_clock
         self._fork = fork
+        self._lost = LostBatches(stream, store=store, limits=heal or HealLimits())
         self._acknowledged = store.acknowledged(stream)
         self._resend = headers.after(self._acknowledged)
         self._unsent: Batch | None = None
@@ -153,10 +162,33 @@ class Shipper:
         self._spool.release(following[0].header.first if following else self._cut)
         self._headers.release(acknowledged)
 
+    def heal(self, now_seconds: float) -> int:
+        """Send again what the store took and has lost, if it is time to look; returns how many batches.
+
+        `now_seconds`: any clock that never goes back. What cannot be sent again is told in the log, and shipping goes on.
+
+        Raises Overloaded when the store does not answer.
+        """
+        lost = self._lost.look(now_seconds, covered=self._acknowledged, shipped=self.shipped, after=self._headers.after)
+        sent = 0
+        for signed in lost:
+            number = signed.header.number
+            try:
+                batch, _ = self._same_again(signed, self._spool.seek(signed.header.first))
+                self._store.append(batch)
+            except (Damaged, Conflict) as error:
+                _log.error(
+                    "batch %d of %s is lost in the store, and cannot be sent again: %s", number, self.stream, error
+                )
+                continue
+            _log.warning("batch %d of %s was lost in the store: sent again", number, self.stream)
+            sent += 1
+        return sent
+
     def _next(self) -> Batch | None:
         if self._resend:
             signed = self._resend[0]
-            batch = self._same_again(signed)
+            batch, self._cursor = self._same_again(signed, self._cursor)
             del self._resend[0]
             return batch
         if self.closed:
@@ -207,15 +239,13 @@ class Shipper:
         self._last_created_ns = now_ns
         return _batch(signed, frames)
 
-    def _same_again(self, signed: SignedHeader) -> Batch:
-        """The batch of a header cut before a restart, its events read from the segments again."""
+    def _same_again(self, signed: SignedHeader, cursor: Cursor) -> tuple[Batch, Cursor]:
+        """The batch of a header that was cut before, its events read again from `cursor` on; and the place behind them."""
         header = signed.header
         frames: list[Frame] = []
         have = 0
         while have < header.count:
-            found, self._cursor = self._spool.frames(
-                self._cursor, events=header.count - have, limit_bytes=MAX_FRAME_BYTES
-            )
+            found, cursor = self._spool.frames(cursor, events=header.count - have, limit_bytes=MAX_FRAME_BYTES)
             if not found:
                 break
             have += sum(frame.count for frame in found)
@@ -223,7 +253,8 @@ class Shipper:
         facts = b"".join(frame.facts for frame in frames)
         if have != header.count or facts_root(facts.split(b"\n")[:-1]) != header.facts_root:
             raise Damaged(f"spool of {self.stream}: the events of batch {header.number} are not those that were signed")
-        return _batch(SignedHeader(header=header, data=signed.data, signature=signed.signature, facts=facts), frames)
+        again = SignedHeader(header=header, data=signed.data, signature=signed.signature, facts=facts)
+        return _batch(again, frames), cursor
 
 
 def public_key_hex(key: Ed25519PrivateKey) -> str:

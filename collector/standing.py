@@ -13,7 +13,8 @@ __all__ = ["PipelineState"]
 class PipelineState:
     """A snapshot for metrics and `tally status`.
 
-    `waiting_seconds`: for how long there have been events to ship without a break; `waiting_groups`: how many senders wait for the store.
+    `waiting_seconds`: for how long there have been events to ship without a break; `waiting_groups`: how many groups' senders wait for the store;
+    `resent_batches`: how many batches the store had lost and got again, since the start.
     """
 
     stream: StreamId
@@ -27,5 +28,6 @@ class PipelineState:
     torn_bytes: int
     damaged: Sequence[Path]
     forks: int
+    resent_batches: int
     last_error: str
     failed: str

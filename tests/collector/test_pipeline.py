@@ -6,12 +6,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from collector.batch import StreamId, facts_root, open_header
+from collector.batch import SignedHeader, StreamId, facts_root, open_header
 from collector.errors import Overloaded, StateUnknown
 from collector.incarnation import find_incarnations
 from collector.pipeline import Pipeline, PipelineLimits
@@ -64,6 +65,7 @@ class House:
         self.store = store or MemoryStore()
         self.journal = Ids()
         self.clock = Clock()
+        self.seconds = 0.0
         self.minted = 0
 
     def open(self, *, heartbeat_seconds: int = 0, ledger: str = "test/ledger", events: int = 4) -> Pipeline:
@@ -83,6 +85,7 @@ class House:
             disk=self.disk,
             journal=self.journal,
             clock=self.clock,
+            monotonic=lambda: self.seconds,
             random_bytes=self._random,
         )
 
@@ -348,6 +351,164 @@ def test_numbers_go_on_after_everything_was_released() -> None:
         pipeline = house.restart()
     assert len(house.store.batches) == 1
     assert stored(house.store) == both(*"abcdef")
+
+
+# -- what the store loses
+
+
+def lose(house: House, pipeline: Pipeline, *numbers: int) -> None:
+    for number in numbers:
+        del house.store.batches[pipeline.stream][number]
+
+
+def correlate(house: House, pipeline: Pipeline) -> None:
+    """What the correlator does: cover everything in front of the first batch that is missing."""
+    there = house.store.batches[pipeline.stream]
+    house.store.acknowledge(
+        {pipeline.stream: next(number for number in range(len(there) + 2) if number + 1 not in there)}
+    )
+
+
+def look(house: House, pipeline: Pipeline, after_seconds: float) -> int:
+    """Let this time go by; how many batches were sent again."""
+    before = pipeline.state().resent_batches
+    house.seconds += after_seconds
+    pipeline.release_once()
+    return pipeline.state().resent_batches - before
+
+
+def shipped(house: House, names: str) -> Pipeline:
+    pipeline = house.open()
+    for name in names:
+        put(pipeline, name)
+        ship(pipeline)
+    return pipeline
+
+
+def test_a_batch_that_the_store_lost_comes_back_and_the_spool_is_released() -> None:
+    house = House()
+    pipeline = shipped(house, "abcdefgh")
+    lose(house, pipeline, 3)
+    correlate(house, pipeline)
+    assert look(house, pipeline, 0.0) == 0
+    assert pipeline.state().acknowledged_number == 2
+    kept = pipeline.state().spool_bytes
+    assert look(house, pipeline, 29.0) == 0  # not yet: it may only be slow
+    assert look(house, pipeline, 1.0) == 1
+    assert stored(house.store) == both(*"abcdefgh")
+    correlate(house, pipeline)
+    assert look(house, pipeline, 2.0) == 0
+    assert pipeline.state().acknowledged_number == 8
+    assert pipeline.state().spool_bytes < kept
+    put(pipeline, "i")
+    ship(pipeline)  # the place from which new batches are cut is as it was
+    assert stored(house.store) == both(*"abcdefghi")
+
+
+def test_lost_batches_far_apart_and_heartbeats_come_back_a_bounded_number_at_a_time() -> None:
+    house = House()
+    pipeline = house.open(heartbeat_seconds=60)
+    for at in range(30):
+        put(pipeline, f"a{at}")
+        ship(pipeline)
+        house.clock.now_ns += 60 * 10**9
+        ship(pipeline)  # a heartbeat: a batch without events
+    lose(house, pipeline, *range(2, 30), 50, 60)
+    correlate(house, pipeline)
+    look(house, pipeline, 0.0)
+    found = []
+    while len(house.store.batches[pipeline.stream]) < 60:
+        found.append(look(house, pipeline, 30.0))
+        correlate(house, pipeline)
+        look(house, pipeline, 2.0)
+        assert len(found) < 20
+    assert sum(found) == 30
+    assert max(found) == 16
+    assert stored(house.store) == both(*(f"a{at}" for at in range(30)))
+
+
+def test_a_correlator_that_is_down_causes_few_questions_and_no_batch_to_be_sent_again() -> None:
+    class Counting(MemoryStore):
+        asked = 0
+
+        def batch(self, stream: StreamId, number: int) -> SignedHeader | None:
+            self.asked += 1
+            return super().batch(stream, number)
+
+    store = Counting()
+    house = House(store=store)
+    pipeline = shipped(house, "abcdefgh")
+    appends = store.appends
+    for _ in range(3_600):
+        assert look(house, pipeline, 1.0) == 0
+    assert store.appends == appends
+    assert 5 <= store.asked <= 12  # 30 s, 90 s, 210 s, ..., then each 10 minutes
+
+
+def test_a_batch_that_is_lost_again_and_again_is_sent_ever_more_rarely() -> None:
+    house = House()
+    pipeline = shipped(house, "abc")
+    sent = 0
+    for _ in range(3_600):
+        house.store.batches[pipeline.stream].pop(1, None)
+        sent += look(house, pipeline, 1.0)
+    assert 5 <= sent <= 12
+
+
+def test_a_changed_batch_is_no_lost_one() -> None:
+    house = House()
+    pipeline = shipped(house, "abc")
+    batches = house.store.batches[pipeline.stream]
+    batches[1] = replace(batches[1], signed=replace(batches[1].signed, signature=bytes(64)))
+    look(house, pipeline, 0.0)
+    assert look(house, pipeline, 31.0) == 0
+    assert pipeline.state().forks == 0
+
+
+def test_a_lost_batch_that_does_not_read_back_is_told_and_shipping_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    house = House()
+    pipeline = shipped(house, "abcdefgh")
+    lose(house, pipeline, 1, 8)
+    damaged(house, ".seg")  # where the first batch was
+    look(house, pipeline, 0.0)
+    assert look(house, pipeline, 31.0) == 1  # the other one
+    assert "batch 1 of payments/" in caplog.text
+    assert "cannot be sent again" in caplog.text
+    put(pipeline, "i")
+    ship(pipeline)
+    assert sorted(house.store.batches[pipeline.stream]) == list(range(2, 10))
+
+
+def test_a_lost_number_that_another_took_is_told_and_is_no_fork(caplog: pytest.LogCaptureFixture) -> None:
+    house = House()
+    pipeline = shipped(house, "abc")
+    real = house.store.batch
+
+    def blind(stream: StreamId, number: int) -> SignedHeader | None:  # it came between the question and the answer
+        return None if number == 1 else real(stream, number)
+
+    batches = house.store.batches[pipeline.stream]
+    batches[1] = replace(batches[1], signed=replace(batches[1].signed, data=b"{}"))
+    house.store.batch = blind  # type: ignore[method-assign]
+    look(house, pipeline, 0.0)
+    assert look(house, pipeline, 31.0) == 0
+    assert "cannot be sent again" in caplog.text
+    assert pipeline.state().forks == 0
+
+
+def test_an_older_incarnation_heals_too_and_goes_when_the_log_has_it() -> None:
+    house = House()
+    first = shipped(house, "abc")
+    run(first)
+    pipeline = house.open()
+    ship(pipeline)  # what the log does not cover was sent again at the start
+    del house.store.batches[first.stream][2]
+    house.store.acknowledge({first.stream: 1})
+    look(house, pipeline, 0.0)
+    assert look(house, pipeline, 31.0) == 1
+    house.store.acknowledge({first.stream: max(house.store.batches[first.stream])})
+    look(house, pipeline, 2.0)
+    assert [one.stream for one in find_incarnations(ROOT, ledger="test/ledger", disk=house.disk)] == [pipeline.stream]
 
 
 # -- who may open it

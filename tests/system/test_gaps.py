@@ -122,6 +122,29 @@ def test_a_deleted_batch_in_the_middle_and_its_late_arrival(house: House) -> Non
     assert house.findings() == []
 
 
+def test_a_deleted_batch_is_sent_again_by_the_sidecar_and_fills_its_gap(house: House) -> None:
+    seconds = [0.0]
+    one, other = house.sidecar("gateway", monotonic=lambda: seconds[0]), house.sidecar("payments")
+    for payment in range(4):
+        house.send(one, payment)
+        house.send(other, payment)
+    take_out(house.places.store, one.stream, 2)
+    assert told(house.log(), "gap") == [(f"stream/{one.stream}", gap("missing", (2, 2), (3, 5)))]
+    for _ in range(40):
+        one.release_once()
+        seconds[0] += 1.0
+    assert one.state().acknowledged_number == 1
+    assert one.state().resent_batches == 1
+    entries = house.log()
+    (late,) = [entry for entry in entries if entry.kind == "batch" and entry.why]
+    assert late.why.startswith("late: fills the gap at leaf")
+    assert sorted(events_of(entries, one.stream)) == list(range(12))
+    assert events_of(entries, other.stream) == list(range(12))
+    assert house.findings() == []
+    one.release_once()
+    assert one.state().acknowledged_number == 4
+
+
 def test_a_deleted_last_batch_is_a_missed_heartbeat(house: House) -> None:
     one, other = house.sidecar("gateway"), house.sidecar("payments")
     house.send(one, 0)
