@@ -17,6 +17,7 @@ from correlator.proved import EnrolledKey, check_placement, open_batch_entry, op
 from correlator.streams import StreamState
 from correlator.trail import parse_trail
 from deploy.checking import DAMAGE, Account, Finding
+from deploy.checking.heads import Heads, Last
 from deploy.gaps import gaps_in_words
 
 __all__ = ["EntryCheck"]
@@ -41,10 +42,11 @@ class EntryCheck:
     Args:
         store: the event store.
         ledger: the log's origin.
+        heads: of no trail yet.
         tell: gets each finding.
     """
 
-    def __init__(self, *, store: EventStore, ledger: str, tell: Callable[[Finding], None]) -> None:
+    def __init__(self, *, store: EventStore, ledger: str, heads: Heads, tell: Callable[[Finding], None]) -> None:
         self.account = Account()
         self.digests: dict[str, dict[int, str]] = {}
         """For each stream the digest of each logged header, for the check of the spools."""
@@ -53,7 +55,7 @@ class EntryCheck:
         self._tell = tell
         # read before the log is: what the log takes in meanwhile may be acknowledged meanwhile
         self._acknowledged = {stream: store.acknowledged(stream) for stream in store.streams()}
-        self._trails: dict[str, tuple[int, int, bytes]] = {}
+        self._heads = heads
         self._streams: dict[str, _Stream] = {}
         self._recorded = ""
 
@@ -72,7 +74,7 @@ class EntryCheck:
 
     def finish(self) -> None:
         """What only the end shows: what is missing still, and what the store holds beside the log."""
-        self.account.trails = len(self._trails)
+        self.account.trails = self._heads.trails
         self.account.streams = len(self._streams)
         for name, stream in self._streams.items():
             self._owed_by(name, stream)
@@ -86,13 +88,13 @@ class EntryCheck:
 
     def _chain(self, leaf: int, entry: Entry, data: bytes) -> None:
         """The trail's chain: position, and leaf and hash of the entry before; recorded time never goes back."""
-        before = self._trails.get(entry.trail)
-        self._trails[entry.trail] = (entry.position, leaf, hashlib.sha256(b"\x00" + data).digest())
-        expected = 0 if before is None else before[0] + 1
+        last = Last(position=entry.position, leaf=leaf, hash=hashlib.sha256(b"\x00" + data).digest())
+        before = self._heads.follow(entry.trail, last)
+        expected = 0 if before is None else before.position + 1
         if entry.position != expected:
             self._found(entry.trail, f"the entry says position {entry.position} where {expected} comes", leaf)
         told = None if entry.previous is None else (entry.previous.leaf, entry.previous.hash)
-        if told != (None if before is None else (before[1], before[2].hex())):
+        if told != (None if before is None else (before.leaf, before.hash.hex())):
             self._found(entry.trail, f"position {entry.position} does not name the entry before it", leaf)
         if entry.recorded < self._recorded:
             self._found(entry.trail, f"recorded {entry.recorded}, before the leaf in front of it", leaf)

@@ -1,4 +1,8 @@
-"""The trail index checked against the log: made anew beside it, and compared row by row."""
+"""The trail index checked against the log: made anew beside it, and compared row by row.
+
+Both give their trails newest first, so they are read side by side, a page of each at a time. Where the two do not stand at the same
+leaf, the trail is looked for by its name on the other side: what is told does not depend on where a row has been moved.
+"""
 
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -17,6 +21,7 @@ __all__ = ["IndexCheck", "index_check"]
 
 _LEAVES_A_TURN = 8_192
 _TRAILS_A_PAGE = 1_000
+_LEAVES_A_LOOK = 65_536
 _MAX_FINDINGS = 100
 
 
@@ -69,26 +74,44 @@ class IndexCheck:
         if self._fresh.size() < self._size:
             self._found("", f"it has {self._size} leaves, and the log only {self._fresh.size()}: it is of another log")
             return
-        theirs = _by_trail(self._index, self._size)
-        moved = self._index.size() != self._size
-        for ours in _trails(self._fresh, self._size):
-            found = theirs.pop(ours.trail, None)
-            if found is None:
-                self._found(ours.trail, "the index does not know it")
-            elif found != ours and not (moved and _grown(found, ours)):
-                fields = [
-                    name for name in TrailSummary.__dataclass_fields__ if getattr(found, name) != getattr(ours, name)
-                ]
-                self._found(ours.trail, f"the index says otherwise of it than the log: {', '.join(fields)}")
-            elif self._leaves(self._index, ours) != self._leaves(self._fresh, ours):
-                self._found(ours.trail, "the index names other leaves than the log has of it")
-        for trail in theirs:
+        unknown: list[str] = []  # to the log: told last, and of so many only that there are more
+        for found, ours in _side_by_side(_trails(self._index, self._size), _trails(self._fresh, self._size)):
+            if ours is not None:
+                self._compare(found if found is not None else _of_name(self._index, ours.trail, self._size), ours)
+            elif (
+                found is not None
+                and len(unknown) <= _MAX_FINDINGS
+                and _of_name(self._fresh, found.trail, self._size) is None
+            ):
+                unknown.append(found.trail)
+        for trail in unknown:
             self._found(trail, "the index knows it, and the log does not")
-        for trail, problem in self._tables(self._size, moved or self._index.size() != self._size):
+        for trail, problem in self._tables(self._size, self._moved()):
             self._found(trail, problem)
 
-    def _leaves(self, index: TrailIndex, summary: TrailSummary) -> list[int]:
-        return list(index.leaves(summary.trail, limit=summary.entries, size=self._size))
+    def _compare(self, found: TrailSummary | None, ours: TrailSummary) -> None:
+        if found is None:
+            self._found(ours.trail, "the index does not know it")
+        elif found != ours and not (self._moved() and _grown(found, ours)):
+            fields = [name for name in TrailSummary.__dataclass_fields__ if getattr(found, name) != getattr(ours, name)]
+            self._found(ours.trail, f"the index says otherwise of it than the log: {', '.join(fields)}")
+        elif not self._same_leaves(ours):
+            self._found(ours.trail, "the index names other leaves than the log has of it")
+
+    def _moved(self) -> bool:
+        """Whether the index has grown since the start: asked after what is compared was read."""
+        return self._index.size() != self._size
+
+    def _same_leaves(self, summary: TrailSummary) -> bool:
+        for start in range(0, summary.entries, _LEAVES_A_LOOK):
+            limit = min(_LEAVES_A_LOOK, summary.entries - start)
+            theirs, ours = (
+                list(index.leaves(summary.trail, start=start, limit=limit, size=self._size))
+                for index in (self._index, self._fresh)
+            )
+            if theirs != ours:
+                return False
+        return True
 
     def _found(self, trail: str, problem: str) -> None:
         self._told += 1
@@ -114,8 +137,35 @@ def _trails(index: TrailIndex, size: int) -> Iterator[TrailSummary]:
         below = page.next_below
 
 
-def _by_trail(index: TrailIndex, size: int) -> dict[str, TrailSummary]:
-    return {summary.trail: summary for summary in _trails(index, size)}
+def _side_by_side(
+    theirs: Iterator[TrailSummary], ours: Iterator[TrailSummary]
+) -> Iterator[tuple[TrailSummary | None, TrailSummary | None]]:
+    """Both sides, newest first: pairs of the same trail at the same leaf, else one of them alone."""
+    found, own = next(theirs, None), next(ours, None)
+    while found is not None or own is not None:
+        if found is None or (own is not None and own.first_leaf > found.first_leaf):
+            yield None, own
+            own = next(ours, None)
+        elif own is None or found.first_leaf > own.first_leaf:
+            yield found, None
+            found = next(theirs, None)
+        elif found.trail != own.trail:
+            yield found, None
+            yield None, own
+            found, own = next(theirs, None), next(ours, None)
+        else:
+            yield found, own
+            found, own = next(theirs, None), next(ours, None)
+
+
+def _of_name(index: TrailIndex, trail: str, size: int) -> TrailSummary | None:
+    """The trail as the index has it below this size, or None."""
+    try:
+        first_leaf = index.trail(trail).first_leaf
+    except NotFound:
+        return None
+    page = index.find(TrailQuery(), size=size, below=first_leaf + 1, limit=1).trails
+    return page[0] if page and page[0].trail == trail else None
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """`tally check`: one pass over the log, with everything else checked along the way."""
 
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +13,7 @@ from correlator.note import Verifier
 from deploy.checking import DAMAGE, Account, Finding
 from deploy.checking.entries import EntryCheck
 from deploy.checking.files import file_problems
+from deploy.checking.heads import Heads
 from deploy.checking.spools import check_spools
 from deploy.checking.trails import index_check
 from deploy.config import Config
@@ -50,7 +52,10 @@ def check_everything(
         try:
             store = open_store(config, places, read_only=True)
             open_files.callback(store.close)
-            entries = EntryCheck(store=store, ledger=verifier.name, tell=findings.append)
+            folder = Path(open_files.enter_context(tempfile.TemporaryDirectory(prefix="tally-check-")))
+            heads = Heads(folder / "heads")
+            open_files.callback(heads.close)
+            entries = EntryCheck(store=store, ledger=verifier.name, heads=heads, tell=findings.append)
         except (*DAMAGE, Overloaded) as error:
             if not findings and isinstance(error, Overloaded):
                 raise

@@ -1,0 +1,171 @@
+"""The index compared with a fresh one, page by page: the same findings as with all of it in memory at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from collector.event import Facts, encode_facts
+from correlator.entry import Entry
+from correlator.errors import NotFound
+from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
+from correlator.index.memory import MemoryIndex
+from deploy.checking import trails
+from deploy.checking.trails import IndexCheck
+
+FACTS = msgspec.Raw(encode_facts(Facts(digest="0" * 64)))
+
+
+class Tampered:
+    """A `TrailIndex` whose rows were changed: by trail, each with its leaves."""
+
+    def __init__(self, rows: Sequence[TrailSummary], leaves: dict[str, list[int]], size: int) -> None:
+        self.rows = sorted(rows, key=lambda row: -row.first_leaf)
+        self._leaves = leaves
+        self._size = size
+
+    def size(self) -> int:
+        return self._size
+
+    def find(self, query: TrailQuery, *, size: int, below: int | None = None, limit: int = 50) -> Page:
+        del query
+        bound = size if below is None else min(size, below)
+        found = [row for row in self.rows if row.first_leaf < bound]
+        page = tuple(found[:limit])
+        return Page(trails=page, next_below=page[-1].first_leaf if len(found) > limit else None)
+
+    def trail(self, trail: str) -> TrailSummary:
+        for row in self.rows:
+            if row.trail == trail:
+                return row
+        raise NotFound(trail)
+
+    def leaves(self, trail: str, *, start: int = 0, limit: int = 1_000, size: int | None = None) -> Sequence[int]:
+        return [leaf for leaf in self._leaves.get(trail, [])[start : start + limit] if size is None or leaf < size]
+
+    def apply(self, leaves: Sequence[IndexedLeaf]) -> None:
+        raise AssertionError(f"a check writes nothing: {leaves}")
+
+    def clear(self) -> None:
+        raise AssertionError("a check writes nothing")
+
+    def close(self) -> None:
+        pass
+
+
+def entry(trail: str, position: int) -> Entry:
+    recorded = "2026-01-02T03:04:05.000000000Z"
+    return Entry(v=1, trail=trail, position=position, kind="event", recorded=recorded, facts=FACTS)
+
+
+def made_of(names: Sequence[int]) -> tuple[list[Entry], MemoryIndex]:
+    """A log with one entry for each name, and its true index."""
+    positions: dict[int, int] = {}
+    entries = []
+    for name in names:
+        positions[name] = positions.get(name, -1) + 1
+        entries.append(entry(f"trace/{name:032x}", positions[name]))
+    index = MemoryIndex()
+    index.apply([IndexedLeaf(leaf=leaf, entry=one) for leaf, one in enumerate(entries)])
+    return entries, index
+
+
+def all_of(index: MemoryIndex) -> tuple[list[TrailSummary], dict[str, list[int]]]:
+    rows = list(index.find(TrailQuery(), size=index.size(), limit=10_000).trails)
+    return rows, {row.trail: list(index.leaves(row.trail)) for row in rows}
+
+
+def findings(entries: Sequence[Entry], index: Tampered) -> list[tuple[str, str]]:
+    told: list[tuple[str, str]] = []
+    check = IndexCheck(
+        index=index,
+        fresh=MemoryIndex(),
+        tables=lambda _size, _grown: (),
+        tell=lambda finding: told.append((finding.where, finding.problem)),
+    )
+    for leaf, one in enumerate(entries):
+        check.visit(leaf, one)
+    check.finish(log_holds=True)
+    return told
+
+
+def in_memory_at_once(
+    rows: Sequence[TrailSummary], leaves: dict[str, list[int]], truth: MemoryIndex
+) -> Iterator[tuple[str, str]]:
+    """What the check says when it holds every trail of the index in one dictionary."""
+    theirs = {row.trail: row for row in sorted(rows, key=lambda row: -row.first_leaf) if row.first_leaf < truth.size()}
+    own, own_leaves = all_of(truth)
+    for ours in own:
+        found = theirs.pop(ours.trail, None)
+        where = f"index, {ours.trail}"
+        if found is None:
+            yield where, "the index does not know it"
+        elif found != ours:
+            fields = [name for name in TrailSummary.__dataclass_fields__ if getattr(found, name) != getattr(ours, name)]
+            yield where, f"the index says otherwise of it than the log: {', '.join(fields)}"
+        elif leaves[ours.trail] != own_leaves[ours.trail]:
+            yield where, "the index names other leaves than the log has of it"
+    for trail in theirs:
+        yield f"index, {trail}", "the index knows it, and the log does not"
+
+
+CHANGES = st.lists(
+    st.tuples(st.sampled_from(["drop", "move", "status", "leaves", "add", "swap"]), st.integers(0, 99)), max_size=4
+)
+
+
+@given(st.lists(st.integers(0, 12), min_size=1, max_size=40), CHANGES)
+def test_whatever_was_changed_the_findings_are_those_of_a_comparison_in_memory(
+    names: list[int], changes: list[tuple[str, int]]
+) -> None:
+    entries, truth = made_of(names)
+    rows, leaves = all_of(truth)
+    for what, number in changes:
+        at = number % len(rows) if rows else 0
+        taken = {row.first_leaf for row in rows}
+        free = next(leaf for leaf in range(number, 1_000) if leaf not in taken)
+        if what == "add":
+            rows.append(TrailSummary(trail=f"trace/added-{free}", entries=1, first_leaf=free, last_leaf=free))
+        elif not rows:
+            continue
+        elif what == "drop":
+            del rows[at]
+        elif what == "move":
+            rows[at] = replace(rows[at], first_leaf=free)
+        elif what == "status":
+            rows[at] = replace(rows[at], status="failed")
+        elif what == "leaves":
+            leaves[rows[at].trail] = [*leaves.get(rows[at].trail, []), 0][1:]
+        else:
+            other = rows[-1]
+            rows[at], rows[-1] = (
+                replace(rows[at], first_leaf=other.first_leaf),
+                replace(other, first_leaf=rows[at].first_leaf),
+            )
+    index = Tampered(rows, leaves, truth.size())
+    assert findings(entries, index) == list(in_memory_at_once(rows, leaves, truth))
+
+
+def test_pages_and_looks_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trails, "_TRAILS_A_PAGE", 3)
+    monkeypatch.setattr(trails, "_LEAVES_A_LOOK", 2)
+    entries, truth = made_of([*range(10), *[4] * 9, *range(10)])
+    rows, leaves = all_of(truth)
+    assert findings(entries, Tampered(rows, leaves, truth.size())) == []
+    leaves[f"trace/{4:032x}"][7] += 1
+    assert findings(entries, Tampered(rows, leaves, truth.size())) == [
+        (f"index, trace/{4:032x}", "the index names other leaves than the log has of it")
+    ]
+
+
+def test_an_index_of_another_log_is_told_to_a_bound() -> None:
+    entries, truth = made_of(list(range(300)))
+    rows = [TrailSummary(trail=f"trace/other-{at}", entries=1, first_leaf=at, last_leaf=at) for at in range(300)]
+    told = findings(entries, Tampered(rows, {}, truth.size()))
+    assert len(told) == 101
+    assert told[-1] == ("index", "and more: make it anew with `tally reindex`")
