@@ -49,12 +49,12 @@ def check_everything(
         findings += [Finding(where="store", problem=problem) for problem in file_problems(places.store)]
     findings += [Finding(where="index", problem=problem) for problem in file_problems(places.index)]
     with ExitStack() as open_files:
+        folder = Path(open_files.enter_context(tempfile.TemporaryDirectory(prefix="tally-check-")))
+        heads = Heads(folder / "heads")
+        open_files.callback(heads.close)
         try:
             store = open_store(config, places, read_only=True)
             open_files.callback(store.close)
-            folder = Path(open_files.enter_context(tempfile.TemporaryDirectory(prefix="tally-check-")))
-            heads = Heads(folder / "heads")
-            open_files.callback(heads.close)
             entries = EntryCheck(store=store, ledger=verifier.name, heads=heads, tell=findings.append)
         except (*DAMAGE, Overloaded) as error:
             if not findings and isinstance(error, Overloaded):
