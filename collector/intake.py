@@ -1,7 +1,8 @@
 """The sidecar's intake: prepare a group, put what is refused into the dead letters, the rest into the spool, then tell.
 
-Implements `collector.receive.Intake` on asyncio. The spool's committing thread hops into the event loop once for each
-commit, whatever the number of groups in it; with ``ack = "store"`` the shipping thread hops once more for each batch.
+Implements `collector.receive.Intake` on asyncio. What a turn of the event loop has brought is committed in the next one, right
+there while that is quick (`Spool.commit_quickly`), else by the spool's committing thread, which hops into the event loop once for
+each commit, whatever the number of groups in it; with ``ack = "store"`` the shipping thread hops once more for each batch.
 """
 
 import asyncio
@@ -52,6 +53,7 @@ class SpoolIntake:
         self._metrics = metrics
         self._store_patience_seconds = store_patience_seconds
         self._loop = asyncio.get_running_loop()
+        self._committing = False  # it is due in the next turn of the loop
 
     def accept(
         self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
@@ -140,10 +142,18 @@ class SpoolIntake:
             future.add_done_callback(ended)
 
         try:
-            self._pipeline.append(group, spooled, stored=None if patience_seconds is None else answer)
+            self._pipeline.append(group, spooled, stored=None if patience_seconds is None else answer, held=True)
         except StateUnknown as error:
             raise _until_restart(error) from error
+        if not self._committing:
+            self._committing = True
+            self._loop.call_soon(self._commit)
         return future
+
+    def _commit(self) -> None:
+        """Once a turn of the event loop, for everything that came in it: all connections share one sync."""
+        self._committing = False
+        self._pipeline.commit_quickly()
 
 
 def _as_it_is(spooled: Spooled) -> Spooled:

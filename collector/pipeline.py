@@ -158,8 +158,8 @@ class Pipeline:
         """The live stream's next sequence: all below are durable."""
         return self._live.spool.next_sequence
 
-    def append(self, group: Group, done: Done, *, stored: Done | None = None) -> StreamId:
-        """Take a group in; see `Spool.append`. Returns the stream whose sequences `done` will name.
+    def append(self, group: Group, done: Done, *, stored: Done | None = None, held: bool = False) -> StreamId:
+        """Take a group in; see `Spool.append`, also for `held`. Returns the stream whose sequences `done` will name.
 
         `stored`, if given, is called after `done` was called with a `Spooled`: with the same one when the store has every
         event of the group, those recognised as re-sends included; with `Overloaded` when this process cannot bring them there.
@@ -170,8 +170,12 @@ class Pipeline:
             live = self._live
             if stored is not None:
                 done = Twice(done=done, stored=stored, stream=live.incarnation.stream, given_up=self._given_up)
-            live.spool.append(group, done)
+            live.spool.append(group, done, held=held)
         return live.incarnation.stream
+
+    def commit_quickly(self) -> None:
+        """See `Spool.commit_quickly`. What was held for a stream that has been succeeded since, its own thread commits."""
+        self._live.spool.commit_quickly()
 
     def forget(self, stored: Done) -> None:
         """Nobody waits for this `stored` any more; its events are shipped all the same."""

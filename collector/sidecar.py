@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -107,8 +108,13 @@ async def run_sidecar(
         max_event_bytes=settings.spool.max_event_bytes,
     )
 
+    loop_thread = threading.get_ident()
+
     def deliver(outcomes: Sequence[tuple[Done, Spooled | Exception]]) -> None:
-        loop.call_soon_threadsafe(deliver_here, outcomes)
+        if threading.get_ident() == loop_thread:  # a quick commit
+            deliver_here(outcomes)
+        else:
+            loop.call_soon_threadsafe(deliver_here, outcomes)
 
     pipeline = Pipeline(
         root,

@@ -1,7 +1,8 @@
 """The spool: the write-ahead log of one stream, and the place where "acknowledged" becomes true.
 
 Groups of events are queued by `append`; one thread writes all that is queued, syncs once, and only then calls each group's
-`done`. The sender's acknowledgement is sent by that call, so it can never precede the fsync.
+`done`. The sender's acknowledgement is sent by that call, so it can never precede the fsync. While the disk syncs faster than a
+thread is woken, who queued a little may commit it itself (`commit_quickly`); the two never commit at the same time.
 
 What a crash means, line by line of `commit_pending`: before the sync returns nobody was told, and recovery keeps what is
 whole and cuts what is torn; after it, everything told is on disk. Segments are files named by the sequence of their first
@@ -11,8 +12,10 @@ else that does not read back is damage: `StateUnknown`, and the sidecar goes on 
 
 import itertools
 import logging
+import math
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +37,14 @@ from collector.segments import (
 __all__ = ["Cursor", "Deliver", "Done", "Group", "Spool", "SpoolLimits", "Spooled", "deliver_here"]
 
 _log = logging.getLogger(__name__)
+
+_QUICK_SECONDS = 0.001
+"""What a sync may take for `commit_quickly`: about what waking a thread and being woken by it costs a busy process."""
+
+_QUICK_BYTES = 65_536
+"""What may be queued for it: writing more takes longer than handing over."""
+
+_SYNC_WEIGHT = 0.2  # of the last sync in the moving average: one that stalls ends quick commits for a dozen others
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +71,18 @@ class Spool:
         journal: SourceIds,
         limits: SpoolLimits | None = None,
         deliver: Deliver = deliver_here,
+        monotonic: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._directory = directory
         self._disk = disk
         self._journal = journal
         self._limits = limits or SpoolLimits()
         self._deliver = deliver
-        self._wake = threading.Condition()
+        self._monotonic = monotonic
+        self._sync_seconds = math.inf  # a moving average; not known yet
+        lock = threading.RLock()
+        self._wake = threading.Condition(lock)  # for the committing thread: something is queued
+        self._idle = threading.Condition(lock)  # for who waits until nothing is
         self._queue: list[tuple[Group, Done]] = []
         self._queued_bytes = 0
         self._committing = False
@@ -103,8 +119,10 @@ class Spool:
 
     # -- taking groups in
 
-    def append(self, group: Group, done: Done) -> None:
+    def append(self, group: Group, done: Done, *, held: bool = False) -> None:
         """Queue a group; `done` is called with what became of it, after the sync (or with the error).
+
+        With `held` the committing thread is not woken: the caller is about to call `commit_quickly`.
 
         Raises:
             Overloaded: the spool or its queue is full; nothing was queued.
@@ -124,29 +142,41 @@ class Spool:
                 raise Overloaded("the spool is full: shipping does not keep up", retry_after_seconds=5.0)
             self._queue.append((group, done))
             self._queued_bytes += size
-            self._wake.notify_all()
+            if not held:
+                self._wake.notify()
 
     def commit_pending(self) -> int:
         """Write and sync everything queued, then tell; returns how many groups. For the committing thread, or for a test."""
         with self._wake:
+            if self._committing or not self._queue:
+                return 0
             work, self._queue, self._queued_bytes = self._queue, [], 0
-            self._committing = bool(work)
-        if not work:
-            return 0
+            self._committing = True
         try:
             self._commit_and_tell(work)
         finally:
             with self._wake:
                 self._committing = False
-                self._wake.notify_all()
+                if self._queue:
+                    self._wake.notify()
+                self._idle.notify_all()
         return len(work)
+
+    def commit_quickly(self) -> None:
+        """Commit what is queued in the calling thread if that is quick, as the last syncs were; else wake the committing thread."""
+        with self._wake:
+            if self._sync_seconds > _QUICK_SECONDS or self._queued_bytes > _QUICK_BYTES or self._stopping:
+                self._wake.notify()
+                return
+        self.commit_pending()
 
     def settle(self) -> None:
         """Return when all that was queued is committed and told."""
         if self._thread is None:
             self.commit_pending()
         with self._wake:
-            self._wake.wait_for(lambda: not self._queue and not self._committing)
+            self._wake.notify()
+            self._idle.wait_for(lambda: not self._queue and not self._committing)
 
     def _commit_and_tell(self, work: Sequence[tuple[Group, Done]]) -> None:
         try:
@@ -231,11 +261,16 @@ class Spool:
             except OSError as second:
                 raise self.abandon(f"a torn write could not be cut off: {second}") from second
             raise Overloaded(f"the disk takes no more: {error}", retry_after_seconds=5.0) from error
+        began = self._monotonic()
         try:
             file.sync()
         except OSError as error:
             # after a failed fsync the kernel may have dropped the pages: what is on disk is unknown until it is read again
             raise self.abandon(f"fsync failed: {error}") from error
+        taken_seconds = self._monotonic() - began
+        if math.isinf(self._sync_seconds):
+            self._sync_seconds = taken_seconds
+        self._sync_seconds += _SYNC_WEIGHT * (taken_seconds - self._sync_seconds)
         self._next = following  # before the size: whoever reads the frames must find the sequences that they hold
         self._sizes[name] = size + len(data)
 
@@ -330,8 +365,10 @@ class Spool:
     def _commit_for_ever(self) -> None:
         while True:
             with self._wake:
-                while not self._queue and not self._stopping:
+                # who commits quickly just now wakes this thread when more has come meanwhile
+                while (not self._queue or self._committing) and not self._stopping:
                     self._wake.wait()
+                self._idle.wait_for(lambda: not self._committing)
                 if not self._queue and self._stopping:
                     return
             try:
@@ -343,12 +380,14 @@ class Spool:
         """Commit what is queued, stop the thread, close the file. Later appends are `Overloaded`."""
         with self._wake:
             self._stopping = True
-            self._wake.notify_all()
+            self._wake.notify()
         if self._thread is not None:
             self._thread.join()
             self._thread = None
         else:
             self.commit_pending()
+        with self._wake:
+            self._idle.wait_for(lambda: not self._committing)
         if self._file is not None:
             self._file.close()
             self._file = None

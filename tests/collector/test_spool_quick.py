@@ -1,0 +1,173 @@
+"""Committing in the calling thread while the disk is quick: when it happens, and that it never meets the committing thread."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from collector.disk import OsDisk
+from collector.errors import StateUnknown
+from collector.spool import Group, Spool, Spooled, SpoolLimits
+from tests.support.faulty_disk import FaultyDisk
+
+ROOT = Path("spool")
+
+
+class NoIds:
+    """A journal for groups without ids."""
+
+    def known(self, source_ids: Iterable[bytes]) -> set[bytes]:
+        del source_ids
+        return set()
+
+    def add(self, source_ids: Iterable[bytes]) -> None:
+        assert not any(source_ids)
+
+    def flush(self) -> None:
+        pass
+
+    def forget(self) -> None:
+        pass
+
+
+class Stopwatch:
+    """A clock that is read before and after each sync: `sync_seconds` is what the next ones take."""
+
+    def __init__(self, sync_seconds: float) -> None:
+        self.sync_seconds = sync_seconds
+        self._now = 0.0
+        self._readings = itertools.count()
+
+    def __call__(self) -> float:
+        if next(self._readings) % 2:
+            self._now += self.sync_seconds
+        return self._now
+
+
+class Told:
+    """What a group's sender was told, and in which thread; asserts that it was told once."""
+
+    def __init__(self) -> None:
+        self.outcome: Spooled | Exception | None = None
+        self.thread = 0
+        self.event = threading.Event()
+
+    def __call__(self, outcome: Spooled | Exception) -> None:
+        assert self.outcome is None
+        self.outcome, self.thread = outcome, threading.get_ident()
+        self.event.set()
+
+
+def group(name: str, size: int = 10) -> Group:
+    return Group(source_ids=[b""], events=[name.encode().ljust(size, b".")], facts=[b"{}"])
+
+
+def opened(watch: Stopwatch) -> Spool:
+    return Spool(ROOT, disk=FaultyDisk(), journal=NoIds(), monotonic=watch)
+
+
+def quickly(spool: Spool, one: Group) -> Told:
+    told = Told()
+    spool.append(one, told, held=True)
+    spool.commit_quickly()
+    return told
+
+
+def test_a_disk_of_unknown_speed_is_left_to_the_committing_thread() -> None:
+    spool = opened(Stopwatch(0.0001))
+    spool.start_committing()
+    told = quickly(spool, group("a"))
+    assert told.event.wait(20)
+    assert told.thread != threading.get_ident()
+    spool.close()
+
+
+def test_a_quick_disk_is_not_worth_a_thread() -> None:
+    spool = opened(Stopwatch(0.0001))
+    spool.append(group("a"), Told())
+    spool.commit_pending()
+    told = quickly(spool, group("b"))
+    assert told.thread == threading.get_ident()
+    assert spool.next_sequence == 2
+
+
+def test_a_disk_that_stalls_once_is_left_alone_for_a_while() -> None:
+    watch = Stopwatch(0.0001)
+    spool = opened(watch)
+    spool.append(group("a"), Told())
+    spool.commit_pending()
+    watch.sync_seconds = 0.05
+    assert quickly(spool, group("b")).outcome is not None
+    watch.sync_seconds = 0.0001
+    waited = 0
+    while quickly(spool, group("c")).outcome is None:
+        spool.commit_pending()  # as the committing thread does
+        waited += 1
+    assert 5 <= waited <= 20
+
+
+def test_much_is_left_to_the_committing_thread() -> None:
+    spool = opened(Stopwatch(0.0001))
+    spool.append(group("a"), Told())
+    spool.commit_pending()
+    assert quickly(spool, group("b", 70_000)).outcome is None
+    assert spool.commit_pending() == 1
+
+
+@pytest.mark.parametrize("end", ["settle", "close"])
+@pytest.mark.parametrize("threaded", [True, False])
+def test_what_is_held_is_committed_in_the_end(end: str, threaded: bool) -> None:
+    spool = opened(Stopwatch(0.0001))
+    if threaded:
+        spool.start_committing()
+    told = Told()
+    spool.append(group("a"), told, held=True)
+    getattr(spool, end)()
+    assert told.outcome == Spooled(first=0, stored=1, duplicates=0)
+    spool.close()
+
+
+def test_a_sync_that_fails_is_told_in_the_calling_thread_too() -> None:
+    disk = FaultyDisk()
+    spool = Spool(ROOT, disk=disk, journal=NoIds(), monotonic=Stopwatch(0.0001))
+    spool.append(group("a"), Told())
+    spool.commit_pending()
+    disk.failing["sync"] = OSError(errno.EIO, "I/O error")
+    assert isinstance(quickly(spool, group("b")).outcome, StateUnknown)
+
+
+def test_both_ways_at_once_tell_everybody_once_and_number_densely(tmp_path: Path) -> None:
+    spool = Spool(
+        tmp_path / "spool",
+        disk=OsDisk(),
+        journal=NoIds(),
+        limits=SpoolLimits(segment_bytes=20_000),
+        monotonic=Stopwatch(0.0),
+    )
+    spool.start_committing()
+    told: list[Told] = []
+
+    def send(quick: bool, at: int) -> None:
+        for count in range(60):
+            one, done = group(f"{quick}/{at}/{count}"), Told()
+            told.append(done)
+            spool.append(one, done, held=quick)
+            if quick:
+                spool.commit_quickly()
+            if count % 7 == 0:
+                spool.commit_quickly()
+                assert done.event.wait(20)
+
+    threads = [threading.Thread(target=send, args=(at % 2 == 0, at)) for at in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    spool.close()
+    firsts = [one.outcome.first for one in told if isinstance(one.outcome, Spooled)]
+    assert sorted(firsts) == list(range(6 * 60))
