@@ -1,7 +1,8 @@
 """The trail index: find trails by transaction, key, service, time and status. Never the record, always rebuildable.
 
-`TrailIndex` is the seam; ``sqlite:///path`` is the embedded default (`correlator.index.sqlite`). Everything in it follows
-from the log's entries, so `tally reindex` can make it anew at any time, and a write wins only with a larger leaf index.
+`TrailIndex` is the seam: one SQLite file is the embedded default (`correlator.index.sqlite`), an OpenSearch cluster the
+distributed one (`correlator.index.opensearch`). Everything in it follows from the log's entries, so `tally reindex` can make
+it anew at any time, and a write wins only with a larger leaf index.
 """
 
 from collections.abc import Sequence
@@ -90,7 +91,10 @@ class TrailIndex(Protocol):
         """How many leaves of the log are indexed: the next leaf index that `apply` takes."""
 
     def apply(self, leaves: Sequence[IndexedLeaf]) -> None:
-        """Index these consecutive leaves in one transaction; those below `size` are passed over, a hole is a ValueError."""
+        """Index these consecutive leaves; those below `size` are passed over, a hole is a ValueError.
+
+        All of them or none are counted by `size`. When it raises, the same call again is right.
+        """
 
     def find(self, query: TrailQuery, *, size: int, below: int | None = None, limit: int = 50) -> Page:
         """Trails that match and whose first leaf is below `size` (and below `below`), newest first.

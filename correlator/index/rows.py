@@ -74,7 +74,7 @@ class Row:
         self.new_services = self.new_keys = ()
 
 
-def absorb(leaves: Sequence[IndexedLeaf], row_of: Callable[[str], Row | None]) -> Collection[Row]:
+def absorb(leaves: Sequence[IndexedLeaf | EventRun], row_of: Callable[[str], Row | None]) -> Collection[Row]:
     """Apply entries to the rows of their trails; `row_of` gives what is known. Returns the rows that changed."""
     touched: dict[str, Row] = {}
     for part in leaves.parts if isinstance(leaves, Leaves) else leaves:

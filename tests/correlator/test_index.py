@@ -1,82 +1,38 @@
-"""The contract of every trail index, on each of them; and what only the SQLite one can get wrong."""
+"""The contract of every trail index, on each of them; and what only the SQLite one can get wrong.
+
+Those of OpenSearch are in test_opensearch_index.py.
+"""
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.event import Facts, encode_facts
-from correlator.entry import Entry, Kind
 from correlator.errors import NotFound, Overloaded, StateUnknown
-from correlator.index import IndexedLeaf, TrailIndex, TrailQuery
+from correlator.index import TrailIndex, TrailQuery
 from correlator.index.memory import MemoryIndex
+from correlator.index.opensearch.index import OpenSearchIndex
 from correlator.index.sqlite import SqliteIndex
+from tests.support.leaves import TIME, Leaves, in_runs, story
 
-TIME = "2026-01-02T03:04:0{}.000000000Z"
-
-
-class Leaves:
-    """Makes entries in leaf order; positions follow by trail."""
-
-    def __init__(self) -> None:
-        self.made: list[IndexedLeaf] = []
-        self._positions: dict[str, int] = {}
-
-    def add(self, trail: str, kind: Kind = "event", **fields: Any) -> int:
-        leaf = len(self.made)
-        position = self._positions.get(trail, -1) + 1
-        self._positions[trail] = position
-        facts = fields.pop("facts", Facts(digest="0" * 64) if kind == "event" else None)
-        more: dict[str, Any] = {"facts": msgspec.Raw(encode_facts(facts))} if facts else {}
-        self.made.append(
-            IndexedLeaf(
-                leaf=leaf,
-                entry=Entry(
-                    v=1,
-                    trail=trail,
-                    position=position,
-                    kind=kind,
-                    recorded=TIME.format(9),
-                    detail=fields,
-                    **more,
-                ),
-            )
-        )
-        return leaf
-
-    def event(self, trail: str, **facts: Any) -> int:
-        return self.add(trail, facts=Facts(digest="0" * 64, **facts))
+REAL_SERVER = [pytest.mark.opensearch, pytest.mark.timeout(1_200)]
 
 
-Make = Callable[[Path], TrailIndex]
-KINDS: dict[str, Make] = {"memory": lambda _: MemoryIndex(hub_links=2), "sqlite": lambda p: SqliteIndex(p, hub_links=2)}
-
-
-@pytest.fixture(params=list(KINDS))
+@pytest.fixture(params=["memory", "sqlite", pytest.param("opensearch", marks=REAL_SERVER)])
 def index(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[TrailIndex]:
-    made = KINDS[request.param](tmp_path / "index.sqlite")
+    made: TrailIndex
+    if request.param == "memory":
+        made = MemoryIndex(hub_links=2)
+    elif request.param == "sqlite":
+        made = SqliteIndex(tmp_path / "index.sqlite", hub_links=2)
+    else:
+        made = OpenSearchIndex(request.getfixturevalue("opensearch_index"), hub_links=2)
     yield made
     made.close()
-
-
-def story() -> Leaves:
-    leaves = Leaves()
-    pay = "transaction/pay-1"
-    leaves.event(pay, service="gateway", time=TIME.format(3), keys={"order_id": "o1"})  # 0
-    leaves.add(pay, "link", to="key/order_id/o1")  # 1
-    leaves.add("key/order_id/o1", "link", to=pay)  # 2
-    leaves.event("transaction/pay-2", service="ledger", time=TIME.format(1), error=True)  # 3
-    leaves.event(pay, service="ledger", time=TIME.format(2))  # 4
-    leaves.event("tenant/acme/transaction/pay-1", service="gateway", time=TIME.format(7))  # 5
-    leaves.add("stream/gateway/0123456789abcdef", "gap", reason="missing")  # 6
-    leaves.add(pay, "verdict", flow="payment", verdict="complete", missing=[])  # 7
-    leaves.event("trace/" + "a" * 32)  # 8
-    return leaves
 
 
 def trails(index: TrailIndex, size: int = 1 << 40, **query: Any) -> list[str]:
@@ -168,6 +124,25 @@ def test_leaves_that_are_indexed_are_passed_over_and_a_hole_is_refused(index: Tr
     assert index.size() == 9
     index.apply([])
     assert index.trail("transaction/pay-1").entries == 4
+
+
+def test_events_in_runs_are_as_good_as_one_by_one(index: TrailIndex) -> None:
+    leaves = Leaves()
+    for step in range(6):
+        leaves.event("transaction/a", service=f"s{step % 2}", time=TIME.format(step), keys={"k": "v"}, error=step == 4)
+        if step % 3 == 1:
+            leaves.add("transaction/a", "link", to="key/k/v")
+        for _ in range(step):
+            leaves.event("transaction/b", service="s2")
+    memory = MemoryIndex(hub_links=2)
+    memory.apply(leaves.made)
+    index.apply(in_runs(leaves.made[:7]))
+    index.apply(in_runs(leaves.made[3:12]))  # the first of them are known, one run in part
+    index.apply(in_runs(leaves.made[12:]))
+    assert index.size() == len(leaves.made)
+    assert index.find(TrailQuery(), size=1 << 40) == memory.find(TrailQuery(), size=1 << 40)
+    for trail in ("transaction/a", "transaction/b"):
+        assert list(index.leaves(trail)) == list(memory.leaves(trail))
 
 
 def test_a_key_with_many_links_is_a_hub(index: TrailIndex) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from collector.store.settings import StoreSettings
+from correlator.index.settings import IndexSettings
 from tests.servers.opensearch import Cluster
 from tests.servers.opensearch_security import Security
 
@@ -48,3 +49,9 @@ def opensearch_settings(opensearch: Cluster) -> Iterator[StoreSettings]:
     prefix = f"t-{secrets.token_hex(6)}"
     yield StoreSettings(urls=list(opensearch.urls), prefix=prefix)
     opensearch.ask("DELETE", f"/{prefix}-*")
+
+
+@pytest.fixture
+def opensearch_index(opensearch_settings: StoreSettings) -> IndexSettings:
+    """The same for a trail index."""
+    return IndexSettings(urls=opensearch_settings.urls, prefix=opensearch_settings.prefix)

@@ -1,0 +1,306 @@
+"""What stands in the trail index on OpenSearch: a document a trail, and chunks of what is long. Pure.
+
+A trail's document holds what a summary tells, and the leaves and links that came last. Whenever `CHUNK_LEAVES` leaves (or
+`CHUNK_LINKS` links) have gathered there they move to a chunk: a document of its own that never changes. So a trail of a few
+entries is one document, and one of 100,000 is rewritten with at most `CHUNK_LEAVES` of them.
+
+All of it follows from the log: what a document says at a given last leaf, and what a chunk holds, is the same whoever writes it.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from correlator.errors import StateUnknown, VerificationError
+from correlator.index import TrailQuery
+from correlator.index.rows import STATUSES, Row, names_of
+from correlator.trail import transaction_trail
+
+__all__ = [
+    "CHUNK_LEAVES",
+    "CHUNK_LINKS",
+    "FORMAT",
+    "MAPPING",
+    "MARK",
+    "KeptTrail",
+    "TrailDocument",
+    "chunk_of_leaves",
+    "chunk_of_links",
+    "leaf_chunk_id",
+    "link_chunk_id",
+    "mark_document",
+    "mark_of",
+    "opened",
+    "search_of",
+    "trail_id",
+]
+
+FORMAT = 1
+"""Of all that this module says; an index of another format is made anew."""
+
+CHUNK_LEAVES = 512
+CHUNK_LINKS = 128
+
+MARK = "mark"
+"""The id of the document that says how many leaves are indexed. No trail has it: theirs are hashes."""
+
+_KEYWORD: Mapping[str, Any] = {"type": "keyword"}
+_LONG: Mapping[str, Any] = {"type": "long"}
+_UNSEARCHED: Mapping[str, Any] = {"type": "object", "enabled": False}
+
+# no ignore_above: an event's facts have at most 16,384 bytes, which is less than what a term may have (32,766)
+MAPPING: Mapping[str, Any] = {
+    "dynamic": False,
+    "_meta": {"tally": FORMAT},
+    "properties": {
+        "trail": _KEYWORD,
+        "tenant": _KEYWORD,
+        "kind": _KEYWORD,
+        "entries": _LONG,
+        "firstLeaf": _LONG,
+        "lastLeaf": _LONG,
+        # text, compared as text, as in every index of ours; all of one form, so that is the order of time as well
+        "firstTime": _KEYWORD,
+        "lastTime": _KEYWORD,
+        "services": _KEYWORD,
+        "keys": _KEYWORD,
+        "status": _KEYWORD,
+        "links": _LONG,
+        "leaves": _UNSEARCHED,
+        "linked": _UNSEARCHED,
+        "size": {"type": "long", "index": False},
+    },
+}
+
+
+class TrailDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A trail. Only what has a `first_leaf` is one: chunks and the mark have none, and no search finds them.
+
+    Attributes:
+        entries, first_leaf, last_leaf, services, status: as in `correlator.index.TrailSummary`.
+        tenant, kind: of the trail's id, to be searched.
+        first_time, last_time: least and greatest stated time; not there when no event states one.
+        keys: business keys, each as ``name=value``.
+        links: how many entries link it.
+        leaves: leaf indexes of its entries, of those that no chunk holds.
+        linked: where its entries link it to, in their order, of those that no chunk holds.
+    """
+
+    trail: str
+    tenant: str = ""
+    kind: str
+    entries: int
+    first_leaf: int
+    last_leaf: int
+    first_time: str = ""
+    last_time: str = ""
+    services: list[str] = []
+    keys: list[str] = []
+    status: str
+    links: int = 0
+    leaves: list[int] = []
+    linked: list[str] = []
+
+    @property
+    def leaf_chunks(self) -> int:
+        """How many chunks hold its first leaves."""
+        return (self.entries - len(self.leaves)) // CHUNK_LEAVES
+
+    @property
+    def link_chunks(self) -> int:
+        """How many chunks hold its first links."""
+        return (self.links - len(self.linked)) // CHUNK_LINKS
+
+    def row(self) -> Row:
+        """What it tells, as every index of ours keeps it."""
+        return Row(
+            trail=self.trail,
+            first_leaf=self.first_leaf,
+            entries=self.entries,
+            last_leaf=self.last_leaf,
+            first_time=self.first_time,
+            last_time=self.last_time,
+            status=STATUSES.index(self.status),
+            links=self.links,
+            services=set(self.services),
+            keys={_key_of(term) for term in self.keys},
+        )
+
+
+class KeptTrail:
+    """A trail as the writer keeps it: its row, and what stands in its document beside that."""
+
+    __slots__ = ("leaves", "linked", "row")
+
+    def __init__(self, row: Row, leaves: Sequence[int] = (), linked: Sequence[str] = ()) -> None:
+        self.row = row
+        self.leaves = list(leaves)
+        self.linked = list(linked)
+
+    def written(self) -> Iterator[tuple[str, bytes]]:
+        """Take what is new in the row; gives the chunks that became full, as id and document."""
+        row = self.row
+        self.leaves += row.new_leaves
+        self.linked += row.new_links
+        row.written()
+        name = trail_id(row.trail)
+        while len(self.leaves) >= CHUNK_LEAVES:
+            at = (row.entries - len(self.leaves)) // CHUNK_LEAVES
+            yield leaf_chunk_id(name, at), msgspec.json.encode({"leaves": self.leaves[:CHUNK_LEAVES]})
+            del self.leaves[:CHUNK_LEAVES]
+        while len(self.linked) >= CHUNK_LINKS:
+            at = (row.links - len(self.linked)) // CHUNK_LINKS
+            yield link_chunk_id(name, at), msgspec.json.encode({"linked": self.linked[:CHUNK_LINKS]})
+            del self.linked[:CHUNK_LINKS]
+
+    def document(self) -> bytes:
+        """The trail's document, one line."""
+        row = self.row
+        tenant, kind = names_of(row.trail)
+        return msgspec.json.encode(
+            TrailDocument(
+                trail=row.trail,
+                tenant=tenant,
+                kind=kind,
+                entries=row.entries,
+                first_leaf=row.first_leaf,
+                last_leaf=row.last_leaf,
+                first_time=row.first_time,
+                last_time=row.last_time,
+                services=sorted(row.services),
+                keys=[_key_term(*key) for key in sorted(row.keys)],
+                status=STATUSES[row.status],
+                links=row.links,
+                leaves=self.leaves,
+                linked=self.linked,
+            )
+        )
+
+
+def trail_id(trail: str) -> str:
+    """The id of a trail's document: a hash, because an id may have 512 bytes and a trail's more."""
+    return hashlib.sha256(trail.encode()).hexdigest()
+
+
+def leaf_chunk_id(name: str, at: int) -> str:
+    """The id of the chunk that holds the leaves of positions from ``at * CHUNK_LEAVES`` on; `name` is the trail's id."""
+    return f"{name}-leaves-{at}"
+
+
+def link_chunk_id(name: str, at: int) -> str:
+    """As `leaf_chunk_id`, of links."""
+    return f"{name}-links-{at}"
+
+
+class _Mark(msgspec.Struct):
+    size: int
+
+
+class _LeafChunk(msgspec.Struct):
+    leaves: list[int]
+
+
+class _LinkChunk(msgspec.Struct):
+    linked: list[str]
+
+
+_decode_trail = msgspec.json.Decoder(TrailDocument).decode
+_decode_mark = msgspec.json.Decoder(_Mark).decode
+_decode_leaves = msgspec.json.Decoder(_LeafChunk).decode
+_decode_links = msgspec.json.Decoder(_LinkChunk).decode
+
+
+def opened(id_: str, data: bytes) -> TrailDocument:
+    """A trail's document, which must say the same in what is searched as in what is told.
+
+    Raises:
+        StateUnknown: it does not, or is none.
+    """
+    try:
+        document = _decode_trail(data)
+        tenant, kind = names_of(document.trail)
+        leaves, links = document.entries - len(document.leaves), document.links - len(document.linked)
+        sound = (
+            id_ == trail_id(document.trail)
+            and (tenant, kind) == (document.tenant, document.kind)
+            and document.status in STATUSES
+            and leaves >= 0
+            and links >= 0
+            and leaves % CHUNK_LEAVES == links % CHUNK_LINKS == 0
+        )
+    except (ValueError, VerificationError) as error:
+        raise _damaged(id_) from error
+    if not sound:
+        raise _damaged(id_)
+    return document
+
+
+def mark_document(size: int) -> bytes:
+    """The document that says that so many leaves are indexed."""
+    return msgspec.json.encode(_Mark(size))
+
+
+def mark_of(data: bytes) -> int:
+    """What it says. Raises `StateUnknown` when it says nothing."""
+    try:
+        return _decode_mark(data).size
+    except ValueError as error:
+        raise _damaged(MARK) from error
+
+
+def chunk_of_leaves(id_: str, data: bytes | None) -> list[int]:
+    """The leaves of a chunk. Raises `StateUnknown` when it is not there or not whole."""
+    try:
+        if data is not None and len(leaves := _decode_leaves(data).leaves) == CHUNK_LEAVES:
+            return leaves
+    except ValueError as error:
+        raise _damaged(id_) from error
+    raise _damaged(id_)
+
+
+def chunk_of_links(id_: str, data: bytes | None) -> list[str]:
+    """The links of a chunk; raises as `chunk_of_leaves`."""
+    try:
+        if data is not None and len(linked := _decode_links(data).linked) == CHUNK_LINKS:
+            return linked
+    except ValueError as error:
+        raise _damaged(id_) from error
+    raise _damaged(id_)
+
+
+def search_of(query: TrailQuery, bound: int, limit: int) -> dict[str, Any]:
+    """The search for a query: trails with a first leaf below `bound`, newest first, at most `limit`."""
+    conditions: list[dict[str, Any]] = [{"range": {"firstLeaf": {"lt": bound}}}]
+    if query.transaction:
+        conditions.append({"ids": {"values": [trail_id(transaction_trail(query.transaction, query.tenant))]}})
+    terms = {"tenant": query.tenant, "kind": query.kind, "services": query.service, "status": query.status}
+    if query.key is not None:
+        terms["keys"] = _key_term(*query.key)
+    conditions += [{"term": {name: value}} for name, value in terms.items() if value]
+    # a trail without a stated time has neither field, and no range meets it
+    if query.since:
+        conditions.append({"range": {"lastTime": {"gte": query.since}}})
+    if query.until:
+        conditions.append({"range": {"firstTime": {"lt": query.until}}})
+    return {
+        "size": limit,
+        "track_total_hits": False,
+        "sort": [{"firstLeaf": "desc"}],
+        "query": {"bool": {"filter": conditions}},
+    }
+
+
+def _key_term(name: str, value: str) -> str:
+    """A key as one term; an equals sign in the name is escaped, so that no two keys are the same."""
+    return f"{name.replace('%', '%25').replace('=', '%3D')}={value}"
+
+
+def _key_of(term: str) -> tuple[str, str]:
+    name, _, value = term.partition("=")
+    return name.replace("%3D", "=").replace("%25", "%"), value
+
+
+def _damaged(id_: str) -> StateUnknown:
+    return StateUnknown(f"the trail index is damaged (document {id_}): make it anew with `tally reindex`")
