@@ -1,4 +1,4 @@
-"""The trail index brought up to the log, or made anew: everything in it follows from the log's entries."""
+"""The trail index brought up to the log: everything in it follows from the log's entries."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from correlator.errors import StateUnknown
 from correlator.index import IndexedLeaf, TrailIndex
 from correlator.state import EntryReader
 
-__all__ = ["catch_up", "reindex"]
+__all__ = ["catch_up"]
 
 _LEAVES_A_TURN = 8_192
 
@@ -44,11 +44,3 @@ def catch_up(
         if progress is not None:
             progress(at, size)
     return at - start
-
-
-def reindex(
-    index: TrailIndex, reader: EntryReader, size: int, *, progress: Callable[[int, int], None] | None = None
-) -> int:
-    """Make the index anew from the log's first `size` leaves; raises as `catch_up`."""
-    index.clear()
-    return catch_up(index, reader, size, progress=progress)

@@ -9,10 +9,11 @@ from audit_api.app import create_app, serve
 from audit_api.auth import TokenFile
 from collector.errors import NotFound
 from collector.store import EventStore
-from correlator.index.sqlite import SqliteIndex
+from correlator.index import TrailIndex
 from correlator.log import LogReader
 from correlator.note import Verifier
 from deploy.config import Config, ConfigError
+from deploy.indexing import index_is_embedded, open_index
 from deploy.keys import log_verifier
 from deploy.logstorage import log_storage
 from deploy.places import Places
@@ -62,16 +63,18 @@ async def serve_api(
         await serve(app, config.audit_api, stopped=stopped, ready=lambda url: ready({"http": url}))
 
 
-def _open(config: Config, places: Places, open_files: ExitStack) -> tuple[Verifier, EventStore, SqliteIndex] | None:
+def _open(config: Config, places: Places, open_files: ExitStack) -> tuple[Verifier, EventStore, TrailIndex] | None:
     """The ledger's files opened for reading, or None while one of them is not there yet."""
-    if (is_embedded(config) and not places.store.exists()) or not places.index.exists():
+    if is_embedded(config) and not places.store.exists():
+        return None
+    if index_is_embedded(config) and not places.index.exists():
         return None
     with ExitStack() as opened:
         try:
             key = log_verifier(places)
             store = open_store(config, places, read_only=True)
             opened.callback(store.close)
-            index = SqliteIndex(places.index, hub_links=config.correlator.hub_links, read_only=True)
+            index = open_index(config, places, read_only=True)
             opened.callback(index.close)
         except (ConfigError, NotFound):
             return None

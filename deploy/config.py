@@ -12,7 +12,7 @@ import difflib
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,6 +21,7 @@ from audit_api.settings import ApiSettings
 from collector.errors import TallyError
 from collector.settings import CollectorSettings
 from collector.store.settings import StoreSettings
+from correlator.index.settings import IndexSettings
 from correlator.settings import CorrelatorSettings
 
 __all__ = ["SCHEMES", "Config", "ConfigError", "load", "parse"]
@@ -30,7 +31,9 @@ SCHEMES = ("s3", "gs", "az")
 
 FILE_NAME = "tally.toml"
 MAX_CONFIG_BYTES = 1_048_576
-_STORE_FILES = ("ca_file", "client_certificate", "client_key", "password_file")
+_CLUSTER_FILES = ("ca_file", "client_certificate", "client_key", "password_file")
+
+_Cluster = TypeVar("_Cluster", bound=StoreSettings)
 
 
 class ConfigError(TallyError):
@@ -48,6 +51,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         log_endpoint: URL of an S3-compatible server, where the log is not in the cloud's own.
         ledger: name of the ledger: the log's origin, a schema-less URL that nobody else uses (C2SP tlog-checkpoint).
         store: where shipped batches are kept: a SQLite file in `data`, or an OpenSearch cluster.
+        index: where trails are found: a SQLite file in `data`, or an OpenSearch cluster, which may be the store's.
         collector: the sidecar collector.
         sidecars: more than one collector on this machine: each table is a collector's name with what differs from `[collector]`.
         correlator: the correlator.
@@ -59,6 +63,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     log_endpoint: str = ""
     ledger: str = "localhost/tallystick"
     store: StoreSettings = msgspec.field(default_factory=StoreSettings)
+    index: IndexSettings = msgspec.field(default_factory=IndexSettings)
     collector: CollectorSettings = msgspec.field(default_factory=CollectorSettings)
     sidecars: dict[str, CollectorSettings] = {}
     correlator: CorrelatorSettings = msgspec.field(default_factory=CorrelatorSettings)
@@ -131,11 +136,19 @@ def parse(text: str, *, source: str, folder: Path) -> Config:
         collectors[name] = _convert(merged, CollectorSettings, source, f"sidecars.{name}")
         if collectors[name].name != name:
             raise ConfigError(f"{source}: sidecars.{name}.name: a sidecar is called what its table is called")
-    store = msgspec.structs.replace(
-        config.store,
-        **{name: str(folder / path) for name in _STORE_FILES if (path := getattr(config.store, name))},
+    return msgspec.structs.replace(
+        config,
+        data=str(folder / config.data),
+        store=_located(config.store, folder),
+        index=_located(config.index, folder),
+        sidecars=collectors,
     )
-    return msgspec.structs.replace(config, data=str(folder / config.data), store=store, sidecars=collectors)
+
+
+def _located(cluster: _Cluster, folder: Path) -> _Cluster:
+    """With its files where they are, seen from anywhere."""
+    paths = {name: str(folder / path) for name in _CLUSTER_FILES if (path := getattr(cluster, name))}
+    return msgspec.structs.replace(cluster, **paths)
 
 
 def _convert(raw: Any, kind: Any, source: str, prefix: str) -> Any:

@@ -21,8 +21,8 @@ from collector.retry import Breaker, RetryLimits
 from collector.sidecar import DEAD_LETTERS
 from correlator.errors import Conflict
 from correlator.index import TrailIndex, TrailQuery, TrailSummary
-from correlator.index.sqlite import SqliteIndex
 from deploy.config import Config
+from deploy.indexing import open_index
 from deploy.keys import collector_key, token_key
 from deploy.places import Places
 from deploy.storing import open_store
@@ -194,7 +194,7 @@ def correlate(config: Config, places: Places, *, expected_events: int, progress:
 
 def hubs(config: Config, places: Places) -> list[tuple[str, int]]:
     """The keys' trails that link too many others to mean one thing, with how many: most first."""
-    index = SqliteIndex(places.index, hub_links=config.correlator.hub_links, read_only=True)
+    index = open_index(config, places, read_only=True)
     try:
         found = [(summary.trail, len(summary.links)) for summary in _keys(index) if summary.hub]
     finally:

@@ -21,7 +21,6 @@ from correlator.entry import Entry, decode_entry
 from correlator.errors import VerificationError
 from correlator.flow import Flow
 from correlator.index import TrailIndex, TrailQuery, TrailSummary
-from correlator.index.sqlite import SqliteIndex
 from correlator.log import LogReader
 from correlator.note import Verifier
 from correlator.story import StoryTrails
@@ -30,6 +29,7 @@ from correlator.trail import parse_trail, stream_trail, trace_trail, transaction
 from correlator.verify import verify_bundle
 from deploy.config import Config
 from deploy.gaps import open_gaps
+from deploy.indexing import open_index
 from deploy.keys import log_verifier
 from deploy.logstorage import log_storage
 from deploy.narrate import narrate
@@ -203,7 +203,7 @@ def open_ledger(config: Config) -> Iterator[Ledger]:
     places = Places(Path(config.data))
     key = log_verifier(places)
     with ExitStack() as open_files:
-        index = SqliteIndex(places.index, hub_links=config.correlator.hub_links, read_only=True)
+        index = open_index(config, places, read_only=True)
         open_files.callback(index.close)
         store = open_store(config, places, read_only=True)
         open_files.callback(store.close)

@@ -19,11 +19,11 @@ from collector.sidecar import DEAD_LETTERS
 from collector.store import EventStore
 from correlator.head import decode_head
 from correlator.index import TrailIndex, TrailQuery
-from correlator.index.sqlite import SqliteIndex
 from correlator.log import LogReader
 from correlator.storage import LogStorage
 from correlator.trail import stream_trail
 from deploy.config import Config
+from deploy.indexing import open_index
 from deploy.keys import log_verifier
 from deploy.logstorage import log_storage
 from deploy.places import Places
@@ -99,7 +99,7 @@ def standing(config: Config) -> Standing:
     if places.log_vkey.exists():
         with ExitStack() as open_files:
             try:
-                index = SqliteIndex(places.index, read_only=True)
+                index = open_index(config, places, read_only=True)
                 open_files.callback(index.close)
                 store = open_store(config, places, read_only=True)
                 open_files.callback(store.close)

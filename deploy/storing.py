@@ -8,7 +8,7 @@ from collector.store.settings import StoreSettings
 from deploy.config import Config, ConfigError
 from deploy.places import Places
 
-__all__ = ["is_embedded", "open_store"]
+__all__ = ["check_cluster", "is_embedded", "open_store"]
 
 
 def is_embedded(config: Config) -> bool:
@@ -28,7 +28,7 @@ def open_store(config: Config, places: Places, *, read_only: bool = False) -> Ev
         from collector.store.sqlite import SqliteStore
 
         return SqliteStore(places.store, read_only=read_only)
-    _check(config.store)
+    check_cluster(config.store, "store")
     try:
         from collector.store.opensearch.store import OpenSearchStore
     except ModuleNotFoundError as error:
@@ -41,18 +41,18 @@ def open_store(config: Config, places: Places, *, read_only: bool = False) -> Ev
         raise ConfigError(f"store: {error.filename or 'a file'} cannot be read: {error.strerror or error}") from error
 
 
-def _check(settings: StoreSettings) -> None:
-    """What one key cannot know of another."""
+def check_cluster(settings: StoreSettings, table: str) -> None:
+    """What one key of a table cannot know of another. Raises `ConfigError`."""
     if bool(settings.user) != bool(settings.password_file):
-        raise ConfigError("store.user: user and password_file come together")
+        raise ConfigError(f"{table}.user: user and password_file come together")
     if bool(settings.client_certificate) != bool(settings.client_key):
-        raise ConfigError("store.client_certificate: certificate and key come together")
+        raise ConfigError(f"{table}.client_certificate: certificate and key come together")
     if settings.copies > settings.replicas + 1:
-        raise ConfigError(f"store.copies: {settings.copies} copies cannot be there with {settings.replicas} replicas")
+        raise ConfigError(f"{table}.copies: {settings.copies} copies cannot be there with {settings.replicas} replicas")
     for url in settings.urls:
         parts = urlsplit(url)
         if settings.user and parts.scheme == "http" and not _is_this_machine(parts.hostname or ""):
-            raise ConfigError(f"store.urls: the password would go to {parts.hostname} unencrypted: use https")
+            raise ConfigError(f"{table}.urls: the password would go to {parts.hostname} unencrypted: use https")
 
 
 def _is_this_machine(host: str) -> bool:

@@ -12,13 +12,13 @@ from collector.disk import OsDisk
 from collector.store import EventStore
 from correlator.errors import Conflict
 from correlator.index import TrailIndex
-from correlator.index.sqlite import SqliteIndex
 from correlator.metrics import CorrelatorMetrics
 from correlator.note import Signer
 from correlator.run import Correlator
 from correlator.standby import Standby, wait_for_silence
 from correlator.storage import LogStorage
 from deploy.config import Config
+from deploy.indexing import open_index
 from deploy.keys import log_signer, tell_of_key
 from deploy.logstorage import log_storage
 from deploy.places import Places
@@ -132,7 +132,7 @@ def open_desk(
         tell_of_key(signer, made, places)
         store = open_store(config, places)
         open_files.callback(store.close)
-        index = SqliteIndex(places.index, hub_links=config.correlator.hub_links)
+        index = open_index(config, places)
         open_files.callback(index.close)
         yield Desk(
             config=config,
@@ -158,7 +158,7 @@ def open_correlator(
 
     Raises:
         Conflict: another process writes this log.
-        ConfigError: the log's key or the store's settings cannot be used.
+        ConfigError: the log's key or the settings of store or index cannot be used.
         VerificationError: the log was changed.
         Overloaded, StateUnknown: a file does not answer.
     """

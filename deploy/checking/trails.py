@@ -16,6 +16,9 @@ from correlator.index import IndexedLeaf, TrailIndex, TrailQuery, TrailSummary
 from correlator.index.sqlite import SqliteIndex
 from deploy.checking import DAMAGE, Finding
 from deploy.checking.tables import table_differences
+from deploy.config import Config
+from deploy.indexing import index_is_embedded, open_index
+from deploy.places import Places
 
 __all__ = ["IndexCheck", "index_check"]
 
@@ -169,24 +172,36 @@ def _of_name(index: TrailIndex, trail: str, size: int) -> TrailSummary | None:
 
 
 @contextmanager
-def index_check(path: Path, *, hub_links: int, tell: Callable[[Finding], None]) -> Iterator[IndexCheck | None]:
-    """An `IndexCheck` of the index file, with the fresh one in a temporary folder; None, and told, if it cannot be opened."""
+def index_check(config: Config, places: Places, *, tell: Callable[[Finding], None]) -> Iterator[IndexCheck | None]:
+    """An `IndexCheck` of the index, with the fresh one in a temporary folder; None, and told, if it cannot be opened.
+
+    Raises:
+        ConfigError: ``[index]`` cannot be used.
+        Overloaded: the cluster does not answer, from which no finding follows.
+    """
+    embedded = index_is_embedded(config)
     try:
-        index = SqliteIndex(path, hub_links=hub_links, read_only=True)
+        index = open_index(config, places, read_only=True)
     except (NotFound, Overloaded, StateUnknown) as error:
+        if isinstance(error, Overloaded) and not embedded:
+            raise
         tell(Finding(where="index", problem=str(error)))
         yield None
         return
     with tempfile.TemporaryDirectory(prefix="tally-check-") as folder:
         fresh_path = Path(folder) / "index.sqlite"
-        fresh = SqliteIndex(fresh_path, hub_links=hub_links)
+        fresh = SqliteIndex(fresh_path, hub_links=config.correlator.hub_links)
         check = None
         try:
             try:
                 check = IndexCheck(
                     index=index,
                     fresh=fresh,
-                    tables=lambda size, grown: table_differences(path, fresh_path, size=size, grown=grown),
+                    tables=lambda size, grown: (
+                        table_differences(places.index, fresh_path, size=size, grown=grown)
+                        if embedded
+                        else ()  # on OpenSearch what is searched is what is told, and reading it checks that
+                    ),
                     tell=tell,
                 )
             except DAMAGE as error:

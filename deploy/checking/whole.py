@@ -17,6 +17,7 @@ from deploy.checking.heads import Heads
 from deploy.checking.spools import check_spools
 from deploy.checking.trails import index_check
 from deploy.config import Config
+from deploy.indexing import index_is_embedded
 from deploy.logstorage import log_storage
 from deploy.places import Places
 from deploy.storing import is_embedded, open_store
@@ -47,7 +48,8 @@ def check_everything(
     log = log_storage(config)
     if is_embedded(config):
         findings += [Finding(where="store", problem=problem) for problem in file_problems(places.store)]
-    findings += [Finding(where="index", problem=problem) for problem in file_problems(places.index)]
+    if index_is_embedded(config):
+        findings += [Finding(where="index", problem=problem) for problem in file_problems(places.index)]
     with ExitStack() as open_files:
         folder = Path(open_files.enter_context(tempfile.TemporaryDirectory(prefix="tally-check-")))
         heads = Heads(folder / "heads")
@@ -62,9 +64,7 @@ def check_everything(
             findings.append(Finding(where="store", problem=str(error)))
             # the log can be checked without it
             return _of_log(check_log(log, verifier, since=since, progress=progress)) + findings, Account()
-        index = open_files.enter_context(
-            index_check(places.index, hub_links=config.correlator.hub_links, tell=findings.append)
-        )
+        index = open_files.enter_context(index_check(config, places, tell=findings.append))
 
         def visit(first: int, bundle: Sequence[bytes]) -> None:
             for leaf, entry in entries.visit(first, bundle):

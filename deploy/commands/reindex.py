@@ -9,13 +9,16 @@ from deploy.session import Failure, Session, emit_json, json_option, pass_sessio
 @json_option
 @pass_session
 def reindex(session: Session, *, as_json: bool) -> None:
-    """Make the trail index anew from the log, which it wholly follows from. Correlator and standby must not run meanwhile."""
+    """Make the trail index anew from the log, which it wholly follows from. Correlator and standby must not run meanwhile.
+
+    On OpenSearch the new index is made beside the old one, which is read until the new one takes its place.
+    """
     from contextlib import ExitStack
 
-    from correlator.errors import Conflict, StateUnknown
-    from correlator.index.sqlite import SqliteIndex
+    from correlator.errors import Conflict
     from correlator.log import LogReader
-    from correlator.reindex import reindex as rebuild
+    from correlator.reindex import catch_up
+    from deploy.indexing import index_name, rebuild_index
     from deploy.keys import log_verifier
     from deploy.logstorage import log_storage
     from deploy.progress import progress
@@ -30,21 +33,14 @@ def reindex(session: Session, *, as_json: bool) -> None:
             held.callback(storage.claim().release)
         except Conflict as error:
             raise Failure("the correlator is running, and keeps the index up to date: stop it first") from error
-        try:
-            index = SqliteIndex(places.index, hub_links=session.config.correlator.hub_links)
-        except StateUnknown as error:
-            say(f"{error}: starting with an empty file")
-            for name in (places.index, *places.index.parent.glob(f"{places.index.name}-*")):
-                name.unlink(missing_ok=True)
-            index = SqliteIndex(places.index, hub_links=session.config.correlator.hub_links)
-        try:
-            reader = LogReader(storage, verifier)
-            size = reader.tree().size
-            with progress("indexing", unit="leaves", quiet=as_json) as report:
-                rebuild(index, reader, size, progress=report)
-        finally:
-            index.close()
+        reader = LogReader(storage, verifier)
+        size = reader.tree().size
+        with (
+            rebuild_index(session.config, places, tell=say) as index,
+            progress("indexing", unit="leaves", quiet=as_json) as report,
+        ):
+            catch_up(index, reader, size, progress=report)
     if as_json:
         emit_json({"leaves": size})
     else:
-        click.echo(f"{places.index}: {size:,} leaves indexed")
+        click.echo(f"{index_name(session.config, places)}: {size:,} leaves indexed")

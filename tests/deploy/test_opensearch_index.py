@@ -1,0 +1,122 @@
+"""The whole command with store and trail index on a real OpenSearch: import, find, trail, check, reindex."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from collector.store.settings import StoreSettings
+from correlator.index import TrailIndex, TrailQuery
+from correlator.index.opensearch.documents import trail_id
+from deploy.indexing import open_index, rebuild_index
+from tests.servers.opensearch import Cluster
+
+if TYPE_CHECKING:
+    from tests.deploy.conftest import Cli, Workshop
+
+pytestmark = [pytest.mark.opensearch, pytest.mark.timeout(1_200)]
+
+
+@pytest.fixture
+def workshop(workshop: Workshop, opensearch_settings: StoreSettings) -> Workshop:
+    """The folder's workshop, with store and index on the shared node."""
+    cluster = f"urls = {json.dumps(opensearch_settings.urls)}\nprefix = {json.dumps(opensearch_settings.prefix)}\n"
+    workshop.file.write_text(f"{workshop.file.read_text()}[store]\n{cluster}[index]\n{cluster}")
+    return workshop
+
+
+@pytest.fixture
+def imported(workshop: Workshop, cli: Cli, tmp_path: Path) -> Workshop:
+    """Ninety events of seven payments, in the ledger."""
+    file = tmp_path / "day.jsonl"
+    with file.open("w") as lines:
+        for at in range(90):
+            event = {"time": f"2026-01-01T00:00:{at % 60:02d}Z", "event_name": "paid" if at % 2 else "received"}
+            event |= {"service.name": "shop", "payment_id": f"p{at % 7}", "order_id": f"o{at % 3}", "message": f"{at}"}
+            lines.write(json.dumps(event) + "\n")
+    assert cli("import", str(file), "--json")[0] == 0
+    workshop.correlate()
+    return workshop
+
+
+@pytest.fixture
+def index(imported: Workshop) -> Iterator[TrailIndex]:
+    with closing(open_index(imported.config, imported.places, read_only=True)) as opened:
+        yield opened
+
+
+def test_an_import_is_found_told_and_checked(imported: Workshop, cli: Cli) -> None:
+    assert not imported.places.store.exists()
+    assert not imported.places.index.exists(), "nothing is kept in SQLite"
+    everything = json.loads(cli("find", "--json")[1])["trails"]
+    assert {f"transaction/p{at}" for at in range(7)} <= {one["trail"] for one in everything}
+    by_key = json.loads(cli("find", "--key", "order_id:o1", "--json")[1])["trails"]
+    assert {one["trail"] for one in by_key} == {"key/order_id/o1", *(f"transaction/p{at}" for at in range(7))}
+    story = json.loads(cli("trail", "p1", "--json")[1])
+    assert story["proof"]["state"] == "verified"
+    assert len(story["steps"]) == 13
+    status = json.loads(cli("status", "--json")[1])
+    assert status["problems"] == []
+    assert status["ledger"]["index_lag_leaves"] == 0
+    imported.correlate()  # what was read is on record, and takes up leaves of its own
+    code, out, _ = cli("check")
+    assert (code, "TRUE" in out) == (0, True), out
+
+
+def test_reindex_makes_the_same_beside_the_old_one(
+    imported: Workshop, cli: Cli, index: TrailIndex, opensearch: Cluster
+) -> None:
+    before = index.find(TrailQuery(), size=index.size(), limit=1_000)
+    # broken off in the middle: the old one is whole
+    rebuilding = rebuild_index(imported.config, imported.places, tell=print)
+    assert rebuilding.__enter__().size() == 0
+    stopped = KeyboardInterrupt()
+    assert not rebuilding.__exit__(KeyboardInterrupt, stopped, None)
+    assert index.find(TrailQuery(), size=index.size(), limit=1_000) == before
+    prefix = imported.config.index.prefix
+    assert sorted(opensearch.ask("GET", f"/{prefix}-trails*")) == [f"{prefix}-trails-00000{n}" for n in (1, 2)]
+    code, out, err = cli("reindex")
+    assert (code, "leaves indexed" in out) == (0, True), err
+    assert f"{prefix}-trails on OpenSearch" in out
+    assert list(opensearch.ask("GET", f"/{prefix}-trails*")) == [f"{prefix}-trails-000002"]
+    assert index.find(TrailQuery(), size=index.size(), limit=1_000) == before
+    assert cli("check")[0] == 0
+
+
+def test_what_is_wrong_with_the_index_is_found_and_mended(
+    imported: Workshop, cli: Cli, index: TrailIndex, opensearch: Cluster
+) -> None:
+    where = f"/{imported.config.index.prefix}-trails/_doc/{trail_id('transaction/p1')}"
+    kept = opensearch.ask("GET", where)["_source"]
+    damages = {
+        "the index says otherwise of it than the log: status": {"status": "failed"},
+        "the index says otherwise of it than the log: keys": {"keys": []},
+        "it cannot be read: the trail index is damaged": {"tenant": "acme"},
+    }
+    for told, change in damages.items():
+        opensearch.ask("PUT", where, kept | change)
+        code, out, _ = cli("check")
+        assert (code, told in out) == (1, True), out
+    opensearch.ask("DELETE", where)
+    code, out, _ = cli("check")
+    assert (code, "the index does not know it" in out) == (1, True), out
+    assert cli("reindex")[0] == 0
+    assert cli("check")[0] == 0
+    assert index.trail("transaction/p1").entries == kept["entries"]
+
+
+def test_an_index_that_is_gone_is_made_anew_by_the_correlator(
+    imported: Workshop, cli: Cli, index: TrailIndex, opensearch: Cluster
+) -> None:
+    before = index.find(TrailQuery(), size=index.size(), limit=1_000)
+    opensearch.ask("DELETE", f"/{imported.config.index.prefix}-trails-*")
+    code, _, err = cli("find")
+    assert code != 0
+    assert "no trail index" in err
+    imported.correlate()
+    assert index.find(TrailQuery(), size=index.size(), limit=1_000) == before
