@@ -17,8 +17,12 @@ from collector.batch import EventRef, StreamId
 from collector.errors import Overloaded
 from collector.store.opensearch.store import OpenSearchStore
 from collector.store.settings import StoreSettings
+from correlator.index import TrailQuery
+from correlator.index.opensearch.index import OpenSearchIndex
+from correlator.index.settings import IndexSettings
 from tests.servers.certificates import Authority
 from tests.servers.opensearch import Cluster
+from tests.support.leaves import story
 from tests.support.shipper import Shipper, pay, texts
 
 pytestmark = [pytest.mark.opensearch, pytest.mark.timeout(1_200)]
@@ -113,6 +117,41 @@ def test_only_the_correlator_says_what_the_log_holds(cluster: Cluster, as_user: 
         assert answer.startswith("403"), answer
     with closing(OpenSearchStore(as_user("api"))) as api, pytest.raises(Overloaded, match="does not let us"):
         api.acknowledge({STREAM: 9})
+
+
+@pytest.mark.usefixtures("stored")
+def test_the_correlator_keeps_the_trail_index_and_the_api_reads_it(cluster: Cluster, as_user: Any) -> None:
+    def index(user: str, **options: Any) -> OpenSearchIndex:
+        settings = IndexSettings(**msgspec.structs.asdict(as_user(user)))
+        return OpenSearchIndex(settings, **options)
+
+    leaves = story().made
+    with closing(index("correlator")) as writer:
+        writer.apply(leaves[:5])
+    with closing(index("api", read_only=True)) as reader:
+        before = reader.find(TrailQuery(), size=9).trails
+        assert [one.trail for one in before] == ["transaction/pay-2", "key/order_id/o1", "transaction/pay-1"]
+        with closing(index("correlator", beside=True)) as beside:
+            beside.apply(leaves)
+            beside.take_over(linger_seconds=0)
+        assert reader.size() == 9
+        assert list(reader.leaves("transaction/pay-1")) == [0, 1, 4, 7]
+    with closing(index("correlator")) as writer:
+        writer.clear()
+        writer.apply(leaves)
+    (name,) = cluster.ask("GET", "/tally-trails-*")
+    for user in ("collector", "api"):
+        for attempt in ({"beside": True}, {}):
+            with pytest.raises(Overloaded, match="does not let us"), closing(index(user, **attempt)) as other:
+                other.clear()
+        told = [
+            refusal(cluster, user, "PUT", f"/{name}/_doc/mark", {"size": 0}),
+            refusal(cluster, user, "DELETE", f"/{name}"),
+            refusal(cluster, user, "POST", "/_aliases", {"actions": [{"remove_index": {"index": name}}]}),
+        ]
+        assert all(answer.startswith("403") for answer in told), told
+    answer = refusal(cluster, "correlator", "POST", "/_aliases", {"actions": [{"remove_index": {"index": EVENTS}}]})
+    assert answer.startswith("403"), "of events it removes nothing"
 
 
 def test_a_stranger_and_a_wrong_password_are_told_so(as_user: Any, tmp_path: Path) -> None:
