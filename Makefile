@@ -65,7 +65,7 @@ test-objects: $(VENV)/.dev ## the log on a real S3 server in a process of its ow
 test-minio: $(VENV)/.dev ## the same on a MinIO, and several writers at once (needs Go)
 	TALLY_S3_SERVER=minio $(BIN)/python -m pytest -m objectstore --timeout 1200 $(PYTEST_ARGS)
 
-test-opensearch: $(VENV)/.dev ## the store on a real OpenSearch, which is fetched once (needs Java 21 and Maven)
+test-opensearch: $(VENV)/.dev ## store and index on a real OpenSearch, which is fetched once (needs Java 21 and Maven)
 	$(BIN)/python -m pytest -m opensearch $(PYTEST_ARGS)
 
 # Lower bounds are promises too. Not in CI: what the index serves for the rest changes from day to day.
