@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from collector.store.settings import StoreSettings
@@ -120,3 +125,44 @@ def test_an_index_that_is_gone_is_made_anew_by_the_correlator(
     assert "no trail index" in err
     imported.correlate()
     assert index.find(TrailQuery(), size=index.size(), limit=1_000) == before
+
+
+def test_the_api_finds_what_services_send_while_everything_runs(workshop: Workshop, cli: Cli, tmp_path: Path) -> None:
+    ports = "[collector.forward]\nport = 0\n[collector.http]\nport = 0\n[audit_api]\nport = 0\n"
+    workshop.file.write_text(workshop.file.read_text() + ports)
+    command = [sys.executable, "-m", "deploy.cli", "--config", str(workshop.file), "up", "--json"]
+    with (tmp_path / "stderr").open("wb") as errors:
+        up = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+    try:
+        assert up.stdout is not None
+        text = b""
+        while not text.endswith(b"\n}\n"):
+            line = up.stdout.readline()
+            assert line, (tmp_path / "stderr").read_text()
+            text += line
+        urls = {one["name"].partition("/")[0]: one["addresses"].get("http") for one in json.loads(text)["ready"]}
+        (collector,) = [url for name, url in urls.items() if name.startswith("collector")]
+        (api,) = [url for name, url in urls.items() if "api" in name]
+        token = cli("token", "add", "ann", "--role", "auditor")[1].strip()
+        rows = [{"time": f"2026-01-01T00:00:0{at}Z", "payment_id": "live-1", "service.name": "shop"} for at in range(3)]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        kind = {"content-type": "application/x-ndjson"}
+        answer = httpx.post(f"{collector}/v1/events", content=lines, headers=kind, timeout=60)
+        assert answer.status_code == 200, answer.text
+        found: dict[str, int] = {}
+        end = time.monotonic() + 90
+        while found.get("transaction/live-1") != 3:
+            assert time.monotonic() < end, found
+            time.sleep(0.2)  # another process's progress: there is no event to wait for
+            asked = {"params": {"service": "shop"}, "headers": {"authorization": f"Bearer {token}"}}
+            answer = httpx.get(f"{api}/v1/trails", timeout=60, **asked)  # type: ignore[arg-type]
+            assert answer.status_code == 200, answer.text
+            found = {one["trail"]: one["entries"] for one in answer.json()["trails"]}
+        code, _, told = cli("reindex")
+        assert (code, "stop it first" in told) == (1, True), "the correlator is the index's writer"
+    finally:
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(60) == 0, (tmp_path / "stderr").read_text()
+        assert up.stdout is not None
+        up.stdout.close()
+    assert cli("check")[0] == 0
