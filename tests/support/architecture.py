@@ -35,6 +35,7 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 PURE = frozenset(
     {"collector.event", "collector.canonical", "collector.batch"}
     | {"collector.store.opensearch.layout", "collector.store.opensearch.documents"}
+    | {"correlator.index.opensearch.documents"}
     | {
         f"correlator.{name}"
         for name in "entry merkle frontier tiles note checkpoint proof verify archive bundle unbundle page proved trail story stitch flow skew".split()
