@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -40,14 +40,6 @@ def ledger(request: pytest.FixtureRequest, tmp_path: Path) -> WholeLedger:
     made.collect("gateway", payment_events("gateway", range(20)))
     made.correlate()
     return made
-
-
-@pytest.fixture
-def processes() -> Iterator[list[Process]]:
-    started: list[Process] = []
-    yield started
-    for process in started:
-        process.kill()
 
 
 def correlator(ledger: WholeLedger, processes: list[Process], name: str) -> Process:

@@ -36,14 +36,6 @@ def ledger(tmp_path: Path) -> WholeLedger:
     return made
 
 
-@pytest.fixture
-def processes() -> Iterator[list[Process]]:
-    started: list[Process] = []
-    yield started
-    for process in started:
-        process.kill()
-
-
 def correlator(ledger: WholeLedger, processes: list[Process]) -> Process:
     process = Process(ledger.folder, "correlator")
     processes.append(process)
