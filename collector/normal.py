@@ -16,10 +16,15 @@ from collector.errors import Malformed
 from collector.event import Access, Event, Origin, Span, format_time, parse_time
 from collector.extract import Found
 
-__all__ = ["normalised", "plain", "times_in"]
+__all__ = ["MAX_MARKS", "STATED_TIME", "normalised", "plain", "times_in"]
+
+MAX_MARKS = 16
+"""Most marks that an event carries."""
+
+STATED_TIME = "time.stated"
+"""The attribute that keeps a time which is none, as it was stated: a name that an event has and its sender did not give."""
 
 _MAX_NAME = 256
-_MAX_MARKS = 16
 _TIME_LENGTH = len("2023-01-30T11:50:59.971622667Z")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", re.ASCII)
 _TRACE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -139,7 +144,7 @@ def normalised(raw: Event, found: Found, walk: Normaliser, now: str) -> Event:
         origin=_origin(raw.origin, value) if raw.origin else None,
     )
     if walk.marks or found.marks or raw.marks:
-        event = msgspec.structs.replace(event, marks=sorted({*walk.marks, *found.marks, *raw.marks})[:_MAX_MARKS])
+        event = msgspec.structs.replace(event, marks=sorted({*walk.marks, *found.marks, *raw.marks})[:MAX_MARKS])
     return event
 
 
@@ -181,5 +186,5 @@ def _time(text: str, field: str, walk: Normaliser, unusable: dict[str, Any]) -> 
         return format_time(parse_time(text))
     except Malformed:
         walk.marks.add(f"{field}_unusable")
-        unusable["time.stated"] = walk.value(text)
+        unusable[STATED_TIME] = walk.value(text)
         return ""

@@ -28,7 +28,7 @@ from collector.event import (
 )
 from collector.extract import Extractor, Plan
 from collector.memo import Memo
-from collector.normal import normalised, plain, times_in
+from collector.normal import MAX_MARKS, STATED_TIME, normalised, plain, times_in
 from collector.paths import Shape, shape_of
 from collector.protect import ProtectError, Protector
 from collector.receive import Arrival
@@ -40,8 +40,7 @@ _log = logging.getLogger(__name__)
 MAX_FACTS_BYTES = 16_384
 """Longest facts line: an entry must hold it beside two trail ids (docs/format.md, "Facts")."""
 
-_MAX_MARKS = 16
-_OWN_NAMES = tuple(name for kind in (Event, Span, Origin, Scope, Access) for name in kind.__struct_fields__)
+_OWN_NAMES = (*(name for kind in (Event, Span, Origin, Scope, Access) for name in kind.__struct_fields__), STATED_TIME)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,9 +177,9 @@ class Preparer:
         if not marks:
             return event
         merged = sorted({*event.marks, *marks})
-        if len(merged) > _MAX_MARKS:
+        if len(merged) > MAX_MARKS:
             # where exactly stands in the event itself; the marks only say what to expect
-            merged = sorted({*event.marks, *(mark.partition(":")[0] for mark in marks)})[:_MAX_MARKS]
+            merged = sorted({*event.marks, *(mark.partition(":")[0] for mark in marks)})[:MAX_MARKS]
         return msgspec.structs.replace(event, marks=merged)
 
 

@@ -225,3 +225,10 @@ def test_preparing_is_pure() -> None:
     before = msgspec.json.encode(event)
     assert preparer().prepare([Arrival(event=event)]) == preparer().prepare([Arrival(event=event)])
     assert msgspec.json.encode(event) == before
+
+
+def test_a_name_that_normalising_adds_may_be_declared_too() -> None:
+    protector = Protector(token_key=TOKEN_KEY, masked_fields=("*stated",))
+    own = Preparer(extractor=Extractor(StitchSettings()), protector=protector, clock=lambda: NOW_NS)
+    made = own.prepare([Arrival(event=Event(time="yesterday", body="b"))])
+    assert decode_event(made.events[0]).attributes == {"time.stated": "***"}
