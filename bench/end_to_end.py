@@ -15,6 +15,7 @@ __all__ = ["EndToEnd", "bench_end_to_end", "bench_open_trails", "fill", "log_siz
 
 _CHUNK = 1_000
 _PATIENCE_SECONDS = 600.0
+_STILL_SECONDS = 1.5  # longer than the pause of an idle correlator, and than the time after which a short batch is cut
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,15 +41,23 @@ def log_size(folder: Path) -> int:
         return 0
 
 
-def wait_until_logged(folder: Path, leaves: int, *processes: Tally) -> None:
-    """Wait until the log has at least so many leaves."""
+def wait_until_logged(folder: Path, leaves: int, *processes: Tally) -> float:
+    """Wait until the log has at least so many leaves and then grows no more; returns the `perf_counter` of its last growth.
+
+    Every event is a leaf, but so are batches and links, a twentieth more: that there are as many leaves as events does not
+    say that the last event is in. So the last growth counts that `_STILL_SECONDS` without one have followed.
+    """
     deadline = time.monotonic() + _PATIENCE_SECONDS
-    while log_size(folder) < leaves:
+    size, grown = log_size(folder), time.perf_counter()
+    while size < leaves or time.perf_counter() - grown < _STILL_SECONDS:
         if time.monotonic() > deadline or any(process.process.poll() is not None for process in processes):
-            raise RuntimeError(f"the log stays at {log_size(folder)} of {leaves} leaves")
+            raise RuntimeError(f"the log stays at {size} of {leaves} leaves")
         for process in processes:
             process.drain_log()
         time.sleep(0.01)
+        if (now := log_size(folder)) != size:
+            size, grown = now, time.perf_counter()
+    return grown
 
 
 def fill(sidecar: Tally, events: int, *, first: int = 0, a_transaction: int = EVENTS_A_TRANSACTION) -> None:
@@ -76,10 +85,7 @@ def bench_end_to_end(folder: Path, *, events: int) -> EndToEnd:
         before, leaves = (collector.usage(), correlator.usage()), log_size(folder)
         began = time.perf_counter()
         asyncio.run(send(collector.addresses["forward"], messages, 8, in_flight=4))
-        # every event is a leaf; links and batches are more: the last event is in once this many are
-        wait_until_logged(folder, leaves + events, collector, correlator)
-        wall = time.perf_counter() - began
-        time.sleep(1.5)
+        wall = wait_until_logged(folder, leaves + events, collector, correlator) - began
         after = (collector.usage(), correlator.usage())
         return EndToEnd(
             events=events,
