@@ -20,7 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from collector.receive import Intake
-from collector.receive.forward_connection import READ_BYTES, Connection, Handshake
+from collector.receive.forward_connection import READ_BYTES, Connection
+from collector.receive.forward_handshake import Handshake
 from collector.receive.forward_message import Limits, MessageReader
 from collector.receive.room import Room
 

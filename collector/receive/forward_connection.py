@@ -7,27 +7,24 @@ is overloaded, or there are dead letters to write) gets a task of its own, which
 
 import asyncio
 import contextlib
-import hashlib
-import hmac
 import logging
-import os
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import msgpack
-import msgspec
 
 from collector.errors import Malformed, Overloaded
 from collector.event import Origin
 from collector.receive import Intake
+from collector.receive.forward_handshake import MAX_PING_BYTES, Greeting, Handshake
 from collector.receive.forward_message import Group, MessageReader
 from collector.receive.room import Claim, Room
 
-__all__ = ["READ_BYTES", "Connection", "Handshake", "Terms", "pong"]
+__all__ = ["READ_BYTES", "Connection", "Terms"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,22 +32,7 @@ READ_BYTES = 262_144
 """Most that is read from a connection at a time."""
 
 _UNCLAIMED_BYTES = 1_048_576  # of a message half read: connections times this is bounded anyway
-_MAX_PING_BYTES = 4_096
 _MAX_BACKOFF_SECONDS = 5.0
-_encode = msgspec.msgpack.Encoder().encode
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Handshake:
-    """What the shared-key handshake needs: the key, our own name in it, and how long a sender may take to answer.
-
-    `random` gives the nonce: as many random bytes as asked for.
-    """
-
-    shared_key: bytes = field(repr=False)
-    hostname: str = "tallystick"
-    timeout_seconds: float = 10.0
-    random: Callable[[int], bytes] = os.urandom
 
 
 class Terms(Protocol):
@@ -242,32 +224,10 @@ class Connection:
 
     async def _greet(self, handshake: Handshake) -> bool:
         """HELO, PING, PONG; False when the sender does not know the key, or says something else."""
-        nonce = handshake.random(16)
-        self._writer.write(_encode(["HELO", {"nonce": nonce, "auth": "", "keepalive": True}]))
-        messages: list[bytes] = []
+        greeting = Greeting(handshake, self._messages)
+        self._writer.write(greeting.helo)
         async with asyncio.timeout(handshake.timeout_seconds):
-            while not messages:
-                data = await self._reader.read(_MAX_PING_BYTES)
-                messages = list(self._messages.messages(data))
-                if not data or self._messages.pending_bytes > _MAX_PING_BYTES:
-                    return False
-        answer = pong(messages[0], nonce=nonce, handshake=handshake)
-        self._writer.write(_encode(answer))
-        await self._writer.drain()
-        return answer[1] is True and len(messages) == 1  # more before the PONG is against the protocol
-
-
-def pong(ping: bytes, *, nonce: bytes, handshake: Handshake) -> list[object]:
-    """The answer to a PING message: PONG with true and our own digest, or with false and the reason."""
-    try:
-        parts = msgpack.unpackb(ping, raw=True)
-        _, hostname, salt, digest = parts[:4]
-        if parts[0] != b"PING" or not isinstance(parts, list) or len(parts) != 6:
-            raise ValueError("no PING")
-        known = hashlib.sha512(salt + hostname + nonce + handshake.shared_key).hexdigest()
-        if not hmac.compare_digest(known.encode(), digest):
-            return ["PONG", False, "shared key mismatch", "", ""]
-    except (ValueError, TypeError, KeyError, msgpack.UnpackException):
-        return ["PONG", False, "invalid ping message", "", ""]
-    name = handshake.hostname
-    return ["PONG", True, "", name, hashlib.sha512(salt + name.encode() + nonce + handshake.shared_key).hexdigest()]
+            while not greeting.over:
+                self._writer.write(greeting.hear(await self._reader.read(MAX_PING_BYTES)))
+            await self._writer.drain()
+        return greeting.welcome
