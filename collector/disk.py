@@ -20,16 +20,19 @@ class AppendFile(Protocol):
     """A file open for appending."""
 
     def write(self, data: bytes) -> None:
-        """Append all of `data`; durable only after `sync`. Raises OSError (the tail may then be torn)."""
+        """Append all of `data`; durable only after `sync`.
+
+        Raises OSError: part of it may stand there; the next write begins where this one did.
+        """
 
     def sync(self) -> None:
         """Make all bytes written so far durable (fdatasync). Raises OSError; the bytes' fate is then unknown."""
 
     def size(self) -> int:
-        """The length of the file in bytes, unsynced bytes included."""
+        """How many bytes were written in all, unsynced ones included."""
 
     def close(self) -> None:
-        """Close without syncing."""
+        """Close without syncing; what was reserved and not written is cut off, until a sync perhaps not durably."""
 
 
 class DiskLock(Protocol):
@@ -57,8 +60,12 @@ class Disk(Protocol):
     def read(self, path: Path, offset: int = 0, length: int = -1) -> bytes:
         """Bytes of the file from `offset`, at most `length` of them (-1: to the end); FileNotFoundError."""
 
-    def append_to(self, path: Path) -> AppendFile:
-        """Open for appending, created with mode 0600 when absent (its name is durable after `sync_directory`)."""
+    def append_to(self, path: Path, *, reserve_bytes: int = 0) -> AppendFile:
+        """Open for appending, created with mode 0600 when absent (its name is durable after `sync_directory`).
+
+        With `reserve_bytes` the file is made longer by so much at a time, ahead of what is written, if the disk can: a sync then has
+        only bytes to write, and no new length. Until it is closed, and after a crash, zeros may stand behind what was written.
+        """
 
     def write_new(self, path: Path, data: bytes, *, sync: bool = True) -> None:
         """Create `path` with `data`, synced if `sync`; FileExistsError if the name is taken. The name is not synced."""
@@ -86,18 +93,37 @@ class Disk(Protocol):
 
 
 class _OsAppendFile:
-    __slots__ = ("_fd", "_size")
+    __slots__ = ("_fd", "_reserve_bytes", "_reserved", "_size")
 
-    def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    def __init__(self, path: Path, reserve_bytes: int) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._size = os.fstat(self._fd).st_size
+        self._reserve_bytes = reserve_bytes
+        self._reserved = self._size  # the file's length
 
     def write(self, data: bytes) -> None:
-        view = memoryview(data)
-        while view:
-            written = os.write(self._fd, view)
-            self._size += written
-            view = view[written:]
+        end = self._size + len(data)
+        if self._reserve_bytes and end > self._reserved:
+            self._reserve(end + self._reserve_bytes)
+        view, at = memoryview(data), self._size
+        try:
+            while view:
+                written = os.pwrite(self._fd, view, at)
+                at += written
+                view = view[written:]
+        except OSError:
+            self._reserved = self._size  # whoever cuts the torn tail off cuts the reserve off with it
+            raise
+        self._size = at
+
+    def _reserve(self, length: int) -> None:
+        try:
+            os.posix_fallocate(self._fd, 0, length)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                self._reserve_bytes = 0  # this file system cannot
+            return  # there may be room for the data alone, and its write says so if not
+        self._reserved = length
 
     def sync(self) -> None:
         os.fdatasync(self._fd)
@@ -107,6 +133,9 @@ class _OsAppendFile:
 
     def close(self) -> None:
         if self._fd >= 0:
+            if self._reserved > self._size:
+                with suppress(OSError):  # zeros that stay take room, and nothing else
+                    os.ftruncate(self._fd, self._size)
             os.close(self._fd)
             self._fd = -1
 
@@ -155,9 +184,9 @@ class OsDisk:
                 file.seek(offset)
             return file.read(length)
 
-    def append_to(self, path: Path) -> AppendFile:
+    def append_to(self, path: Path, *, reserve_bytes: int = 0) -> AppendFile:
         """See `Disk.append_to`."""
-        return _OsAppendFile(path)
+        return _OsAppendFile(path, reserve_bytes)
 
     def write_new(self, path: Path, data: bytes, *, sync: bool = True) -> None:
         """See `Disk.write_new`."""

@@ -2,6 +2,9 @@
 
 A crash can tear only what was not yet synced: the end of the last segment. A frame says which sequences were durable when
 it was written, so a bad frame with a later one behind it that calls it durable is no crash but damage.
+
+A segment is made longer ahead of what is written (`Disk.append_to`), so a crash also leaves zeros behind the frames: they are nothing.
+That they are not frames which became zeros is told by what follows: the next segment's name, a signed header, the log.
 """
 
 import re
@@ -20,6 +23,7 @@ __all__ = [
     "Recovered",
     "SourceIds",
     "find_sequence",
+    "only_zeros",
     "read_frames",
     "recover_segments",
     "segment_path",
@@ -65,7 +69,7 @@ class Recovered:
     Attributes:
         sizes: whole bytes of each segment, by the sequence of its first event.
         next_sequence: the sequence of the next event.
-        torn_bytes: how many bytes were cut off the end: nobody had been told of them.
+        torn_bytes: how many bytes were cut off the end, zeros behind them not counted: nobody had been told of them.
     """
 
     sizes: dict[int, int]
@@ -95,10 +99,10 @@ def recover_segments(directory: Path, *, disk: Disk, journal: SourceIds) -> Reco
         data = disk.read(path)
         last = name == names[-1]
         sizes[name], expected = _whole_frames(path, data, expected, journal, last=last)
+        if sizes[name] < len(data):
+            torn_bytes += len(data[sizes[name] :].rstrip(b"\0"))
+            disk.truncate(path, sizes[name])
         if last:
-            if sizes[name] < len(data):
-                torn_bytes = len(data) - sizes[name]
-                disk.truncate(path, sizes[name])
             # a crash may have left whole frames that were never synced; they are kept, so they are made durable before
             # anyone is told that a re-send of them is a duplicate
             disk.sync_file(path)
@@ -125,6 +129,8 @@ def _whole_frames(path: Path, data: bytes, expected: int, journal: SourceIds, *,
             if frame.first != expected:
                 raise FrameError(f"begins at sequence {frame.first}, expected {expected}")
         except FrameError as error:
+            if only_zeros(data, at):
+                break
             later = find_frame(data, at + 1)
             if not last or (later is not None and later.durable > expected):
                 # what stood here was durable when a later frame was written, so no crash explains it
@@ -136,6 +142,11 @@ def _whole_frames(path: Path, data: bytes, expected: int, journal: SourceIds, *,
         expected += frame.count
         at = frame.end
     return at, expected
+
+
+def only_zeros(data: bytes, offset: int) -> bool:
+    """Whether nothing but zeros stands from `offset` on: room that was made and not written."""
+    return data.count(0, offset) == len(data) - offset
 
 
 def read_frames(

@@ -49,11 +49,12 @@ _SYNC_WEIGHT = 0.2  # of the last sync in the moving average: one that stalls en
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolLimits:
-    """Bounds, in bytes. Beyond `total_bytes` or `queued_bytes` an `append` is `Overloaded`."""
+    """Bounds, in bytes: beyond the first two an `append` is `Overloaded`; the last segment is longer by `reserve_bytes` at most."""
 
     total_bytes: int = 4 * 1024**3
     queued_bytes: int = 64 * 1024**2
     segment_bytes: int = 32 * 1024**2
+    reserve_bytes: int = 1024**2
 
 
 class Spool:
@@ -96,7 +97,7 @@ class Spool:
         self._next = found.next_sequence
         self.torn_bytes = found.torn_bytes
         if self._sizes:
-            self._file = disk.append_to(self._path(max(self._sizes)))
+            self._file = self._open(max(self._sizes))
 
     # -- what is there
 
@@ -285,7 +286,7 @@ class Spool:
             self._file.close()
             self._file = None
         try:
-            file = self._disk.append_to(self._path(name))
+            file = self._open(name)
         except OSError as error:
             raise Overloaded(f"no new segment can be made: {error}", retry_after_seconds=5.0) from error
         try:
@@ -391,6 +392,9 @@ class Spool:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    def _open(self, segment: int) -> AppendFile:
+        return self._disk.append_to(self._path(segment), reserve_bytes=self._limits.reserve_bytes)
 
     def _path(self, segment: int) -> Path:
         return segment_path(self._directory, segment)

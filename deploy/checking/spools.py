@@ -13,6 +13,7 @@ from collector.batch import SignedHeader, StreamId, open_header
 from collector.errors import StateUnknown, VerificationError
 from collector.frame import FrameError, find_frame, read_frame
 from collector.incarnation import read_meta
+from collector.segments import only_zeros
 from deploy.checking import Account, Finding
 
 __all__ = ["check_spools"]
@@ -179,6 +180,8 @@ def _check_segments(
             try:
                 frame = read_frame(data, at)
             except FrameError as error:
+                if only_zeros(data, at):
+                    break  # what comes next, or should have come before, says whether there was something
                 later = find_frame(data, at + 1)
                 # what a signed header or a later frame calls durable was once whole; else it may be being written just now
                 if file != files[-1] or expected < shipped or (later is not None and later.durable > expected):

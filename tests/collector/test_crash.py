@@ -23,7 +23,7 @@ ROOT = Path("spool")
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 GROUPS = 7
 LIMITS = PipelineLimits(
-    spool=SpoolLimits(segment_bytes=400),  # several segments in this little work
+    spool=SpoolLimits(segment_bytes=400, reserve_bytes=500),  # several segments in this little work
     batch=BatchLimits(events=4, heartbeat_seconds=0),
 )
 

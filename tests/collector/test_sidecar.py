@@ -109,8 +109,8 @@ class FailingDisk(OsDisk):
 
     failing = False
 
-    def append_to(self, path: Path) -> AppendFile:
-        disk, file = self, super().append_to(path)
+    def append_to(self, path: Path, *, reserve_bytes: int = 0) -> AppendFile:
+        disk, file = self, super().append_to(path, reserve_bytes=reserve_bytes)
 
         class File:
             write, size, close = file.write, file.size, file.close

@@ -145,14 +145,45 @@ def three_commits() -> tuple[FaultyDisk, Path, list[int], list[bytes]]:
 def test_an_end_torn_at_any_byte_is_cut_to_whole_frames() -> None:
     _, path, ends, kept = three_commits()
     for size in range(ends[-1] + 1):
-        disk, *_ = three_commits()
-        disk.truncate(path, size)
-        spool = opened(disk)
-        whole = sum(end <= size for end in ends)
-        assert spool.torn_bytes == size - ([0, *ends][whole])
-        assert events(spool) == kept[: 2 * whole]
-        put(spool, group("next"))
-        assert events(opened(disk)) == [*kept[: 2 * whole], b'{"body":"next.0"}', b'{"body":"next.1"}']
+        for zeros in (0, 300):  # what was reserved, and not written
+            disk, *_ = three_commits()
+            disk.truncate(path, size)
+            written = disk.read(path)
+            disk.append_to(path).write(bytes(zeros))
+            spool = opened(disk)
+            whole = sum(end <= size for end in ends)
+            assert spool.torn_bytes == len(written[[0, *ends][whole] :].rstrip(b"\0"))
+            assert events(spool) == kept[: 2 * whole]
+            put(spool, group("next"))
+            assert events(opened(disk)) == [*kept[: 2 * whole], b'{"body":"next.0"}', b'{"body":"next.1"}']
+
+
+def test_zeros_behind_a_segment_that_was_closed_are_no_damage() -> None:
+    disk = FaultyDisk()
+    spool = opened(disk, limits=SMALL)
+    for name in "abcdef":
+        put(spool, group(name))
+    kept = events(spool)
+    for segment in range(0, spool.next_sequence, 2):
+        path = segment_path(ROOT, segment)
+        if disk.exists(path):
+            disk.append_to(path).write(bytes(70))  # its length was cut, but a crash forgot that
+    again = opened(disk, limits=SMALL)
+    assert (events(again), again.torn_bytes) == (kept, 0)
+    assert again.size_bytes == sum(map(disk.size, disk.files(ROOT)))  # and they take no more room
+
+
+def test_what_became_zeros_is_damage_where_something_follows() -> None:
+    disk = FaultyDisk()
+    spool = opened(disk, limits=SMALL)
+    for name in "abcdef":
+        put(spool, group(name))
+    first = segment_path(ROOT, 0)
+    size = disk.size(first)
+    disk.truncate(first, 0)
+    disk.append_to(first).write(bytes(size))
+    with pytest.raises(StateUnknown, match="are missing before it"):
+        opened(disk, limits=SMALL)
 
 
 def test_a_bit_flipped_anywhere_is_damage_or_cuts_the_last_commit_alone() -> None:

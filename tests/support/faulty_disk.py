@@ -7,6 +7,8 @@
     kept        everything is there, synced or not
     torn        of each unsynced write's bytes the first half is there
     reordered   of each unsynced stretch the second half is there, zeros before it
+
+What was reserved (`append_to(reserve_bytes=…)`) reads as zeros behind the data, as it does on a file system, and after a crash too.
 """
 
 from __future__ import annotations
@@ -34,6 +36,14 @@ class Fate(Enum):
 class _File:
     data: bytearray = field(default_factory=bytearray)
     synced: bytes = b""
+    length: int = 0  # with what is reserved, if that is more than the data
+    synced_length: int = 0
+
+    def whole(self) -> bytes:
+        return bytes(self.data).ljust(self.length, b"\0")
+
+    def sync(self) -> None:
+        self.synced, self.synced_length = bytes(self.data), self.length
 
     def after(self, fate: Fate) -> _File:
         kept, tail = self.synced, bytes(self.data[len(self.synced) :])
@@ -44,6 +54,7 @@ class _File:
         elif fate is Fate.REORDERED and tail:
             half = len(tail) // 2
             kept += bytes(half) + tail[half:]
+        kept = kept.ljust(self.synced_length if fate is Fate.LOST else self.length, b"\0")
         return _File(bytearray(kept), kept)
 
 
@@ -59,10 +70,14 @@ class _Folder:
 
 
 class _Append:
-    def __init__(self, disk: FaultyDisk, file: _File) -> None:
-        self._disk, self._file = disk, file
+    def __init__(self, disk: FaultyDisk, file: _File, reserve_bytes: int) -> None:
+        self._disk, self._file, self._reserve_bytes = disk, file, reserve_bytes
 
     def write(self, data: bytes) -> None:
+        end = len(self._file.data) + len(data)
+        if self._reserve_bytes and end > self._file.length and self._disk.room_bytes is None:
+            with self._disk.change("reserve"):
+                self._file.length = end + self._reserve_bytes
         with self._disk.change("write"):
             room = self._disk.room_bytes
             if room is not None and len(data) > room:
@@ -72,13 +87,13 @@ class _Append:
 
     def sync(self) -> None:
         with self._disk.change("sync"):
-            self._file.synced = bytes(self._file.data)
+            self._file.sync()
 
     def size(self) -> int:
         return len(self._file.data)
 
     def close(self) -> None:
-        pass
+        self._file.length = 0  # not a place to crash at: the bytes are the same before and after
 
 
 class _Change:
@@ -140,7 +155,7 @@ class FaultyDisk:
         """Change one bit of a synced file, as a tamperer or a bad sector does."""
         file = self._file(path)
         file.data[offset] ^= 1 << bit
-        file.synced = bytes(file.data)
+        file.sync()
 
     def files(self, path: Path) -> list[Path]:
         """Every file below `path`."""
@@ -197,18 +212,18 @@ class FaultyDisk:
         return True
 
     def size(self, path: Path) -> int:
-        return len(self._file(path).data)
+        return len(self._file(path).whole())
 
     def read(self, path: Path, offset: int = 0, length: int = -1) -> bytes:
-        data = self._file(path).data
-        return bytes(data[offset:] if length < 0 else data[offset : offset + length])
+        data = self._file(path).whole()
+        return data[offset:] if length < 0 else data[offset : offset + length]
 
-    def append_to(self, path: Path) -> _Append:
+    def append_to(self, path: Path, *, reserve_bytes: int = 0) -> _Append:
         folder = self._folder(path.parent)
         if path.name not in folder.names:
             with self.change("create"):
                 folder.names[path.name] = _File()
-        return _Append(self, self._file(path))
+        return _Append(self, self._file(path), reserve_bytes)
 
     def write_new(self, path: Path, data: bytes, *, sync: bool = True) -> None:
         folder = self._folder(path.parent)
@@ -221,7 +236,7 @@ class FaultyDisk:
             file.data += data
         if sync:
             with self.change("sync"):
-                file.synced = bytes(file.data)
+                file.sync()
 
     def replace(self, source: Path, target: Path) -> None:
         node = self._node(source)
@@ -233,7 +248,8 @@ class FaultyDisk:
         file = self._file(path)
         with self.change("truncate"):
             del file.data[size:]
-            file.synced = bytes(file.data)
+            file.length = 0
+            file.sync()
 
     def remove(self, path: Path) -> None:
         self._file(path)
@@ -249,7 +265,7 @@ class FaultyDisk:
     def sync_file(self, path: Path) -> None:
         file = self._file(path)
         with self.change("sync_file"):
-            file.synced = bytes(file.data)
+            file.sync()
 
     def sync_directory(self, path: Path) -> None:
         folder = self._folder(path)

@@ -1,0 +1,69 @@
+"""The real disk: files that are made longer ahead of what is written; `test_crash.py` shows what a crash leaves of them."""
+
+from __future__ import annotations
+
+import errno
+import resource
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from collector.disk import OsDisk
+
+
+def test_room_is_reserved_ahead_and_given_back_on_closing(tmp_path: Path) -> None:
+    path, disk = tmp_path / "one.seg", OsDisk()
+    file = disk.append_to(path, reserve_bytes=10_000)
+    file.write(b"first")
+    file.sync()
+    length = path.stat().st_size
+    assert (file.size(), path.read_bytes().rstrip(b"\0")) == (5, b"first")
+    assert length == 10_005
+    file.write(b"second")
+    assert path.stat().st_size == length  # so its sync has no new length to write
+    assert path.read_bytes() == b"firstsecond".ljust(length, b"\0")
+    file.write(bytes(10_000) + b"end")  # beyond it: more is reserved
+    assert path.stat().st_size == file.size() + 10_000
+    file.close()
+    assert path.read_bytes() == b"firstsecond" + bytes(10_000) + b"end"
+
+
+def test_what_was_reserved_is_written_to_after_opening_again(tmp_path: Path) -> None:
+    path, disk = tmp_path / "one.seg", OsDisk()
+    disk.append_to(path, reserve_bytes=100).write(b"a")  # never closed
+    disk.truncate(path, 1)  # as recovery does
+    file = disk.append_to(path, reserve_bytes=100)
+    file.write(b"b")
+    file.close()
+    assert path.read_bytes() == b"ab"
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """As a full disk: a write beyond this size writes what fits, the next one fails."""
+    former = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, former[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, former)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+@pytest.mark.parametrize("reserve_bytes", [0, 1_000])
+def test_a_write_that_fails_in_the_middle_is_written_over(tmp_path: Path, reserve_bytes: int) -> None:
+    path, disk = tmp_path / "one.seg", OsDisk()
+    file = disk.append_to(path, reserve_bytes=reserve_bytes)
+    file.write(b"kept")
+    with largest_file(8_192), pytest.raises(OSError, match=r".") as failed:
+        file.write(b"x" * 20_000)
+    assert failed.value.errno in {errno.EFBIG, errno.ENOSPC}
+    assert file.size() == 4
+    disk.truncate(path, 4)
+    file.write(b" and more")
+    file.close()
+    assert path.read_bytes() == b"kept and more"
