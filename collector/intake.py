@@ -1,8 +1,9 @@
 """The sidecar's intake: prepare a group, put what is refused into the dead letters, the rest into the spool, then tell.
 
-Implements `collector.receive.Intake` on asyncio. What a turn of the event loop has brought is committed in the next one, right
-there while that is quick (`Spool.commit_quickly`), else by the spool's committing thread, which hops into the event loop once for
-each commit, whatever the number of groups in it; with ``ack = "store"`` the shipping thread hops once more for each batch.
+Implements `collector.receive.Intake` on asyncio. What a turn of the event loop has brought is committed in the next one, so that
+all connections share a sync; or at once, while turns bring one group each. It is committed right there while that is quick
+(`Spool.commit_quickly`), else by the spool's committing thread, which hops into the event loop once for each commit, whatever the
+number of groups in it; with ``ack = "store"`` the shipping thread hops once more for each batch.
 """
 
 import asyncio
@@ -53,7 +54,8 @@ class SpoolIntake:
         self._metrics = metrics
         self._store_patience_seconds = store_patience_seconds
         self._loop = asyncio.get_running_loop()
-        self._committing = False  # it is due in the next turn of the loop
+        self._groups = 0  # queued in this turn of the loop
+        self._groups_before = 0  # in the last one that brought any
 
     def accept(
         self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
@@ -145,14 +147,16 @@ class SpoolIntake:
             self._pipeline.append(group, spooled, stored=None if patience_seconds is None else answer, held=True)
         except StateUnknown as error:
             raise _until_restart(error) from error
-        if not self._committing:
-            self._committing = True
-            self._loop.call_soon(self._commit)
+        self._groups += 1
+        if self._groups == 1:
+            self._loop.call_soon(self._turn_over)
+            if self._groups_before == 1:  # a sender alone: nobody comes to share its sync
+                self._pipeline.commit_quickly()
         return future
 
-    def _commit(self) -> None:
+    def _turn_over(self) -> None:
         """Once a turn of the event loop, for everything that came in it: all connections share one sync."""
-        self._committing = False
+        self._groups_before, self._groups = self._groups, 0
         self._pipeline.commit_quickly()
 
 

@@ -14,13 +14,12 @@ heartbeat of protocol v0 are not offered: senders of v1 use the connection itsel
 """
 
 import asyncio
-import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
 
 from collector.receive import Intake
-from collector.receive.forward_connection import READ_BYTES, Connection
+from collector.receive.forward_connection import Connection
 from collector.receive.forward_handshake import Handshake
 from collector.receive.forward_message import Limits, MessageReader
 from collector.receive.room import Room
@@ -72,19 +71,21 @@ class ForwardReceiver:
         self._max_connections = max_connections
         self._servers: list[asyncio.Server] = []
         self._paths: list[Path] = []
-        self._connections: dict[asyncio.Task[None], Connection] = {}
+        self._connections: set[Connection] = set()
+        self._nobody = asyncio.Event()  # there is no connection
+        self._nobody.set()
 
     async def listen_tcp(self, host: str = "127.0.0.1", port: int = 24224, *, tls: ssl.SSLContext | None = None) -> int:
         """Accept senders on a TCP port; returns the port, which the system chose if `port` is 0. Raises OSError."""
-        server = await asyncio.start_server(
-            self._serve, host, port, limit=READ_BYTES, ssl=tls, ssl_handshake_timeout=10.0 if tls else None
+        server = await asyncio.get_running_loop().create_server(
+            self._connection, host, port, ssl=tls, ssl_handshake_timeout=10.0 if tls else None
         )
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 
     async def listen_unix(self, path: Path, *, mode: int = 0o660) -> None:
         """Accept senders on a unix socket; a socket left there by a process that died is replaced. Raises OSError."""
-        server = await asyncio.start_unix_server(self._serve, path, limit=READ_BYTES)
+        server = await asyncio.get_running_loop().create_unix_server(self._connection, path)
         path.chmod(mode)  # noqa: ASYNC240 - one system call, before the first sender
         self._servers.append(server)
         self._paths.append(path)
@@ -93,32 +94,31 @@ class ForwardReceiver:
         """Stop listening and reading, finish and acknowledge what is in flight, then close; at most about `grace_seconds`."""
         for server in self._servers:
             server.close()
-        for connection in self._connections.values():
+        for connection in self._connections:
             connection.stop_reading()
-        if self._connections:
-            _, late = await asyncio.wait(self._connections, timeout=grace_seconds)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
+        try:
+            await asyncio.wait_for(self._nobody.wait(), grace_seconds)
+        except TimeoutError:
+            for connection in list(self._connections):
+                connection.abort()
+            await self._nobody.wait()
         for path in self._paths:
             path.unlink(missing_ok=True)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def admit(self, connection: Connection) -> bool:
+        """See `collector.receive.forward_connection.Terms`."""
         if len(self._connections) >= self._max_connections:
-            self.refused("too_many_connections")
-            writer.close()
-            return
-        peer = writer.get_extra_info("socket")
-        if peer is not None and peer.family != socket.AF_UNIX:
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a sender that vanished frees its place
+            return False
+        self._connections.add(connection)
+        self._nobody.clear()
+        return True
+
+    def gone(self, connection: Connection) -> None:
+        """See `collector.receive.forward_connection.Terms`."""
+        self._connections.discard(connection)
+        if not self._connections:
+            self._nobody.set()
+
+    def _connection(self) -> Connection:
         messages = MessageReader(clock=self._clock, service=self._service, limits=self._limits)
-        connection = Connection(terms=self, reader=reader, writer=writer, messages=messages)
-        task = asyncio.current_task()
-        assert task is not None
-        self._connections[task] = connection
-        try:
-            await connection.run()
-        finally:
-            del self._connections[task]
-            writer.close()
+        return Connection(terms=self, messages=messages)

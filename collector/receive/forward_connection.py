@@ -1,8 +1,8 @@
 """One Forward connection: read, decode, hand over, acknowledge.
 
-A message costs as few turns of the event loop as it can: its group is handed to the intake in the turn in which it was
-read, and its ack is written by the callback that hears of the fsync. Only a group that the intake does not take at once (it
-is overloaded, or there are dead letters to write) gets a task of its own, which tries again.
+A message costs as few turns of the event loop as it can: its group is handed to the intake in the turn in which it arrived, and its ack is
+written in that turn if the intake has committed by then, else by the callback that hears of the fsync. Only what has to wait (for a
+slot, for room, for an intake that is overloaded, for a sender that does not read its acks) gets a task; meanwhile nothing more is read.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import contextlib
 import logging
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -20,16 +20,13 @@ import msgpack
 from collector.errors import Malformed, Overloaded
 from collector.event import Origin
 from collector.receive import Intake
-from collector.receive.forward_handshake import MAX_PING_BYTES, Greeting, Handshake
+from collector.receive.forward_handshake import Greeting, Handshake
 from collector.receive.forward_message import Group, MessageReader
 from collector.receive.room import Claim, Room
 
-__all__ = ["READ_BYTES", "Connection", "Terms"]
+__all__ = ["Connection", "Terms"]
 
 _log = logging.getLogger(__name__)
-
-READ_BYTES = 262_144
-"""Most that is read from a connection at a time."""
 
 _UNCLAIMED_BYTES = 1_048_576  # of a message half read: connections times this is bounded anyway
 _MAX_BACKOFF_SECONDS = 5.0
@@ -45,6 +42,12 @@ class Terms(Protocol):
     refused: Callable[[str], object]
     room: Room
 
+    def admit(self, connection: "Connection") -> bool:
+        """A sender has come; False: there are too many."""
+
+    def gone(self, connection: "Connection") -> None:
+        """Nothing is left of a connection that was admitted."""
+
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class _Taking:
@@ -56,92 +59,217 @@ class _Taking:
     patient: bool
 
 
-class Connection:
+class Connection(asyncio.Protocol):
     """One sender: reads and decodes, keeps a bounded number of groups in flight, acknowledges in order."""
 
-    def __init__(
-        self,
-        *,
-        terms: Terms,
-        reader: asyncio.StreamReader,
-        writer: asyncio.StreamWriter,
-        messages: MessageReader,
-    ) -> None:
+    def __init__(self, *, terms: Terms, messages: MessageReader) -> None:
         self._terms = terms
-        self._reader = reader
-        self._writer = writer
         self._messages = messages
+        self._greeting: Greeting | None = None
+        self._greeting_timer: asyncio.TimerHandle | None = None
+        self._unread: deque[bytes] = deque()  # arrived while something waits: a piece, rarely two
+        self._groups: Iterator[Group] = iter(())  # of the piece that is being taken in
+        self._buffered = terms.room.claim()
         self._taking: deque[_Taking] = deque()  # in the order in which they came
-        self._slots = asyncio.Semaphore(terms.in_flight)
-        self._settled = asyncio.Event()  # nothing is in flight
-        self._settled.set()
-        self._given_up = False
+        self._waiting: asyncio.Task[None] | None = None
+        self._pack = msgpack.Packer(unicode_errors="surrogateescape").pack
+        self._slot = asyncio.Event()  # one of the groups in flight has ended
         self._flows = asyncio.Event()  # cleared while the intake is overloaded
         self._flows.set()
+        self._drained = asyncio.Event()  # cleared while the sender does not read its acks
+        self._drained.set()
+        self._ended = False  # the sender has left, or nothing more is taken from it
+        self._given_up = False  # and it gets no more acks
+        self._lost = False  # there is no transport any more
+
+    # -- what the event loop calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A sender has come."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if not self._terms.admit(self):
+            self._terms.refused("too_many_connections")
+            self._ended = True
+            transport.close()
+            return
+        peer = transport.get_extra_info("socket")
+        if peer is not None and peer.family != socket.AF_UNIX:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a sender that vanished frees its place
+        handshake = self._terms.handshake
+        if handshake is not None:
+            self._greeting = Greeting(handshake, self._messages)
+            self._greeting_timer = asyncio.get_running_loop().call_later(handshake.timeout_seconds, self._unwelcome)
+            transport.write(self._greeting.helo)
+
+    def data_received(self, data: bytes) -> None:
+        """Something has arrived."""
+        if self._ended:
+            return
+        if self._greeting is not None:
+            self._greet(self._greeting, data)
+            return
+        self._unread.append(data)
+        if self._waiting is None:
+            self._take_in()
+
+    def eof_received(self) -> bool:
+        """The sender says no more; it may still read its acks, except over TLS, where both directions end at once."""
+        if self._greeting is not None:
+            self._greet(self._greeting, b"")
+        elif not self._ended:
+            self._ended = True
+            if self._waiting is None:
+                self._end()
+        return self._transport.get_extra_info("sslcontext") is None
+
+    def pause_writing(self) -> None:
+        """The sender does not read its acks: it is not read either."""
+        self._drained.clear()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._drained.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The connection is no more. What was taken from it goes on."""
+        self._lost = True
+        if exc is not None:
+            self._give_up("connection_lost")
+        self._ended = True
+        if self._greeting_timer is not None:
+            self._greeting_timer.cancel()
+        self._drained.set()
+        self._leave()
+
+    # -- what the receiver calls
 
     def stop_reading(self) -> None:
         """Take nothing more from the sender: what has arrived here is read to its end, and what is in flight is finished."""
-        peer = self._writer.get_extra_info("socket")
+        peer = self._transport.get_extra_info("socket")
         with contextlib.suppress(OSError):  # it has left already
             peer.shutdown(socket.SHUT_RD)
 
-    async def run(self) -> None:
-        """Serve the sender until it leaves, breaks the protocol, or the receiver closes."""
-        try:
-            await self._read()
-            await self._settled.wait()
-            with contextlib.suppress(OSError):  # it has left: nothing more to say to it
-                await self._writer.drain()
-        finally:
-            self._given_up = True
-            left = [taking for taking in self._taking if not taking.future.done()]
-            for taking in left:
+    def abort(self) -> None:
+        """Let go of what is in flight. Who asked for an ack comes again; of the others it is told."""
+        self._given_up = self._ended = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+        for taking in self._taking:
+            if not taking.future.done():
                 self._let_go(taking.group)
                 taking.future.cancel()
-            await asyncio.gather(*(taking.future for taking in left), return_exceptions=True)
+        self._transport.abort()
 
-    async def _read(self) -> None:
-        refused = self._terms.refused
+    # -- taking in
+
+    def _greet(self, greeting: Greeting, data: bytes) -> None:
         try:
-            if self._terms.handshake is not None and not await self._greet(self._terms.handshake):
-                refused("handshake")
-                return
-            with self._terms.room.claim() as buffered:
-                while not self._given_up and (data := await self._reader.read(READ_BYTES)):
-                    for group in self._messages.groups(data):
-                        await self._start(group)
-                    await self._flows.wait()
-                    await self._writer.drain()  # who does not read its acks is not read either
-                    pending_bytes = self._messages.pending_bytes
-                    buffered.resize(pending_bytes if pending_bytes > _UNCLAIMED_BYTES else 0)
-            if self._messages.pending_bytes:
-                refused(
-                    "cut_message"
-                )  # the sender left in the middle of a message: it knows that this one was not taken
+            self._transport.write(greeting.hear(data))
         except Malformed as error:
-            refused("framing")
-            await self._start(Group(origin=Origin(receiver="forward"), refused=[(self._messages.take(), error)]))
+            self._lose_framing(error)
+            return
+        if greeting.over:
+            assert self._greeting_timer is not None
+            self._greeting_timer.cancel()
+            self._greeting = None
+            if not greeting.welcome:
+                self._unwelcome()
+
+    def _unwelcome(self) -> None:
+        self._terms.refused("handshake")
+        self._greeting = None
+        self._ended = True
+        self._leave()
+
+    def _take_in(self) -> None:
+        """Take in what has arrived, as far as that goes without waiting."""
+        try:
+            while True:
+                group = next(self._groups, None)
+                if group is not None:
+                    if not self._start_at_once(group):
+                        break
+                elif self._given_up or not self._unread:
+                    pending_bytes = self._messages.pending_bytes
+                    self._buffered.resize(pending_bytes if pending_bytes > _UNCLAIMED_BYTES else 0)
+                    break
+                else:
+                    self._groups = self._messages.groups(self._unread.popleft())
+        except Malformed as error:
+            self._lose_framing(error)
         except Overloaded:
             self._give_up("overloaded")  # waiting for room with a message half read could be waiting for one another
-        except TimeoutError:
-            refused("handshake")
-        except OSError:
-            self._give_up("connection_lost")
+        else:
+            if group is not None or not (self._ended or (self._flows.is_set() and self._drained.is_set())):
+                self._transport.pause_reading()
+                self._waiting = asyncio.ensure_future(self._wait(group))
 
-    async def _start(self, group: Group) -> None:
+    async def _wait(self, group: Group | None) -> None:
+        """Wait until this group, if there is one, can be started and more can be taken in; then read on."""
+        try:
+            if group is not None:
+                await self._start_later(group)
+            await self._flows.wait()
+            await self._drained.wait()
+        finally:
+            self._waiting = None
+            self._leave()
+        self._take_in()
+        if self._waiting is None:
+            if self._ended:
+                self._end()
+            else:
+                self._transport.resume_reading()
+
+    async def _start_later(self, group: Group) -> None:
         claim = self._terms.room.claim()
         try:
-            await self._slots.acquire()
+            while len(self._taking) >= self._terms.in_flight:
+                self._slot.clear()
+                await self._slot.wait()
             await claim.wait(group.size_bytes)
         except asyncio.CancelledError:
             self._let_go(group)
             raise
+        self._start(group, claim)
+
+    def _end(self) -> None:
+        """The sender has left, and all that it said is taken in."""
+        if self._messages.pending_bytes and not self._given_up:
+            self._terms.refused("cut_message")  # it left in the middle of one: it knows that this one was not taken
+        self._leave()
+
+    def _lose_framing(self, error: Malformed) -> None:
+        self._terms.refused("framing")
+        self._ended = True
+        self._greeting = None
+        if self._greeting_timer is not None:
+            self._greeting_timer.cancel()
+        raw = self._messages.take()
+        self._start(Group(origin=Origin(receiver="forward"), refused=[(raw, error)]), self._terms.room.claim())
+
+    # -- handing over
+
+    def _start_at_once(self, group: Group) -> bool:
+        """Hand the group over unless there is no slot or no room for it just now."""
+        if len(self._taking) >= self._terms.in_flight:
+            return False
+        claim = self._terms.room.claim()
+        if not claim.at_once(group.size_bytes):
+            return False
+        self._start(group, claim)
+        return True
+
+    def _start(self, group: Group, claim: Claim) -> None:
         at_once = self._at_once(group)
         future = at_once or asyncio.ensure_future(self._take(group))
         taking = _Taking(group=group, claim=claim, future=future, patient=at_once is None)
         self._taking.append(taking)
-        self._settled.clear()
-        future.add_done_callback(partial(self._ended, taking))
+        if future.done():
+            self._ended_taking(taking, future)
+        else:
+            future.add_done_callback(partial(self._ended_taking, taking))
 
     def _at_once(self, group: Group) -> asyncio.Future[object] | None:
         """Hand the group over in this turn; None when that takes patience."""
@@ -156,11 +284,11 @@ class Connection:
         # who asks for no ack hears nothing of the store, and must not be taken twice because the store was slow
         return self._terms.intake.accept(group.arrivals, group_id=group.group_id, heard=group.chunk is not None)
 
-    def _ended(self, taking: _Taking, future: asyncio.Future[object]) -> None:
+    def _ended_taking(self, taking: _Taking, future: asyncio.Future[object]) -> None:
         if not (taking.patient or future.cancelled()) and isinstance(future.exception(), Overloaded):
             taking.patient = True
             taking.future = asyncio.ensure_future(self._take(taking.group))
-            taking.future.add_done_callback(partial(self._ended, taking))
+            taking.future.add_done_callback(partial(self._ended_taking, taking))
             return
         taking.claim.release()
         self._acknowledge()
@@ -169,23 +297,31 @@ class Connection:
         """Ack the groups in their order. After one that was given up none is acknowledged: the sender comes again with them all."""
         while self._taking and self._taking[0].future.done():
             taking = self._taking.popleft()
-            self._slots.release()
             error = None if taking.future.cancelled() else taking.future.exception()
             if isinstance(error, Overloaded):
                 self._give_up("overloaded")
             elif error is not None:  # whatever broke, the sender must not get its ack, and others go on
                 self._give_up("intake_error")
                 _log.error("a group could not be taken: %s: %s", type(error).__name__, error)
-            if taking.group.chunk is not None and not self._given_up:
-                self._writer.write(msgpack.packb({"ack": taking.group.chunk}, unicode_errors="surrogateescape"))
-        if not self._taking:
-            self._settled.set()
+            if taking.group.chunk is not None and not (self._given_up or self._lost):
+                self._transport.write(self._pack({"ack": taking.group.chunk}))
+        self._slot.set()
+        self._leave()
 
     def _give_up(self, reason: str) -> None:
         if not self._given_up:
-            self._given_up = True
+            self._given_up = self._ended = True
             self._terms.refused(reason)
-            self.stop_reading()
+            self._flows.set()  # nobody waits for an intake to which nothing more is brought
+            self._leave()
+
+    def _leave(self) -> None:
+        """Close once nothing is in flight and nothing more comes."""
+        if self._ended and not self._taking and self._waiting is None:
+            self._transport.close()  # what is written already still goes out
+            if self._lost:
+                self._buffered.release()
+                self._terms.gone(self)
 
     async def _take(self, group: Group) -> None:
         """Make a group durable, patiently: its dead letters, then its events.
@@ -221,13 +357,3 @@ class Connection:
             else:
                 self._flows.set()
                 return
-
-    async def _greet(self, handshake: Handshake) -> bool:
-        """HELO, PING, PONG; False when the sender does not know the key, or says something else."""
-        greeting = Greeting(handshake, self._messages)
-        self._writer.write(greeting.helo)
-        async with asyncio.timeout(handshake.timeout_seconds):
-            while not greeting.over:
-                self._writer.write(greeting.hear(await self._reader.read(MAX_PING_BYTES)))
-            await self._writer.drain()
-        return greeting.welcome

@@ -39,9 +39,14 @@ class Room:
             raise Overloaded("too much is being received at the moment")
         self._used_bytes += size_bytes
 
+    def _take_at_once(self, size_bytes: int) -> bool:
+        if self._waiting or not self._fits(size_bytes):
+            return False
+        self._used_bytes += size_bytes
+        return True
+
     async def _wait(self, size_bytes: int) -> None:
-        if not self._waiting and self._fits(size_bytes):
-            self._used_bytes += size_bytes
+        if self._take_at_once(size_bytes):
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((size_bytes, turn))
@@ -81,6 +86,13 @@ class Claim:
     def resize(self, size_bytes: int) -> None:
         """Claim so much in all. Raises `Overloaded` when there is no room; what it had it keeps."""
         self.add(size_bytes - self._held_bytes)
+
+    def at_once(self, size_bytes: int) -> bool:
+        """Claim more if there is room just now and nobody waits for it; says whether it did."""
+        claimed = self._room._take_at_once(size_bytes)  # noqa: SLF001 - the two are one
+        if claimed:
+            self._held_bytes += size_bytes
+        return claimed
 
     async def wait(self, size_bytes: int) -> None:
         """Claim more as soon as there is room; first come, first served."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from collector.deadletters import DeadLetters, read_dead_letters
-from collector.disk import OsDisk
+from collector.disk import AppendFile, OsDisk
 from collector.errors import Malformed, Overloaded
 from collector.event import Event, Origin
 from collector.extract import Extractor, StitchSettings
@@ -45,11 +46,15 @@ class Sidecar:
         total_bytes: int = 10**8,
         dead_bytes: int = 10**6,
         store_patience_seconds: float | None = None,
+        disk: OsDisk | None = None,
     ) -> None:
-        loop = asyncio.get_running_loop()
+        loop, loop_thread = asyncio.get_running_loop(), threading.get_ident()
 
         def deliver(outcomes: Sequence[tuple[Done, Spooled | Exception]]) -> None:
-            loop.call_soon_threadsafe(deliver_here, outcomes)
+            if threading.get_ident() == loop_thread:
+                deliver_here(outcomes)
+            else:
+                loop.call_soon_threadsafe(deliver_here, outcomes)
 
         self.root = root
         self.store = MemoryStore()
@@ -61,6 +66,7 @@ class Sidecar:
             key=KEY,
             limits=PipelineLimits(spool=SpoolLimits(total_bytes=total_bytes), linger_seconds=0.0),
             deliver=deliver,
+            disk=disk,
         )
         self.dead = DeadLetters(
             root / "dead", disk=OsDisk(), protector=PROTECTOR, clock=lambda: 0, total_bytes=dead_bytes
@@ -303,3 +309,43 @@ def test_the_recorder_refuses_what_it_cannot_take(tmp_path: Path) -> None:
         assert sidecar.pipeline.next_sequence == 0
 
     run(tmp_path, story)
+
+
+class QuickDisk(OsDisk):
+    """A disk whose syncs take no time; counts those of segments."""
+
+    syncs = 0
+
+    def append_to(self, path: Path, *, reserve_bytes: int = 0) -> AppendFile:
+        disk, file = self, super().append_to(path, reserve_bytes=reserve_bytes)
+
+        class File:
+            write, size, close = file.write, file.size, file.close
+
+            def sync(self) -> None:
+                disk.syncs += path.suffix == ".seg"
+
+        return File()
+
+
+def test_a_sender_alone_is_committed_at_once_and_many_of_a_turn_share_a_sync(tmp_path: Path) -> None:
+    async def story(at: Sidecar) -> None:
+        await at.intake.accept(arrivals("first"))  # the disk is known to be quick from here on
+        await at.intake.accept(arrivals("second"))
+        await asyncio.sleep(0)  # that turn is over
+        alone = asyncio.ensure_future(at.intake.accept(arrivals("alone")))
+        assert alone.done()  # in the very turn in which it came
+        await asyncio.sleep(0)  # the turn is over
+        before = disk.syncs
+        turn = [asyncio.ensure_future(at.intake.accept(arrivals(str(n)))) for n in range(5)]
+        assert [future.done() for future in turn] == [True, False, False, False, False]
+        await asyncio.gather(*turn)
+        assert disk.syncs - before == 2
+        before = disk.syncs
+        turn = [asyncio.ensure_future(at.intake.accept(arrivals(str(n)))) for n in range(5)]
+        assert not any(future.done() for future in turn)  # they were many before, so they share
+        await asyncio.gather(*turn)
+        assert disk.syncs - before == 1
+
+    disk = QuickDisk()
+    run(tmp_path, story, disk=disk)
