@@ -25,9 +25,9 @@ from collector.pipeline import Pipeline, PipelineLimits
 from collector.prepare import Preparer
 from collector.protect import Protector
 from collector.receive.body import BodyLimits
-from collector.receive.bulk import BulkReceiver
 from collector.receive.forward import ForwardReceiver, Handshake
 from collector.receive.http import HttpServer, create_app
+from collector.receive.ndjson import NdjsonReceiver
 from collector.receive.otlp import OtlpReceiver
 from collector.settings import CollectorSettings
 from collector.ship import BatchLimits
@@ -154,9 +154,9 @@ async def run_sidecar(
     limits = BodyLimits(
         max_body_bytes=settings.http.max_body_bytes, max_inflated_bytes=4 * settings.http.max_body_bytes
     )
-    bulk = BulkReceiver(intake, clock=clock, limits=limits, refused=metrics.refused)
+    ndjson = NdjsonReceiver(intake, clock=clock, limits=limits, refused=metrics.refused)
     otlp = OtlpReceiver(intake, clock=clock, limits=limits, refused=metrics.refused)
-    app = create_app([*otlp.routes, *bulk.routes], registry=metrics.registry, not_ready=lambda: _not_ready(pipeline))
+    app = create_app([*otlp.routes, *ndjson.routes], registry=metrics.registry, not_ready=lambda: _not_ready(pipeline))
     http = HttpServer(
         app,
         host=settings.http.host,

@@ -29,7 +29,7 @@ def create_app(
     """The application: the receivers' routes, and ``/metrics``, ``/livez``, ``/readyz``.
 
     Args:
-        routes: of the receivers (`BulkReceiver.routes`, `OtlpReceiver.routes`).
+        routes: of the receivers (`NdjsonReceiver.routes`, `OtlpReceiver.routes`).
         registry: whose metrics are shown.
         not_ready: why no events can be taken just now, in words; empty when they can.
     """

@@ -16,7 +16,7 @@ from collector.receive.record import FIELDS, arrival_of_record, severity_of, spa
 
 TRACE = "2ffbc4a03bbc5600a45841d05e452454"
 SPAN = "04ba577c01a08838"
-ORIGIN = Origin(receiver="bulk")
+ORIGIN = Origin(receiver="ndjson")
 
 
 def test_the_documentation_has_the_whole_table(repo_root: Path) -> None:

@@ -16,8 +16,8 @@ from collector.errors import Malformed
 from collector.event import Origin
 from collector.receive import Arrival, Receipt
 from collector.receive.body import BodyLimits
-from collector.receive.bulk import BulkReceiver
 from collector.receive.json_lines import arrival_of_line
+from collector.receive.ndjson import NdjsonReceiver
 from tests.support.memory_intake import MemoryIntake, normalised
 
 ND = {"content-type": "application/x-ndjson"}
@@ -25,8 +25,8 @@ TRACE = "2ffbc4a03bbc5600a45841d05e452454"
 SPAN = "04ba577c01a08838"
 
 
-def receiver(intake: MemoryIntake, **options: Any) -> BulkReceiver:
-    return BulkReceiver(intake, clock=lambda: 1_700_000_000_000_000_000, **options)
+def receiver(intake: MemoryIntake, **options: Any) -> NdjsonReceiver:
+    return NdjsonReceiver(intake, clock=lambda: 1_700_000_000_000_000_000, **options)
 
 
 def lines(*values: Any) -> bytes:
@@ -164,7 +164,7 @@ def test_refusals_are_problem_details_and_counted(intake: MemoryIntake, serve: C
 
 # --------------------------------------------------------------------------------------------------------- one line
 def event_of(line: bytes) -> Any:
-    return normalised(arrival_of_line(line, origin=Origin(receiver="bulk")).event)[0]
+    return normalised(arrival_of_line(line, origin=Origin(receiver="ndjson")).event)[0]
 
 
 def test_a_line_with_only_event_fields_is_that_event() -> None:
@@ -180,7 +180,7 @@ def test_a_line_with_only_event_fields_is_that_event() -> None:
                 "transaction": "t",
             }
         ).encode(),
-        origin=Origin(receiver="bulk"),
+        origin=Origin(receiver="ndjson"),
     )
     assert arrival.event.time == "2023-01-30T11:50:59.000000000Z"
     assert arrival.event.span is not None

@@ -23,7 +23,7 @@ from collector.receive.json_lines import arrival_of_line
 from collector.receive.problem import json_response, overloaded, problem
 from collector.receive.room import Claim, Room
 
-__all__ = ["BulkReceiver"]
+__all__ = ["NdjsonReceiver"]
 
 _MEDIA_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 _MAX_KEY_CHARACTERS = 255
@@ -44,7 +44,7 @@ class _Account:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-class BulkReceiver:
+class NdjsonReceiver:
     """The endpoint's handler and its route.
 
     Args:
@@ -111,7 +111,7 @@ class BulkReceiver:
 
     async def _take(self, request: Request, key: bytes, account: _Account, claim: Claim) -> None:
         observed = format_time(self._clock())
-        origin = Origin(receiver="bulk")
+        origin = Origin(receiver="ndjson")
         arrivals: list[Arrival] = []
         refused: list[tuple[bytes, Malformed, int]] = []
         number = size = 0
@@ -145,7 +145,7 @@ class BulkReceiver:
             named = Malformed(
                 error.reason, where=f"line {line}" + (f", {error.where}" if error.where else ""), label=error.label
             )
-            await self._intake.reject(raw, named, Origin(receiver="bulk", row=line))
+            await self._intake.reject(raw, named, Origin(receiver="ndjson", row=line))
             account.lines += 1
             account.dead_lettered += 1
             if len(account.errors) < _ERRORS_SHOWN:
@@ -180,4 +180,5 @@ class BulkReceiver:
 def _part_id(key: bytes, last_line: int) -> bytes | None:
     if not key:
         return None
+    # "bulk": what journals have had in these ids from the beginning
     return hashlib.sha256(b"bulk\0%d\0%b\0%d" % (len(key), key, last_line)).digest()
