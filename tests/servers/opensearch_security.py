@@ -25,7 +25,8 @@ class Security:
 
     def __init__(self, folder: Path, *, users: Mapping[str, list[str]], roles: Path) -> None:
         self.authority = Authority(folder)
-        self.passwords = {name: secrets.token_urlsafe(18) for name in ("admin", *users)}
+        # in hexadecimal: what begins with a dash is an option to the plugin's tool
+        self.passwords = {name: secrets.token_hex(18) for name in ("admin", *users)}
         self.administrator = ("admin", self.passwords["admin"])
         self._users = dict(users)
         self._roles = roles
