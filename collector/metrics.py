@@ -46,7 +46,7 @@ class CollectorMetrics:
                 lambda state: state.waiting_events,
             ),
             "tally_collector_spool_age_seconds": (
-                "For how long there have been events to ship without a break.",
+                "For how long, at most, the oldest event that the store does not have has been waiting.",
                 lambda state: state.waiting_seconds,
             ),
             "tally_collector_ack_waiting_groups": (

@@ -104,6 +104,7 @@ class Pipeline:
         self._monotonic = monotonic
         self._forks = 0
         self._resent = 0
+        self.stored_events = 0  # since the start
         self._confirmations = Confirmations()
         self._given_up = 0  # spools since the start: what was known before one was may be in no store
         self._rounds = Rounds(
@@ -299,11 +300,13 @@ class Pipeline:
 
     def _step(self, life: Life) -> bool:
         shipper = self._shipper(life)
+        below = shipper.stored_below
         try:
             progressed = shipper.step()
         except Conflict as error:
             self._take_over(life, shipper, str(error))
             return True
+        self.stored_events += shipper.stored_below - below
         confirmed = self._confirmations.confirm(life.incarnation.stream, shipper.stored_below)
         if confirmed:
             self._deliver_outside(confirmed)

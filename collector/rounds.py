@@ -7,6 +7,7 @@ import logging
 import random
 import threading
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from collector.errors import Overloaded, StateUnknown
@@ -21,7 +22,12 @@ _LEAST_PAUSE_SECONDS = 0.01
 
 
 class Ship(Protocol):
-    """What is done in rounds. Every method may raise `Overloaded`, `StateUnknown` and `OSError`: the round is tried again."""
+    """What is done in rounds. Every method may raise `Overloaded`, `StateUnknown` and `OSError`: the round is tried again.
+
+    `stored_events`: how many events the store has taken since the start.
+    """
+
+    stored_events: int
 
     def waiting_events(self) -> int:
         """Durable events that the store does not have yet."""
@@ -45,18 +51,28 @@ class Rounds:
         linger_seconds: how long events wait for more.
         release_seconds: how often `release_once` is called.
         enough_events: so many waiting events are sent without a pause: else every few would cost a signature and three syncs.
+        monotonic: seconds that never go back.
     """
 
     def __init__(
-        self, ship: Ship, *, retry: RetryLimits, linger_seconds: float, release_seconds: float, enough_events: int
+        self,
+        ship: Ship,
+        *,
+        retry: RetryLimits,
+        linger_seconds: float,
+        release_seconds: float,
+        enough_events: int,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ship = ship
+        self._monotonic = monotonic
         self.breaker = Breaker(retry, uniform=random.uniform)
         self._linger_seconds = linger_seconds
         self._release_seconds = release_seconds
         self._enough_events = enough_events
         self.last_error = ""
         self._waiting_since: float | None = None
+        self._mark = (0.0, 0)  # a moment, and how many events were stored when all that was durable then was
         self._next_release = 0.0
         self._wake = threading.Event()
         self._stopping = threading.Event()
@@ -66,9 +82,9 @@ class Rounds:
 
     @property
     def waiting_seconds(self) -> float:
-        """For how long there have been events to ship without a break."""
+        """For how long, at most, the oldest event that the store does not have has been waiting; 0 when there is none."""
         since = self._waiting_since
-        return time.monotonic() - since if since is not None else 0.0
+        return self._monotonic() - since if since is not None else 0.0
 
     def start(self) -> None:
         """Start the thread."""
@@ -104,12 +120,21 @@ class Rounds:
             # after a wake-up, lingering lets the batch grow; after a failure, this is the backoff
             self._stopping.wait(pause_seconds)
 
-    def _round(self) -> float:
-        """Send and release; returns the seconds to pause, 0 when there is more to do."""
-        if not self._ship.waiting_events():
+    def _see_age(self) -> None:
+        """Under steady load something waits at every look, so what counts is when the last of what waited then was stored."""
+        now, waiting, stored = self._monotonic(), self._ship.waiting_events(), self._ship.stored_events
+        if not waiting:
             self._waiting_since = None
         elif self._waiting_since is None:
-            self._waiting_since = time.monotonic()
+            self._waiting_since = now
+            self._mark = (now, stored + waiting)
+        elif stored >= self._mark[1]:
+            self._waiting_since = self._mark[0]
+            self._mark = (now, stored + waiting)
+
+    def _round(self) -> float:
+        """Send and release; returns the seconds to pause, 0 when there is more to do."""
+        self._see_age()
         try:
             if self._stopping.is_set() and self._ship.drained():
                 self._done = True

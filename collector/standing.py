@@ -13,7 +13,7 @@ __all__ = ["PipelineState"]
 class PipelineState:
     """A snapshot for metrics and `tally status`.
 
-    `waiting_seconds`: for how long there have been events to ship without a break; `waiting_groups`: how many groups' senders wait for the store;
+    `waiting_seconds`: for how long, at most, the oldest event that the store does not have has been waiting; `waiting_groups`: how many groups' senders wait for the store;
     `resent_batches`: how many batches the store had lost and got again, since the start.
     """
 

@@ -1,0 +1,88 @@
+"""The rounds of shipping: how old what waits is told to be."""
+
+from __future__ import annotations
+
+import pytest
+
+from collector.errors import Overloaded
+from collector.retry import RetryLimits
+from collector.rounds import Rounds
+
+
+class Store:
+    """Something to ship to: takes all that waits, a second later as much waits again; or it is down."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.waiting = 5
+        self.stored_events = 0
+        self.down = False
+        self.at_once = 1_000
+
+    def waiting_events(self) -> int:
+        return self.waiting
+
+    def ship_once(self) -> bool:
+        self.now += 1.0
+        if self.down:
+            raise Overloaded("down")
+        taken = min(self.waiting, self.at_once)
+        self.stored_events += taken
+        self.waiting += 5 - taken
+        return True
+
+    def release_once(self) -> None:
+        pass
+
+    def drained(self) -> bool:
+        return False
+
+
+def rounds_of(store: Store) -> Rounds:
+    return Rounds(
+        store,
+        retry=RetryLimits(),
+        linger_seconds=0.0,
+        release_seconds=1.0,
+        enough_events=1,
+        monotonic=lambda: store.now,
+    )
+
+
+def test_under_steady_load_nothing_grows_old_while_the_store_keeps_up() -> None:
+    store = Store()
+    rounds = rounds_of(store)
+    for _ in range(60):
+        rounds._round()
+        assert store.waiting, "or this would prove nothing"
+        assert rounds.waiting_seconds <= 2.0
+    store.waiting = 0
+    rounds._round()
+    assert rounds.waiting_seconds == 0.0
+
+
+def test_what_a_store_that_is_down_does_not_take_grows_old() -> None:
+    store = Store()
+    rounds = rounds_of(store)
+    for _ in range(3):
+        rounds._round()
+    store.down = True
+    for _ in range(60):
+        rounds._round()
+    assert rounds.waiting_seconds == pytest.approx(61.0, abs=1.0)
+    store.down = False
+    for _ in range(3):
+        rounds._round()
+    assert rounds.waiting_seconds <= 2.0
+
+
+def test_a_backlog_that_is_taken_piece_by_piece_is_as_old_as_its_rest() -> None:
+    store = Store()
+    store.waiting, store.at_once = 100, 10
+    rounds = rounds_of(store)
+    for _ in range(9):
+        rounds._round()
+    assert rounds.waiting_seconds == 9.0
+    for _ in range(30):
+        rounds._round()
+    assert rounds.waiting_seconds < 12.0
