@@ -16,8 +16,8 @@ def is_embedded(config: Config) -> bool:
     return not config.store.urls
 
 
-def open_store(config: Config, places: Places, *, read_only: bool = False) -> EventStore:
-    """The event store; made when it is not there, unless it is opened for reading alone.
+def open_store(config: Config, places: Places, *, read_only: bool = False, late: bool = False) -> EventStore:
+    """The event store; made when it is not there, unless it is opened for reading alone. With `late` a cluster is first asked when it is used.
 
     Raises:
         ConfigError: ``[store]`` cannot be used, or asks for what is not installed.
@@ -36,7 +36,7 @@ def open_store(config: Config, places: Places, *, read_only: bool = False) -> Ev
             "store.urls: a store on OpenSearch needs more than is installed: pip install 'tallystick[opensearch]'"
         ) from error
     try:
-        return OpenSearchStore(config.store, read_only=read_only)
+        return OpenSearchStore(config.store, read_only=read_only, late=late)
     except OSError as error:
         raise ConfigError(f"store: {error.filename or 'a file'} cannot be read: {error.strerror or error}") from error
 

@@ -47,7 +47,8 @@ def collector(session: Session, *, name: str | None, supervised: bool) -> None:
     settings = settings_of(config, name)
 
     async def body(stopped: asyncio.Event, ready: Ready) -> None:
-        store = open_store(config, places)
+        # a store that is down keeps no sidecar from starting: its spool takes events all the same
+        store = open_store(config, places, late=True)
         try:
             await run_sidecar(
                 settings,

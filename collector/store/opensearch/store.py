@@ -46,6 +46,8 @@ class OpenSearchStore:
     Args:
         settings: where the cluster is, and how its indexes are made.
         read_only: for reading alone; the indexes must be there.
+        late: ask the cluster nothing yet; it is looked at, and what is missing is made, before the first use. For who has
+            something to do while it is down: each method then raises what is told below.
         clock: monotonic seconds.
         look_beyond_seconds: how often it is asked whether a stream goes on behind a gap that is larger than the numbers
             asked for; a smaller gap is seen at once.
@@ -62,6 +64,7 @@ class OpenSearchStore:
         settings: StoreSettings,
         *,
         read_only: bool = False,
+        late: bool = False,
         clock: Callable[[], float] = time.monotonic,
         look_beyond_seconds: float = _LOOK_BEYOND_SECONDS,
     ) -> None:
@@ -74,9 +77,10 @@ class OpenSearchStore:
         self._ready: set[str] = set()
         self._registered: set[str] = set()
         self._headed: OrderedDict[tuple[StreamId, int], None] = OrderedDict()
+        if late:
+            return
         try:
-            for index in self._layout.fixed():
-                self._make_ready(index)
+            self._open()
         except BaseException:
             self._connection.close()
             raise
@@ -93,6 +97,7 @@ class OpenSearchStore:
 
     def append(self, batch: Batch) -> None:
         """See `EventStore.append`."""
+        self._open()
         header = batch.signed.header
         if self._is_stored(batch.signed):
             return
@@ -190,6 +195,10 @@ class OpenSearchStore:
                 f"{self._connection.name} refuses a document that is always to be taken: {refused[0][1]}"
             )
 
+    def _open(self) -> None:
+        for index in self._layout.fixed():
+            self._make_ready(index)
+
     def _make_ready(self, index: str) -> None:
         """The index is there and as we make it; a writer makes it when it is not."""
         if index in self._ready:
@@ -222,6 +231,7 @@ class OpenSearchStore:
 
     def acknowledge(self, frontier: Mapping[StreamId, int]) -> None:
         """See `EventStore.acknowledge`."""
+        self._open()
         wanted = {stream: number for stream, number in frontier.items() if number > 0}
         if not set(wanted) <= set(self._registry.streams()):
             self._registry.read()
@@ -235,21 +245,25 @@ class OpenSearchStore:
 
     def acknowledged(self, stream: StreamId) -> int:
         """See `EventStore.acknowledged`."""
+        self._open()
         (found,) = self._connection.documents([(self._layout.acknowledged, stream)])
         return msgspec.json.decode(found.source, type=_Acknowledged).number if found.found else 0
 
     def streams(self) -> Sequence[StreamId]:
         """See `EventStore.streams`. A stream is there from before its first batch is: nobody can miss one."""
+        self._open()
         self._registry.read()
         return self._registry.streams()
 
     def batch(self, stream: StreamId, number: int) -> SignedHeader | None:
         """See `EventStore.batch`."""
+        self._open()
         found = self._headers.read([(stream, number)])
         return found[0] if found else None
 
     def batches_after(self, frontier: Mapping[StreamId, int], limit: int) -> Sequence[SignedHeader]:
         """See `EventStore.batches_after`. A gap of more than `limit` numbers is passed after `look_beyond_seconds`."""
+        self._open()
         following = [(stream, number + more) for stream, number in frontier.items() for more in range(1, limit + 1)]
         found = self._headers.read(following)
         spoke = {signed.header.stream for signed in found}
@@ -258,6 +272,7 @@ class OpenSearchStore:
 
     def events(self, refs: Sequence[EventRef]) -> Sequence[bytes]:
         """See `EventStore.events`."""
+        self._open()
         found: list[bytes] = []
         for at in range(0, len(refs), _EVENTS_A_GET):
             found += self._events(refs[at : at + _EVENTS_A_GET])
