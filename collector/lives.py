@@ -56,6 +56,7 @@ class Lives:
         limits: SpoolLimits,
         deliver: Deliver,
         clock: Callable[[], int],
+        monotonic: Callable[[], float],
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self._root = root
@@ -66,6 +67,7 @@ class Lives:
         self._limits = limits
         self._deliver = deliver
         self._clock = clock
+        self._monotonic = monotonic
         self._random_bytes = random_bytes
         self.damaged: list[Path] = []
         self.last_error = ""
@@ -131,6 +133,7 @@ class Lives:
                 journal=self._journal,
                 limits=self._limits,
                 deliver=self._deliver,
+                monotonic=self._monotonic,
             )
             _check_together(headers, spool)
         except Damaged as error:

@@ -12,7 +12,7 @@ import msgspec
 from collector.errors import Malformed
 from collector.event import Event
 
-__all__ = ["Path", "Shape", "as_key", "compile_path", "compile_paths", "first", "shape_of"]
+__all__ = ["Path", "Shape", "as_key", "compile_path", "compile_paths", "first", "lookup", "shape_of"]
 
 Shape = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...] | None, bool]
 """The names of an event's attributes, of its resource, of its scope's attributes (None: no scope), and whether its body is a map."""
@@ -75,7 +75,7 @@ def compile_path(text: str) -> Path:
             return None
         if rest in found:  # the whole rest is tried as one name first, because attribute names hold dots
             return found[rest]
-        return _lookup(found.get(head), below) if dot else None
+        return lookup(found.get(head), below) if dot else None
 
     return Path(text=text, root=root, head=head, rest=rest, get=get)
 
@@ -88,14 +88,14 @@ _ROOTS: Mapping[str, Callable[[Event], Any]] = {
 }
 
 
-def _lookup(value: Any, path: str) -> Any:
+def lookup(value: Any, path: str) -> Any:
     """The value under `path`, at every level as one name first."""
     if type(value) is not dict:
         return None
     if path in value:
         return value[path]
     head, dot, rest = path.partition(".")
-    return _lookup(value.get(head), rest) if dot else None
+    return lookup(value.get(head), rest) if dot else None
 
 
 def first(paths: Sequence[Path], event: Event) -> str:

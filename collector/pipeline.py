@@ -141,6 +141,7 @@ class Pipeline:
             limits=self._limits.spool,
             deliver=self._deliver,
             clock=clock,
+            monotonic=monotonic,
             random_bytes=random_bytes,
         )
         try:

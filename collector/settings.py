@@ -106,6 +106,8 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         ack: when a sender is told that its events are taken: ``spool``, after the fsync on this disk; ``store``, when the event store
             has them. A store that does not answer within 5 seconds is told to the sender, which is to send again
             (docs/life-of-an-event.md).
+        mappings: files that say what the fields of others' logs mean, and ``preset:NAME`` for those that come with Tallystick
+            (docs/mappings.md); the first mapping that is for a record is used.
         forward: Fluent Forward.
         http: OTLP, JSON lines, metrics.
         spool: bounds on disk.
@@ -117,6 +119,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     name: _Name = "collector"
     service: str = ""
     ack: Literal["spool", "store"] = "spool"
+    mappings: tuple[str, ...] = ()
     forward: ForwardSettings = ForwardSettings()
     http: HttpSettings = HttpSettings()
     spool: SpoolSettings = SpoolSettings()

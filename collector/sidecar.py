@@ -20,10 +20,14 @@ from collector.disk import Disk, OsDisk
 from collector.errors import StateUnknown
 from collector.extract import Extractor
 from collector.intake import SpoolIntake
+from collector.mapping.intake import MappedIntake
+from collector.mapping.language import load_mappings
+from collector.mapping.mapper import Mapper
 from collector.metrics import CollectorMetrics
 from collector.pipeline import Pipeline, PipelineLimits
 from collector.prepare import Preparer
 from collector.protect import Protector
+from collector.receive import Intake
 from collector.receive.body import BodyLimits
 from collector.receive.forward import ForwardReceiver, Handshake
 from collector.receive.http import HttpServer, create_app
@@ -136,13 +140,15 @@ async def run_sidecar(
     )
     metrics = CollectorMetrics(collector=settings.name)
     metrics.watch(pipeline.state)
-    intake = SpoolIntake(
+    intake: Intake = SpoolIntake(
         preparer=preparer,
         pipeline=pipeline,
         dead_letters=dead_letters,
         metrics=metrics,
         store_patience_seconds=_STORE_PATIENCE_SECONDS if settings.ack == "store" else None,
     )
+    if settings.mappings:
+        intake = MappedIntake(intake, Mapper(load_mappings(settings.mappings)))
     forward = ForwardReceiver(
         intake,
         clock=clock,

@@ -30,6 +30,7 @@ COMMANDS = {
     "import": _Command(
         "deploy.commands.imports", "import_files", "Take in files of logs and traces, with an exact account."
     ),
+    "map": _Command("deploy.commands.map", "map_file", "Try mappings of records on a file."),
     "trail": _Command("deploy.commands.trail", "trail", "Tell the story of a transaction."),
     "find": _Command("deploy.commands.find", "find", "Find trails by key, service, time or status."),
     "export": _Command("deploy.commands.export", "export", "Write a trail as a bundle that anyone can verify offline."),

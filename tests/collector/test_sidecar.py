@@ -104,6 +104,28 @@ def test_events_of_both_ports_are_shipped_and_a_stop_closes_the_stream(tmp_path:
     assert sidecar.store.batches[StreamId(stream)][max(sidecar.store.batches[stream])].signed.header.closed
 
 
+def test_records_are_mapped_before_anything_is_written(tmp_path: Path) -> None:
+    line = '203.0.113.7 - - [10/Oct/2026:13:55:36 +0200] "GET /pay HTTP/1.1" 502 2326 "-" "card 4111 1111 1111 1111" "req-1"'
+
+    async def life() -> Running:
+        sidecar = Running(tmp_path / "spool", settings=msgspec.structs.replace(SETTINGS, mappings=("preset:nginx",)))
+        await sidecar.forward("nginx.access", 1_700_000_000, {"message": line}, {"chunk": "c1"})
+        sidecar.stopped.set()
+        assert await sidecar.task
+        return sidecar
+
+    batches = next(iter(asyncio.run(life()).store.batches.values())).values()
+    batch = next(batch for batch in batches if batch.lengths)
+    event = decode_event(batch.events[: batch.lengths[0]])
+    assert (event.time, event.keys, event.outcome) == (
+        "2026-10-10T11:55:36.000000000Z",
+        {"request_id": "req-1"},
+        "failure",
+    )
+    assert event.attributes["user_agent.original"].startswith("card [4111 11** **** 1111")
+    assert "mapped:nginx-combined" in event.marks
+
+
 class FailingDisk(OsDisk):
     """A disk whose syncs fail from a moment on, as a dying drive's do."""
 
