@@ -80,15 +80,16 @@ class SpoolIntake:
             duplicates=sum(outcome.duplicates for outcome in outcomes),
         )
         receipt = self._receipt(began, whole)
-        return msgspec.structs.replace(receipt, dead_lettered=len(prepared.refused))
+        refusals = tuple((one.at, str(one.error)) for one in prepared.refused)
+        return msgspec.structs.replace(receipt, dead_lettered=len(refusals), refused=refusals)
 
     def _receipt(self, began: float, spooled: Spooled) -> Receipt:
         self._metrics.ack_seconds.observe(time.perf_counter() - began)
         return Receipt(stored=spooled.stored, duplicates=spooled.duplicates)
 
-    async def reject(self, raw: bytes, error: Malformed, origin: Origin) -> None:
+    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, name: bytes = b"") -> None:
         """See `Intake.reject`."""
-        await asyncio.to_thread(self._dead_letters.add, raw, error, origin)
+        await asyncio.to_thread(self._dead_letters.add, raw, error, origin, source_id=name)
         self._metrics.refused(error.label)
 
     def _bury(self, refused: Refused, group_id: bytes) -> None:

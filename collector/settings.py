@@ -7,7 +7,15 @@ import msgspec
 from collector.extract import StitchSettings
 from collector.protect.fields import DEFAULT_MASKED_FIELDS
 
-__all__ = ["CollectorSettings", "ForwardSettings", "HttpSettings", "ProtectSettings", "ShipSettings", "SpoolSettings"]
+__all__ = [
+    "CollectorSettings",
+    "ElasticsearchSettings",
+    "ForwardSettings",
+    "HttpSettings",
+    "ProtectSettings",
+    "ShipSettings",
+    "SpoolSettings",
+]
 
 _Port = Annotated[int, msgspec.Meta(ge=-1, le=65_535)]
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -47,6 +55,30 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     host: str = "127.0.0.1"
     port: _Port = 4318
     max_body_bytes: _Positive = 16 * 1024**2
+    tls_certificate: str = ""
+    tls_key: str = ""
+
+
+class ElasticsearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An Elasticsearch- and OpenSearch-compatible ``_bulk`` endpoint (Logstash, Filebeat, Vector, Fluent Bit's es output, their clients).
+
+    Attributes:
+        host: address to listen on.
+        port: TCP port, 9200 by convention; 0 chooses a free one, -1 turns it off.
+        product: what it says that it is, where senders insist: ``elasticsearch`` for Elastic's own and most others; ``opensearch`` for
+            Logstash's opensearch output.
+        version: the version that it says it has; empty: one newer than any, since Beats refuse a server older than themselves.
+        credentials_file: lines ``Basic user:password``, ``ApiKey id:key`` or ``Bearer token``; empty: whoever can connect may send.
+        max_body_bytes: longest request body as sent; decompressed it may be four times as long.
+        tls_certificate, tls_key: PEM files; both or neither.
+    """
+
+    host: str = "127.0.0.1"
+    port: _Port = -1
+    product: Literal["elasticsearch", "opensearch"] = "elasticsearch"
+    version: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,3}\.[0-9]{1,3}\.[0-9]{1,3})?$")] = ""
+    credentials_file: str = ""
+    max_body_bytes: _Positive = 32 * 1024**2
     tls_certificate: str = ""
     tls_key: str = ""
 
@@ -110,6 +142,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             (docs/mappings.md); the first mapping that is for a record is used.
         forward: Fluent Forward.
         http: OTLP, JSON lines, metrics.
+        elasticsearch: ``_bulk``, as Elasticsearch and OpenSearch have it.
         spool: bounds on disk.
         ship: batches.
         protect: masking.
@@ -122,6 +155,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     mappings: tuple[str, ...] = ()
     forward: ForwardSettings = ForwardSettings()
     http: HttpSettings = HttpSettings()
+    elasticsearch: ElasticsearchSettings = ElasticsearchSettings()
     spool: SpoolSettings = SpoolSettings()
     ship: ShipSettings = ShipSettings()
     protect: ProtectSettings = ProtectSettings()

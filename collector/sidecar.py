@@ -29,6 +29,8 @@ from collector.prepare import Preparer
 from collector.protect import Protector
 from collector.receive import Intake
 from collector.receive.body import BodyLimits
+from collector.receive.credentials import Credentials
+from collector.receive.elasticsearch import ElasticsearchReceiver
 from collector.receive.forward import ForwardReceiver, Handshake
 from collector.receive.http import HttpServer, create_app
 from collector.receive.ndjson import NdjsonReceiver
@@ -88,7 +90,7 @@ async def run_sidecar(
         signing_key: signs the batch headers.
         token_key: makes tokens of card numbers.
         stopped: set it to stop.
-        ready: called once when everything listens, with addresses by their use: ``forward`` and ``http`` as host:port,
+        ready: called once when everything listens, with addresses by their use: ``forward``, ``http`` and ``elasticsearch`` as host:port,
             ``forward_unix`` as a path.
         clock: Unix time in nanoseconds.
         disk: where the spool lies; None: the real one.
@@ -170,13 +172,15 @@ async def run_sidecar(
         tls_certificate=settings.http.tls_certificate,
         tls_key=settings.http.tls_key,
     )
+    elasticsearch = _elasticsearch(settings, intake, clock, metrics, pipeline)
     pipeline.start()
     try:
-        ready(await _listen(settings, forward, http))
+        ready(await _listen(settings, forward, http, elasticsearch))
         await _until_stopped_or_failed(stopped, pipeline)
     finally:
         await forward.close()
         await http.stop()
+        await elasticsearch.stop()
         drained = await asyncio.to_thread(pipeline.stop, drain_seconds=settings.ship.drain_seconds)
         dead_letters.close()
     if not drained:
@@ -194,7 +198,38 @@ async def _until_stopped_or_failed(stopped: asyncio.Event, pipeline: Pipeline) -
             await asyncio.wait_for(stopped.wait(), _LOOK_SECONDS)
 
 
-async def _listen(settings: CollectorSettings, forward: ForwardReceiver, http: HttpServer) -> dict[str, str]:
+def _elasticsearch(
+    settings: CollectorSettings,
+    intake: Intake,
+    clock: Callable[[], int],
+    metrics: CollectorMetrics,
+    pipeline: Pipeline,
+) -> HttpServer:
+    own = settings.elasticsearch
+    receiver = ElasticsearchReceiver(
+        intake,
+        clock=clock,
+        product=own.product,
+        version=own.version,
+        name=settings.name,
+        service=settings.service,
+        credentials=Credentials.read(Path(own.credentials_file)) if own.credentials_file else None,
+        limits=BodyLimits(max_body_bytes=own.max_body_bytes, max_inflated_bytes=4 * own.max_body_bytes),
+        not_ready=lambda: _not_ready(pipeline),
+        refused=metrics.refused,
+    )
+    return HttpServer(
+        receiver.app,
+        host=own.host,
+        port=max(own.port, 0),
+        tls_certificate=own.tls_certificate,
+        tls_key=own.tls_key,
+    )
+
+
+async def _listen(
+    settings: CollectorSettings, forward: ForwardReceiver, http: HttpServer, elasticsearch: HttpServer
+) -> dict[str, str]:
     addresses: dict[str, str] = {}
     if settings.forward.port >= 0:
         tls = _tls(settings.forward.tls_certificate, settings.forward.tls_key)
@@ -205,6 +240,8 @@ async def _listen(settings: CollectorSettings, forward: ForwardReceiver, http: H
         addresses["forward_unix"] = settings.forward.unix_socket
     if settings.http.port >= 0:
         addresses["http"] = f"{settings.http.host}:{await http.start()}"
+    if settings.elasticsearch.port >= 0:
+        addresses["elasticsearch"] = f"{settings.elasticsearch.host}:{await elasticsearch.start()}"
     return addresses
 
 

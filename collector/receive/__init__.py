@@ -31,11 +31,15 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a group: each event was stored, recognised as one stored before, or put into the dead letters."""
+    """What became of a group: each event was stored, recognised as one stored before, or put into the dead letters.
+
+    `refused`: of those in the dead letters the place in the group, from 0, and the reason, for a way in that answers event by event.
+    """
 
     stored: int = 0
     duplicates: int = 0
     dead_lettered: int = 0
+    refused: tuple[tuple[int, str], ...] = ()
 
 
 class Intake(Protocol):
@@ -58,8 +62,10 @@ class Intake(Protocol):
                 case it is kept, and recognised then by its ids. Never the second when `heard` is false.
         """
 
-    async def reject(self, raw: bytes, error: Malformed, origin: Origin) -> None:
+    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, name: bytes = b"") -> None:
         """Put undecodable input into the dead letters with its reason; redacted, cut to a bound, durable on return.
+
+        `name`: at most 64 bytes; what comes again under the same name is one letter.
 
         Raises:
             Overloaded: the dead letters are full.

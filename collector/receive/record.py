@@ -37,7 +37,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "trace_id": ("trace_id", "traceId", "traceID", "TraceID", "trace.id", "traceid"),
     "span_id": ("span_id", "spanId", "spanID", "SpanID", "span.id", "spanid"),
     "service": ("service.name", "service_name", "service"),
-    "event_name": ("event_name", "event.name"),
+    "event_name": ("event_name", "event.name", "event.action"),
     "outcome": ("outcome", "event.outcome"),
     "actor": ("actor",),
     "time": ("time", "timestamp", "@timestamp", "ts"),

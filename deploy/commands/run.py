@@ -58,7 +58,7 @@ def collector(session: Session, *, name: str | None, supervised: bool) -> None:
                 signing_key=collector_key(places, settings.name),
                 token_key=token_key(places),
                 stopped=stopped,
-                ready=lambda addresses: ready(_with_scheme(addresses, tls=bool(settings.http.tls_certificate))),
+                ready=lambda addresses: ready(_with_schemes(addresses, settings)),
             )
         finally:
             store.close()
@@ -66,10 +66,11 @@ def collector(session: Session, *, name: str | None, supervised: bool) -> None:
     serve(f"collector-{settings.name}", places, body, supervised=supervised)
 
 
-def _with_scheme(addresses: Mapping[str, str], *, tls: bool) -> dict[str, str]:
-    """The addresses with that of the HTTP server as a URL, as the other processes announce theirs."""
-    scheme = "https" if tls else "http"
-    return {use: f"{scheme}://{where}" if use == "http" else where for use, where in addresses.items()}
+def _with_schemes(addresses: Mapping[str, str], settings: CollectorSettings) -> dict[str, str]:
+    """The addresses with those of HTTP servers as URLs, as the other processes announce theirs."""
+    tls = {"http": settings.http.tls_certificate, "elasticsearch": settings.elasticsearch.tls_certificate}
+    schemes = {use: "https://" if certificate else "http://" for use, certificate in tls.items()}
+    return {use: schemes.get(use, "") + where for use, where in addresses.items()}
 
 
 @run.command()

@@ -129,11 +129,15 @@ async def contract(intake: Intake) -> None:
     assert await intake.accept(arrivals("a", "b"), group_id=b"g1") == Receipt(duplicates=2)
     assert await intake.accept(arrivals("c", "d", ids=True)) == Receipt(stored=2)
     assert await intake.accept(arrivals("d", "e", ids=True), group_id=b"g2") == Receipt(stored=1, duplicates=1)
-    assert await intake.accept([*arrivals("f"), BAD, *arrivals("g")]) == Receipt(stored=2, dead_lettered=1)
+    told = await intake.accept([*arrivals("f"), BAD, *arrivals("g")])
+    assert told == Receipt(stored=2, dead_lettered=1, refused=((1, "two keys of one map become the same text"),))
     assert await intake.accept(arrivals("h")) == Receipt(stored=1)
     assert await intake.accept(arrivals("h")) == Receipt(stored=1)  # without ids nothing is taken for a re-send
     assert await intake.accept([]) == Receipt()
-    await intake.reject(b"\xff", Malformed("no MessagePack", label="framing"), Origin(receiver="forward"))
+    for _ in range(2):  # under one name it is one letter
+        await intake.reject(
+            b"\xff", Malformed("no MessagePack", label="framing"), Origin(receiver="forward"), name=b"n"
+        )
 
 
 @pytest.mark.parametrize("store_patience_seconds", [None, 30.0], ids=["spool", "store"])
@@ -148,7 +152,7 @@ def test_the_intake_keeps_the_contract(tmp_path: Path, store_patience_seconds: f
         ]
         assert sidecar.sample("tally_collector_events_total") == 9
         assert sidecar.sample("tally_collector_duplicates_total") == 3
-        assert sidecar.sample("tally_collector_refused_total", reason="framing") == 1
+        assert sidecar.sample("tally_collector_refused_total", reason="framing") == 2
         assert sidecar.sample("tally_collector_spool_waiting_events") == 0
         assert sidecar.sample("tally_collector_ack_waiting_groups") == 0
 
@@ -247,7 +251,7 @@ def test_a_receipt_comes_when_the_store_has_every_event_of_the_group(tmp_path: P
 
     async def story(sidecar: Sidecar) -> None:
         receipt = await sidecar.intake.accept([*arrivals(*bodies), BAD], group_id=b"large")
-        assert receipt == Receipt(stored=20_000, dead_lettered=1)
+        assert (receipt.stored, receipt.dead_lettered, [at for at, _ in receipt.refused]) == (20_000, 1, [20_000])
         assert sum(batch.signed.header.count for batch in next(iter(sidecar.store.batches.values())).values()) == 20_000
 
     run(tmp_path, story, store_patience_seconds=30.0)

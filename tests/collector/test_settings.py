@@ -20,6 +20,7 @@ def test_an_empty_table_is_the_default_and_listens_to_this_machine_alone() -> No
     settings = read()
     assert settings == CollectorSettings()
     assert (settings.forward.host, settings.http.host) == ("127.0.0.1", "127.0.0.1")
+    assert (settings.elasticsearch.host, settings.elasticsearch.port) == ("127.0.0.1", -1)
     Extractor(settings.stitch)
 
 
@@ -46,6 +47,8 @@ def test_the_settings_reach_the_pipelines_bounds() -> None:
         ({"forward": {"port": 65_536}}, "port"),
         ({"http": {"port": -2}}, "port"),
         ({"http": {"max_body_bytes": 0}}, "max_body_bytes"),
+        ({"elasticsearch": {"product": "solr"}}, "product"),
+        ({"elasticsearch": {"version": "8"}}, "version"),
         ({"spool": {"max_event_bytes": 100}}, "max_event_bytes"),
         ({"spool": {"max_bytes": "4 GB"}}, "max_bytes"),
         ({"ship": {"batch_events": 32_769}}, "batch_events"),

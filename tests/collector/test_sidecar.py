@@ -17,7 +17,7 @@ from collector.batch import StreamId
 from collector.disk import AppendFile, OsDisk
 from collector.errors import StateUnknown
 from collector.event import decode_event
-from collector.settings import CollectorSettings, ForwardSettings, HttpSettings
+from collector.settings import CollectorSettings, ElasticsearchSettings, ForwardSettings, HttpSettings
 from collector.sidecar import run_sidecar
 from tests.support.memory_store import MemoryStore
 
@@ -124,6 +124,37 @@ def test_records_are_mapped_before_anything_is_written(tmp_path: Path) -> None:
     )
     assert event.attributes["user_agent.original"].startswith("card [4111 11** **** 1111")
     assert "mapped:nginx-combined" in event.marks
+
+
+def test_ways_in_that_are_off_unless_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "credentials").write_text("Basic shipper:s3cret\n", encoding="utf-8")
+    settings = msgspec.structs.replace(
+        SETTINGS,
+        service="shop",
+        elasticsearch=ElasticsearchSettings(port=0, credentials_file=str(tmp_path / "credentials")),
+    )
+
+    async def life() -> Running:
+        sidecar = Running(tmp_path / "spool", settings=settings)
+        addresses = await sidecar.ready
+        assert sorted(addresses) == ["elasticsearch", "forward", "http"]
+        url = f"http://{addresses['elasticsearch']}"
+        async with httpx.AsyncClient(base_url=url, auth=("shipper", "s3cret"), trust_env=False) as client:
+            assert (await client.get("/")).json()["name"] == "payments"
+            lines = b'{"create":{"_index":"i"}}\n{"message":"over _bulk"}\n{"create":{"_index":"i"}}\n{broken\n'
+            answer = await client.post("/_bulk", content=lines, headers={"content-type": "application/x-ndjson"})
+            assert [item["create"]["status"] for item in answer.json()["items"]] == [201, 400]
+            assert (await client.get("/", auth=("shipper", "guess"))).status_code == 401
+        async with httpx.AsyncClient(base_url=f"http://{addresses['http']}", trust_env=False) as client:
+            metrics = (await client.get("/metrics")).text
+            assert 'tally_collector_refused_total{reason="credentials"} 1.0' in metrics
+            assert 'tally_collector_refused_total{reason="bad_json"} 1.0' in metrics
+        sidecar.stopped.set()
+        assert await sidecar.task
+        return sidecar
+
+    sidecar = asyncio.run(life())
+    assert sidecar.bodies() == ["over _bulk"]
 
 
 class FailingDisk(OsDisk):

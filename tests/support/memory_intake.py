@@ -37,6 +37,7 @@ class MemoryIntake:
     called: asyncio.Event = field(default_factory=asyncio.Event)
     _seen_groups: set[bytes] = field(default_factory=set)
     _seen_sources: set[bytes] = field(default_factory=set)
+    _letters: set[bytes] = field(default_factory=set)
 
     async def accept(
         self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
@@ -52,8 +53,9 @@ class MemoryIntake:
                 return Receipt(duplicates=len(arrivals))
             self._seen_groups.add(group_id)
         self.groups.append(group_id)
-        stored = duplicates = dead = 0
-        for arrival in arrivals:
+        stored = duplicates = 0
+        refused: list[tuple[int, str]] = []
+        for at, arrival in enumerate(arrivals):
             assert arrival.source_id is None or len(arrival.source_id) <= 64
             if arrival.source_id in self._seen_sources:
                 duplicates += 1
@@ -64,18 +66,22 @@ class MemoryIntake:
                 self.dead.append(
                     (repr(arrival.event).encode("utf-8", "replace"), error, arrival.event.origin or Origin())
                 )
-                dead += 1
+                refused.append((at, str(error)))
                 continue
             if arrival.source_id is not None:
                 self._seen_sources.add(arrival.source_id)
             self.events.append(event)
             self.sizes.append(size)
             stored += 1
-        return Receipt(stored=stored, duplicates=duplicates, dead_lettered=dead)
+        return Receipt(stored=stored, duplicates=duplicates, dead_lettered=len(refused), refused=tuple(refused))
 
-    async def reject(self, raw: bytes, error: Malformed, origin: Origin) -> None:
+    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, name: bytes = b"") -> None:
         self._press()
         assert type(raw) is bytes
+        assert len(name) <= 64
+        if name and name in self._letters:
+            return
+        self._letters.add(name)
         self.dead.append((raw, error, origin))
 
     def _press(self) -> None:
