@@ -49,7 +49,7 @@ test: $(VENV)/.dev ## the fast tests: everything embedded, no server, no network
 test-all: $(VENV)/.dev ## every test, the marked ones too (needs node, npm, Go, Java 21 and Maven)
 	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
 
-test-clients: $(VENV)/.dev ## unmodified senders against a collector that is killed (needs node and npm)
+test-clients: $(VENV)/.dev ## unmodified senders against a collector that is killed (needs node, npm and Go)
 	$(BIN)/python -m pytest -m clients $(PYTEST_ARGS)
 
 test-go: $(VENV)/.dev ## our log, read by golang.org/x/mod/sumdb (needs Go)

@@ -65,7 +65,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the event came in: enough to find it again at its source.
 
-    `receiver` is forward, otlp, ndjson, elasticsearch, import or record; `tag` is Fluent's tag, or a document's index; `file` an imported file's name; `row` its row
+    `receiver` is forward, otlp, ndjson, elasticsearch, beats, import or record; `tag` is Fluent's tag, a document's index or a Beat's name; `file` an imported file's name; `row` its row
     counted from 1 (headers not counted).
     """
 

@@ -8,6 +8,7 @@ from collector.extract import StitchSettings
 from collector.protect.fields import DEFAULT_MASKED_FIELDS
 
 __all__ = [
+    "BeatsSettings",
     "CollectorSettings",
     "ElasticsearchSettings",
     "ForwardSettings",
@@ -83,6 +84,23 @@ class ElasticsearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_un
     tls_key: str = ""
 
 
+class BeatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Lumberjack, the protocol of Beats' Logstash output.
+
+    Attributes:
+        host: address to listen on.
+        port: TCP port, 5044 by convention; 0 chooses a free one, -1 turns it off.
+        tls_certificate, tls_key: PEM files; both or neither.
+        tls_client_ca: PEM file of the authorities that sign senders' certificates; with it, a sender without such a certificate is refused.
+    """
+
+    host: str = "127.0.0.1"
+    port: _Port = -1
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+
+
 class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is kept on the sidecar's disk.
 
@@ -142,6 +160,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             (docs/mappings.md); the first mapping that is for a record is used.
         forward: Fluent Forward.
         http: OTLP, JSON lines, metrics.
+        beats: Filebeat and the other Beats, as to Logstash.
         elasticsearch: ``_bulk``, as Elasticsearch and OpenSearch have it.
         spool: bounds on disk.
         ship: batches.
@@ -155,6 +174,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     mappings: tuple[str, ...] = ()
     forward: ForwardSettings = ForwardSettings()
     http: HttpSettings = HttpSettings()
+    beats: BeatsSettings = BeatsSettings()
     elasticsearch: ElasticsearchSettings = ElasticsearchSettings()
     spool: SpoolSettings = SpoolSettings()
     ship: ShipSettings = ShipSettings()

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from collector.deadletters import DeadLetters
 from collector.disk import Disk, OsDisk
-from collector.errors import StateUnknown
+from collector.errors import Malformed, StateUnknown
 from collector.extract import Extractor
 from collector.intake import SpoolIntake
 from collector.mapping.intake import MappedIntake
@@ -28,6 +28,7 @@ from collector.pipeline import Pipeline, PipelineLimits
 from collector.prepare import Preparer
 from collector.protect import Protector
 from collector.receive import Intake
+from collector.receive.beats import BeatsReceiver
 from collector.receive.body import BodyLimits
 from collector.receive.credentials import Credentials
 from collector.receive.elasticsearch import ElasticsearchReceiver
@@ -90,8 +91,8 @@ async def run_sidecar(
         signing_key: signs the batch headers.
         token_key: makes tokens of card numbers.
         stopped: set it to stop.
-        ready: called once when everything listens, with addresses by their use: ``forward``, ``http`` and ``elasticsearch`` as host:port,
-            ``forward_unix`` as a path.
+        ready: called once when everything listens, with addresses by their use: ``forward``, ``http``, ``elasticsearch`` and ``beats`` as
+            host:port, ``forward_unix`` as a path.
         clock: Unix time in nanoseconds.
         disk: where the spool lies; None: the real one.
 
@@ -173,14 +174,13 @@ async def run_sidecar(
         tls_key=settings.http.tls_key,
     )
     elasticsearch = _elasticsearch(settings, intake, clock, metrics, pipeline)
+    beats = BeatsReceiver(intake, clock=clock, service=settings.service, refused=metrics.refused)
     pipeline.start()
     try:
-        ready(await _listen(settings, forward, http, elasticsearch))
+        ready(await _listen(settings, forward, http, elasticsearch, beats))
         await _until_stopped_or_failed(stopped, pipeline)
     finally:
-        await forward.close()
-        await http.stop()
-        await elasticsearch.stop()
+        await asyncio.gather(forward.close(), http.stop(), elasticsearch.stop(), beats.close())
         drained = await asyncio.to_thread(pipeline.stop, drain_seconds=settings.ship.drain_seconds)
         dead_letters.close()
     if not drained:
@@ -228,7 +228,11 @@ def _elasticsearch(
 
 
 async def _listen(
-    settings: CollectorSettings, forward: ForwardReceiver, http: HttpServer, elasticsearch: HttpServer
+    settings: CollectorSettings,
+    forward: ForwardReceiver,
+    http: HttpServer,
+    elasticsearch: HttpServer,
+    beats: BeatsReceiver,
 ) -> dict[str, str]:
     addresses: dict[str, str] = {}
     if settings.forward.port >= 0:
@@ -242,15 +246,24 @@ async def _listen(
         addresses["http"] = f"{settings.http.host}:{await http.start()}"
     if settings.elasticsearch.port >= 0:
         addresses["elasticsearch"] = f"{settings.elasticsearch.host}:{await elasticsearch.start()}"
+    if settings.beats.port >= 0:
+        own = settings.beats
+        tls = _tls(own.tls_certificate, own.tls_key, own.tls_client_ca)
+        addresses["beats"] = f"{own.host}:{await beats.listen(own.host, own.port, tls=tls)}"
     return addresses
 
 
-def _tls(certificate: str, key: str) -> ssl.SSLContext | None:
+def _tls(certificate: str, key: str, client_ca: str = "") -> ssl.SSLContext | None:
     if not certificate:
+        if client_ca:
+            raise Malformed("tls_client_ca is of no use without tls_certificate and tls_key")
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(certificate, key)
+    if client_ca:
+        context.load_verify_locations(client_ca)
+        context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 

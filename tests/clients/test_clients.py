@@ -119,10 +119,7 @@ def report(name: str, outcome: Outcome) -> None:
 def test_npm_fluent_loggers_with_acks(script: str, packages: Path, collector: CollectorProcess) -> None:
     outcome = send(["node", script], collector.addresses["forward"], collector, packages)
     report(script, outcome)
-    assert outcome.kills == len(KILL_AT)
-    assert outcome.acked == set(range(EVENTS))  # they go on until each is acknowledged
-    assert outcome.stored.keys() == outcome.acked
-    assert outcome.doubled == 0
+    judge_once_each(outcome)
 
 
 def test_the_opentelemetry_sdk_of_javascript(packages: Path, collector: CollectorProcess) -> None:
@@ -143,6 +140,40 @@ def judge_opentelemetry(name: str, outcome: Outcome) -> None:
     # some breaks of a connection the exporters do not try again; then they say what they gave up, so nothing is lost silently
     assert outcome.acked | outcome.failed == set(range(EVENTS)), outcome.reasons
     assert len(outcome.acked) > EVENTS // 2, outcome.reasons
+
+
+@pytest.mark.parametrize("package", ["opensearchpy", "elasticsearch"])
+def test_the_bulk_helpers_of_python(package: str, collector: CollectorProcess) -> None:
+    command = [sys.executable, "bulk_sender.py", package]
+    outcome = send(command, collector.addresses["elasticsearch"], collector, HERE)
+    report(f"bulk_sender.py {package}", outcome)
+    judge_once_each(outcome)
+
+
+def test_elastics_own_lumberjack_client(tmp_path: Path, collector: CollectorProcess) -> None:
+    go = shutil.which("go")
+    need(go, "no Go toolchain: install Go 1.25 or newer")
+    assert go is not None
+    program = tmp_path / "golumber"
+    built = subprocess.run(
+        [go, "build", "-mod=readonly", "-o", str(program), "."],
+        cwd=HERE / "go_lumber",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert built.returncode == 0, built.stderr
+    outcome = send([str(program)], collector.addresses["beats"], collector, HERE)
+    report("go-lumber", outcome)
+    judge_once_each(outcome)
+
+
+def judge_once_each(outcome: Outcome) -> None:
+    """For senders that go on until each event is acknowledged, and give each an id."""
+    assert outcome.kills == len(KILL_AT)
+    assert outcome.acked == set(range(EVENTS))
+    assert outcome.stored.keys() == outcome.acked
+    assert outcome.doubled == 0
 
 
 def test_pypi_fluent_logger_has_no_acks(collector: CollectorProcess) -> None:

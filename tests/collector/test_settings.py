@@ -20,7 +20,8 @@ def test_an_empty_table_is_the_default_and_listens_to_this_machine_alone() -> No
     settings = read()
     assert settings == CollectorSettings()
     assert (settings.forward.host, settings.http.host) == ("127.0.0.1", "127.0.0.1")
-    assert (settings.elasticsearch.host, settings.elasticsearch.port) == ("127.0.0.1", -1)
+    for off in (settings.elasticsearch, settings.beats):
+        assert (off.host, off.port) == ("127.0.0.1", -1)
     Extractor(settings.stitch)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -15,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from collector.batch import StreamId
 from collector.disk import AppendFile, OsDisk
-from collector.errors import StateUnknown
+from collector.errors import Malformed, StateUnknown
 from collector.event import decode_event
-from collector.settings import CollectorSettings, ElasticsearchSettings, ForwardSettings, HttpSettings
+from collector.settings import BeatsSettings, CollectorSettings, ElasticsearchSettings, ForwardSettings, HttpSettings
 from collector.sidecar import run_sidecar
 from tests.support.memory_store import MemoryStore
 
@@ -132,12 +133,13 @@ def test_ways_in_that_are_off_unless_asked_for(tmp_path: Path) -> None:
         SETTINGS,
         service="shop",
         elasticsearch=ElasticsearchSettings(port=0, credentials_file=str(tmp_path / "credentials")),
+        beats=BeatsSettings(port=0),
     )
 
     async def life() -> Running:
         sidecar = Running(tmp_path / "spool", settings=settings)
         addresses = await sidecar.ready
-        assert sorted(addresses) == ["elasticsearch", "forward", "http"]
+        assert sorted(addresses) == ["beats", "elasticsearch", "forward", "http"]
         url = f"http://{addresses['elasticsearch']}"
         async with httpx.AsyncClient(base_url=url, auth=("shipper", "s3cret"), trust_env=False) as client:
             assert (await client.get("/")).json()["name"] == "payments"
@@ -149,12 +151,28 @@ def test_ways_in_that_are_off_unless_asked_for(tmp_path: Path) -> None:
             metrics = (await client.get("/metrics")).text
             assert 'tally_collector_refused_total{reason="credentials"} 1.0' in metrics
             assert 'tally_collector_refused_total{reason="bad_json"} 1.0' in metrics
+        host, _, port = addresses["beats"].rpartition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        document = b'{"message":"over Lumberjack"}'
+        writer.write(b"2W" + struct.pack(">I", 1) + b"2J" + struct.pack(">II", 1, len(document)) + document)
+        assert await reader.readexactly(6) == b"2A" + struct.pack(">I", 1)
+        writer.close()
         sidecar.stopped.set()
         assert await sidecar.task
         return sidecar
 
     sidecar = asyncio.run(life())
-    assert sidecar.bodies() == ["over _bulk"]
+    assert sidecar.bodies() == ["over _bulk", "over Lumberjack"]
+
+
+def test_client_certificates_need_a_certificate_of_our_own(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(SETTINGS, beats=BeatsSettings(port=0, tls_client_ca="ca.pem"))
+
+    async def life() -> None:
+        with pytest.raises(Malformed, match="tls_client_ca"):
+            await Running(tmp_path / "spool", settings=settings).task
+
+    asyncio.run(life())
 
 
 class FailingDisk(OsDisk):

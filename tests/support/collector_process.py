@@ -17,12 +17,14 @@ from collector.batch import EventRef
 from collector.event import Event
 from collector.store.sqlite import SqliteStore
 
+_USES = ("forward", "http", "elasticsearch", "beats")
+
 
 class CollectorProcess:
     """`tally run collector` over a folder of its own; ports are chosen at the first start and kept.
 
     Attributes:
-        addresses: `forward` and `http` to host:port, once it has been started.
+        addresses: `forward`, `http`, `elasticsearch` and `beats` to host:port, once it has been started.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,7 +37,7 @@ class CollectorProcess:
     def start(self) -> None:
         """Start it, and return when it listens."""
         ports = {use: address.rpartition(":")[2] for use, address in self.addresses.items()}
-        settings = "".join(f"[collector.{use}]\nport = {ports.get(use, 0)}\n" for use in ("forward", "http"))
+        settings = "".join(f"[collector.{use}]\nport = {ports.get(use, 0)}\n" for use in _USES)
         (self.folder / "tally.toml").write_text(settings, encoding="utf-8")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "deploy.cli", "--config", str(self.folder / "tally.toml"), "run", "collector"],
@@ -48,7 +50,7 @@ class CollectorProcess:
         for line in self._process.stderr:
             self._log.append(line)
             if "ready: " in line:
-                self.addresses = dict(re.findall(r"(forward|http) (?:http://)?([\d.]+:\d+)", line))
+                self.addresses = dict(re.findall(rf"({'|'.join(_USES)}) (?:http://)?([\d.]+:\d+)", line))
                 break
         else:
             raise AssertionError("the collector did not start: " + "".join(self._log))
