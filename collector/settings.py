@@ -69,7 +69,8 @@ class ElasticsearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_un
         product: what it says that it is, where senders insist: ``elasticsearch`` for Elastic's own and most others; ``opensearch`` for
             Logstash's opensearch output.
         version: the version that it says it has; empty: one newer than any, since Beats refuse a server older than themselves.
-        credentials_file: lines ``Basic user:password``, ``ApiKey id:key`` or ``Bearer token``; empty: whoever can connect may send.
+        credentials_file: lines ``Basic user:password``, ``ApiKey id:key`` or ``Bearer token``, read at the start; empty: whoever can
+            connect may send.
         max_body_bytes: longest request body as sent; decompressed it may be four times as long.
         tls_certificate, tls_key: PEM files; both or neither.
     """

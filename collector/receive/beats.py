@@ -37,7 +37,7 @@ class BeatsReceiver:
         stalled_seconds: a connection on which nothing comes for so long in the middle of a window is closed.
         random: gives as many random bytes as asked for.
         refused: called with a reason for every connection that ends badly: ``too_many_connections``, ``framing``, ``overloaded``, ``stalled``,
-            ``connection_lost``, ``cut_message``.
+            ``connection_lost``, ``cut_message``, ``intake_error``.
     """
 
     def __init__(

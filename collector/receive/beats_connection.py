@@ -108,6 +108,9 @@ class Connection:
             refused("stalled")
         except OSError:
             refused("connection_lost")
+        except Exception as error:  # noqa: BLE001 - whatever broke, the sender must not get its ack, and others go on
+            refused("intake_error")
+            _log.error("a part of a window could not be taken: %s: %s", type(error).__name__, error)
 
     async def _read(self) -> bytes:
         """The next bytes; between windows a sender may be silent as long as it likes. Raises TimeoutError."""

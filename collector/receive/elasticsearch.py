@@ -238,7 +238,8 @@ def _source_id(item: Item, document: dict[str, Any]) -> bytes | None:
             if item.action == "create"
             else _hash(b"index", index, name, digest_of(document))
         )
-    return place_id(document)
+    place = place_id(document)
+    return place and _hash(b"place", index, place)
 
 
 def _hash(*parts: bytes) -> bytes:

@@ -291,6 +291,23 @@ def test_connections_and_memory_have_bounds() -> None:
     run(story())
 
 
+class Broken(MemoryIntake):
+    async def accept(self, arrivals: Sequence[Arrival], **options: Any) -> Receipt:
+        raise ValueError(f"a defect met by {len(arrivals)} arrivals and {options}")
+
+
+def test_a_defect_gives_no_ack_and_harms_nobody_else() -> None:
+    async def story() -> None:
+        async with Setting(Broken()) as at:
+            for _ in range(2):
+                sender = await at.sender()
+                sender.say({"message": "a"})
+                await sender.hear_the_end()
+            assert at.reasons == ["intake_error"] * 2
+
+    run(story())
+
+
 def test_close_finishes_what_is_in_flight() -> None:
     async def story() -> None:
         async with Setting() as at:
