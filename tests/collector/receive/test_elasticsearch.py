@@ -190,6 +190,19 @@ def test_the_filter_that_logstash_beats_and_fluent_bit_send() -> None:
     at.run(story)
 
 
+def test_answers_are_written_as_shippers_search_them() -> None:
+    """Vector and Fluent Bit look for these very bytes before they parse anything."""
+    at = Setting()
+
+    async def story(client: httpx.AsyncClient) -> None:
+        good = await client.post("/i/_bulk", content=body({"index": {}}, {}), headers=ND)
+        assert good.text.startswith('{"took":0,"errors":false,"items":[{"index":{')
+        bad = await client.post("/i/_bulk", content=body({"index": {}}, b"broken"), headers=ND)
+        assert '"errors":true' in bad.text
+
+    at.run(story)
+
+
 def test_gzip_and_chunked_bodies() -> None:
     at = Setting(limits=BodyLimits(max_body_bytes=10_000, max_inflated_bytes=20_000))
     content = body({"index": {}}, {"message": "hello"})
