@@ -7,7 +7,15 @@ import msgspec
 from collector.extract import StitchSettings
 from collector.protect.fields import DEFAULT_MASKED_FIELDS
 
-__all__ = ["CollectorSettings", "ForwardSettings", "HttpSettings", "ProtectSettings", "ShipSettings", "SpoolSettings"]
+__all__ = [
+    "CollectorSettings",
+    "ForwardSettings",
+    "GrpcSettings",
+    "HttpSettings",
+    "ProtectSettings",
+    "ShipSettings",
+    "SpoolSettings",
+]
 
 _Port = Annotated[int, msgspec.Meta(ge=-1, le=65_535)]
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -49,6 +57,25 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_body_bytes: _Positive = 16 * 1024**2
     tls_certificate: str = ""
     tls_key: str = ""
+
+
+class GrpcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """OTLP over gRPC.
+
+    Attributes:
+        host: address to listen on.
+        port: TCP port, by convention 4317; 0 chooses a free one, -1 turns gRPC off. On, it needs the extra ``tallystick[grpc]``.
+        max_message_bytes: longest message as sent; decompressed it may be four times as long.
+        tls_certificate, tls_key: PEM files; both or neither.
+        tls_client_ca: PEM file of the authorities that sign senders' certificates; with it, a sender without such a certificate is refused.
+    """
+
+    host: str = "127.0.0.1"
+    port: _Port = -1
+    max_message_bytes: Annotated[int, msgspec.Meta(ge=1_024, le=64 * 1024**2)] = 4 * 1024**2
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
 
 
 class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,6 +137,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             (docs/mappings.md); the first mapping that is for a record is used.
         forward: Fluent Forward.
         http: OTLP, JSON lines, metrics.
+        grpc: OTLP over gRPC.
         spool: bounds on disk.
         ship: batches.
         protect: masking.
@@ -122,6 +150,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     mappings: tuple[str, ...] = ()
     forward: ForwardSettings = ForwardSettings()
     http: HttpSettings = HttpSettings()
+    grpc: GrpcSettings = GrpcSettings()
     spool: SpoolSettings = SpoolSettings()
     ship: ShipSettings = ShipSettings()
     protect: ProtectSettings = ProtectSettings()

@@ -12,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from collector.deadletters import DeadLetters
 from collector.disk import Disk, OsDisk
-from collector.errors import StateUnknown
+from collector.errors import Malformed, StateUnknown
 from collector.extract import Extractor
 from collector.intake import SpoolIntake
 from collector.mapping.intake import MappedIntake
@@ -33,10 +34,14 @@ from collector.receive.forward import ForwardReceiver, Handshake
 from collector.receive.http import HttpServer, create_app
 from collector.receive.ndjson import NdjsonReceiver
 from collector.receive.otlp import OtlpReceiver
-from collector.settings import CollectorSettings
+from collector.receive.otlp_export import OtlpExports
+from collector.settings import CollectorSettings, GrpcSettings
 from collector.ship import BatchLimits
 from collector.spool import Done, Spooled, SpoolLimits, deliver_here
 from collector.store import EventStore
+
+if TYPE_CHECKING:
+    from collector.receive.otlp_grpc import OtlpGrpcServer
 
 __all__ = ["DEAD_LETTERS", "pipeline_limits", "run_sidecar"]
 
@@ -88,7 +93,7 @@ async def run_sidecar(
         signing_key: signs the batch headers.
         token_key: makes tokens of card numbers.
         stopped: set it to stop.
-        ready: called once when everything listens, with addresses by their use: ``forward`` and ``http`` as host:port,
+        ready: called once when everything listens, with addresses by their use: ``forward``, ``http`` and ``grpc`` as host:port,
             ``forward_unix`` as a path.
         clock: Unix time in nanoseconds.
         disk: where the spool lies; None: the real one.
@@ -161,7 +166,8 @@ async def run_sidecar(
         max_body_bytes=settings.http.max_body_bytes, max_inflated_bytes=4 * settings.http.max_body_bytes
     )
     ndjson = NdjsonReceiver(intake, clock=clock, limits=limits, refused=metrics.refused)
-    otlp = OtlpReceiver(intake, clock=clock, limits=limits, refused=metrics.refused)
+    exports = OtlpExports(intake, clock=clock, passed=metrics.metrics_passed)
+    otlp = OtlpReceiver(exports, limits=limits, refused=metrics.refused)
     app = create_app([*otlp.routes, *ndjson.routes], registry=metrics.registry, not_ready=lambda: _not_ready(pipeline))
     http = HttpServer(
         app,
@@ -170,13 +176,18 @@ async def run_sidecar(
         tls_certificate=settings.http.tls_certificate,
         tls_key=settings.http.tls_key,
     )
+    grpc: OtlpGrpcServer | None = None
     pipeline.start()
     try:
-        ready(await _listen(settings, forward, http))
+        if settings.grpc.port >= 0:
+            grpc = _grpc(settings.grpc, exports, metrics)
+        ready(await _listen(settings, forward, http, grpc))
         await _until_stopped_or_failed(stopped, pipeline)
     finally:
         await forward.close()
         await http.stop()
+        if grpc is not None:
+            await grpc.stop()
         drained = await asyncio.to_thread(pipeline.stop, drain_seconds=settings.ship.drain_seconds)
         dead_letters.close()
     if not drained:
@@ -194,7 +205,35 @@ async def _until_stopped_or_failed(stopped: asyncio.Event, pipeline: Pipeline) -
             await asyncio.wait_for(stopped.wait(), _LOOK_SECONDS)
 
 
-async def _listen(settings: CollectorSettings, forward: ForwardReceiver, http: HttpServer) -> dict[str, str]:
+def _grpc(settings: GrpcSettings, exports: OtlpExports, metrics: CollectorMetrics) -> "OtlpGrpcServer":
+    """The server of OTLP over gRPC. Raises `Malformed`: its library is not installed, or the settings contradict each other."""
+    try:
+        from collector.receive import otlp_grpc  # noqa: PLC0415 - 12 MB that a sidecar without gRPC does not need
+    except ModuleNotFoundError as error:
+        raise Malformed(
+            "gRPC needs more than is installed: pip install 'tallystick[grpc]'", where="grpc.port"
+        ) from error
+    certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
+    if bool(certificate) != bool(key) or (client_ca and not certificate):
+        raise Malformed("certificate and key come together, and a client CA with both", where="grpc.tls_certificate")
+    limits = otlp_grpc.GrpcLimits(
+        message_bytes=settings.max_message_bytes, inflated_bytes=4 * settings.max_message_bytes
+    )
+    return otlp_grpc.OtlpGrpcServer(
+        exports,
+        host=settings.host,
+        port=settings.port,
+        limits=limits,
+        credentials=otlp_grpc.server_credentials(Path(certificate), Path(key), Path(client_ca) if client_ca else None)
+        if certificate
+        else None,
+        refused=metrics.refused,
+    )
+
+
+async def _listen(
+    settings: CollectorSettings, forward: ForwardReceiver, http: HttpServer, grpc: "OtlpGrpcServer | None"
+) -> dict[str, str]:
     addresses: dict[str, str] = {}
     if settings.forward.port >= 0:
         tls = _tls(settings.forward.tls_certificate, settings.forward.tls_key)
@@ -205,6 +244,8 @@ async def _listen(settings: CollectorSettings, forward: ForwardReceiver, http: H
         addresses["forward_unix"] = settings.forward.unix_socket
     if settings.http.port >= 0:
         addresses["http"] = f"{settings.http.host}:{await http.start()}"
+    if grpc is not None:
+        addresses["grpc"] = f"{settings.grpc.host}:{await grpc.start()}"
     return addresses
 
 

@@ -4,9 +4,11 @@ import zlib
 
 from collector.errors import Malformed
 
-__all__ = ["gunzip"]
+__all__ = ["gunzip", "inflate"]
 
-_GZIP = 31  # zlib's wbits for "gzip header and trailer demanded"
+# zlib's wbits
+_GZIP = 31  # gzip header and trailer demanded
+_EITHER = 47  # those of gzip or of zlib
 
 
 def gunzip(data: bytes | bytearray | memoryview, *, max_bytes: int) -> bytes:
@@ -17,11 +19,20 @@ def gunzip(data: bytes | bytearray | memoryview, *, max_bytes: int) -> bytes:
     Raises:
         Malformed: not gzip, cut short or damaged (``bad_gzip``), or more than `max_bytes` (``too_large``).
     """
+    return _inflate(data, max_bytes, _GZIP)
+
+
+def inflate(data: bytes | bytearray | memoryview, *, max_bytes: int) -> bytes:
+    """As `gunzip`; the data may also be in zlib's format (RFC 1950), which gRPC and HTTP call "deflate"."""
+    return _inflate(data, max_bytes, _EITHER)
+
+
+def _inflate(data: bytes | bytearray | memoryview, max_bytes: int, window_bits: int) -> bytes:
     out: list[bytes] = []
     room = max_bytes
     rest: bytes | bytearray | memoryview = data
     while True:
-        member = zlib.decompressobj(_GZIP)
+        member = zlib.decompressobj(window_bits)
         try:
             piece = member.decompress(rest, room + 1)
         except zlib.error as error:

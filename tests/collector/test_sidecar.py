@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import httpx
 import msgpack
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from collector.batch import StreamId
 from collector.disk import AppendFile, OsDisk
-from collector.errors import StateUnknown
+from collector.errors import Malformed, StateUnknown
 from collector.event import decode_event
-from collector.settings import CollectorSettings, ForwardSettings, HttpSettings
+from collector.settings import CollectorSettings, ForwardSettings, GrpcSettings, HttpSettings
 from collector.sidecar import run_sidecar
 from tests.support.memory_store import MemoryStore
 
-SETTINGS = CollectorSettings(name="payments", forward=ForwardSettings(port=0), http=HttpSettings(port=0))
+SETTINGS = CollectorSettings(
+    name="payments", forward=ForwardSettings(port=0), http=HttpSettings(port=0), grpc=GrpcSettings(port=0)
+)
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 
 
@@ -63,6 +69,17 @@ class Running:
                 json={"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": record}}]}]}]},
             )
 
+    async def export_over_grpc(self, record: str) -> grpc.StatusCode:
+        """The status that a log record is answered with."""
+        request = ExportLogsServiceRequest()
+        request.resource_logs.add().scope_logs.add().log_records.add().body.string_value = record
+        async with grpc.aio.insecure_channel((await self.ready)["grpc"]) as channel:
+            call = channel.unary_unary("/opentelemetry.proto.collector.logs.v1.LogsService/Export")(
+                request.SerializeToString()
+            )
+            code: grpc.StatusCode = await call.code()
+            return code
+
     async def forward(self, *message: object) -> bytes:
         """Say one message; what is answered until the ack is whole or the connection ends."""
         host, _, port = (await self.ready)["forward"].rpartition(":")
@@ -83,11 +100,12 @@ class Running:
         return found
 
 
-def test_events_of_both_ports_are_shipped_and_a_stop_closes_the_stream(tmp_path: Path) -> None:
+def test_events_of_all_ports_are_shipped_and_a_stop_closes_the_stream(tmp_path: Path) -> None:
     async def life() -> Running:
         sidecar = Running(tmp_path / "spool")
         answer = await sidecar.post('{"message":"over http"}\n')
         assert answer.json()["stored"] == 1
+        assert await sidecar.export_over_grpc("over grpc") == grpc.StatusCode.OK
         host, _, port = (await sidecar.ready)["forward"].rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(msgpack.packb(["payments", 1_700_000_000, {"message": "over forward"}, {"chunk": "c1"}]))
@@ -98,7 +116,7 @@ def test_events_of_both_ports_are_shipped_and_a_stop_closes_the_stream(tmp_path:
         return sidecar
 
     sidecar = asyncio.run(life())
-    assert sorted(map(str, sidecar.bodies())) == ["over forward", "over http"]
+    assert sorted(map(str, sidecar.bodies())) == ["over forward", "over grpc", "over http"]
     (stream,) = sidecar.store.batches
     assert stream.startswith("payments/")
     assert sidecar.store.batches[StreamId(stream)][max(sidecar.store.batches[stream])].signed.header.closed
@@ -185,6 +203,58 @@ def test_a_port_that_is_taken_is_an_error_and_leaves_the_spool_free(tmp_path: Pa
     asyncio.run(life())
 
 
+def unusable(root: Path, settings: GrpcSettings) -> str:
+    """What a sidecar with such settings says instead of starting."""
+
+    async def life() -> None:
+        await Running(root, settings=msgspec.structs.replace(SETTINGS, grpc=settings)).task
+
+    with pytest.raises(Malformed) as caught:
+        asyncio.run(life())
+    return str(caught.value)
+
+
+def test_grpc_that_is_not_installed_or_half_configured_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for half in (GrpcSettings(port=0, tls_key="k.pem"), GrpcSettings(port=0, tls_client_ca="ca.pem")):
+        assert "certificate and key come together" in unusable(tmp_path / "half", half)
+    monkeypatch.setitem(sys.modules, "grpc", None)  # as where the extra is not installed
+    monkeypatch.delitem(sys.modules, "collector.receive.otlp_grpc")
+    monkeypatch.delattr("collector.receive.otlp_grpc")
+    assert "pip install 'tallystick[grpc]'" in unusable(tmp_path / "missing", GrpcSettings(port=0))
+
+    async def without() -> None:
+        sidecar = Running(tmp_path / "without", settings=msgspec.structs.replace(SETTINGS, grpc=GrpcSettings()))
+        assert "grpc" not in await sidecar.ready
+        sidecar.stopped.set()
+        assert await sidecar.task
+
+    asyncio.run(without())
+
+
+def test_metrics_that_went_by_are_counted(tmp_path: Path) -> None:
+    async def life() -> str:
+        sidecar = Running(tmp_path / "spool")
+        point = {"asInt": "1", "exemplars": [{"asInt": "1", "traceId": "1" * 32}, {"asInt": "1"}]}
+        metrics = [{"name": "m", "sum": {"dataPoints": [point]}}]
+        async with httpx.AsyncClient(base_url=f"http://{(await sidecar.ready)['http']}", trust_env=False) as client:
+            answer = await client.post(
+                "/v1/metrics", json={"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]}
+            )
+            assert answer.json()["partialSuccess"]["rejectedDataPoints"] == "1"
+            shown = (await client.get("/metrics")).text
+        sidecar.stopped.set()
+        assert await sidecar.task
+        return shown
+
+    shown = asyncio.run(life())
+    for sample in (
+        'points_total{kind="sum"} 1.0',
+        'exemplars_total{fate="kept"} 1.0',
+        'exemplars_total{fate="untraced"} 1.0',
+    ):
+        assert f"tally_collector_metric_{sample}" in shown
+
+
 def test_with_store_acks_no_way_in_says_yes_before_the_store_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,15 +267,17 @@ def test_with_store_acks_no_way_in_says_yes_before_the_store_has_it(
         await sidecar.ready
         sidecar.store.down = "no route"
         chunk = ["payments", 1_700_000_000, {"message": "over forward"}, {"chunk": "c1"}]
-        refused, exported, end = await asyncio.gather(
+        refused, exported, told, end = await asyncio.gather(
             sidecar.post('{"message":"over http"}\n', **{"idempotency-key": "k"}),
             sidecar.export("over otlp"),
+            sidecar.export_over_grpc("over grpc"),
             sidecar.forward(*chunk),
         )
         for answer in (refused, exported):
             assert answer.status_code == 503
             assert int(answer.headers["retry-after"]) >= 1
         assert "the store has not taken it" in refused.json()["detail"]
+        assert told == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert end == b""  # closed without an ack
         # who asks for no ack is taken once, however long the store is down
         host, _, port = (await sidecar.ready)["forward"].rpartition(":")
@@ -218,8 +290,9 @@ def test_with_store_acks_no_way_in_says_yes_before_the_store_has_it(
         while (await sidecar.post('{"message":"over http"}\n', **{"idempotency-key": "k"})).status_code != 200:
             pass
         assert (await sidecar.export("over otlp")).status_code == 200
+        assert await sidecar.export_over_grpc("over grpc") == grpc.StatusCode.OK
         assert msgpack.unpackb(await sidecar.forward(*chunk)) == {"ack": "c1"}
-        assert sorted(map(str, sidecar.bodies())) == ["no ack", "over forward", "over http", "over otlp"]
+        assert sorted(map(str, sidecar.bodies())) == ["no ack", "over forward", "over grpc", "over http", "over otlp"]
         sidecar.stopped.set()
         assert await sidecar.task
         return sidecar

@@ -22,7 +22,7 @@ class CollectorProcess:
     """`tally run collector` over a folder of its own; ports are chosen at the first start and kept.
 
     Attributes:
-        addresses: `forward` and `http` to host:port, once it has been started.
+        addresses: `forward`, `http` and `grpc` to host:port, once it has been started.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -35,7 +35,7 @@ class CollectorProcess:
     def start(self) -> None:
         """Start it, and return when it listens."""
         ports = {use: address.rpartition(":")[2] for use, address in self.addresses.items()}
-        settings = "".join(f"[collector.{use}]\nport = {ports.get(use, 0)}\n" for use in ("forward", "http"))
+        settings = "".join(f"[collector.{use}]\nport = {ports.get(use, 0)}\n" for use in ("forward", "http", "grpc"))
         (self.folder / "tally.toml").write_text(settings, encoding="utf-8")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "deploy.cli", "--config", str(self.folder / "tally.toml"), "run", "collector"],
@@ -48,7 +48,7 @@ class CollectorProcess:
         for line in self._process.stderr:
             self._log.append(line)
             if "ready: " in line:
-                self.addresses = dict(re.findall(r"(forward|http) (?:http://)?([\d.]+:\d+)", line))
+                self.addresses = dict(re.findall(r"(forward|http|grpc) (?:http://)?([\d.]+:\d+)", line))
                 break
         else:
             raise AssertionError("the collector did not start: " + "".join(self._log))
