@@ -1,5 +1,6 @@
 """The collector's part of ``tally.toml``: the table ``[collector]``. Every key is optional, unknown ones are refused."""
 
+import ipaddress
 from typing import Annotated, Literal
 
 import msgspec
@@ -21,6 +22,13 @@ _Port = Annotated[int, msgspec.Meta(ge=-1, le=65_535)]
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=86_400.0)]
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
+
+
+def _on_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class ForwardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,8 +74,9 @@ class GrpcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         host: address to listen on.
         port: TCP port, by convention 4317; 0 chooses a free one, -1 turns gRPC off. On, it needs the extra ``tallystick[grpc]``.
         max_message_bytes: longest message as sent; decompressed it may be four times as long.
-        tls_certificate, tls_key: PEM files; both or neither.
-        tls_client_ca: PEM file of the authorities that sign senders' certificates; with it, a sender without such a certificate is refused.
+        tls_certificate, tls_key: PEM files; both or neither. TLS 1.2 or newer.
+        tls_client_ca: PEM file with the authorities whose certificates senders must show; empty: none is demanded.
+        unprotected: listen beyond this machine though anybody may send then and read along.
     """
 
     host: str = "127.0.0.1"
@@ -76,6 +85,16 @@ class GrpcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     tls_certificate: str = ""
     tls_key: str = ""
     tls_client_ca: str = ""
+    unprotected: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what would protect less than it seems to."""
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key go together")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("tls_client_ca goes with tls_certificate and tls_key")
+        if self.port >= 0 and not (self.tls_certificate or self.unprotected or _on_this_machine(self.host)):
+            raise ValueError(f"listening on {self.host} needs TLS (tls_certificate), or unprotected = true")
 
 
 class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

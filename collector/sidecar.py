@@ -206,27 +206,25 @@ async def _until_stopped_or_failed(stopped: asyncio.Event, pipeline: Pipeline) -
 
 
 def _grpc(settings: GrpcSettings, exports: OtlpExports, metrics: CollectorMetrics) -> "OtlpGrpcServer":
-    """The server of OTLP over gRPC. Raises `Malformed`: its library is not installed, or the settings contradict each other."""
+    """The server of OTLP over gRPC. Raises `Malformed`: its library is not installed."""
     try:
         from collector.receive import otlp_grpc  # noqa: PLC0415 - 12 MB that a sidecar without gRPC does not need
     except ModuleNotFoundError as error:
         raise Malformed(
             "gRPC needs more than is installed: pip install 'tallystick[grpc]'", where="grpc.port"
         ) from error
-    certificate, key, client_ca = settings.tls_certificate, settings.tls_key, settings.tls_client_ca
-    if bool(certificate) != bool(key) or (client_ca and not certificate):
-        raise Malformed("certificate and key come together, and a client CA with both", where="grpc.tls_certificate")
-    limits = otlp_grpc.GrpcLimits(
-        message_bytes=settings.max_message_bytes, inflated_bytes=4 * settings.max_message_bytes
-    )
+    credentials = None
+    if settings.tls_certificate:
+        client_ca = Path(settings.tls_client_ca) if settings.tls_client_ca else None
+        credentials = otlp_grpc.server_credentials(Path(settings.tls_certificate), Path(settings.tls_key), client_ca)
     return otlp_grpc.OtlpGrpcServer(
         exports,
         host=settings.host,
         port=settings.port,
-        limits=limits,
-        credentials=otlp_grpc.server_credentials(Path(certificate), Path(key), Path(client_ca) if client_ca else None)
-        if certificate
-        else None,
+        limits=otlp_grpc.GrpcLimits(
+            message_bytes=settings.max_message_bytes, inflated_bytes=4 * settings.max_message_bytes
+        ),
+        credentials=credentials,
         refused=metrics.refused,
     )
 

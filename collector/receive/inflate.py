@@ -4,11 +4,9 @@ import zlib
 
 from collector.errors import Malformed
 
-__all__ = ["gunzip", "inflate"]
+__all__ = ["gunzip", "unzlib"]
 
-# zlib's wbits
-_GZIP = 31  # gzip header and trailer demanded
-_EITHER = 47  # those of gzip or of zlib
+_GZIP = 31  # zlib's wbits for "gzip header and trailer demanded"
 
 
 def gunzip(data: bytes | bytearray | memoryview, *, max_bytes: int) -> bytes:
@@ -19,20 +17,11 @@ def gunzip(data: bytes | bytearray | memoryview, *, max_bytes: int) -> bytes:
     Raises:
         Malformed: not gzip, cut short or damaged (``bad_gzip``), or more than `max_bytes` (``too_large``).
     """
-    return _inflate(data, max_bytes, _GZIP)
-
-
-def inflate(data: bytes | bytearray | memoryview, *, max_bytes: int) -> bytes:
-    """As `gunzip`; the data may also be in zlib's format (RFC 1950), which gRPC and HTTP call "deflate"."""
-    return _inflate(data, max_bytes, _EITHER)
-
-
-def _inflate(data: bytes | bytearray | memoryview, max_bytes: int, window_bits: int) -> bytes:
     out: list[bytes] = []
     room = max_bytes
     rest: bytes | bytearray | memoryview = data
     while True:
-        member = zlib.decompressobj(window_bits)
+        member = zlib.decompressobj(_GZIP)
         try:
             piece = member.decompress(rest, room + 1)
         except zlib.error as error:
@@ -46,3 +35,17 @@ def _inflate(data: bytes | bytearray | memoryview, max_bytes: int, window_bits: 
         rest = member.unused_data
         if not rest:
             return b"".join(out)
+
+
+def unzlib(data: bytes | bytearray | memoryview, *, max_bytes: int) -> bytes:
+    """The content of one zlib stream (RFC 1950), which gRPC and HTTP call "deflate". Bounds and errors as `gunzip` (``bad_zlib``)."""
+    stream = zlib.decompressobj()
+    try:
+        content = stream.decompress(data, max_bytes + 1)
+    except zlib.error as error:
+        raise Malformed(f"not zlib: {error}", label="bad_zlib") from error
+    if len(content) > max_bytes:
+        raise Malformed(f"more than {max_bytes} bytes when decompressed", label="too_large")
+    if not stream.eof or stream.unused_data:
+        raise Malformed("zlib data that ends too early, or does not end with its stream", label="bad_zlib")
+    return content

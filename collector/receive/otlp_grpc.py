@@ -19,13 +19,13 @@ import grpc.aio
 
 from collector.errors import Malformed, Overloaded
 from collector.receive import otlp_answer
-from collector.receive.inflate import inflate
+from collector.receive.inflate import gunzip, unzlib
 from collector.receive.otlp_export import LOGS, METRICS, TRACES, OtlpExports, Signal
 from collector.receive.room import Claim, Room
 
 __all__ = ["GrpcLimits", "OtlpGrpcServer", "server_credentials"]
 
-_COMPRESSED = (b"\x1f", b"\x78")
+_INFLATE = {b"\x1f": gunzip, b"\x78": unzlib}
 """How gzip (RFC 1952) and zlib (RFC 1950, gRPC's "deflate") begin. No request does: its first field is 1, hence 0x0A."""
 
 
@@ -81,7 +81,7 @@ class OtlpGrpcServer:
         port: 0 lets the system choose.
         limits: see there.
         credentials: of TLS; None: none.
-        refused: called with a reason for each refused call: ``too_large``, ``bad_gzip``, ``bad_otlp``, ``too_deep``, ``overloaded``,
+        refused: called with a reason for each refused call: ``too_large``, ``bad_gzip``, ``bad_zlib``, ``bad_otlp``, ``too_deep``, ``overloaded``,
             ``too_slow``; ``no_message`` or ``connection_lost`` when the sender left or its message is longer than `message_bytes`, which
             the library tells the sender alone.
     """
@@ -199,7 +199,8 @@ class OtlpGrpcServer:
         if end is not grpc.aio.EOF:
             raise Malformed("a call with several messages", label="bad_otlp")
         claim.resize(len(message))
-        if message[:1] in _COMPRESSED:
+        inflate = _INFLATE.get(message[:1])
+        if inflate is not None:
             content = inflate(message, max_bytes=limits.inflated_bytes)
             claim.add(len(content))
             return content

@@ -46,6 +46,9 @@ def test_the_settings_reach_the_pipelines_bounds() -> None:
         ({"forward": {"port": 65_536}}, "port"),
         ({"http": {"port": -2}}, "port"),
         ({"http": {"max_body_bytes": 0}}, "max_body_bytes"),
+        ({"grpc": {"tls_key": "k.pem"}}, "tls_certificate and tls_key go together"),
+        ({"grpc": {"tls_client_ca": "ca.pem"}}, "tls_client_ca"),
+        ({"grpc": {"port": 4317, "host": "0.0.0.0"}}, "grpc.*needs TLS|needs TLS.*grpc"),  # noqa: S104 - must be refused
         ({"spool": {"max_event_bytes": 100}}, "max_event_bytes"),
         ({"spool": {"max_bytes": "4 GB"}}, "max_bytes"),
         ({"ship": {"batch_events": 32_769}}, "batch_events"),
@@ -56,3 +59,18 @@ def test_the_settings_reach_the_pipelines_bounds() -> None:
 def test_what_cannot_be_is_refused_by_name(table: dict[str, Any], where: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=where):
         read(**table)
+
+
+@pytest.mark.parametrize(
+    "grpc",
+    [
+        {"host": "0.0.0.0"},  # noqa: S104 - it is off
+        {"port": 4317},
+        {"port": 4317, "host": "::1"},
+        {"port": 4317, "host": "localhost"},
+        {"port": 4317, "host": "10.0.0.1", "unprotected": True},
+        {"port": 4317, "host": "10.0.0.1", "tls_certificate": "c.pem", "tls_key": "k.pem"},
+    ],
+)
+def test_where_grpc_may_listen(grpc: dict[str, Any]) -> None:
+    assert read(grpc=grpc).grpc.host == grpc.get("host", "127.0.0.1")
