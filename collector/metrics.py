@@ -35,7 +35,7 @@ class CollectorMetrics:
         )
         self._points = Counter(
             "tally_collector_metric_points_total",
-            "Data points of OTLP metrics that went by; they are not kept.",
+            "Data points of OTLP metrics that went by.",
             ["kind"],
             registry=self.registry,
         )
@@ -43,6 +43,12 @@ class CollectorMetrics:
             "tally_collector_metric_exemplars_total",
             "Exemplars of OTLP metrics: kept as events (or recognised as such), or without a trace, and not kept.",
             ["fate"],
+            registry=self.registry,
+        )
+        self._onward = Counter(
+            "tally_collector_metric_requests_total",
+            "Requests of OTLP metrics that went on to the metrics server: taken, refused, or to come again later.",
+            ["result"],
             registry=self.registry,
         )
         self.ack_seconds = Histogram(
@@ -109,6 +115,10 @@ class CollectorMetrics:
             self._exemplars.labels("kept").inc(kept)
         if untraced:
             self._exemplars.labels("untraced").inc(untraced)
+
+    def metrics_sent_on(self, result: str) -> None:
+        """Count a request that went on to the metrics server."""
+        self._onward.labels(result).inc()
 
     def watch(self, state: Callable[[], PipelineState]) -> None:
         """Read the pipeline's state at each scrape."""

@@ -2,6 +2,7 @@
 
 import ipaddress
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -13,6 +14,7 @@ __all__ = [
     "ForwardSettings",
     "GrpcSettings",
     "HttpSettings",
+    "OtlpSettings",
     "ProtectSettings",
     "ShipSettings",
     "SpoolSettings",
@@ -97,6 +99,31 @@ class GrpcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
             raise ValueError(f"listening on {self.host} needs TLS (tls_certificate), or unprotected = true")
 
 
+class OtlpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """OTLP, over HTTP and gRPC.
+
+    Attributes:
+        metrics_to: URL of a metrics server's OTLP endpoint, such as ``http://prometheus:9090/api/v1/otlp``, to which the data points of metrics
+            go on (``/v1/metrics`` is appended); empty: they are counted, and their senders hear that they are not kept.
+    """
+
+    metrics_to: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no URL, or holds more than a place."""
+        if not self.metrics_to:
+            return
+        parts = urlsplit(self.metrics_to)
+        if "@" in parts.netloc or parts.query or parts.fragment:  # the text is not repeated: it may be a secret
+            raise ValueError("metrics_to holds more than a place")
+        try:
+            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("metrics_to is no URL of the form http://host:port/path or https://…")
+
+
 class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is kept on the sidecar's disk.
 
@@ -157,6 +184,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         forward: Fluent Forward.
         http: OTLP, JSON lines, metrics.
         grpc: OTLP over gRPC.
+        otlp: OTLP, over HTTP and gRPC.
         spool: bounds on disk.
         ship: batches.
         protect: masking.
@@ -170,6 +198,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     forward: ForwardSettings = ForwardSettings()
     http: HttpSettings = HttpSettings()
     grpc: GrpcSettings = GrpcSettings()
+    otlp: OtlpSettings = OtlpSettings()
     spool: SpoolSettings = SpoolSettings()
     ship: ShipSettings = ShipSettings()
     protect: ProtectSettings = ProtectSettings()

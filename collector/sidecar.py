@@ -35,6 +35,7 @@ from collector.receive.http import HttpServer, create_app
 from collector.receive.ndjson import NdjsonReceiver
 from collector.receive.otlp import OtlpReceiver
 from collector.receive.otlp_export import OtlpExports
+from collector.receive.otlp_onward import MetricsServer
 from collector.settings import CollectorSettings, GrpcSettings
 from collector.ship import BatchLimits
 from collector.spool import Done, Spooled, SpoolLimits, deliver_here
@@ -166,7 +167,10 @@ async def run_sidecar(
         max_body_bytes=settings.http.max_body_bytes, max_inflated_bytes=4 * settings.http.max_body_bytes
     )
     ndjson = NdjsonReceiver(intake, clock=clock, limits=limits, refused=metrics.refused)
-    exports = OtlpExports(intake, clock=clock, passed=metrics.metrics_passed)
+    onward = (
+        MetricsServer(settings.otlp.metrics_to, counted=metrics.metrics_sent_on) if settings.otlp.metrics_to else None
+    )
+    exports = OtlpExports(intake, clock=clock, passed=metrics.metrics_passed, onward=onward)
     otlp = OtlpReceiver(exports, limits=limits, refused=metrics.refused)
     app = create_app([*otlp.routes, *ndjson.routes], registry=metrics.registry, not_ready=lambda: _not_ready(pipeline))
     http = HttpServer(
@@ -188,6 +192,8 @@ async def run_sidecar(
         await http.stop()
         if grpc is not None:
             await grpc.stop()
+        if onward is not None:
+            onward.close()
         drained = await asyncio.to_thread(pipeline.stop, drain_seconds=settings.ship.drain_seconds)
         dead_letters.close()
     if not drained:

@@ -9,7 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
@@ -22,7 +22,7 @@ from collector.receive import Arrival, Intake, otlp_json
 from collector.receive.otlp_events import JSON, PROTOBUF, Refused, events_of_logs, events_of_traces
 from collector.receive.otlp_metrics import Points, events_of_metrics
 
-__all__ = ["LOGS", "METRICS", "TRACES", "OtlpExports", "Signal", "Taken"]
+__all__ = ["LOGS", "METRICS", "TRACES", "Onward", "OtlpExports", "Signal", "Taken"]
 
 _BREATH = 1_000
 """Records that are mapped in one go before other connections get their turn."""
@@ -77,6 +77,13 @@ class Taken:
     reason: str = ""
 
 
+class Onward(Protocol):
+    """Where data points go on to."""
+
+    async def pass_on(self, body: bytes, *, json: bool, points: int) -> Taken:
+        """Send a whole request with so many points on; returns what was taken of them. Raises `Overloaded`: not now."""
+
+
 class OtlpExports:
     """Takes requests of both transports.
 
@@ -85,6 +92,7 @@ class OtlpExports:
         clock: Unix time in nanoseconds; stamps `observed` where the sender did not.
         passed: called for each request of metrics whose evidence is durable, with what went by: data points by their kind, exemplars
             that are kept, exemplars that name no trace.
+        onward: where data points go on to; None: they are not kept.
     """
 
     def __init__(
@@ -93,17 +101,19 @@ class OtlpExports:
         *,
         clock: Callable[[], int],
         passed: Callable[[Mapping[str, int], int, int], object] = lambda _points, _kept, _untraced: None,
+        onward: Onward | None = None,
     ) -> None:
         self._intake = intake
         self._clock = clock
         self._passed = passed
+        self._onward = onward
 
     async def take(self, body: bytes, signal: Signal, *, json: bool) -> Taken:
         """Make a request's records durable; what cannot be an event is in the dead letters.
 
         Raises:
             Malformed: the body is no OTLP; it is in the dead letters.
-            Overloaded: nothing but dead letters was taken.
+            Overloaded: not now. What was taken all the same is recognised when it comes again.
         """
         origin = Origin(receiver="otlp")
         arrivals: list[Arrival] = []
@@ -143,8 +153,9 @@ class OtlpExports:
                 reason = "some records cannot be taken; the collector's dead letters say why"
         if signal is not METRICS:
             return Taken(rejected=rejected, reason=reason)
+        taken = await self._points_of(body, json, points.total(), kept, reason)
         self._passed(points, kept, untraced)
-        return _answer_to_metrics(points.total(), kept, reason)
+        return taken
 
     async def _too_deep(self, body: bytes, origin: Origin) -> Malformed:
         # not a local of `take`: an error that its own traceback's frame holds is a cycle, and would keep the body until the next collection
@@ -152,16 +163,19 @@ class OtlpExports:
         await self._intake.reject(body, error, origin)
         return error
 
-
-def _answer_to_metrics(points: int, kept: int, reason: str) -> Taken:
-    """Partial success: the sender is told that its points are not kept, and is not to send them again (OTLP, "Partial Success")."""
-    if not points:
-        return Taken(reason=reason)
-    told = (
-        f"{points} data points are not kept: of metrics this collector keeps the exemplars that name a trace, {kept} here; "
-        "send the points to Prometheus"
-    )
-    return Taken(rejected=points, reason=f"{told}; {reason}" if reason else told)
+    async def _points_of(self, body: bytes, json: bool, points: int, kept: int, reason: str) -> Taken:
+        """What becomes of data points: partial success says that they are not kept, so that the sender does not repeat them."""
+        if not points:
+            return Taken(reason=reason)
+        if self._onward is not None:
+            taken = await self._onward.pass_on(body, json=json, points=points)
+        else:
+            told = (
+                f"{points} data points are not kept: of metrics this collector keeps the exemplars that name a trace, {kept} here; "
+                "send the points to Prometheus"
+            )
+            taken = Taken(rejected=points, reason=told)
+        return Taken(rejected=taken.rejected, reason="; ".join(filter(None, (taken.reason, reason))))
 
 
 def _read(body: bytes, signal: Signal, json: bool, observed: str) -> Iterator[Arrival | Refused | Points]:

@@ -21,7 +21,7 @@ from collector.batch import StreamId
 from collector.disk import AppendFile, OsDisk
 from collector.errors import Malformed, StateUnknown
 from collector.event import decode_event
-from collector.settings import CollectorSettings, ForwardSettings, GrpcSettings, HttpSettings
+from collector.settings import CollectorSettings, ForwardSettings, GrpcSettings, HttpSettings, OtlpSettings
 from collector.sidecar import run_sidecar
 from tests.support.memory_store import MemoryStore
 
@@ -225,28 +225,33 @@ def test_grpc_that_is_not_installed_says_so_and_without_it_nothing_needs_it(
     asyncio.run(without())
 
 
-def test_metrics_that_went_by_are_counted(tmp_path: Path) -> None:
+def test_metrics_are_counted_and_go_on_where_they_are_told_to(tmp_path: Path) -> None:
+    point = {"asInt": "1", "exemplars": [{"asInt": "1", "traceId": "1" * 32}, {"asInt": "1"}]}
+    metrics = {"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "m", "sum": {"dataPoints": [point]}}]}]}]}
+
     async def life() -> str:
-        sidecar = Running(tmp_path / "spool")
-        point = {"asInt": "1", "exemplars": [{"asInt": "1", "traceId": "1" * 32}, {"asInt": "1"}]}
-        metrics = [{"name": "m", "sum": {"dataPoints": [point]}}]
-        async with httpx.AsyncClient(base_url=f"http://{(await sidecar.ready)['http']}", trust_env=False) as client:
-            answer = await client.post(
-                "/v1/metrics", json={"resourceMetrics": [{"scopeMetrics": [{"metrics": metrics}]}]}
-            )
-            assert answer.json()["partialSuccess"]["rejectedDataPoints"] == "1"
+        last = Running(tmp_path / "last")
+        onward = OtlpSettings(metrics_to=f"http://{(await last.ready)['http']}")
+        first = Running(tmp_path / "first", settings=msgspec.structs.replace(SETTINGS, otlp=onward))
+        async with httpx.AsyncClient(base_url=f"http://{(await first.ready)['http']}", trust_env=False) as client:
+            partial = (await client.post("/v1/metrics", json=metrics)).json()["partialSuccess"]
+            assert partial["rejectedDataPoints"] == "1"  # the last one says so, and the first hands it on
+            assert "1 here" in partial["errorMessage"]
             shown = (await client.get("/metrics")).text
-        sidecar.stopped.set()
-        assert await sidecar.task
+        for sidecar in (first, last):
+            sidecar.stopped.set()
+            assert await sidecar.task
+            assert len(sidecar.bodies()) == 1
         return shown
 
     shown = asyncio.run(life())
     for sample in (
-        'points_total{kind="sum"} 1.0',
-        'exemplars_total{fate="kept"} 1.0',
-        'exemplars_total{fate="untraced"} 1.0',
+        'points_total{kind="sum"}',
+        'exemplars_total{fate="kept"}',
+        'exemplars_total{fate="untraced"}',
+        'requests_total{result="taken"}',
     ):
-        assert f"tally_collector_metric_{sample}" in shown
+        assert f"tally_collector_metric_{sample} 1.0" in shown
 
 
 def test_with_store_acks_no_way_in_says_yes_before_the_store_has_it(
