@@ -150,15 +150,24 @@ def test_the_opentelemetry_sdk_of_python(collector: CollectorProcess) -> None:
 
 
 def test_the_opentelemetry_sdk_of_python_over_grpc(collector: CollectorProcess) -> None:
+    address = collector.addresses["grpc"]
     outcome = send(
-        [sys.executable, "otel_grpc_sender.py"],
-        collector.addresses["grpc"],
-        collector,
-        HERE,
-        events=3_000,
-        kill_at=(600, 1_800),
+        [sys.executable, "otel_grpc_sender.py"], address, collector, HERE, events=3_000, kill_at=(600, 1_800)
     )
     judge_opentelemetry("otel_grpc_sender.py", outcome, kills=2)
+
+
+def test_the_opentelemetry_sdk_of_javascript_over_grpc_gives_up_at_once(
+    packages: Path, collector: CollectorProcess
+) -> None:
+    address = collector.addresses["grpc"]
+    outcome = send(["node", "otel_grpc.mjs"], address, collector, packages, events=2_000, kill_at=(600,))
+    report("otel_grpc.mjs", outcome)
+    assert outcome.kills == 1
+    # its exporter knows no second attempt; what it gives up it says, so nothing is lost silently. docs/ways-in.md: use HTTP
+    assert outcome.acked <= outcome.stored.keys()
+    assert outcome.acked | outcome.failed == set(range(outcome.sent))
+    assert outcome.doubled == 0
 
 
 def judge_opentelemetry(name: str, outcome: Outcome, *, kills: int = len(KILL_AT)) -> None:
