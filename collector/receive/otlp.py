@@ -33,8 +33,8 @@ class OtlpReceiver:
         exports: takes the requests.
         limits: of one body.
         room: for the bodies of all requests together.
-        refused: called with a reason for each refused request: ``media_type``, ``too_large``, ``bad_gzip``, ``bad_encoding``,
-            ``bad_otlp``, ``too_deep``, ``overloaded``, ``connection_lost``.
+        refused: called with a reason for each refused request that leaves no dead letter, which would be counted itself: ``media_type``,
+            ``too_large``, ``bad_gzip``, ``bad_encoding``, ``overloaded``, ``connection_lost``.
     """
 
     def __init__(
@@ -79,7 +79,11 @@ class OtlpReceiver:
         json = kind == _JSON_TYPE
         try:
             with self._room.claim() as claim:
-                body = await read_body(request, self._limits, claim)
+                try:
+                    body = await read_body(request, self._limits, claim)
+                except Malformed as error:
+                    self._refused(error.label)
+                    raise
                 taken = await self._exports.take(body, signal, json=json)
         except ClientDisconnect:
             self._refused("connection_lost")
@@ -88,7 +92,6 @@ class OtlpReceiver:
             self._refused("overloaded")
             return _status(503, otlp_answer.UNAVAILABLE, str(error), kind, headers=retry_after(error))
         except Malformed as error:
-            self._refused(error.label)
             return _status(_HTTP_STATUS.get(error.label, 400), otlp_answer.INVALID_ARGUMENT, str(error), kind)
         answer = otlp_answer.success_json(taken, signal) if json else otlp_answer.success_protobuf(taken)
         return Response(answer, media_type=kind)

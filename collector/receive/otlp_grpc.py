@@ -81,7 +81,8 @@ class OtlpGrpcServer:
         port: 0 lets the system choose.
         limits: see there.
         credentials: of TLS; None: none.
-        refused: called with a reason for each refused call: ``too_large``, ``bad_gzip``, ``bad_zlib``, ``bad_otlp``, ``too_deep``, ``overloaded``,
+        refused: called with a reason for each refused call that leaves no dead letter, which would be counted itself: ``too_large``,
+            ``bad_gzip``, ``bad_zlib``, ``bad_otlp`` (of a call with several messages), ``overloaded``,
             ``too_slow``; ``no_message`` or ``connection_lost`` when the sender left or its message is longer than `message_bytes`, which
             the library tells the sender alone.
     """
@@ -160,14 +161,17 @@ class OtlpGrpcServer:
     async def _answer(self, signal: Signal, context: Any) -> "bytes | _Refusal":
         try:
             with self._room.claim() as claim:
-                body = await self._read(context, claim)
+                try:
+                    body = await self._read(context, claim)
+                except Malformed as error:
+                    self._refused(error.label)
+                    raise
                 taken = await self._exports.take(body, signal, json=False)
                 return otlp_answer.success_protobuf(taken)
         except Overloaded as error:
             self._refused("overloaded")
             return _later(error)
         except Malformed as error:
-            self._refused(error.label)
             message = str(error)
             status = otlp_answer.status_protobuf(otlp_answer.INVALID_ARGUMENT, message)
             return _Refusal(grpc.StatusCode.INVALID_ARGUMENT, message, ((_STATUS, status),))

@@ -28,6 +28,7 @@ from tests.support.memory_store import MemoryStore
 SETTINGS = CollectorSettings(
     name="payments", forward=ForwardSettings(port=0), http=HttpSettings(port=0), grpc=GrpcSettings(port=0)
 )
+JSON = {"content-type": "application/json"}
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 
 
@@ -237,7 +238,11 @@ def test_metrics_are_counted_and_go_on_where_they_are_told_to(tmp_path: Path) ->
             partial = (await client.post("/v1/metrics", json=metrics)).json()["partialSuccess"]
             assert partial["rejectedDataPoints"] == "1"  # the last one says so, and the first hands it on
             assert "1 here" in partial["errorMessage"]
+            assert (await client.post("/v1/metrics", content=b"{", headers=JSON)).status_code == 400
             shown = (await client.get("/metrics")).text
+        assert (
+            'tally_collector_refused_total{reason="bad_otlp"} 1.0' in shown
+        )  # once, though it is a dead letter as well
         for sidecar in (first, last):
             sidecar.stopped.set()
             assert await sidecar.task
