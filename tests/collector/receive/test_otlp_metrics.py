@@ -23,7 +23,10 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Exemplar
 
 from collector.errors import Malformed
-from collector.event import Event, Origin, Scope
+from collector.event import Event, Origin, Scope, decode_facts
+from collector.extract import Extractor, StitchSettings
+from collector.prepare import Preparer
+from collector.protect import Protector
 from collector.receive import Arrival, otlp_json
 from collector.receive.otlp import OtlpReceiver
 from collector.receive.otlp_events import JSON, PROTOBUF, Refused
@@ -111,6 +114,16 @@ def test_an_exemplar_with_a_trace_is_an_event_that_says_what_was_measured(kind: 
         origin=Origin(receiver="otlp"),
     )
     normalised(event.event)
+
+
+def test_an_exemplar_is_evidence_of_its_trace_and_transaction() -> None:
+    preparer = Preparer(
+        extractor=Extractor(StitchSettings()), protector=Protector(token_key=b"t" * 32), clock=lambda: 1, max_event_bytes=2**20
+    )  # fmt: skip
+    prepared = preparer.prepare(arrivals(both(request_of("histogram", exemplar()))))
+    facts = decode_facts(prepared.facts[0])
+    assert (facts.trace_id, facts.span_id, facts.transaction) == (TRACE, SPAN, "pay-1")
+    assert (facts.name, facts.service, facts.marks) == ("metric.exemplar", "shop", [])
 
 
 @pytest.mark.parametrize(
