@@ -16,7 +16,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-vers
 	--no-emit-index-url --no-annotate --strip-extras --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test test-all test-clients test-go test-crash test-objects test-minio test-opensearch test-oldest check fix bench drills audit lock upgrade wheel clean
+.PHONY: help run dev test test-all test-clients matrix test-go test-crash test-objects test-minio test-opensearch test-oldest check fix bench drills audit lock upgrade wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,10 @@ test-all: $(VENV)/.dev ## every test, the marked ones too (needs node, npm, Go, 
 
 test-clients: $(VENV)/.dev ## unmodified senders against a collector that is killed (needs node, npm and Go)
 	$(BIN)/python -m pytest -m clients $(PYTEST_ARGS)
+
+# Not in CI: each sender is built or fetched once, and sends a hundred thousand events.
+matrix: $(VENV)/.dev ## real senders, 100,000 events each, the collector killed three times (minutes; needs Go)
+	$(BIN)/python -m pytest -m matrix -s $(PYTEST_ARGS)
 
 test-go: $(VENV)/.dev ## our log, read by golang.org/x/mod/sumdb (needs Go)
 	$(BIN)/python -m pytest -m gotest $(PYTEST_ARGS)

@@ -3,7 +3,7 @@
 Naming: https://prometheus.io/docs/practices/naming/
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -31,6 +31,24 @@ class CollectorMetrics:
             "tally_collector_refused_total",
             "Inputs put into the dead letters, and refused connections.",
             ["reason"],
+            registry=self.registry,
+        )
+        self._points = Counter(
+            "tally_collector_metric_points_total",
+            "Data points of OTLP metrics that went by.",
+            ["kind"],
+            registry=self.registry,
+        )
+        self._exemplars = Counter(
+            "tally_collector_metric_exemplars_total",
+            "Exemplars of OTLP metrics: kept as events (or recognised as such), or without a trace, and not kept.",
+            ["fate"],
+            registry=self.registry,
+        )
+        self._onward = Counter(
+            "tally_collector_metric_requests_total",
+            "Requests of OTLP metrics that went on to the metrics server: taken, refused, or to come again later.",
+            ["result"],
             registry=self.registry,
         )
         self.ack_seconds = Histogram(
@@ -88,6 +106,19 @@ class CollectorMetrics:
     def refused(self, reason: str) -> None:
         """Count one refusal."""
         self._refused.labels(reason).inc()
+
+    def metrics_passed(self, points: Mapping[str, int], kept: int, untraced: int) -> None:
+        """Count what of a request of metrics went by: data points by their kind, exemplars kept, and exemplars without a trace."""
+        for kind, count in points.items():
+            self._points.labels(kind).inc(count)
+        if kept:
+            self._exemplars.labels("kept").inc(kept)
+        if untraced:
+            self._exemplars.labels("untraced").inc(untraced)
+
+    def metrics_sent_on(self, result: str) -> None:
+        """Count a request that went on to the metrics server."""
+        self._onward.labels(result).inc()
 
     def watch(self, state: Callable[[], PipelineState]) -> None:
         """Read the pipeline's state at each scrape."""

@@ -1,6 +1,8 @@
 """The collector's part of ``tally.toml``: the table ``[collector]``. Every key is optional, unknown ones are refused."""
 
+import ipaddress
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -12,7 +14,9 @@ __all__ = [
     "CollectorSettings",
     "ElasticsearchSettings",
     "ForwardSettings",
+    "GrpcSettings",
     "HttpSettings",
+    "OtlpSettings",
     "ProtectSettings",
     "ShipSettings",
     "SpoolSettings",
@@ -22,6 +26,13 @@ _Port = Annotated[int, msgspec.Meta(ge=-1, le=65_535)]
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=86_400.0)]
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
+
+
+def _on_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class ForwardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -102,6 +113,61 @@ class BeatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     tls_client_ca: str = ""
 
 
+class GrpcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """OTLP over gRPC.
+
+    Attributes:
+        host: address to listen on.
+        port: TCP port, by convention 4317; 0 chooses a free one, -1 turns gRPC off. On, it needs the extra ``tallystick[grpc]``.
+        max_message_bytes: longest message as sent; decompressed it may be four times as long.
+        tls_certificate, tls_key: PEM files; both or neither. TLS 1.2 or newer.
+        tls_client_ca: PEM file with the authorities whose certificates senders must show; empty: none is demanded.
+        unprotected: listen beyond this machine though anybody may send then and read along.
+    """
+
+    host: str = "127.0.0.1"
+    port: _Port = -1
+    max_message_bytes: Annotated[int, msgspec.Meta(ge=1_024, le=64 * 1024**2)] = 4 * 1024**2
+    tls_certificate: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
+    unprotected: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what would protect less than it seems to."""
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key go together")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("tls_client_ca goes with tls_certificate and tls_key")
+        if self.port >= 0 and not (self.tls_certificate or self.unprotected or _on_this_machine(self.host)):
+            raise ValueError(f"listening on {self.host} needs TLS (tls_certificate), or unprotected = true")
+
+
+class OtlpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """OTLP, over HTTP and gRPC.
+
+    Attributes:
+        metrics_to: URL of a metrics server's OTLP endpoint, such as ``http://prometheus:9090/api/v1/otlp``, to which the data points of metrics
+            go on (``/v1/metrics`` is appended); empty: they are counted, and their senders hear that they are not kept.
+    """
+
+    metrics_to: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no URL, or holds more than a place."""
+        if not self.metrics_to:
+            return
+        parts = urlsplit(self.metrics_to)
+        if "@" in parts.netloc or parts.query or parts.fragment:  # the text is not repeated: it may be a secret
+            raise ValueError("metrics_to holds more than a place")
+        try:
+            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise ValueError("metrics_to is no URL of the form http://host:port/path or https://…")
+
+
 class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is kept on the sidecar's disk.
 
@@ -163,6 +229,8 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         http: OTLP, JSON lines, metrics.
         beats: Filebeat and the other Beats, as to Logstash.
         elasticsearch: ``_bulk``, as Elasticsearch and OpenSearch have it.
+        grpc: OTLP over gRPC.
+        otlp: OTLP, over HTTP and gRPC.
         spool: bounds on disk.
         ship: batches.
         protect: masking.
@@ -177,6 +245,8 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     http: HttpSettings = HttpSettings()
     beats: BeatsSettings = BeatsSettings()
     elasticsearch: ElasticsearchSettings = ElasticsearchSettings()
+    grpc: GrpcSettings = GrpcSettings()
+    otlp: OtlpSettings = OtlpSettings()
     spool: SpoolSettings = SpoolSettings()
     ship: ShipSettings = ShipSettings()
     protect: ProtectSettings = ProtectSettings()

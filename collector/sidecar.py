@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -36,10 +37,15 @@ from collector.receive.forward import ForwardReceiver, Handshake
 from collector.receive.http import HttpServer, create_app
 from collector.receive.ndjson import NdjsonReceiver
 from collector.receive.otlp import OtlpReceiver
-from collector.settings import CollectorSettings
+from collector.receive.otlp_export import OtlpExports
+from collector.receive.otlp_onward import MetricsServer
+from collector.settings import CollectorSettings, GrpcSettings
 from collector.ship import BatchLimits
 from collector.spool import Done, Spooled, SpoolLimits, deliver_here
 from collector.store import EventStore
+
+if TYPE_CHECKING:
+    from collector.receive.otlp_grpc import OtlpGrpcServer
 
 __all__ = ["DEAD_LETTERS", "pipeline_limits", "run_sidecar"]
 
@@ -91,8 +97,8 @@ async def run_sidecar(
         signing_key: signs the batch headers.
         token_key: makes tokens of card numbers.
         stopped: set it to stop.
-        ready: called once when everything listens, with addresses by their use: ``forward``, ``http``, ``elasticsearch`` and ``beats`` as
-            host:port, ``forward_unix`` as a path.
+        ready: called once when everything listens, with addresses by their use: ``forward``, ``http``, ``grpc``, ``elasticsearch`` and
+            ``beats`` as host:port, ``forward_unix`` as a path.
         clock: Unix time in nanoseconds.
         disk: where the spool lies; None: the real one.
 
@@ -164,7 +170,11 @@ async def run_sidecar(
         max_body_bytes=settings.http.max_body_bytes, max_inflated_bytes=4 * settings.http.max_body_bytes
     )
     ndjson = NdjsonReceiver(intake, clock=clock, limits=limits, refused=metrics.refused)
-    otlp = OtlpReceiver(intake, clock=clock, limits=limits, refused=metrics.refused)
+    onward = (
+        MetricsServer(settings.otlp.metrics_to, counted=metrics.metrics_sent_on) if settings.otlp.metrics_to else None
+    )
+    exports = OtlpExports(intake, clock=clock, passed=metrics.metrics_passed, onward=onward)
+    otlp = OtlpReceiver(exports, limits=limits, refused=metrics.refused)
     app = create_app([*otlp.routes, *ndjson.routes], registry=metrics.registry, not_ready=lambda: _not_ready(pipeline))
     http = HttpServer(
         app,
@@ -173,14 +183,20 @@ async def run_sidecar(
         tls_certificate=settings.http.tls_certificate,
         tls_key=settings.http.tls_key,
     )
+    grpc: OtlpGrpcServer | None = None
     elasticsearch = _elasticsearch(settings, intake, clock, metrics, pipeline)
     beats = BeatsReceiver(intake, clock=clock, service=settings.service, refused=metrics.refused)
     pipeline.start()
     try:
-        ready(await _listen(settings, forward, http, elasticsearch, beats))
+        if settings.grpc.port >= 0:
+            grpc = _grpc(settings.grpc, exports, metrics)
+        ready(await _listen(settings, forward, http, grpc, elasticsearch, beats))
         await _until_stopped_or_failed(stopped, pipeline)
     finally:
-        await asyncio.gather(forward.close(), http.stop(), elasticsearch.stop(), beats.close())
+        closing = [forward.close(), http.stop(), elasticsearch.stop(), beats.close()]
+        await asyncio.gather(*closing, *([] if grpc is None else [grpc.stop()]))
+        if onward is not None:
+            onward.close()
         drained = await asyncio.to_thread(pipeline.stop, drain_seconds=settings.ship.drain_seconds)
         dead_letters.close()
     if not drained:
@@ -196,6 +212,30 @@ async def _until_stopped_or_failed(stopped: asyncio.Event, pipeline: Pipeline) -
             raise StateUnknown(failed)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), _LOOK_SECONDS)
+
+
+def _grpc(settings: GrpcSettings, exports: OtlpExports, metrics: CollectorMetrics) -> "OtlpGrpcServer":
+    """The server of OTLP over gRPC. Raises `Malformed`: its library is not installed."""
+    try:
+        from collector.receive import otlp_grpc  # noqa: PLC0415 - 12 MB that a sidecar without gRPC does not need
+    except ModuleNotFoundError as error:
+        raise Malformed(
+            "gRPC needs more than is installed: pip install 'tallystick[grpc]'", where="grpc.port"
+        ) from error
+    credentials = None
+    if settings.tls_certificate:
+        client_ca = Path(settings.tls_client_ca) if settings.tls_client_ca else None
+        credentials = otlp_grpc.server_credentials(Path(settings.tls_certificate), Path(settings.tls_key), client_ca)
+    return otlp_grpc.OtlpGrpcServer(
+        exports,
+        host=settings.host,
+        port=settings.port,
+        limits=otlp_grpc.GrpcLimits(
+            message_bytes=settings.max_message_bytes, inflated_bytes=4 * settings.max_message_bytes
+        ),
+        credentials=credentials,
+        refused=metrics.refused,
+    )
 
 
 def _elasticsearch(
@@ -227,10 +267,11 @@ def _elasticsearch(
     )
 
 
-async def _listen(
+async def _listen(  # noqa: PLR0917 - each way in
     settings: CollectorSettings,
     forward: ForwardReceiver,
     http: HttpServer,
+    grpc: "OtlpGrpcServer | None",
     elasticsearch: HttpServer,
     beats: BeatsReceiver,
 ) -> dict[str, str]:
@@ -244,6 +285,8 @@ async def _listen(
         addresses["forward_unix"] = settings.forward.unix_socket
     if settings.http.port >= 0:
         addresses["http"] = f"{settings.http.host}:{await http.start()}"
+    if grpc is not None:
+        addresses["grpc"] = f"{settings.grpc.host}:{await grpc.start()}"
     if settings.elasticsearch.port >= 0:
         addresses["elasticsearch"] = f"{settings.elasticsearch.host}:{await elasticsearch.start()}"
     if settings.beats.port >= 0:

@@ -16,7 +16,7 @@ __all__ = ["Running", "announce", "is_alive", "retire", "running"]
 class Running(msgspec.Struct, frozen=True, kw_only=True):
     """A process: its name (``collector-<name>``, ``correlator``, ``correlator-<name>``, ``api``), process id, and addresses by their use.
 
-    An address is a URL for HTTP (``http``) and ``host:port`` or a socket's path for Forward (``forward``, ``forward_unix``).
+    An address is a URL for HTTP (``http``) and ``host:port`` or a socket's path for the others (``forward``, ``forward_unix``, ``grpc``).
     `role` is what a correlator is at: ``writer`` or ``standby``.
     """
 

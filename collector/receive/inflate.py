@@ -4,7 +4,7 @@ import zlib
 
 from collector.errors import Malformed
 
-__all__ = ["gunzip"]
+__all__ = ["gunzip", "unzlib"]
 
 _GZIP = 31  # zlib's wbits for "gzip header and trailer demanded"
 
@@ -35,3 +35,17 @@ def gunzip(data: bytes | bytearray | memoryview, *, max_bytes: int) -> bytes:
         rest = member.unused_data
         if not rest:
             return b"".join(out)
+
+
+def unzlib(data: bytes | bytearray | memoryview, *, max_bytes: int) -> bytes:
+    """The content of one zlib stream (RFC 1950), which gRPC and HTTP call "deflate". Bounds and errors as `gunzip` (``bad_zlib``)."""
+    stream = zlib.decompressobj()
+    try:
+        content = stream.decompress(data, max_bytes + 1)
+    except zlib.error as error:
+        raise Malformed(f"not zlib: {error}", label="bad_zlib") from error
+    if len(content) > max_bytes:
+        raise Malformed(f"more than {max_bytes} bytes when decompressed", label="too_large")
+    if not stream.eof or stream.unused_data:
+        raise Malformed("zlib data that ends too early, or does not end with its stream", label="bad_zlib")
+    return content

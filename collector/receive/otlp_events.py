@@ -15,7 +15,18 @@ from collector.event import Event, Origin, Scope, Span, format_time
 from collector.receive import Arrival, otlp_json
 from collector.receive.record import record_uid, span_id_of, trace_id_of
 
-__all__ = ["JSON", "PROTOBUF", "Reading", "Refused", "events_of_logs", "events_of_traces"]
+__all__ = [
+    "JSON",
+    "PROTOBUF",
+    "Reading",
+    "Refused",
+    "attributes_of",
+    "events_of_logs",
+    "events_of_traces",
+    "resource_of",
+    "scope_of",
+    "time_of",
+]
 
 _KINDS = ("", "INTERNAL", "SERVER", "CLIENT", "PRODUCER", "CONSUMER")
 _STATUSES = ("", "OK", "ERROR")
@@ -26,11 +37,13 @@ _ORIGIN = Origin(receiver="otlp")
 class Reading:
     """How the two encodings differ.
 
-    `identifier`: an id as hex, empty for zeros; `value_of`: an AnyValue as a plain value; `raw_of`: a record's bytes again.
+    `identifier`: an id as hex, empty for zeros; `value_of`: an AnyValue as a plain value; `number_of`: an exemplar's value, None when it
+    has none; `raw_of`: a record's bytes again.
     """
 
     identifier: Callable[[Any], str]
     value_of: Callable[[Any], Any]
+    number_of: Callable[[Any], int | float | None]
     raw_of: Callable[[Any], bytes]
 
 
@@ -57,18 +70,31 @@ def _protobuf_value(value: Any) -> Any:
     return getattr(value, which) if which else None
 
 
+def _protobuf_number(exemplar: Any) -> int | float | None:
+    which = exemplar.WhichOneof("value")
+    return getattr(exemplar, which) if which else None
+
+
 PROTOBUF = Reading(
-    identifier=_protobuf_identifier, value_of=_protobuf_value, raw_of=lambda record: bytes(record.SerializeToString())
+    identifier=_protobuf_identifier,
+    value_of=_protobuf_value,
+    number_of=_protobuf_number,
+    raw_of=lambda record: bytes(record.SerializeToString()),
 )
-JSON = Reading(identifier=otlp_json.identifier, value_of=otlp_json.value_of, raw_of=otlp_json.raw_of)
+JSON = Reading(
+    identifier=otlp_json.identifier,
+    value_of=otlp_json.value_of,
+    number_of=otlp_json.number_of,
+    raw_of=otlp_json.raw_of,
+)
 
 
 def events_of_logs(request: Any, reading: Reading, *, observed: str) -> Iterator[Arrival | Refused]:
     """The log records of an ExportLogsServiceRequest (protobuf's class or `otlp_json.LogsRequest`), in their order."""
     for group in request.resource_logs or ():
-        resource = _resource(group, reading)
+        resource = resource_of(group, reading)
         for scoped in group.scope_logs or ():
-            scope = _scope(scoped, reading)
+            scope = scope_of(scoped, reading)
             for record in scoped.log_records or ():
                 try:
                     yield _log(record, resource, scope, reading, observed)
@@ -79,9 +105,9 @@ def events_of_logs(request: Any, reading: Reading, *, observed: str) -> Iterator
 def events_of_traces(request: Any, reading: Reading, *, observed: str) -> Iterator[Arrival | Refused]:
     """The spans of an ExportTraceServiceRequest (protobuf's class or `otlp_json.TraceRequest`), in their order."""
     for group in request.resource_spans or ():
-        resource = _resource(group, reading)
+        resource = resource_of(group, reading)
         for scoped in group.scope_spans or ():
-            scope = _scope(scoped, reading)
+            scope = scope_of(scoped, reading)
             for span in scoped.spans or ():
                 try:
                     yield _span(span, resource, scope, reading, observed)
@@ -89,7 +115,8 @@ def events_of_traces(request: Any, reading: Reading, *, observed: str) -> Iterat
                     yield Refused(raw=reading.raw_of(span), error=error)
 
 
-def _attributes(pairs: Iterable[Any] | None, reading: Reading, marks: list[str]) -> dict[str, Any]:
+def attributes_of(pairs: Iterable[Any] | None, reading: Reading, marks: list[str]) -> dict[str, Any]:
+    """Attributes as a map; marks a key that stands twice."""
     value_of = reading.value_of
     out: dict[str, Any] = {}
     count = 0
@@ -101,10 +128,11 @@ def _attributes(pairs: Iterable[Any] | None, reading: Reading, marks: list[str])
     return out
 
 
-def _resource(group: Any, reading: Reading) -> dict[str, Any]:
+def resource_of(group: Any, reading: Reading) -> dict[str, Any]:
+    """The resource of a ResourceLogs, ResourceSpans or ResourceMetrics."""
     marks: list[str] = []
     resource = group.resource
-    attributes = _attributes(resource.attributes, reading, marks) if resource else {}
+    attributes = attributes_of(resource.attributes, reading, marks) if resource else {}
     if group.schema_url:
         attributes["otel.schema_url"] = group.schema_url
     if resource and resource.dropped_attributes_count:
@@ -112,9 +140,10 @@ def _resource(group: Any, reading: Reading) -> dict[str, Any]:
     return attributes
 
 
-def _scope(scoped: Any, reading: Reading) -> Scope | None:
+def scope_of(scoped: Any, reading: Reading) -> Scope | None:
+    """The scope of a ScopeLogs, ScopeSpans or ScopeMetrics; None when it says nothing."""
     scope = scoped.scope
-    attributes = _attributes(scope.attributes, reading, []) if scope else {}
+    attributes = attributes_of(scope.attributes, reading, []) if scope else {}
     if scoped.schema_url:
         attributes["otel.schema_url"] = scoped.schema_url
     if scope and scope.dropped_attributes_count:
@@ -123,7 +152,8 @@ def _scope(scoped: Any, reading: Reading) -> Scope | None:
     return Scope(name=name, version=version, attributes=attributes) if name or version or attributes else None
 
 
-def _time(unix_ns: int, attributes: dict[str, Any], marks: list[str]) -> str:
+def time_of(unix_ns: int, attributes: dict[str, Any], marks: list[str]) -> str:
+    """A time as text, empty for 0; one that no text can say goes to the attributes, and is marked."""
     if not unix_ns:
         return ""
     try:
@@ -136,13 +166,13 @@ def _time(unix_ns: int, attributes: dict[str, Any], marks: list[str]) -> str:
 
 def _log(record: Any, resource: dict[str, Any], scope: Scope | None, reading: Reading, observed: str) -> Arrival:
     marks: list[str] = []
-    attributes = _attributes(record.attributes, reading, marks)
+    attributes = attributes_of(record.attributes, reading, marks)
     if record.dropped_attributes_count:
         attributes["otel.dropped_attributes_count"] = record.dropped_attributes_count
     number = record.severity_number
     event = Event(
-        time=_time(record.time_unix_nano, attributes, marks),
-        observed=_time(record.observed_time_unix_nano, attributes, marks) or observed,
+        time=time_of(record.time_unix_nano, attributes, marks),
+        observed=time_of(record.observed_time_unix_nano, attributes, marks) or observed,
         severity_number=number if 0 <= number <= 24 else 0,
         severity_text=record.severity_text,
         event_name=record.event_name,
@@ -166,7 +196,7 @@ def _span(span: Any, resource: dict[str, Any], scope: Scope | None, reading: Rea
     if not span_id_of(span_id):
         raise Malformed("a span whose own id is not 8 bytes, or zero", label="bad_id")
     marks: list[str] = []
-    attributes = _attributes(span.attributes, reading, marks)
+    attributes = attributes_of(span.attributes, reading, marks)
     parent = reading.identifier(span.parent_span_id)
     if parent and not span_id_of(parent):
         attributes["parent_span_id"] = parent
@@ -178,7 +208,7 @@ def _span(span: Any, resource: dict[str, Any], scope: Scope | None, reading: Rea
     status = span.status
     code = status.code if status else 0
     event = Event(
-        time=_time(span.start_time_unix_nano, attributes, marks),
+        time=time_of(span.start_time_unix_nano, attributes, marks),
         observed=observed,
         attributes=attributes,
         resource=resource,
@@ -190,7 +220,7 @@ def _span(span: Any, resource: dict[str, Any], scope: Scope | None, reading: Rea
             name=span.name,
             parent_span_id=parent,
             kind=_KINDS[span.kind] if 0 <= span.kind < len(_KINDS) else "",
-            end=_time(span.end_time_unix_nano, attributes, marks),
+            end=time_of(span.end_time_unix_nano, attributes, marks),
             status=_STATUSES[code] if 0 <= code < len(_STATUSES) else "",
             status_message=status.message if status else "",
             trace_state=span.trace_state,
@@ -204,15 +234,15 @@ def _span(span: Any, resource: dict[str, Any], scope: Scope | None, reading: Rea
 
 
 def _span_event(item: Any, reading: Reading, marks: list[str]) -> dict[str, Any]:
-    attributes = _attributes(item.attributes, reading, marks)
+    attributes = attributes_of(item.attributes, reading, marks)
     if item.dropped_attributes_count:
         attributes["otel.dropped_attributes_count"] = item.dropped_attributes_count
-    out = {"time": _time(item.time_unix_nano, attributes, marks), "name": item.name, "attributes": attributes}
+    out = {"time": time_of(item.time_unix_nano, attributes, marks), "name": item.name, "attributes": attributes}
     return {name: value for name, value in out.items() if value}
 
 
 def _span_link(item: Any, reading: Reading, marks: list[str]) -> dict[str, Any]:
-    attributes = _attributes(item.attributes, reading, marks)
+    attributes = attributes_of(item.attributes, reading, marks)
     if item.dropped_attributes_count:
         attributes["otel.dropped_attributes_count"] = item.dropped_attributes_count
     out = {

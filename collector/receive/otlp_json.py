@@ -14,7 +14,18 @@ import msgspec
 
 from collector.errors import Malformed
 
-__all__ = ["LogsRequest", "TraceRequest", "identifier", "raw_of", "read_logs", "read_traces", "value_of"]
+__all__ = [
+    "LogsRequest",
+    "MetricsRequest",
+    "TraceRequest",
+    "identifier",
+    "number_of",
+    "raw_of",
+    "read_logs",
+    "read_metrics",
+    "read_traces",
+    "value_of",
+]
 
 
 class _Shape(msgspec.Struct, rename="camel"):
@@ -176,9 +187,68 @@ class TraceRequest(_Shape):
     resource_spans: list[ResourceSpans] | None = None
 
 
+class Exemplar(_Shape):
+    """A measurement that stands for others, with the trace in which it was made."""
+
+    filtered_attributes: list[KeyValue] | None = None
+    time_unix_nano: int = 0
+    as_double: float | str | None = None
+    as_int: int | None = None
+    span_id: str = ""
+    trace_id: str = ""
+
+
+class DataPoint(_Shape):
+    """What all kinds of data points have of what is read here; a summary's has no exemplars."""
+
+    attributes: list[KeyValue] | None = None
+    exemplars: list[Exemplar] | None = None
+
+
+class DataPoints(_Shape):
+    """Gauge, Sum, Histogram, ExponentialHistogram or Summary."""
+
+    data_points: list[DataPoint] | None = None
+
+
+class Metric(_Shape):
+    """One metric; one of the five kinds is set."""
+
+    name: str = ""
+    unit: str = ""
+    gauge: DataPoints | None = None
+    sum: DataPoints | None = None
+    histogram: DataPoints | None = None
+    exponential_histogram: DataPoints | None = None
+    summary: DataPoints | None = None
+
+
+class ScopeMetrics(_Shape):
+    """Metrics of one scope."""
+
+    scope: InstrumentationScope | None = None
+    metrics: list[Metric] | None = None
+    schema_url: str = ""
+
+
+class ResourceMetrics(_Shape):
+    """Metrics of one resource."""
+
+    resource: Resource | None = None
+    scope_metrics: list[ScopeMetrics] | None = None
+    schema_url: str = ""
+
+
+class MetricsRequest(_Shape):
+    """ExportMetricsServiceRequest."""
+
+    resource_metrics: list[ResourceMetrics] | None = None
+
+
 _T = TypeVar("_T")
 _logs = msgspec.json.Decoder(LogsRequest, strict=False)  # not strict: 64-bit integers come as text
 _traces = msgspec.json.Decoder(TraceRequest, strict=False)
+_metrics = msgspec.json.Decoder(MetricsRequest, strict=False)
 
 
 def read_logs(body: bytes) -> LogsRequest:
@@ -189,6 +259,11 @@ def read_logs(body: bytes) -> LogsRequest:
 def read_traces(body: bytes) -> TraceRequest:
     """Decode an ExportTraceServiceRequest; raises `Malformed` with the place of what is wrong."""
     return _read(_traces, body)
+
+
+def read_metrics(body: bytes) -> MetricsRequest:
+    """Decode an ExportMetricsServiceRequest; raises `Malformed` with the place of what is wrong."""
+    return _read(_metrics, body)
 
 
 def _read(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
@@ -216,10 +291,7 @@ def value_of(value: AnyValue | None) -> Any:
     if value.int_value is not None:
         return value.int_value
     if value.double_value is not None:
-        try:
-            return float(value.double_value)  # text: NaN, Infinity, -Infinity
-        except ValueError as error:
-            raise Malformed("a doubleValue that is no number", label="bad_otlp") from error
+        return _double(value.double_value, "a doubleValue")
     if value.array_value is not None:
         return [value_of(item) for item in value.array_value.values or ()]
     if value.kvlist_value is not None:
@@ -232,6 +304,20 @@ def value_of(value: AnyValue | None) -> Any:
     return None
 
 
-def raw_of(shape: LogRecord | Span) -> bytes:
+def number_of(exemplar: Exemplar) -> int | float | None:
+    """An exemplar's value; None when it has none. Raises `Malformed` for a number that is none."""
+    if exemplar.as_int is not None:
+        return exemplar.as_int
+    return None if exemplar.as_double is None else _double(exemplar.as_double, "an asDouble")
+
+
+def _double(value: float | str, what: str) -> float:
+    try:
+        return float(value)  # text: NaN, Infinity, -Infinity
+    except ValueError as error:
+        raise Malformed(f"{what} that is no number", label="bad_otlp") from error
+
+
+def raw_of(shape: LogRecord | Span | Exemplar) -> bytes:
     """A record's own JSON again, for the dead letters."""
     return msgspec.json.encode(shape)

@@ -38,7 +38,7 @@ def settings_of(config: Config, name: str | None) -> CollectorSettings:
 @_supervised
 @pass_session
 def collector(session: Session, *, name: str | None, supervised: bool) -> None:
-    """Run a sidecar collector: Fluent Forward, OTLP/HTTP and JSON lines in, signed batches out."""
+    """Run a sidecar collector: Fluent Forward, OTLP and JSON lines in, signed batches out."""
     from collector.sidecar import run_sidecar
     from deploy.keys import collector_key, token_key
     from deploy.storing import open_store

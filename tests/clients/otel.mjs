@@ -1,51 +1,9 @@
-// The OpenTelemetry SDK of JavaScript: even numbers are spans, odd ones log records without a uid, in batches over OTLP/HTTP.
-// What its exporters give up after their own retries is gone; they say so, and we tell it as failed.
+// The OpenTelemetry SDK of JavaScript over OTLP/HTTP.
 
 import { OTLPLogExporter } from "@opentelemetry/exporter-logs-otlp-proto";
 import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-proto";
-import { resourceFromAttributes } from "@opentelemetry/resources";
-import { BatchLogRecordProcessor, LoggerProvider } from "@opentelemetry/sdk-logs";
-import { BasicTracerProvider, BatchSpanProcessor } from "@opentelemetry/sdk-trace-base";
-import { ack, address, count, failed, flush, pause } from "./progress.mjs";
+import { send } from "./otel_sending.mjs";
+import { address } from "./progress.mjs";
 
-/** An exporter that hands everything on, and tells which numbers were taken. */
-function told(exporter) {
-  return {
-    export(items, done) {
-      exporter.export(items, (result) => {
-        if (result.code === 0) for (const item of items) ack(item.attributes.n);
-        else failed(items.map((item) => item.attributes.n), String(result.error));
-        flush();
-        done(result);
-      });
-    },
-    forceFlush: () => exporter.forceFlush(),
-    shutdown: () => exporter.shutdown(),
-  };
-}
-
-const resource = resourceFromAttributes({ "service.name": "shop" });
-const url = (signal) => ({ url: `http://${address}/v1/${signal}`, timeoutMillis: 20000 });
-const batches = { maxQueueSize: 20000, maxExportBatchSize: 256, scheduledDelayMillis: 50, exportTimeoutMillis: 25000 };
-const exporters = [told(new OTLPTraceExporter(url("traces"))), told(new OTLPLogExporter(url("logs")))];
-const spans = new BasicTracerProvider({
-  resource,
-  spanProcessors: [new BatchSpanProcessor(exporters[0], batches)],
-});
-const records = new LoggerProvider({
-  resource,
-  processors: [new BatchLogRecordProcessor({ ...batches, exporter: exporters[1] })],
-});
-const tracer = spans.getTracer("clients");
-const logger = records.getLogger("clients");
-
-for (let number = 0; number < count; number++) {
-  if (number % 2) logger.emit({ body: `event ${number}`, attributes: { n: number } });
-  else tracer.startSpan(`event ${number}`, { attributes: { n: number } }).end();
-  if (number % 100 === 0) await pause(20); // so that it lasts long enough to be interrupted
-}
-await Promise.allSettled([spans.forceFlush(), records.forceFlush()]);
-// a provider's flush hands over what is queued, but does not wait for a batch that an exporter is about to send again
-await Promise.allSettled(exporters.map((exporter) => exporter.forceFlush()));
-flush();
-process.exit(0);
+const to = (signal) => ({ url: `http://${address}/v1/${signal}`, timeoutMillis: 20000 });
+await send(new OTLPTraceExporter(to("traces")), new OTLPLogExporter(to("logs")));

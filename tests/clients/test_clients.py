@@ -1,6 +1,6 @@
 """Other people's senders, unmodified, while the collector is killed with SIGKILL and started again.
 
-Each sends 10,000 numbered events. Whatever a sender was told is acknowledged must be stored; where an event has an id of its
+Each sends thousands of numbered events. Whatever a sender was told is acknowledged must be stored; where an event has an id of its
 own (``log.record.uid``, a span id, the same OTLP request body) it must be stored once. PyPI's fluent-logger has neither acks nor
 ids: what it loses and doubles is counted and printed, and the documentation says what to use instead.
 """
@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -63,21 +63,31 @@ class Outcome:
     stored: Counter[int] = field(default_factory=Counter)
     kills: int = 0
 
+    sent: int = EVENTS
+
     @property
     def lost(self) -> int:
-        return EVENTS - len(self.stored)
+        return self.sent - len(self.stored)
 
     @property
     def doubled(self) -> int:
         return sum(count - 1 for count in self.stored.values())
 
 
-def send(command: list[str], address: str, collector: CollectorProcess, folder: Path) -> Outcome:
+def send(
+    command: list[str],
+    address: str,
+    collector: CollectorProcess,
+    folder: Path,
+    *,
+    events: int = EVENTS,
+    kill_at: Sequence[int] = KILL_AT,
+) -> Outcome:
     """Run a sender to its end; kill and restart the collector under it; then read the store."""
-    outcome = Outcome()
+    outcome = Outcome(sent=events)
     sent = 0
     sender = subprocess.Popen(
-        [*command, address, str(EVENTS)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, address, str(events)], cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert sender.stdout is not None
     assert sender.stderr is not None
@@ -88,7 +98,7 @@ def send(command: list[str], address: str, collector: CollectorProcess, folder: 
             outcome.failed.update(told.get("failed", ()))
             outcome.reasons.update(filter(None, [told.get("why")]))
             sent = told.get("sent", sent)
-            if outcome.kills < len(KILL_AT) and max(len(outcome.acked), sent) >= KILL_AT[outcome.kills]:
+            if outcome.kills < len(kill_at) and max(len(outcome.acked), sent) >= kill_at[outcome.kills]:
                 collector.kill()
                 outcome.kills += 1
                 collector.start()
@@ -102,14 +112,18 @@ def send(command: list[str], address: str, collector: CollectorProcess, folder: 
     collector.stop()
     for event in collector.stored():
         number = event.attributes["n"]
-        assert f"event {number}" in (event.body, event.name)
+        if event.name == "metric.exemplar":
+            assert event.body["value"] == number
+            assert event.trace_id
+        else:
+            assert f"event {number}" in (event.body, event.name)
         outcome.stored[number] += 1
     return outcome
 
 
 def report(name: str, outcome: Outcome) -> None:
     print(  # noqa: T201 - the figures are what the test is run for
-        f"\n{name}: {EVENTS} sent, {len(outcome.acked)} acknowledged, {len(outcome.stored)} stored, "
+        f"\n{name}: {outcome.sent} sent, {len(outcome.acked)} acknowledged, {len(outcome.stored)} stored, "
         f"{len(outcome.failed)} given up by the sender, {outcome.lost} lost, {outcome.doubled} doubled, "
         f"collector killed {outcome.kills} times {sorted(outcome.reasons) or ''}"
     )
@@ -132,14 +146,35 @@ def test_the_opentelemetry_sdk_of_python(collector: CollectorProcess) -> None:
     judge_opentelemetry("otel_sender.py", outcome)
 
 
-def judge_opentelemetry(name: str, outcome: Outcome) -> None:
+def test_the_opentelemetry_sdk_of_python_over_grpc(collector: CollectorProcess) -> None:
+    address = collector.addresses["grpc"]
+    outcome = send(
+        [sys.executable, "otel_grpc_sender.py"], address, collector, HERE, events=3_000, kill_at=(600, 1_800)
+    )
+    judge_opentelemetry("otel_grpc_sender.py", outcome, kills=2)
+
+
+def test_the_opentelemetry_sdk_of_javascript_over_grpc_gives_up_at_once(
+    packages: Path, collector: CollectorProcess
+) -> None:
+    address = collector.addresses["grpc"]
+    outcome = send(["node", "otel_grpc.mjs"], address, collector, packages, events=2_000, kill_at=(600,))
+    report("otel_grpc.mjs", outcome)
+    assert outcome.kills == 1
+    # its exporter knows no second attempt; what it gives up it says, so nothing is lost silently. docs/ways-in.md: use HTTP
+    assert outcome.acked <= outcome.stored.keys()
+    assert outcome.acked | outcome.failed == set(range(outcome.sent))
+    assert outcome.doubled == 0
+
+
+def judge_opentelemetry(name: str, outcome: Outcome, *, kills: int = len(KILL_AT)) -> None:
     report(name, outcome)
-    assert outcome.kills == len(KILL_AT)
+    assert outcome.kills == kills
     assert outcome.acked <= outcome.stored.keys()
     assert outcome.doubled == 0
     # some breaks of a connection the exporters do not try again; then they say what they gave up, so nothing is lost silently
-    assert outcome.acked | outcome.failed == set(range(EVENTS)), outcome.reasons
-    assert len(outcome.acked) > EVENTS // 2, outcome.reasons
+    assert outcome.acked | outcome.failed == set(range(outcome.sent)), outcome.reasons
+    assert len(outcome.acked) > outcome.sent // 2, outcome.reasons
 
 
 @pytest.mark.parametrize("package", ["opensearchpy", "elasticsearch"])

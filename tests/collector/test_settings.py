@@ -50,6 +50,15 @@ def test_the_settings_reach_the_pipelines_bounds() -> None:
         ({"http": {"max_body_bytes": 0}}, "max_body_bytes"),
         ({"elasticsearch": {"product": "solr"}}, "product"),
         ({"elasticsearch": {"version": "8"}}, "version"),
+        ({"grpc": {"tls_key": "k.pem"}}, "tls_certificate and tls_key go together"),
+        ({"grpc": {"tls_client_ca": "ca.pem"}}, "tls_client_ca"),
+        ({"grpc": {"port": 4317, "host": "0.0.0.0"}}, "grpc.*needs TLS|needs TLS.*grpc"),  # noqa: S104 - must be refused
+        ({"otlp": {"metrics_to": "prometheus:9090"}}, "metrics_to is no URL"),
+        ({"otlp": {"metrics_to": "ftp://prometheus"}}, "metrics_to is no URL"),
+        ({"otlp": {"metrics_to": "http://"}}, "metrics_to is no URL"),
+        ({"otlp": {"metrics_to": "http://h:99999"}}, "metrics_to is no URL"),
+        ({"otlp": {"metrics_to": "http://me:secret@h"}}, "metrics_to holds more than a place"),
+        ({"otlp": {"metrics_to": "http://h/?token=x"}}, "metrics_to holds more than a place"),
         ({"spool": {"max_event_bytes": 100}}, "max_event_bytes"),
         ({"spool": {"max_bytes": "4 GB"}}, "max_bytes"),
         ({"ship": {"batch_events": 32_769}}, "batch_events"),
@@ -60,3 +69,23 @@ def test_the_settings_reach_the_pipelines_bounds() -> None:
 def test_what_cannot_be_is_refused_by_name(table: dict[str, Any], where: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=where):
         read(**table)
+
+
+def test_metrics_may_go_on_to_an_http_server() -> None:
+    for url in ("http://prometheus:9090/api/v1/otlp", "https://[::1]/otlp", "http://h"):
+        assert read(otlp={"metrics_to": url}).otlp.metrics_to == url
+
+
+@pytest.mark.parametrize(
+    "grpc",
+    [
+        {"host": "0.0.0.0"},  # noqa: S104 - it is off
+        {"port": 4317},
+        {"port": 4317, "host": "::1"},
+        {"port": 4317, "host": "localhost"},
+        {"port": 4317, "host": "10.0.0.1", "unprotected": True},
+        {"port": 4317, "host": "10.0.0.1", "tls_certificate": "c.pem", "tls_key": "k.pem"},
+    ],
+)
+def test_where_grpc_may_listen(grpc: dict[str, Any]) -> None:
+    assert read(grpc=grpc).grpc.host == grpc.get("host", "127.0.0.1")

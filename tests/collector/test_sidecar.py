@@ -5,24 +5,39 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import httpx
 import msgpack
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from collector.batch import StreamId
 from collector.disk import AppendFile, OsDisk
 from collector.errors import Malformed, StateUnknown
 from collector.event import decode_event
-from collector.settings import BeatsSettings, CollectorSettings, ElasticsearchSettings, ForwardSettings, HttpSettings
+from collector.settings import (
+    BeatsSettings,
+    CollectorSettings,
+    ElasticsearchSettings,
+    ForwardSettings,
+    GrpcSettings,
+    HttpSettings,
+    OtlpSettings,
+)
 from collector.sidecar import run_sidecar
 from tests.support.memory_store import MemoryStore
 
-SETTINGS = CollectorSettings(name="payments", forward=ForwardSettings(port=0), http=HttpSettings(port=0))
+SETTINGS = CollectorSettings(
+    name="payments", forward=ForwardSettings(port=0), http=HttpSettings(port=0), grpc=GrpcSettings(port=0)
+)
+JSON = {"content-type": "application/json"}
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 
 
@@ -64,6 +79,17 @@ class Running:
                 json={"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": record}}]}]}]},
             )
 
+    async def export_over_grpc(self, record: str) -> grpc.StatusCode:
+        """The status that a log record is answered with."""
+        request = ExportLogsServiceRequest()
+        request.resource_logs.add().scope_logs.add().log_records.add().body.string_value = record
+        async with grpc.aio.insecure_channel((await self.ready)["grpc"]) as channel:
+            call = channel.unary_unary("/opentelemetry.proto.collector.logs.v1.LogsService/Export")(
+                request.SerializeToString()
+            )
+            code: grpc.StatusCode = await call.code()
+            return code
+
     async def forward(self, *message: object) -> bytes:
         """Say one message; what is answered until the ack is whole or the connection ends."""
         host, _, port = (await self.ready)["forward"].rpartition(":")
@@ -84,11 +110,12 @@ class Running:
         return found
 
 
-def test_events_of_both_ports_are_shipped_and_a_stop_closes_the_stream(tmp_path: Path) -> None:
+def test_events_of_all_ports_are_shipped_and_a_stop_closes_the_stream(tmp_path: Path) -> None:
     async def life() -> Running:
         sidecar = Running(tmp_path / "spool")
         answer = await sidecar.post('{"message":"over http"}\n')
         assert answer.json()["stored"] == 1
+        assert await sidecar.export_over_grpc("over grpc") == grpc.StatusCode.OK
         host, _, port = (await sidecar.ready)["forward"].rpartition(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(msgpack.packb(["payments", 1_700_000_000, {"message": "over forward"}, {"chunk": "c1"}]))
@@ -99,7 +126,7 @@ def test_events_of_both_ports_are_shipped_and_a_stop_closes_the_stream(tmp_path:
         return sidecar
 
     sidecar = asyncio.run(life())
-    assert sorted(map(str, sidecar.bodies())) == ["over forward", "over http"]
+    assert sorted(map(str, sidecar.bodies())) == ["over forward", "over grpc", "over http"]
     (stream,) = sidecar.store.batches
     assert stream.startswith("payments/")
     assert sidecar.store.batches[StreamId(stream)][max(sidecar.store.batches[stream])].signed.header.closed
@@ -234,6 +261,61 @@ def test_a_port_that_is_taken_is_an_error_and_leaves_the_spool_free(tmp_path: Pa
     asyncio.run(life())
 
 
+def test_grpc_that_is_not_installed_says_so_and_without_it_nothing_needs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "grpc", None)  # as where the extra is not installed
+    monkeypatch.delitem(sys.modules, "collector.receive.otlp_grpc", raising=False)
+    monkeypatch.delattr("collector.receive.otlp_grpc", raising=False)
+
+    async def with_it() -> None:
+        await Running(tmp_path / "missing").task
+
+    with pytest.raises(Malformed, match=r"pip install 'tallystick\[grpc\]'"):
+        asyncio.run(with_it())
+
+    async def without() -> None:
+        sidecar = Running(tmp_path / "without", settings=msgspec.structs.replace(SETTINGS, grpc=GrpcSettings()))
+        assert "grpc" not in await sidecar.ready
+        sidecar.stopped.set()
+        assert await sidecar.task
+
+    asyncio.run(without())
+
+
+def test_metrics_are_counted_and_go_on_where_they_are_told_to(tmp_path: Path) -> None:
+    point = {"asInt": "1", "exemplars": [{"asInt": "1", "traceId": "1" * 32}, {"asInt": "1"}]}
+    metrics = {"resourceMetrics": [{"scopeMetrics": [{"metrics": [{"name": "m", "sum": {"dataPoints": [point]}}]}]}]}
+
+    async def life() -> str:
+        last = Running(tmp_path / "last")
+        onward = OtlpSettings(metrics_to=f"http://{(await last.ready)['http']}")
+        first = Running(tmp_path / "first", settings=msgspec.structs.replace(SETTINGS, otlp=onward))
+        async with httpx.AsyncClient(base_url=f"http://{(await first.ready)['http']}", trust_env=False) as client:
+            partial = (await client.post("/v1/metrics", json=metrics)).json()["partialSuccess"]
+            assert partial["rejectedDataPoints"] == "1"  # the last one says so, and the first hands it on
+            assert "1 here" in partial["errorMessage"]
+            assert (await client.post("/v1/metrics", content=b"{", headers=JSON)).status_code == 400
+            shown = (await client.get("/metrics")).text
+        assert (
+            'tally_collector_refused_total{reason="bad_otlp"} 1.0' in shown
+        )  # once, though it is a dead letter as well
+        for sidecar in (first, last):
+            sidecar.stopped.set()
+            assert await sidecar.task
+            assert len(sidecar.bodies()) == 1
+        return shown
+
+    shown = asyncio.run(life())
+    for sample in (
+        'points_total{kind="sum"}',
+        'exemplars_total{fate="kept"}',
+        'exemplars_total{fate="untraced"}',
+        'requests_total{result="taken"}',
+    ):
+        assert f"tally_collector_metric_{sample} 1.0" in shown
+
+
 def test_with_store_acks_no_way_in_says_yes_before_the_store_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -246,15 +328,17 @@ def test_with_store_acks_no_way_in_says_yes_before_the_store_has_it(
         await sidecar.ready
         sidecar.store.down = "no route"
         chunk = ["payments", 1_700_000_000, {"message": "over forward"}, {"chunk": "c1"}]
-        refused, exported, end = await asyncio.gather(
+        refused, exported, told, end = await asyncio.gather(
             sidecar.post('{"message":"over http"}\n', **{"idempotency-key": "k"}),
             sidecar.export("over otlp"),
+            sidecar.export_over_grpc("over grpc"),
             sidecar.forward(*chunk),
         )
         for answer in (refused, exported):
             assert answer.status_code == 503
             assert int(answer.headers["retry-after"]) >= 1
         assert "the store has not taken it" in refused.json()["detail"]
+        assert told == grpc.StatusCode.RESOURCE_EXHAUSTED
         assert end == b""  # closed without an ack
         # who asks for no ack is taken once, however long the store is down
         host, _, port = (await sidecar.ready)["forward"].rpartition(":")
@@ -267,8 +351,9 @@ def test_with_store_acks_no_way_in_says_yes_before_the_store_has_it(
         while (await sidecar.post('{"message":"over http"}\n', **{"idempotency-key": "k"})).status_code != 200:
             pass
         assert (await sidecar.export("over otlp")).status_code == 200
+        assert await sidecar.export_over_grpc("over grpc") == grpc.StatusCode.OK
         assert msgpack.unpackb(await sidecar.forward(*chunk)) == {"ack": "c1"}
-        assert sorted(map(str, sidecar.bodies())) == ["no ack", "over forward", "over http", "over otlp"]
+        assert sorted(map(str, sidecar.bodies())) == ["no ack", "over forward", "over grpc", "over http", "over otlp"]
         sidecar.stopped.set()
         assert await sidecar.task
         return sidecar

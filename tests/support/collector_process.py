@@ -17,14 +17,14 @@ from collector.batch import EventRef
 from collector.event import Event
 from collector.store.sqlite import SqliteStore
 
-_USES = ("forward", "http", "elasticsearch", "beats")
+_USES = ("forward", "http", "grpc", "elasticsearch", "beats")
 
 
 class CollectorProcess:
     """`tally run collector` over a folder of its own; ports are chosen at the first start and kept.
 
     Attributes:
-        addresses: `forward`, `http`, `elasticsearch` and `beats` to host:port, once it has been started.
+        addresses: `forward`, `http`, `grpc`, `elasticsearch` and `beats` to host:port, once it has been started.
     """
 
     def __init__(self, folder: Path) -> None:
