@@ -20,8 +20,9 @@ from pathlib import Path
 
 from collector.receive import Intake
 from collector.receive.forward_connection import Connection
+from collector.receive.forward_group import Limits
 from collector.receive.forward_handshake import Handshake
-from collector.receive.forward_message import Limits, MessageReader
+from collector.receive.forward_message import MessageReader
 from collector.receive.room import Room
 
 __all__ = ["ForwardReceiver", "Handshake"]

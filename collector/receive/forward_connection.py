@@ -20,8 +20,9 @@ import msgpack
 from collector.errors import Malformed, Overloaded
 from collector.event import Origin
 from collector.receive import Intake
+from collector.receive.forward_group import Group
 from collector.receive.forward_handshake import Greeting, Handshake
-from collector.receive.forward_message import Group, MessageReader
+from collector.receive.forward_message import MessageReader
 from collector.receive.room import Claim, Room
 
 __all__ = ["Connection", "Terms"]

@@ -17,7 +17,7 @@ from fluent import sender as fluent_sender
 
 from collector.receive import Arrival, Receipt
 from collector.receive.forward import ForwardReceiver, Handshake
-from collector.receive.forward_message import Limits
+from collector.receive.forward_group import Limits
 from tests.support.memory_intake import MemoryIntake
 
 NOW_NS = 1_700_000_000_000_000_000

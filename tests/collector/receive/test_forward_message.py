@@ -13,7 +13,8 @@ from collector.errors import Malformed
 from collector.extract import Extractor, StitchSettings
 from collector.prepare import Preparer
 from collector.protect import Protector
-from collector.receive.forward_message import Group, Limits, MessageReader
+from collector.receive.forward_group import Group, Limits
+from collector.receive.forward_message import MessageReader
 from tests.support.memory_intake import normalised
 
 TIME = msgpack.ExtType(0, struct.pack(">II", 1_675_079_459, 971_622_667))
