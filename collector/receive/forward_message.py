@@ -6,7 +6,7 @@ arrays, each in one of four modes:
     Message                   [tag, time, record, option?]
     Forward                   [tag, [[time, record], …], option?]
     PackedForward             [tag, bytes of [time, record] …, option?]
-    CompressedPackedForward   as PackedForward, gzip, option {"compressed": "gzip"}
+    CompressedPackedForward   as PackedForward, option {"compressed": "gzip"}, or "zstd" (fluentd since 1.19)
 
 `time` is an EventTime (ext type 0: seconds and nanoseconds, 32 bits each, big-endian), an integer or a float of seconds; or, from Fluent Bit,
 one of these with metadata, `[time, metadata]` (`fluent_metadata`). A lone nil is a heartbeat. Reading is in two steps: MessagePack's own structure finds where a message ends (nothing is
@@ -15,7 +15,7 @@ UTF-8, keys that are no text, one bad record among good ones) is taken again rec
 the dead letters.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgpack
@@ -37,10 +37,13 @@ from collector.receive.fluent_msgpack import (
     unpack,
 )
 from collector.receive.forward_group import Group, Limits
-from collector.receive.inflate import gunzip
+from collector.receive.inflate import gunzip, unzstd
 from collector.receive.record import arrival_of_record
 
 __all__ = ["MessageReader"]
+
+_CODINGS: Mapping[Any, Callable[..., bytes]] = {"gzip": gunzip, b"gzip": gunzip, "zstd": unzstd, b"zstd": unzstd}
+"""The option's `compressed`. Anything else, as "text" from npm's fluent-logger, is no compression."""
 
 
 class MessageReader:
@@ -263,8 +266,10 @@ class MessageReader:
         try:
             if option.get("fluent_signal", 0) != 0:
                 raise Malformed("Fluent Bit's own encoding of metrics and traces is not taken", label="bad_signal")
-            if option.get("compressed") in ("gzip", b"gzip"):
-                packed = gunzip(packed, max_bytes=self._limits.max_inflated_bytes)
+            coding = option.get("compressed")
+            inflate = _CODINGS.get(coding) if type(coding) in {str, bytes} else None
+            if inflate is not None:
+                packed = inflate(packed, max_bytes=self._limits.max_inflated_bytes)
             count = self._count(packed)
         except Malformed as error:
             return self._whole_refused(message, tag, option, error)
