@@ -1,5 +1,6 @@
 """The collector's part of ``tally.toml``: the table ``[collector]``. Every key is optional, unknown ones are refused."""
 
+import ipaddress
 from typing import Annotated, Literal
 
 import msgspec
@@ -15,23 +16,56 @@ _Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=86_400.0)]
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
 
 
+def _on_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 class ForwardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Fluent Forward (Fluentd, Fluent Bit, fluent-logger).
 
     Attributes:
-        host: address to listen on. Anything but this machine needs TLS in front, or `shared_key_file` and a private network.
+        host: address to listen on. Anything but this machine needs TLS, keys, or `unprotected`.
         port: TCP port; 0 chooses a free one, -1 turns TCP off.
         unix_socket: path of a unix socket to listen on as well; empty for none.
-        shared_key_file: file with the key of the Forward handshake; empty: no handshake.
-        tls_certificate, tls_key: PEM files; both or neither.
+        udp_heartbeat: answer fluentd's `heartbeat_type udp` on the same port.
+        shared_key_file: file with the key of the Forward handshake, for clients without a key of their own; empty: there are no others.
+        client_key_files: files with clients' own keys, by the hostname that they state (`self_hostname`).
+        password_files: files with passwords, by user; where there are any, a user is demanded beside the key.
+        tls_certificate, tls_key: PEM files; both or neither. TLS 1.2 or newer.
+        tls_client_ca: PEM file with the authorities whose certificates senders must show; empty: none is demanded.
+        unprotected: listen beyond this machine though anybody may send then and read along.
     """
 
     host: str = "127.0.0.1"
     port: _Port = 24224
     unix_socket: str = ""
+    udp_heartbeat: bool = False
     shared_key_file: str = ""
+    client_key_files: dict[str, str] = {}
+    password_files: dict[str, str] = {}
     tls_certificate: str = ""
     tls_key: str = ""
+    tls_client_ca: str = ""
+    unprotected: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what would protect less than it seems to."""
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key go together")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("tls_client_ca goes with tls_certificate and tls_key")
+        keys = bool(self.shared_key_file or self.client_key_files)
+        if self.password_files and not keys:
+            raise ValueError(
+                "password_files go with shared_key_file or client_key_files: users are asked for in the handshake"
+            )
+        if self.port >= 0 and not (keys or self.tls_certificate or self.unprotected or _on_this_machine(self.host)):
+            raise ValueError(
+                f"listening on {self.host} needs TLS (tls_certificate) or keys (shared_key_file), or unprotected = true"
+            )
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,7 +7,6 @@ drains for a bounded time, and only a stream that is wholly shipped is closed. W
 import asyncio
 import contextlib
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +28,8 @@ from collector.prepare import Preparer
 from collector.protect import Protector
 from collector.receive import Intake
 from collector.receive.body import BodyLimits
-from collector.receive.forward import ForwardReceiver, Handshake
+from collector.receive.forward import ForwardReceiver
+from collector.receive.forward_guard import handshake_of, tls_of
 from collector.receive.http import HttpServer, create_app
 from collector.receive.ndjson import NdjsonReceiver
 from collector.receive.otlp import OtlpReceiver
@@ -95,7 +95,7 @@ async def run_sidecar(
 
     Raises:
         StateUnknown: the spool is another process's, or its disk failed and it must be opened again.
-        Malformed: the settings' rules cannot be used.
+        Malformed: the settings' rules, or the files with keys, cannot be used.
         OSError: a port is taken, a key file is missing.
     """
     loop = asyncio.get_running_loop()
@@ -153,7 +153,7 @@ async def run_sidecar(
         intake,
         clock=clock,
         service=settings.service or None,
-        handshake=_handshake(settings),
+        handshake=handshake_of(settings.forward, hostname=settings.name),
         patience_seconds=_FORWARD_PATIENCE_SECONDS,
         refused=metrics.refused,
     )
@@ -197,31 +197,16 @@ async def _until_stopped_or_failed(stopped: asyncio.Event, pipeline: Pipeline) -
 async def _listen(settings: CollectorSettings, forward: ForwardReceiver, http: HttpServer) -> dict[str, str]:
     addresses: dict[str, str] = {}
     if settings.forward.port >= 0:
-        tls = _tls(settings.forward.tls_certificate, settings.forward.tls_key)
-        port = await forward.listen_tcp(settings.forward.host, settings.forward.port, tls=tls)
+        port = await forward.listen_tcp(settings.forward.host, settings.forward.port, tls=tls_of(settings.forward))
         addresses["forward"] = f"{settings.forward.host}:{port}"
+        if settings.forward.udp_heartbeat:
+            await forward.answer_heartbeats(settings.forward.host, port)
     if settings.forward.unix_socket:
         await forward.listen_unix(Path(settings.forward.unix_socket))
         addresses["forward_unix"] = settings.forward.unix_socket
     if settings.http.port >= 0:
         addresses["http"] = f"{settings.http.host}:{await http.start()}"
     return addresses
-
-
-def _tls(certificate: str, key: str) -> ssl.SSLContext | None:
-    if not certificate:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
-    return context
-
-
-def _handshake(settings: CollectorSettings) -> Handshake | None:
-    if not settings.forward.shared_key_file:
-        return None
-    key = Path(settings.forward.shared_key_file).read_bytes().strip()
-    return Handshake(shared_key=key, hostname=settings.name)
 
 
 def _not_ready(pipeline: Pipeline) -> list[str]:

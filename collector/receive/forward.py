@@ -9,8 +9,7 @@ Pressure: while the intake is `Overloaded` the connection is not read. Groups th
 `patience_seconds`, then the connection is closed without an ack, so that the sender keeps them. Groups that ask for no ack have
 nobody to keep them: they are held and tried again until they are taken, and meanwhile TCP itself tells the sender.
 
-The optional handshake is the specification's "Authentication" with a shared key (SHA-512, compared in constant time); user names and the UDP
-heartbeat of protocol v0 are not offered: senders of v1 use the connection itself.
+Who may send is shown by a certificate (TLS with a client CA), by the specification's "Authentication" (`forward_handshake`), or both.
 """
 
 import asyncio
@@ -22,6 +21,7 @@ from collector.receive import Intake
 from collector.receive.forward_connection import Connection
 from collector.receive.forward_group import Limits
 from collector.receive.forward_handshake import Handshake
+from collector.receive.forward_heartbeat import Heartbeat
 from collector.receive.forward_message import MessageReader
 from collector.receive.room import Room
 
@@ -36,7 +36,7 @@ class ForwardReceiver:
         clock: Unix time in nanoseconds.
         service: ``service.name`` of records that name none; None takes the tag's first segment.
         limits: of one message.
-        handshake: demand the shared-key handshake; None lets anyone send who can connect.
+        handshake: what is demanded of a sender; None lets anyone send who can connect.
         in_flight: most groups of one connection that wait for the intake at a time.
         max_connections: further ones are closed at once.
         room_bytes: most bytes of all connections that are held at a time, decompressed; beyond it connections are not read, and one in the
@@ -71,6 +71,7 @@ class ForwardReceiver:
         self._limits = limits or Limits()
         self._max_connections = max_connections
         self._servers: list[asyncio.Server] = []
+        self._heartbeats: list[asyncio.DatagramTransport] = []
         self._paths: list[Path] = []
         self._connections: set[Connection] = set()
         self._nobody = asyncio.Event()  # there is no connection
@@ -91,10 +92,19 @@ class ForwardReceiver:
         self._servers.append(server)
         self._paths.append(path)
 
+    async def answer_heartbeats(self, host: str = "127.0.0.1", port: int = 24224) -> int:
+        """Answer UDP heartbeats on a port; returns it, which the system chose if `port` is 0. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(Heartbeat, local_addr=(host, port))
+        self._heartbeats.append(transport)
+        return int(transport.get_extra_info("sockname")[1])
+
     async def close(self, grace_seconds: float = 5.0) -> None:
         """Stop listening and reading, finish and acknowledge what is in flight, then close; at most about `grace_seconds`."""
         for server in self._servers:
             server.close()
+        for heartbeat in self._heartbeats:
+            heartbeat.close()
         for connection in self._connections:
             connection.stop_reading()
         try:

@@ -21,6 +21,7 @@ from collector.errors import Malformed, Overloaded
 from collector.event import Origin
 from collector.receive import Intake
 from collector.receive.forward_group import Group
+from collector.receive.forward_guard import certificate_name
 from collector.receive.forward_handshake import Greeting, Handshake
 from collector.receive.forward_message import MessageReader
 from collector.receive.room import Claim, Room
@@ -97,6 +98,9 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("socket")
         if peer is not None and peer.family != socket.AF_UNIX:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a sender that vanished frees its place
+        name = certificate_name(transport.get_extra_info("peercert"))
+        if name:
+            self._messages.peer = f"certificate:{name}"
         handshake = self._terms.handshake
         if handshake is not None:
             self._greeting = Greeting(handshake, self._messages)
@@ -175,10 +179,13 @@ class Connection(asyncio.Protocol):
             self._greeting_timer.cancel()
             self._greeting = None
             if not greeting.welcome:
-                self._unwelcome()
+                self._unwelcome(silent=greeting.silent)
+            elif not self._messages.peer:
+                self._messages.peer = greeting.peer
 
-    def _unwelcome(self) -> None:
-        self._terms.refused("handshake")
+    def _unwelcome(self, *, silent: bool = False) -> None:
+        if not silent:
+            self._terms.refused("handshake")
         self._greeting = None
         self._ended = True
         self._leave()
@@ -248,7 +255,8 @@ class Connection(asyncio.Protocol):
         if self._greeting_timer is not None:
             self._greeting_timer.cancel()
         raw = self._messages.take()
-        self._start(Group(origin=Origin(receiver="forward"), refused=[(raw, error)]), self._terms.room.claim())
+        origin = Origin(receiver="forward", peer=self._messages.peer)
+        self._start(Group(origin=origin, refused=[(raw, error)]), self._terms.room.claim())
 
     # -- handing over
 

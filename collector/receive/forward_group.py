@@ -46,9 +46,11 @@ class Group:
 
     @property
     def group_id(self) -> bytes | None:
-        """Names the group for the intake: the same chunk of the same tag, sent again, is the same group."""
+        """Names the group for the intake: the same chunk of the same tag, sent again by the same peer, is the same group."""
         if self.chunk is None:
             return None
         tag = self.origin.tag.encode()
         chunk = self.chunk.encode("utf-8", "surrogateescape")
-        return hashlib.sha256(b"forward\0%d\0%b\0%b" % (len(tag), tag, chunk)).digest()
+        peer = self.origin.peer.encode()
+        named = b"%d\0%b\0" % (len(peer), peer) if peer else b""
+        return hashlib.sha256(b"forward\0%b%d\0%b\0%b" % (named, len(tag), tag, chunk)).digest()

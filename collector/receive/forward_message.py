@@ -53,6 +53,9 @@ class MessageReader:
         clock: Unix time in nanoseconds; stamps `observed`.
         service: ``service.name`` of records that name none; None takes the tag's first segment.
         limits: what is refused.
+
+    Attributes:
+        peer: who sends, as far as that was shown (`collector.event.Origin`); set before the first message.
     """
 
     def __init__(self, *, clock: Callable[[], int], service: str | None = None, limits: Limits | None = None) -> None:
@@ -62,7 +65,8 @@ class MessageReader:
         self._framer = msgpack.Unpacker(max_buffer_size=self._limits.max_message_bytes)
         self._buffer = bytearray()
         self._start = 0  # of the buffer's first byte, counted from the connection's first
-        self._origin = Origin(receiver="forward")
+        self._origin: Origin | None = None  # of the last message
+        self.peer = ""
         self._stamped: FluentBitEvents | None = None  # of the message at hand
 
     @property
@@ -188,8 +192,8 @@ class MessageReader:
 
     def _group(self, tag: str, option: dict[Any, Any]) -> Group:
         self._stamped = None
-        if tag != self._origin.tag:
-            self._origin = Origin(receiver="forward", tag=tag)
+        if self._origin is None or tag != self._origin.tag:
+            self._origin = Origin(receiver="forward", tag=tag, peer=self.peer)
         chunk = option.get("chunk")
         if isinstance(chunk, bytes):
             chunk = chunk.decode("utf-8", "surrogateescape")
