@@ -8,7 +8,6 @@ ids: what it loses and doubles is counted and printed, and the documentation say
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from tests.support.collector_process import CollectorProcess
-from tests.support.need import need
 
 pytestmark = [pytest.mark.clients, pytest.mark.timeout(300)]
 
@@ -27,22 +25,6 @@ HERE = Path(__file__).resolve().parent
 EVENTS = 10_000
 KILL_AT = (1_500, 4_000, 7_000)
 """After so many acknowledged (or sent) events the collector is killed."""
-
-
-@pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the senders in JavaScript and the packages of the lock file."""
-    need(shutil.which("node") and shutil.which("npm"), "the senders in JavaScript need node and npm")
-    folder = tmp_path_factory.mktemp("clients")
-    for name in (".npmrc", "package.json", "package-lock.json"):
-        shutil.copy(HERE / name, folder)
-    for path in HERE.glob("*.mjs"):
-        shutil.copy(path, folder)
-    done = subprocess.run(
-        ["npm", "ci", "--ignore-scripts", "--no-progress"], cwd=folder, capture_output=True, text=True, check=False
-    )
-    need(done.returncode == 0, f"npm ci did not succeed: {done.stderr}")
-    return folder
 
 
 @pytest.fixture
