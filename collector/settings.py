@@ -8,7 +8,15 @@ import msgspec
 from collector.extract import StitchSettings
 from collector.protect.fields import DEFAULT_MASKED_FIELDS
 
-__all__ = ["CollectorSettings", "ForwardSettings", "HttpSettings", "ProtectSettings", "ShipSettings", "SpoolSettings"]
+__all__ = [
+    "CollectorSettings",
+    "ForwardSettings",
+    "HttpSettings",
+    "ProtectSettings",
+    "RelaySettings",
+    "ShipSettings",
+    "SpoolSettings",
+]
 
 _Port = Annotated[int, msgspec.Meta(ge=-1, le=65_535)]
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -131,6 +139,46 @@ class ProtectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     dropped_fields: tuple[str, ...] = ()
 
 
+class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The collector that this one ships to, by Forward, instead of a store (docs/ways-in.md, "Collectors in a chain").
+
+    Attributes:
+        host: where the upstream listens; empty: ship to the store.
+        port: its Forward port.
+        tls: speak TLS; without it, whoever is in between reads along.
+        tls_ca: PEM file with the authorities that its certificate may be of; empty: the system's.
+        tls_server_name: the name that its certificate must have; empty: `host`.
+        tls_certificate, tls_key: PEM files, for an upstream that wants to see a certificate; both or neither.
+        shared_key_file: file with the key of the handshake; empty: no handshake. The collector's name is its `self_hostname`.
+        user: whom the upstream asks for beside the key; empty: nobody.
+        password_file: file with the user's password.
+        compression: of what is sent.
+    """
+
+    host: str = ""
+    port: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 24224
+    tls: bool = True
+    tls_ca: str = ""
+    tls_server_name: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
+    shared_key_file: str = ""
+    user: str = ""
+    password_file: str = ""
+    compression: Literal["none", "gzip", "zstd"] = "zstd"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be used together."""
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key go together")
+        if bool(self.user) != bool(self.password_file):
+            raise ValueError("user and password_file go together")
+        if self.user and not self.shared_key_file:
+            raise ValueError("a user goes with shared_key_file: users are asked for in the handshake")
+        if not self.tls and (self.tls_ca or self.tls_server_name or self.tls_certificate):
+            raise ValueError("tls = false, and yet there are settings for it")
+
+
 class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One sidecar.
 
@@ -146,6 +194,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         http: OTLP, JSON lines, metrics.
         spool: bounds on disk.
         ship: batches.
+        relay: another collector to ship to.
         protect: masking.
         stitch: where transaction IDs and business keys stand.
     """
@@ -158,5 +207,6 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     http: HttpSettings = HttpSettings()
     spool: SpoolSettings = SpoolSettings()
     ship: ShipSettings = ShipSettings()
+    relay: RelaySettings = RelaySettings()
     protect: ProtectSettings = ProtectSettings()
     stitch: StitchSettings = StitchSettings()

@@ -36,7 +36,7 @@ from collector.receive.otlp import OtlpReceiver
 from collector.settings import CollectorSettings
 from collector.ship import BatchLimits
 from collector.spool import Done, Spooled, SpoolLimits, deliver_here
-from collector.store import EventStore
+from collector.store import Destination
 
 __all__ = ["DEAD_LETTERS", "pipeline_limits", "run_sidecar"]
 
@@ -70,7 +70,7 @@ async def run_sidecar(
     *,
     root: Path,
     ledger: str,
-    store: EventStore,
+    store: Destination,
     signing_key: Ed25519PrivateKey,
     token_key: bytes,
     stopped: asyncio.Event,

@@ -35,6 +35,7 @@ _CLUSTER_FILES = ("ca_file", "client_certificate", "client_key", "password_file"
 
 _TLS_FILES = ("tls_certificate", "tls_key")
 _FORWARD_FILES = ("tls_client_ca", "shared_key_file", "client_key_files", "password_files")
+_RELAY_FILES = ("tls_ca", "shared_key_file", "password_file")
 
 _Table = TypeVar("_Table", bound=msgspec.Struct)
 
@@ -163,7 +164,10 @@ def _located(table: _Table, folder: Path, files: Sequence[str] = _CLUSTER_FILES)
 
 def _collector(settings: CollectorSettings, folder: Path) -> CollectorSettings:
     forward = _located(settings.forward, folder, (*_TLS_FILES, *_FORWARD_FILES))
-    return msgspec.structs.replace(settings, forward=forward, http=_located(settings.http, folder, _TLS_FILES))
+    relay = _located(settings.relay, folder, (*_TLS_FILES, *_RELAY_FILES))
+    return msgspec.structs.replace(
+        settings, forward=forward, http=_located(settings.http, folder, _TLS_FILES), relay=relay
+    )
 
 
 def _convert(raw: Any, kind: Any, source: str, prefix: str) -> Any:

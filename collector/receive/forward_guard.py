@@ -5,16 +5,14 @@ Secrets stand in files of their own, never in ``tally.toml``: a file's content w
 
 import ssl
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from collector.errors import Malformed
 from collector.receive.forward_handshake import Handshake
+from collector.secretfile import check_files, read_secret
 from collector.settings import ForwardSettings
 
 __all__ = ["certificate_name", "handshake_of", "tls_of"]
 
-_MAX_SECRET_BYTES = 1_024
 _MAX_NAME = 256
 
 
@@ -28,7 +26,7 @@ def handshake_of(settings: ForwardSettings, *, hostname: str) -> Handshake | Non
     if not (settings.shared_key_file or settings.client_key_files):
         return None
     return Handshake(
-        shared_key=_secret(settings.shared_key_file) if settings.shared_key_file else None,
+        shared_key=read_secret(settings.shared_key_file) if settings.shared_key_file else None,
         client_keys=_secrets(settings.client_key_files),
         passwords=_secrets(settings.password_files),
         hostname=hostname,
@@ -43,6 +41,7 @@ def tls_of(settings: ForwardSettings) -> ssl.SSLContext | None:
     """
     if not settings.tls_certificate:
         return None
+    check_files(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(settings.tls_certificate, settings.tls_key)
@@ -71,13 +70,4 @@ def certificate_name(certificate: Mapping[str, Any] | None) -> str:
 
 
 def _secrets(files: Mapping[str, str]) -> dict[str, bytes]:
-    return {name: _secret(file) for name, file in files.items()}
-
-
-def _secret(file: str) -> bytes:
-    with Path(file).open("rb") as stream:
-        data = stream.read(_MAX_SECRET_BYTES + 1)
-    secret = data.strip()
-    if not secret or len(data) > _MAX_SECRET_BYTES:
-        raise Malformed(f"{file}: a secret of 1 to {_MAX_SECRET_BYTES} bytes is expected in it", label="bad_key_file")
-    return secret
+    return {name: read_secret(file) for name, file in files.items()}

@@ -36,6 +36,7 @@ from collector.receive.fluent_msgpack import (
     time_text,
     unpack,
 )
+from collector.receive.forward_events import add_events, are_whole_events
 from collector.receive.forward_group import Group, Limits
 from collector.receive.inflate import gunzip, unzstd
 from collector.receive.record import arrival_of_record
@@ -279,6 +280,9 @@ class MessageReader:
             return self._whole_refused(message, tag, option, error)
         group = self._group(tag, option)
         group.size_bytes = len(packed)
+        if are_whole_events(option):
+            self._check_size(group, option, add_events(group, self._slices(packed, group), observed))
+            return group
         try:
             if count is None:
                 raise ValueError("the last record is cut or damaged")

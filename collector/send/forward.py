@@ -25,6 +25,7 @@ from msgspec.msgpack import Ext
 
 from collector.errors import Overloaded
 from collector.retry import Breaker, RetryLimits
+from collector.secretfile import check_files
 from collector.send.forward_answer import Answers, Credentials
 
 if sys.version_info >= (3, 14):
@@ -259,6 +260,7 @@ def client_tls(*, ca_file: str = "", certificate: str = "", key: str = "") -> ss
     Raises:
         OSError: a file that cannot be read, or is not what it should be (`ssl.SSLError`).
     """
+    check_files(ca_file, certificate, key)
     context = ssl.create_default_context(cafile=ca_file or None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if certificate:

@@ -82,12 +82,15 @@ def test_a_zstd_window_of_more_than_8_mib_is_refused() -> None:
 
 @CODINGS
 def test_very_many_small_members_take_no_quadratic_time(pack: Packer, unpack: Callable[..., bytes], label: str) -> None:
-    """Each member would copy all that follows it: 20 GB here."""
+    """Each member would copy all that follows it: gigabytes here."""
     start = time.process_time()
-    assert unpack(pack(b"") * 40_000, max_bytes=1_000) == b""
-    with pytest.raises(Malformed, match="pieces of"):
-        unpack(pack(b"") * 140_000, max_bytes=1_000)
-    assert time.process_time() - start < 20
+    assert unpack(pack(b"") * 30_000, max_bytes=1_000) == b""
+    assert time.process_time() - start < 10
+
+
+def test_there_are_only_so_many_members() -> None:
+    with pytest.raises(Malformed, match="pieces of gzip"):
+        gunzip(gzip.compress(b"") * 140_000, max_bytes=1_000)
 
 
 @CODINGS

@@ -333,7 +333,7 @@ answers = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.lists(answers.map(msgpack.packb) | st.binary(max_size=40), max_size=4))
 def test_whatever_a_server_says_is_an_answer_or_a_reason(pieces: list[bytes]) -> None:
     shown = credentials()
