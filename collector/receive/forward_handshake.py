@@ -87,7 +87,7 @@ class Greeting:
     def _pong(self, ping: bytes) -> list[object]:
         """The answer to a PING message: PONG with true and our own digest, or with false and the reason."""
         try:
-            parts = msgpack.unpackb(ping, raw=True)
+            parts = msgpack.unpackb(ping, raw=True) if len(ping) <= MAX_PING_BYTES else None
         except (ValueError, TypeError, KeyError, RecursionError, msgpack.UnpackException):
             parts = None
         if not (type(parts) is list and len(parts) == 6 and all(type(part) is bytes for part in parts)):
@@ -116,7 +116,8 @@ class Greeting:
 
     def _shown(self, digest: bytes, *parts: bytes, secret: bytes | None) -> bool:
         """Whether the digest is that of the parts and the secret. Where there is no secret as much is done in vain."""
-        expected = hashlib.sha512(b"".join(parts) + (self._handshake.random(32) if secret is None else secret))
+        decoy = self._handshake.random(32)
+        expected = hashlib.sha512(b"".join(parts) + (decoy if secret is None else secret))
         return hmac.compare_digest(expected.hexdigest().encode(), digest) and secret is not None
 
 

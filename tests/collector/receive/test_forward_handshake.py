@@ -211,6 +211,14 @@ def test_an_unknown_user_costs_as_much_as_a_known_one(monkeypatch: pytest.Monkey
     assert len(lengths) == 4
 
 
+def test_a_ping_has_a_greatest_length() -> None:
+    handshake = Handshake(shared_key=KEY, random=lambda count: b"n" * count)
+    for length, welcome in ((3_000, True), (5_000, False)):
+        greeting = Greeting(handshake, MessageReader(clock=lambda: 0))
+        greeting.hear(msgpack.packb(ping({"nonce": b"n" * 16}, salt=b"s" * length)))
+        assert (greeting.over, greeting.welcome) == (True, welcome)
+
+
 def test_keys_and_passwords_are_in_no_repr() -> None:
     assert all(secret.decode() not in repr(GUARDED) for secret in (KEY, OWN, PASSWORD))
 

@@ -130,6 +130,12 @@ def test_times(time: object, text: str) -> None:
     assert group.arrivals[0].event.marks == []
 
 
+@pytest.mark.parametrize("head", [b"\xd7\x00", b"\xc7\x08\x00"])
+def test_an_event_time_may_be_an_ext_of_fixed_or_of_stated_length(head: bytes) -> None:
+    (group,) = read(b"\x93\xa1t" + head + struct.pack(">II", 1_675_079_459, 971_622_667) + b"\x80")
+    assert group.arrivals[0].event.time == TIME_TEXT
+
+
 @pytest.mark.parametrize(
     "time",
     [
