@@ -42,7 +42,8 @@ class ForwardReceiver:
         room_bytes: most bytes of all connections that are held at a time, decompressed; beyond it connections are not read, and one in the
             middle of a long message is closed.
         patience_seconds: how long a group with an ack is tried again while the intake is overloaded.
-        refused: called with a reason for every connection that ends badly: ``too_many_connections``, ``handshake``,
+        tls_seconds: how long a sender may take for the TLS handshake.
+        refused: called with a reason for every connection that ends badly: ``too_many_connections``, ``tls`` (somewhat later), ``handshake``,
             ``framing``, ``overloaded``, ``connection_lost``, ``cut_message``, ``intake_error``; and ``unacknowledged_lost`` once an event that close() had to let go.
     """
 
@@ -58,6 +59,7 @@ class ForwardReceiver:
         max_connections: int = 512,
         room_bytes: int = 128 * 2**20,
         patience_seconds: float = 10.0,
+        tls_seconds: float = 10.0,
         refused: Callable[[str], object] = lambda _reason: None,
     ) -> None:
         self.intake = intake
@@ -70,6 +72,7 @@ class ForwardReceiver:
         self._service = service
         self._limits = limits or Limits()
         self._max_connections = max_connections
+        self._tls_seconds = tls_seconds
         self._servers: list[asyncio.Server] = []
         self._heartbeats: list[asyncio.DatagramTransport] = []
         self._paths: list[Path] = []
@@ -79,8 +82,10 @@ class ForwardReceiver:
 
     async def listen_tcp(self, host: str = "127.0.0.1", port: int = 24224, *, tls: ssl.SSLContext | None = None) -> int:
         """Accept senders on a TCP port; returns the port, which the system chose if `port` is 0. Raises OSError."""
+        made = self._connection if tls is None else self._tls_connection
+        timeout_seconds = None if tls is None else self._tls_seconds
         server = await asyncio.get_running_loop().create_server(
-            self._connection, host, port, ssl=tls, ssl_handshake_timeout=10.0 if tls else None
+            made, host, port, ssl=tls, ssl_handshake_timeout=timeout_seconds
         )
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
@@ -133,3 +138,13 @@ class ForwardReceiver:
     def _connection(self) -> Connection:
         messages = MessageReader(clock=self._clock, service=self._service, limits=self._limits)
         return Connection(terms=self, messages=messages)
+
+    def _tls_connection(self) -> Connection:
+        """Nobody is told of a TLS handshake that fails: so look, when it must be over, whether there was a connection."""
+        connection = self._connection()
+        asyncio.get_running_loop().call_later(self._tls_seconds + 0.1, self._look_at, connection)
+        return connection
+
+    def _look_at(self, connection: Connection) -> None:
+        if not connection.made:
+            self.refused("tls")

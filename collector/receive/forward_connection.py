@@ -80,6 +80,7 @@ class Connection(asyncio.Protocol):
         self._flows.set()
         self._drained = asyncio.Event()  # cleared while the sender does not read its acks
         self._drained.set()
+        self.made = False  # there was a transport
         self._ended = False  # the sender has left, or nothing more is taken from it
         self._given_up = False  # and it gets no more acks
         self._lost = False  # there is no transport any more
@@ -90,6 +91,7 @@ class Connection(asyncio.Protocol):
         """A sender has come."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self.made = True
         if not self._terms.admit(self):
             self._terms.refused("too_many_connections")
             self._ended = True

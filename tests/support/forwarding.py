@@ -59,11 +59,16 @@ class Setting:
     def __init__(self, intake: MemoryIntake | None = None, **options: Any) -> None:
         self.intake = intake or MemoryIntake()
         self.reasons: list[str] = []
+        self.refusal = asyncio.Event()
         self._tls: ssl.SSLContext | None = options.pop("tls", None)
         self.receiver = ForwardReceiver(
-            self.intake, clock=lambda: NOW_NS, refused=self.reasons.append, patience_seconds=0.05, **options
+            self.intake, clock=lambda: NOW_NS, refused=self._refused, patience_seconds=0.05, **options
         )
         self._stack = AsyncExitStack()
+
+    def _refused(self, reason: str) -> None:
+        self.reasons.append(reason)
+        self.refusal.set()
 
     async def __aenter__(self) -> Self:
         self.port = await self.receiver.listen_tcp(port=0, tls=self._tls)

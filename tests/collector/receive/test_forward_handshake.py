@@ -285,7 +285,7 @@ def test_a_sender_with_a_certificate_is_named_by_it_and_others_are_kept_out(
 
     async def story() -> None:
         tls = server_of(authority, tls_client_ca=str(authority.ca))
-        async with Setting(tls=tls, handshake=Handshake(client_keys={"web-1": OWN})) as at:
+        async with Setting(tls=tls, handshake=Handshake(client_keys={"web-1": OWN}), tls_seconds=0.4) as at:
             sender = await at.sender(trusting(authority, "payments"))
             assert (await greeted(sender, host="web-1", key=OWN))[1] is True
             sender.say(["t", 1, {"message": "in"}, {"chunk": "c"}])
@@ -296,7 +296,13 @@ def test_a_sender_with_a_certificate_is_named_by_it_and_others_are_kept_out(
             for context in (trusting(authority), stranger):
                 with pytest.raises((EOFError, OSError)):
                     await (await at.sender(context)).hear()
+            silent = await at.sender()  # says nothing, not even TLS
+            await silent.hear_the_end()
+            while len(at.reasons) < 3:  # they are counted when their time is over
+                at.refusal.clear()
+                await at.refusal.wait()
             assert len(at.intake.events) == 1
+            assert at.reasons == ["tls"] * 3
 
     run(story())
 
