@@ -19,7 +19,7 @@ from collector.intake import groups_of
 from collector.pipeline import Pipeline
 from collector.prepare import Preparer
 from collector.protect import Protector
-from collector.receive.forward_message import Group as Received
+from collector.receive.forward_group import Group as Received
 from collector.receive.forward_message import MessageReader
 from collector.settings import CollectorSettings
 from collector.store.sqlite import SqliteStore

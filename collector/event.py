@@ -65,14 +65,16 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the event came in: enough to find it again at its source.
 
-    `receiver` is forward, otlp, ndjson, elasticsearch, beats, import or record; `tag` is Fluent's tag, a document's index or a Beat's name; `file` an imported file's name; `row` its row
-    counted from 1 (headers not counted).
+    `receiver` is forward, otlp, ndjson, elasticsearch, beats, import or record; `tag` is Fluent's tag, a document's index or a Beat's name;
+    `file` an imported file's name; `row` its row counted from 1 (headers not counted). `peer` is who sent it, where the sender has
+    shown that: ``certificate:NAME``, ``user:NAME`` or ``client:HOSTNAME``, in ASCII.
     """
 
     receiver: str = ""
     tag: str = ""
     file: str = ""
     row: int = 0
+    peer: str = ""
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

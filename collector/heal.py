@@ -12,7 +12,7 @@ from itertools import islice
 
 from collector.batch import SignedHeader, StreamId
 from collector.errors import VerificationError
-from collector.store import EventStore
+from collector.store import Destination
 
 __all__ = ["HealLimits", "LostBatches"]
 
@@ -35,7 +35,7 @@ class LostBatches:
         limits: the bounds.
     """
 
-    def __init__(self, stream: StreamId, *, store: EventStore, limits: HealLimits) -> None:
+    def __init__(self, stream: StreamId, *, store: Destination, limits: HealLimits) -> None:
         self._stream = stream
         self._store = store
         self._limits = limits

@@ -32,7 +32,7 @@ from collector.segments import Damaged, SourceIds
 from collector.ship import BatchLimits, Shipper
 from collector.spool import Deliver, Done, Group, Spooled, SpoolLimits, deliver_here
 from collector.standing import PipelineState
-from collector.store import EventStore
+from collector.store import Destination
 from collector.takeover import Told, groups_of
 
 __all__ = ["Pipeline", "PipelineLimits"]
@@ -81,7 +81,7 @@ class Pipeline:
         *,
         collector: str,
         ledger: str,
-        store: EventStore,
+        store: Destination,
         key: Ed25519PrivateKey,
         limits: PipelineLimits | None = None,
         disk: Disk | None = None,

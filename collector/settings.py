@@ -18,6 +18,7 @@ __all__ = [
     "HttpSettings",
     "OtlpSettings",
     "ProtectSettings",
+    "RelaySettings",
     "ShipSettings",
     "SpoolSettings",
 ]
@@ -39,19 +40,45 @@ class ForwardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Fluent Forward (Fluentd, Fluent Bit, fluent-logger).
 
     Attributes:
-        host: address to listen on. Anything but this machine needs TLS in front, or `shared_key_file` and a private network.
+        host: address to listen on. Anything but this machine needs TLS, keys, or `unprotected`.
         port: TCP port; 0 chooses a free one, -1 turns TCP off.
         unix_socket: path of a unix socket to listen on as well; empty for none.
-        shared_key_file: file with the key of the Forward handshake; empty: no handshake.
-        tls_certificate, tls_key: PEM files; both or neither.
+        udp_heartbeat: answer fluentd's `heartbeat_type udp` on the same port.
+        shared_key_file: file with the key of the Forward handshake, for clients without a key of their own; empty: there are no others.
+        client_key_files: files with clients' own keys, by the hostname that they state (`self_hostname`).
+        password_files: files with passwords, by user; where there are any, a user is demanded beside the key.
+        tls_certificate, tls_key: PEM files; both or neither. TLS 1.2 or newer.
+        tls_client_ca: PEM file with the authorities whose certificates senders must show; empty: none is demanded.
+        unprotected: listen beyond this machine though anybody may send then and read along.
     """
 
     host: str = "127.0.0.1"
     port: _Port = 24224
     unix_socket: str = ""
+    udp_heartbeat: bool = False
     shared_key_file: str = ""
+    client_key_files: dict[str, str] = {}
+    password_files: dict[str, str] = {}
     tls_certificate: str = ""
     tls_key: str = ""
+    tls_client_ca: str = ""
+    unprotected: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what would protect less than it seems to."""
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key go together")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("tls_client_ca goes with tls_certificate and tls_key")
+        keys = bool(self.shared_key_file or self.client_key_files)
+        if self.password_files and not keys:
+            raise ValueError(
+                "password_files go with shared_key_file or client_key_files: users are asked for in the handshake"
+            )
+        if self.port >= 0 and not (keys or self.tls_certificate or self.unprotected or _on_this_machine(self.host)):
+            raise ValueError(
+                f"listening on {self.host} needs TLS (tls_certificate) or keys (shared_key_file), or unprotected = true"
+            )
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -214,6 +241,46 @@ class ProtectSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     dropped_fields: tuple[str, ...] = ()
 
 
+class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The collector that this one ships to, by Forward, instead of a store (docs/ways-in.md, "Collectors in a chain").
+
+    Attributes:
+        host: where the upstream listens; empty: ship to the store.
+        port: its Forward port.
+        tls: speak TLS; without it, whoever is in between reads along.
+        tls_ca: PEM file with the authorities that its certificate may be of; empty: the system's.
+        tls_server_name: the name that its certificate must have; empty: `host`.
+        tls_certificate, tls_key: PEM files, for an upstream that wants to see a certificate; both or neither.
+        shared_key_file: file with the key of the handshake; empty: no handshake. The collector's name is its `self_hostname`.
+        user: whom the upstream asks for beside the key; empty: nobody.
+        password_file: file with the user's password.
+        compression: of what is sent.
+    """
+
+    host: str = ""
+    port: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 24224
+    tls: bool = True
+    tls_ca: str = ""
+    tls_server_name: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
+    shared_key_file: str = ""
+    user: str = ""
+    password_file: str = ""
+    compression: Literal["none", "gzip", "zstd"] = "zstd"
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be used together."""
+        if bool(self.tls_certificate) != bool(self.tls_key):
+            raise ValueError("tls_certificate and tls_key go together")
+        if bool(self.user) != bool(self.password_file):
+            raise ValueError("user and password_file go together")
+        if self.user and not self.shared_key_file:
+            raise ValueError("a user goes with shared_key_file: users are asked for in the handshake")
+        if not self.tls and (self.tls_ca or self.tls_server_name or self.tls_certificate):
+            raise ValueError("tls = false, and yet there are settings for it")
+
+
 class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One sidecar.
 
@@ -233,6 +300,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         otlp: OTLP, over HTTP and gRPC.
         spool: bounds on disk.
         ship: batches.
+        relay: another collector to ship to.
         protect: masking.
         stitch: where transaction IDs and business keys stand.
     """
@@ -249,5 +317,6 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     otlp: OtlpSettings = OtlpSettings()
     spool: SpoolSettings = SpoolSettings()
     ship: ShipSettings = ShipSettings()
+    relay: RelaySettings = RelaySettings()
     protect: ProtectSettings = ProtectSettings()
     stitch: StitchSettings = StitchSettings()

@@ -22,7 +22,7 @@ from collector.headerlog import HeaderLog
 from collector.heal import HealLimits, LostBatches
 from collector.segments import Damaged
 from collector.spool import Cursor, Spool
-from collector.store import EventStore
+from collector.store import Destination
 
 __all__ = ["BatchLimits", "Shipper", "public_key_hex"]
 
@@ -63,7 +63,7 @@ class Shipper:
         ledger: str,
         spool: Spool,
         headers: HeaderLog,
-        store: EventStore,
+        store: Destination,
         key: Ed25519PrivateKey,
         clock: Callable[[], int],
         limits: BatchLimits | None = None,

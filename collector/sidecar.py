@@ -33,7 +33,8 @@ from collector.receive.beats import BeatsReceiver
 from collector.receive.body import BodyLimits
 from collector.receive.credentials import Credentials
 from collector.receive.elasticsearch import ElasticsearchReceiver
-from collector.receive.forward import ForwardReceiver, Handshake
+from collector.receive.forward import ForwardReceiver
+from collector.receive.forward_guard import handshake_of, tls_of
 from collector.receive.http import HttpServer, create_app
 from collector.receive.ndjson import NdjsonReceiver
 from collector.receive.otlp import OtlpReceiver
@@ -42,7 +43,7 @@ from collector.receive.otlp_onward import MetricsServer
 from collector.settings import CollectorSettings, GrpcSettings
 from collector.ship import BatchLimits
 from collector.spool import Done, Spooled, SpoolLimits, deliver_here
-from collector.store import EventStore
+from collector.store import Destination
 
 if TYPE_CHECKING:
     from collector.receive.otlp_grpc import OtlpGrpcServer
@@ -79,7 +80,7 @@ async def run_sidecar(
     *,
     root: Path,
     ledger: str,
-    store: EventStore,
+    store: Destination,
     signing_key: Ed25519PrivateKey,
     token_key: bytes,
     stopped: asyncio.Event,
@@ -104,7 +105,7 @@ async def run_sidecar(
 
     Raises:
         StateUnknown: the spool is another process's, or its disk failed and it must be opened again.
-        Malformed: the settings' rules cannot be used.
+        Malformed: the settings' rules, or the files with keys, cannot be used.
         OSError: a port is taken, a key file is missing.
     """
     loop = asyncio.get_running_loop()
@@ -162,7 +163,7 @@ async def run_sidecar(
         intake,
         clock=clock,
         service=settings.service or None,
-        handshake=_handshake(settings),
+        handshake=handshake_of(settings.forward, hostname=settings.name),
         patience_seconds=_FORWARD_PATIENCE_SECONDS,
         refused=metrics.refused,
     )
@@ -277,9 +278,10 @@ async def _listen(  # noqa: PLR0917 - each way in
 ) -> dict[str, str]:
     addresses: dict[str, str] = {}
     if settings.forward.port >= 0:
-        tls = _tls(settings.forward.tls_certificate, settings.forward.tls_key)
-        port = await forward.listen_tcp(settings.forward.host, settings.forward.port, tls=tls)
+        port = await forward.listen_tcp(settings.forward.host, settings.forward.port, tls=tls_of(settings.forward))
         addresses["forward"] = f"{settings.forward.host}:{port}"
+        if settings.forward.udp_heartbeat:
+            await forward.answer_heartbeats(settings.forward.host, port)
     if settings.forward.unix_socket:
         await forward.listen_unix(Path(settings.forward.unix_socket))
         addresses["forward_unix"] = settings.forward.unix_socket
@@ -308,13 +310,6 @@ def _tls(certificate: str, key: str, client_ca: str = "") -> ssl.SSLContext | No
         context.load_verify_locations(client_ca)
         context.verify_mode = ssl.CERT_REQUIRED
     return context
-
-
-def _handshake(settings: CollectorSettings) -> Handshake | None:
-    if not settings.forward.shared_key_file:
-        return None
-    key = Path(settings.forward.shared_key_file).read_bytes().strip()
-    return Handshake(shared_key=key, hostname=settings.name)
 
 
 def _not_ready(pipeline: Pipeline) -> list[str]:

@@ -4,13 +4,13 @@ Each stage owns its own settings (`collector.settings`, `correlator.settings`, `
 together, and refuses what none of them knows. `docs/configuration.md` lists every key (`tally config --markdown`).
 
 Where the file is: ``--config FILE``, else the environment variable ``TALLY_CONFIG``, else ``tally.toml`` in the working
-directory if there is one, else the defaults. A relative `data` counts from the file's folder, so that it does not matter
-where a command is started.
+directory if there is one, else the defaults. A relative `data` counts from the file's folder, and so do relative files of keys
+and certificates, so that it does not matter where a command is started.
 """
 
 import difflib
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -33,7 +33,11 @@ FILE_NAME = "tally.toml"
 MAX_CONFIG_BYTES = 1_048_576
 _CLUSTER_FILES = ("ca_file", "client_certificate", "client_key", "password_file")
 
-_Cluster = TypeVar("_Cluster", bound=StoreSettings)
+_TLS_FILES = ("tls_certificate", "tls_key")
+_FORWARD_FILES = ("tls_client_ca", "shared_key_file", "client_key_files", "password_files")
+_RELAY_FILES = ("tls_ca", "shared_key_file", "password_file")
+
+_Table = TypeVar("_Table", bound=msgspec.Struct)
 
 
 class ConfigError(TallyError):
@@ -133,7 +137,7 @@ def parse(text: str, *, source: str, folder: Path) -> Config:
     config: Config = _convert(raw, Config, source, "")
     for name, own in sidecars.items():
         merged = _merge(shared, {"name": name} | own) if isinstance(own, dict) else own
-        collectors[name] = _convert(merged, CollectorSettings, source, f"sidecars.{name}")
+        collectors[name] = _collector(_convert(merged, CollectorSettings, source, f"sidecars.{name}"), folder)
         if collectors[name].name != name:
             raise ConfigError(f"{source}: sidecars.{name}.name: a sidecar is called what its table is called")
     return msgspec.structs.replace(
@@ -141,14 +145,29 @@ def parse(text: str, *, source: str, folder: Path) -> Config:
         data=str(folder / config.data),
         store=_located(config.store, folder),
         index=_located(config.index, folder),
+        collector=_collector(config.collector, folder),
         sidecars=collectors,
     )
 
 
-def _located(cluster: _Cluster, folder: Path) -> _Cluster:
+def _located(table: _Table, folder: Path, files: Sequence[str] = _CLUSTER_FILES) -> _Table:
     """With its files where they are, seen from anywhere."""
-    paths = {name: str(folder / path) for name in _CLUSTER_FILES if (path := getattr(cluster, name))}
-    return msgspec.structs.replace(cluster, **paths)
+    paths: dict[str, Any] = {}
+    for name in files:
+        path = getattr(table, name)
+        if isinstance(path, dict):
+            paths[name] = {key: str(folder / value) for key, value in path.items()}
+        elif path:
+            paths[name] = str(folder / path)
+    return msgspec.structs.replace(table, **paths)
+
+
+def _collector(settings: CollectorSettings, folder: Path) -> CollectorSettings:
+    forward = _located(settings.forward, folder, (*_TLS_FILES, *_FORWARD_FILES))
+    relay = _located(settings.relay, folder, (*_TLS_FILES, *_RELAY_FILES))
+    return msgspec.structs.replace(
+        settings, forward=forward, http=_located(settings.http, folder, _TLS_FILES), relay=relay
+    )
 
 
 def _convert(raw: Any, kind: Any, source: str, prefix: str) -> Any:

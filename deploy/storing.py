@@ -3,12 +3,14 @@
 import ipaddress
 from urllib.parse import urlsplit
 
-from collector.store import EventStore
+from collector.errors import Malformed
+from collector.settings import CollectorSettings
+from collector.store import Destination, EventStore
 from collector.store.settings import StoreSettings
 from deploy.config import Config, ConfigError
 from deploy.places import Places
 
-__all__ = ["check_cluster", "is_embedded", "open_store"]
+__all__ = ["check_cluster", "is_embedded", "open_destination", "open_store"]
 
 
 def is_embedded(config: Config) -> bool:
@@ -39,6 +41,30 @@ def open_store(config: Config, places: Places, *, read_only: bool = False, late:
         return OpenSearchStore(config.store, read_only=read_only, late=late)
     except OSError as error:
         raise ConfigError(f"store: {error.filename or 'a file'} cannot be read: {error.strerror or error}") from error
+
+
+def open_destination(config: Config, places: Places, settings: CollectorSettings) -> Destination:
+    """Where a sidecar ships: the store, or the upstream of its `relay`; neither needs to answer yet.
+
+    Raises:
+        ConfigError: as `open_store`; or its spool ships to the other of the two, or a file of `relay` cannot be used.
+        StateUnknown: what it kept of its upstream does not read.
+    """
+    from collector.relay import open_relay, relays
+
+    root = places.spool(settings.name)
+    if not settings.relay.host:
+        if relays(root):
+            raise ConfigError(
+                f"the spool {root} ships to another collector: for a store give the collector another name"
+            )
+        return open_store(config, places, late=True)
+    if not relays(root) and any(root.glob("*/meta.json")):
+        raise ConfigError(f"the spool {root} ships to a store: for a relay give the collector another name")
+    try:
+        return open_relay(settings.relay, name=settings.name, root=root)
+    except (OSError, Malformed) as error:
+        raise ConfigError(f"collector.relay: {error}") from error
 
 
 def check_cluster(settings: StoreSettings, table: str) -> None:

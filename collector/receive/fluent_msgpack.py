@@ -21,6 +21,7 @@ __all__ = [
     "decode_entries",
     "decode_message",
     "decode_plain_entries",
+    "kept_time",
     "time_text",
     "unpack",
 ]
@@ -30,8 +31,9 @@ RAW = frozenset([*range(0xA0, 0xC0), 0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB])  # …
 _event_time = struct.Struct(">II").unpack  # seconds and nanoseconds
 MSGPACK_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
 
-Entry = tuple[Ext | int | float, dict[str, Any]]
-"""A record with its time."""
+_Time = Ext | int | float
+Entry = tuple[_Time | tuple[_Time, dict[str, Any]], dict[str, Any]]
+"""A record with its time, or with its time and metadata (`collector.receive.fluent_metadata`)."""
 
 
 class Wire(msgspec.Struct, array_like=True):
@@ -47,7 +49,8 @@ decode_message = msgspec.msgpack.Decoder(Wire).decode
 decode_entries = msgspec.msgpack.Decoder(list[Entry]).decode
 
 _SafeInteger = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
-_PlainEntry = tuple[Ext | int | float, dict[str, str | _SafeInteger | bool | None]]
+_NoMetadata = Annotated[dict[str, Any], msgspec.Meta(max_length=0)]
+_PlainEntry = tuple[_Time | tuple[_Time, _NoMetadata], dict[str, str | _SafeInteger | bool | None]]
 decode_plain_entries = msgspec.msgpack.Decoder(list[_PlainEntry]).decode
 """At the same cost as `decode_entries`; what it takes without an error is `collector.receive.Arrival.plain`."""
 
@@ -72,6 +75,11 @@ def time_text(time: Any) -> str:
         return format_time(unix_ns)
     except Malformed:
         return ""
+
+
+def kept_time(time: Any, record: dict[Any, Any]) -> None:
+    """Keep a time that is none as the record's field ``fluent.time``."""
+    record.setdefault("fluent.time", bytes(time.data).hex() if type(time) is Ext else str(time))
 
 
 def careful_unpacker(data: bytes) -> Any:

@@ -9,8 +9,7 @@ Pressure: while the intake is `Overloaded` the connection is not read. Groups th
 `patience_seconds`, then the connection is closed without an ack, so that the sender keeps them. Groups that ask for no ack have
 nobody to keep them: they are held and tried again until they are taken, and meanwhile TCP itself tells the sender.
 
-The optional handshake is the specification's "Authentication" with a shared key (SHA-512, compared in constant time); user names and the UDP
-heartbeat of protocol v0 are not offered: senders of v1 use the connection itself.
+Who may send is shown by a certificate (TLS with a client CA), by the specification's "Authentication" (`forward_handshake`), or both.
 """
 
 import asyncio
@@ -20,8 +19,10 @@ from pathlib import Path
 
 from collector.receive import Intake
 from collector.receive.forward_connection import Connection
+from collector.receive.forward_group import Limits
 from collector.receive.forward_handshake import Handshake
-from collector.receive.forward_message import Limits, MessageReader
+from collector.receive.forward_heartbeat import Heartbeat
+from collector.receive.forward_message import MessageReader
 from collector.receive.room import Room
 
 __all__ = ["ForwardReceiver", "Handshake"]
@@ -35,13 +36,14 @@ class ForwardReceiver:
         clock: Unix time in nanoseconds.
         service: ``service.name`` of records that name none; None takes the tag's first segment.
         limits: of one message.
-        handshake: demand the shared-key handshake; None lets anyone send who can connect.
+        handshake: what is demanded of a sender; None lets anyone send who can connect.
         in_flight: most groups of one connection that wait for the intake at a time.
         max_connections: further ones are closed at once.
         room_bytes: most bytes of all connections that are held at a time, decompressed; beyond it connections are not read, and one in the
             middle of a long message is closed.
         patience_seconds: how long a group with an ack is tried again while the intake is overloaded.
-        refused: called with a reason for every connection that ends badly: ``too_many_connections``, ``handshake``,
+        tls_seconds: how long a sender may take for the TLS handshake.
+        refused: called with a reason for every connection that ends badly: ``too_many_connections``, ``tls`` (somewhat later), ``handshake``,
             ``framing``, ``overloaded``, ``connection_lost``, ``cut_message``, ``intake_error``; and ``unacknowledged_lost`` once an event that close() had to let go.
     """
 
@@ -57,6 +59,7 @@ class ForwardReceiver:
         max_connections: int = 512,
         room_bytes: int = 128 * 2**20,
         patience_seconds: float = 10.0,
+        tls_seconds: float = 10.0,
         refused: Callable[[str], object] = lambda _reason: None,
     ) -> None:
         self.intake = intake
@@ -69,7 +72,9 @@ class ForwardReceiver:
         self._service = service
         self._limits = limits or Limits()
         self._max_connections = max_connections
+        self._tls_seconds = tls_seconds
         self._servers: list[asyncio.Server] = []
+        self._heartbeats: list[asyncio.DatagramTransport] = []
         self._paths: list[Path] = []
         self._connections: set[Connection] = set()
         self._nobody = asyncio.Event()  # there is no connection
@@ -77,8 +82,10 @@ class ForwardReceiver:
 
     async def listen_tcp(self, host: str = "127.0.0.1", port: int = 24224, *, tls: ssl.SSLContext | None = None) -> int:
         """Accept senders on a TCP port; returns the port, which the system chose if `port` is 0. Raises OSError."""
+        made = self._connection if tls is None else self._tls_connection
+        timeout_seconds = None if tls is None else self._tls_seconds
         server = await asyncio.get_running_loop().create_server(
-            self._connection, host, port, ssl=tls, ssl_handshake_timeout=10.0 if tls else None
+            made, host, port, ssl=tls, ssl_handshake_timeout=timeout_seconds
         )
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
@@ -90,10 +97,19 @@ class ForwardReceiver:
         self._servers.append(server)
         self._paths.append(path)
 
+    async def answer_heartbeats(self, host: str = "127.0.0.1", port: int = 24224) -> int:
+        """Answer UDP heartbeats on a port; returns it, which the system chose if `port` is 0. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(Heartbeat, local_addr=(host, port))
+        self._heartbeats.append(transport)
+        return int(transport.get_extra_info("sockname")[1])
+
     async def close(self, grace_seconds: float = 5.0) -> None:
         """Stop listening and reading, finish and acknowledge what is in flight, then close; at most about `grace_seconds`."""
         for server in self._servers:
             server.close()
+        for heartbeat in self._heartbeats:
+            heartbeat.close()
         for connection in self._connections:
             connection.stop_reading()
         try:
@@ -122,3 +138,13 @@ class ForwardReceiver:
     def _connection(self) -> Connection:
         messages = MessageReader(clock=self._clock, service=self._service, limits=self._limits)
         return Connection(terms=self, messages=messages)
+
+    def _tls_connection(self) -> Connection:
+        """Nobody is told of a TLS handshake that fails: so look, when it must be over, whether there was a connection."""
+        connection = self._connection()
+        asyncio.get_running_loop().call_later(self._tls_seconds + 0.1, self._look_at, connection)
+        return connection
+
+    def _look_at(self, connection: Connection) -> None:
+        if not connection.made:
+            self.refused("tls")

@@ -20,8 +20,10 @@ import msgpack
 from collector.errors import Malformed, Overloaded
 from collector.event import Origin
 from collector.receive import Intake
+from collector.receive.forward_group import Group
+from collector.receive.forward_guard import certificate_name
 from collector.receive.forward_handshake import Greeting, Handshake
-from collector.receive.forward_message import Group, MessageReader
+from collector.receive.forward_message import MessageReader
 from collector.receive.room import Claim, Room
 
 __all__ = ["Connection", "Terms"]
@@ -78,6 +80,7 @@ class Connection(asyncio.Protocol):
         self._flows.set()
         self._drained = asyncio.Event()  # cleared while the sender does not read its acks
         self._drained.set()
+        self.made = False  # there was a transport
         self._ended = False  # the sender has left, or nothing more is taken from it
         self._given_up = False  # and it gets no more acks
         self._lost = False  # there is no transport any more
@@ -88,6 +91,7 @@ class Connection(asyncio.Protocol):
         """A sender has come."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self.made = True
         if not self._terms.admit(self):
             self._terms.refused("too_many_connections")
             self._ended = True
@@ -96,6 +100,9 @@ class Connection(asyncio.Protocol):
         peer = transport.get_extra_info("socket")
         if peer is not None and peer.family != socket.AF_UNIX:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a sender that vanished frees its place
+        name = certificate_name(transport.get_extra_info("peercert"))
+        if name:
+            self._messages.peer = f"certificate:{name}"
         handshake = self._terms.handshake
         if handshake is not None:
             self._greeting = Greeting(handshake, self._messages)
@@ -174,10 +181,13 @@ class Connection(asyncio.Protocol):
             self._greeting_timer.cancel()
             self._greeting = None
             if not greeting.welcome:
-                self._unwelcome()
+                self._unwelcome(silent=greeting.silent)
+            elif not self._messages.peer:
+                self._messages.peer = greeting.peer
 
-    def _unwelcome(self) -> None:
-        self._terms.refused("handshake")
+    def _unwelcome(self, *, silent: bool = False) -> None:
+        if not silent:
+            self._terms.refused("handshake")
         self._greeting = None
         self._ended = True
         self._leave()
@@ -247,7 +257,8 @@ class Connection(asyncio.Protocol):
         if self._greeting_timer is not None:
             self._greeting_timer.cancel()
         raw = self._messages.take()
-        self._start(Group(origin=Origin(receiver="forward"), refused=[(raw, error)]), self._terms.room.claim())
+        origin = Origin(receiver="forward", peer=self._messages.peer)
+        self._start(Group(origin=origin, refused=[(raw, error)]), self._terms.room.claim())
 
     # -- handing over
 

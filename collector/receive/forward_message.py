@@ -6,27 +6,24 @@ arrays, each in one of four modes:
     Message                   [tag, time, record, option?]
     Forward                   [tag, [[time, record], …], option?]
     PackedForward             [tag, bytes of [time, record] …, option?]
-    CompressedPackedForward   as PackedForward, gzip, option {"compressed": "gzip"}
+    CompressedPackedForward   as PackedForward, option {"compressed": "gzip"}, or "zstd" (fluentd since 1.19)
 
-`time` is an EventTime (ext type 0: seconds and nanoseconds, 32 bits each, big-endian), an integer or a float of seconds.
-A lone nil is a heartbeat. Reading is in two steps: MessagePack's own structure finds where a message ends (nothing is
+`time` is an EventTime (ext type 0: seconds and nanoseconds, 32 bits each, big-endian), an integer or a float of seconds; or, from Fluent Bit,
+one of these with metadata, `[time, metadata]` (`fluent_metadata`). A lone nil is a heartbeat. Reading is in two steps: MessagePack's own structure finds where a message ends (nothing is
 built, so a lying length costs nothing), then the whole message is decoded in one go. What the fast decoder refuses (text that is not
 UTF-8, keys that are no text, one bad record among good ones) is taken again record by record, so that only the bad record is lost to
 the dead letters.
 """
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgpack
 import msgspec
-from msgspec.msgpack import Ext
 
 from collector.errors import Malformed
 from collector.event import Origin, format_time
-from collector.receive import Arrival
+from collector.receive.fluent_metadata import FluentBitEvents, check_record, is_stamped, stamp_in, with_metadata
 from collector.receive.fluent_msgpack import (
     ARRAY,
     MSGPACK_ERRORS,
@@ -35,54 +32,19 @@ from collector.receive.fluent_msgpack import (
     decode_entries,
     decode_message,
     decode_plain_entries,
+    kept_time,
     time_text,
     unpack,
 )
-from collector.receive.inflate import gunzip
+from collector.receive.forward_events import add_events, are_whole_events
+from collector.receive.forward_group import Group, Limits
+from collector.receive.inflate import gunzip, unzstd
 from collector.receive.record import arrival_of_record
 
-__all__ = ["Group", "Limits", "MessageReader"]
+__all__ = ["MessageReader"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """What one Forward connection may ask for.
-
-    Attributes:
-        max_message_bytes: longest message on the wire, hence the most that a connection buffers.
-        max_inflated_bytes: longest content of a compressed message.
-        max_records: most records in one message.
-        max_joined: most messages without a chunk that are handed on as one group.
-    """
-
-    max_message_bytes: int = 16 * 2**20
-    max_inflated_bytes: int = 64 * 2**20
-    max_records: int = 131_072
-    max_joined: int = 1_000
-
-
-@dataclass(slots=True, kw_only=True)
-class Group:
-    """The events of one message, or of several messages in a row that ask for no ack.
-
-    `chunk` is the ack that the sender waits for; `refused` is what could not be decoded, with the reason; `size_bytes` is how
-    long it was, decompressed.
-    """
-
-    origin: Origin
-    arrivals: list[Arrival] = field(default_factory=list)
-    refused: list[tuple[bytes, Malformed]] = field(default_factory=list)
-    chunk: str | None = None
-    size_bytes: int = 0
-
-    @property
-    def group_id(self) -> bytes | None:
-        """Names the group for the intake: the same chunk of the same tag, sent again, is the same group."""
-        if self.chunk is None:
-            return None
-        tag = self.origin.tag.encode()
-        chunk = self.chunk.encode("utf-8", "surrogateescape")
-        return hashlib.sha256(b"forward\0%d\0%b\0%b" % (len(tag), tag, chunk)).digest()
+_CODINGS: Mapping[Any, Callable[..., bytes]] = {"gzip": gunzip, b"gzip": gunzip, "zstd": unzstd, b"zstd": unzstd}
+"""The option's `compressed`. Anything else, as "text" from npm's fluent-logger, is no compression."""
 
 
 class MessageReader:
@@ -92,6 +54,9 @@ class MessageReader:
         clock: Unix time in nanoseconds; stamps `observed`.
         service: ``service.name`` of records that name none; None takes the tag's first segment.
         limits: what is refused.
+
+    Attributes:
+        peer: who sends, as far as that was shown (`collector.event.Origin`); set before the first message.
     """
 
     def __init__(self, *, clock: Callable[[], int], service: str | None = None, limits: Limits | None = None) -> None:
@@ -101,7 +66,9 @@ class MessageReader:
         self._framer = msgpack.Unpacker(max_buffer_size=self._limits.max_message_bytes)
         self._buffer = bytearray()
         self._start = 0  # of the buffer's first byte, counted from the connection's first
-        self._origin = Origin(receiver="forward")
+        self._origin: Origin | None = None  # of the last message
+        self.peer = ""
+        self._stamped: FluentBitEvents | None = None  # of the message at hand
 
     @property
     def pending_bytes(self) -> int:
@@ -197,6 +164,8 @@ class MessageReader:
             return None
         group = self._decode(message, observed)
         group.size_bytes = max(group.size_bytes, len(message))
+        if self._stamped is not None:
+            group.size_bytes += self._stamped.repeated_bytes
         return group
 
     def _decode(self, message: bytes, observed: str) -> Group:
@@ -209,7 +178,7 @@ class MessageReader:
             return self._packed(message, wire.tag, second, wire.third or {}, observed)
         if type(second) is list:
             group = self._group(wire.tag, wire.third or {})
-            self._add(group, second, observed)
+            self._add(group, second, observed, message)
             self._check_size(group, wire.third or {}, len(second))
             return group
         if wire.third is None:
@@ -217,14 +186,15 @@ class MessageReader:
                 message, wire.tag, {}, Malformed("Message mode without a record", label="bad_record")
             )
         group = self._group(wire.tag, wire.fourth or {})
-        self._add(group, [(second, wire.third)], observed)
+        self._add(group, [(with_metadata(second, wire.fourth), wire.third)], observed, message)
         return group
 
     # ------------------------------------------------------------------------------------------ the parts of a group
 
     def _group(self, tag: str, option: dict[Any, Any]) -> Group:
-        if tag != self._origin.tag:
-            self._origin = Origin(receiver="forward", tag=tag)
+        self._stamped = None
+        if self._origin is None or tag != self._origin.tag:
+            self._origin = Origin(receiver="forward", tag=tag, peer=self.peer)
         chunk = option.get("chunk")
         if isinstance(chunk, bytes):
             chunk = chunk.decode("utf-8", "surrogateescape")
@@ -235,23 +205,37 @@ class MessageReader:
         group.refused.append((message, error))
         return group
 
-    def _add_all(self, group: Group, entries: bytes, observed: str) -> None:
+    def _add_all(self, group: Group, entries: bytes, observed: str, message: bytes) -> None:
         try:
             found = decode_plain_entries(entries)
         except msgspec.ValidationError:  # some value is nested, a float, bytes …
-            self._add(group, decode_entries(entries), observed)
+            self._add(group, decode_entries(entries), observed, message)
         else:
-            self._add(group, found, observed, plain=True)
+            self._add(group, found, observed, message, plain=True)
 
     def _add(
-        self, group: Group, entries: Sequence[tuple[Any, dict[Any, Any]]], observed: str, *, plain: bool = False
+        self,
+        group: Group,
+        entries: Sequence[tuple[Any, dict[Any, Any]]],
+        observed: str,
+        message: bytes,
+        *,
+        plain: bool = False,
     ) -> None:
         service = group.origin.tag.partition(".")[0] if self._service is None else self._service
         origin, add = group.origin, group.arrivals.append
         for time, record in entries:
             text = time_text(time)
             if not text:
-                record.setdefault("fluent.time", bytes(time.data).hex() if type(time) is Ext else str(time))
+                if is_stamped(time):
+                    try:
+                        self._add_stamped(group, time, record, service=service, observed=observed, plain=plain)
+                    except Malformed as error:
+                        group.arrivals.clear()
+                        group.refused[:] = [(message, error)]
+                        return
+                    continue
+                kept_time(time, record)
             marks = () if text else ("time_unusable",)
             add(
                 arrival_of_record(
@@ -259,13 +243,25 @@ class MessageReader:
                 )
             )
 
+    def _add_stamped(
+        self, group: Group, stamp: Any, record: dict[Any, Any], *, service: str, observed: str, plain: bool
+    ) -> None:
+        if self._stamped is None:
+            self._stamped = FluentBitEvents(max_repeated_bytes=self._limits.max_inflated_bytes)
+        arrival = self._stamped.arrival(
+            stamp, record, origin=group.origin, service=service, observed=observed, plain=plain
+        )
+        if arrival is not None:
+            group.arrivals.append(arrival)
+
     def _check_size(self, group: Group, option: dict[Any, Any], found: int, packed_bytes: int = -1) -> None:
         """The option's `size` counts the records: when it disagrees something was lost before us, so it is put on record.
 
         The npm package fluent-logger puts the length of the packed bytes there instead, which is as good.
         """
         size = option.get("size")
-        if type(size) is int and size not in {found, packed_bytes}:
+        events = found - self._stamped.markers if self._stamped is not None else found  # Fluent Bit counts either
+        if type(size) is int and size not in {found, events, packed_bytes}:
             error = Malformed(f"the option says {size} records, the message has {found}", label="size_mismatch")
             note = {"tag": group.origin.tag, "chunk": group.chunk, "size": size, "found": found}
             group.refused.append((msgspec.json.encode(note), error))
@@ -273,19 +269,26 @@ class MessageReader:
     def _packed(self, message: bytes, tag: str, packed: bytes, option: dict[Any, Any], observed: str) -> Group:
         packed_bytes = len(packed)
         try:
-            if option.get("compressed") in ("gzip", b"gzip"):
-                packed = gunzip(packed, max_bytes=self._limits.max_inflated_bytes)
+            if option.get("fluent_signal", 0) != 0:
+                raise Malformed("Fluent Bit's own encoding of metrics and traces is not taken", label="bad_signal")
+            coding = option.get("compressed")
+            inflate = _CODINGS.get(coding) if type(coding) in {str, bytes} else None
+            if inflate is not None:
+                packed = inflate(packed, max_bytes=self._limits.max_inflated_bytes)
             count = self._count(packed)
         except Malformed as error:
             return self._whole_refused(message, tag, option, error)
         group = self._group(tag, option)
         group.size_bytes = len(packed)
+        if are_whole_events(option):
+            self._check_size(group, option, add_events(group, self._slices(packed, group), observed))
+            return group
         try:
             if count is None:
                 raise ValueError("the last record is cut or damaged")
-            self._add_all(group, b"\xdd" + count.to_bytes(4) + packed, observed)
+            self._add_all(group, b"\xdd" + count.to_bytes(4) + packed, observed, message)
         except (msgspec.DecodeError, ValueError, RecursionError):
-            count = self._add_carefully(group, self._slices(packed, group), observed)
+            count = self._add_carefully(group, self._slices(packed, group), observed, message)
         self._check_size(group, option, count, packed_bytes)
         return group
 
@@ -323,7 +326,7 @@ class MessageReader:
             yield packed[start : framer.tell()]
             start = framer.tell()
 
-    def _add_carefully(self, group: Group, slices: Iterator[bytes], observed: str) -> int:
+    def _add_carefully(self, group: Group, slices: Iterator[bytes], observed: str, message: bytes) -> int:
         count = 0
         for raw in slices:
             count += 1
@@ -331,11 +334,13 @@ class MessageReader:
                 entry = unpack(raw)
                 if not isinstance(entry, list) or len(entry) != 2:
                     raise Malformed("a record is not a pair of time and map", label="bad_record")
-                _check_record(*entry)
+                check_record(*entry)
             except Malformed as error:
                 group.refused.append((raw, Malformed(error.reason, where=f"record {count}", label=error.label)))
                 continue
-            self._add(group, [(entry[0], entry[1])], observed)
+            self._add(group, [(entry[0], entry[1])], observed, message)
+            if group.refused and group.refused[0][0] is message:
+                break  # all of it
         return count
 
     def _careful(self, message: bytes, observed: str) -> Group:
@@ -360,8 +365,10 @@ class MessageReader:
         if not isinstance(tag, str):
             return self._whole_refused(message, "", option, Malformed("the tag is not text", label="bad_message"))
         many = second[0] in ARRAY or second[0] in RAW
+        stamp = stamp_in(second)
+        many = many and stamp is None
         try:
-            rest = [] if many else [unpack(second)]
+            rest = [] if many else [stamp or unpack(second)]
             rest += [framer.unpack() for _ in range(count - 2)]
         except (Malformed, *MSGPACK_ERRORS) as error:
             reason = Malformed(f"MessagePack that cannot be read: {type(error).__name__}", label="bad_msgpack")
@@ -377,22 +384,15 @@ class MessageReader:
         group = self._group(tag, option)
         if many:
             header = 1 if second[0] < 0xDC else 3 if second[0] == 0xDC else 5
-            count = self._add_carefully(group, self._slices(second[header:], group), observed)
+            count = self._add_carefully(group, self._slices(second[header:], group), observed, message)
             self._check_size(group, option, count)
             return group
         try:
             if len(rest) < 2:
                 raise Malformed("Message mode without a record", label="bad_record")
-            _check_record(rest[0], rest[1])
+            check_record(rest[0], rest[1])
         except Malformed as error:
             group.refused.append((message, error))
             return group
-        self._add(group, [(rest[0], rest[1])], observed)
+        self._add(group, [(with_metadata(rest[0], option), rest[1])], observed, message)
         return group
-
-
-def _check_record(time: Any, record: Any) -> None:
-    if type(time) not in {Ext, int, float}:
-        raise Malformed("the time is neither an EventTime nor a number", label="bad_record")
-    if type(record) is not dict:
-        raise Malformed("the record is not a map", label="bad_record")

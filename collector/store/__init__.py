@@ -9,24 +9,40 @@ from typing import Protocol
 
 from collector.batch import Batch, EventRef, SignedHeader, StreamId
 
-__all__ = ["EventStore"]
+__all__ = ["Destination", "EventStore"]
 
 
-class EventStore(Protocol):
-    """Keeps batches for ever, and tells which there are. Safe to use from one thread at a time.
+class Destination(Protocol):
+    """Where a pipeline ships its batches: an event store, or another collector (`collector.relay`). From one thread at a time.
 
-    Every method raises `Overloaded` when the store cannot be reached or is busy: an error is never an absence.
+    Every method raises `Overloaded` when it cannot be reached or is busy: an error is never an absence.
     """
 
     def place(self, created: str) -> str:
         """The `BatchHeader.place` for a batch cut at this RFC 3339 time; empty where there is but one place."""
 
     def append(self, batch: Batch) -> None:
-        """Store the batch; durable on return. The same batch twice is once.
+        """Take the batch; durable on return. The same batch twice is once.
 
         Raises:
             Conflict: another batch stands under this stream and number.
         """
+
+    def batch(self, stream: StreamId, number: int) -> SignedHeader | None:
+        """One header with its facts, or None if the answer is that there is none under this number."""
+
+    def acknowledged(self, stream: StreamId) -> int:
+        """The number up to which the spool may let go of the stream's batches; 0 when there is none."""
+
+    def close(self) -> None:
+        """Release files and connections."""
+
+
+class EventStore(Destination, Protocol):
+    """Keeps batches for ever, and tells which there are. What it acknowledges, the log holds.
+
+    Every method raises `Overloaded` when the store cannot be reached or is busy: an error is never an absence.
+    """
 
     def batches_after(self, frontier: Mapping[StreamId, int], limit: int) -> Sequence[SignedHeader]:
         """For each stream its headers with facts whose number is greater than the frontier's, ascending within a stream.
@@ -36,9 +52,6 @@ class EventStore(Protocol):
         as stored: checking them (`collector.batch.open_header`) is the caller's, who knows what to do with a bad one, so
         a header that does not parse or verify raises `VerificationError` naming stream and number.
         """
-
-    def batch(self, stream: StreamId, number: int) -> SignedHeader | None:
-        """One header with its facts, or None if the store answers that there is none under this number."""
 
     def events(self, refs: Sequence[EventRef]) -> Sequence[bytes]:
         """The events' canonical bytes, in the order asked for.
@@ -55,9 +68,3 @@ class EventStore(Protocol):
 
     def acknowledge(self, frontier: Mapping[StreamId, int]) -> None:
         """The correlator's word that the log holds every batch up to these numbers: spools may let go of them."""
-
-    def acknowledged(self, stream: StreamId) -> int:
-        """The number up to which the log holds the stream's batches; 0 when there is none."""
-
-    def close(self) -> None:
-        """Release files and connections."""

@@ -41,14 +41,14 @@ def collector(session: Session, *, name: str | None, supervised: bool) -> None:
     """Run a sidecar collector: Fluent Forward, OTLP and JSON lines in, signed batches out."""
     from collector.sidecar import run_sidecar
     from deploy.keys import collector_key, token_key
-    from deploy.storing import open_store
+    from deploy.storing import open_destination
 
     config, places = session.config, session.places
     settings = settings_of(config, name)
 
     async def body(stopped: asyncio.Event, ready: Ready) -> None:
         # a store that is down keeps no sidecar from starting: its spool takes events all the same
-        store = open_store(config, places, late=True)
+        store = open_destination(config, places, settings)
         try:
             await run_sidecar(
                 settings,

@@ -29,22 +29,6 @@ KILL_AT = (1_500, 4_000, 7_000)
 """After so many acknowledged (or sent) events the collector is killed."""
 
 
-@pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the senders in JavaScript and the packages of the lock file."""
-    need(shutil.which("node") and shutil.which("npm"), "the senders in JavaScript need node and npm")
-    folder = tmp_path_factory.mktemp("clients")
-    for name in (".npmrc", "package.json", "package-lock.json"):
-        shutil.copy(HERE / name, folder)
-    for path in HERE.glob("*.mjs"):
-        shutil.copy(path, folder)
-    done = subprocess.run(
-        ["npm", "ci", "--ignore-scripts", "--no-progress"], cwd=folder, capture_output=True, text=True, check=False
-    )
-    need(done.returncode == 0, f"npm ci did not succeed: {done.stderr}")
-    return folder
-
-
 @pytest.fixture
 def collector(tmp_path: Path) -> Iterator[CollectorProcess]:
     process = CollectorProcess(tmp_path)

@@ -166,7 +166,7 @@ def test_ways_in_that_are_off_unless_asked_for(tmp_path: Path) -> None:
     async def life() -> Running:
         sidecar = Running(tmp_path / "spool", settings=settings)
         addresses = await sidecar.ready
-        assert sorted(addresses) == ["beats", "elasticsearch", "forward", "http"]
+        assert sorted(addresses) == ["beats", "elasticsearch", "forward", "grpc", "http"]
         url = f"http://{addresses['elasticsearch']}"
         async with httpx.AsyncClient(base_url=url, auth=("shipper", "s3cret"), trust_env=False) as client:
             assert (await client.get("/")).json()["name"] == "payments"

@@ -168,6 +168,26 @@ def test_the_store_s_files_count_from_the_file_and_no_secret_stands_in_it() -> N
         assert "store.urls[0]" in refusal(f'[store]\nurls = ["{url}"]').replace("[...]", "[0]"), url
 
 
+def test_files_with_keys_of_collectors_are_where_they_are_whatever_the_folder() -> None:
+    text = """
+[collector.forward]
+shared_key_file = "forward.key"
+client_key_files = { web-1 = "keys/web-1", web-2 = "/run/web-2" }
+[collector.http]
+tls_certificate = "h.pem"
+tls_key = "h-key.pem"
+[sidecars.a.forward]
+shared_key_file = "/run/a.key"
+"""
+    config = read(text)
+    assert config.collector.forward.shared_key_file == "/somewhere/forward.key"
+    assert config.collector.forward.client_key_files == {"web-1": "/somewhere/keys/web-1", "web-2": "/run/web-2"}
+    assert config.collector.http.tls_key == "/somewhere/h-key.pem"
+    assert config.sidecars["a"].forward.shared_key_file == "/run/a.key"
+    assert config.sidecars["a"].http.tls_certificate == "/somewhere/h.pem"
+    assert config.collector.forward.tls_client_ca == ""
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

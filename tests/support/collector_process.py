@@ -23,12 +23,15 @@ _USES = ("forward", "http", "grpc", "elasticsearch", "beats")
 class CollectorProcess:
     """`tally run collector` over a folder of its own; ports are chosen at the first start and kept.
 
+    `further` is TOML behind the tables with the ports.
+
     Attributes:
         addresses: `forward`, `http`, `grpc`, `elasticsearch` and `beats` to host:port, once it has been started.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, further: str = "") -> None:
         self.folder = folder
+        self._further = further
         self.addresses: dict[str, str] = {}
         self._process: subprocess.Popen[str] | None = None
         self._reading: threading.Thread | None = None
@@ -38,7 +41,7 @@ class CollectorProcess:
         """Start it, and return when it listens."""
         ports = {use: address.rpartition(":")[2] for use, address in self.addresses.items()}
         settings = "".join(f"[collector.{use}]\nport = {ports.get(use, 0)}\n" for use in _USES)
-        (self.folder / "tally.toml").write_text(settings, encoding="utf-8")
+        (self.folder / "tally.toml").write_text(settings + self._further, encoding="utf-8")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "deploy.cli", "--config", str(self.folder / "tally.toml"), "run", "collector"],
             stderr=subprocess.PIPE,

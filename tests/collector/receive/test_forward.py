@@ -3,84 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import ssl
 import stat
-from collections.abc import Coroutine, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
 
 import msgpack
 import pytest
 from fluent import sender as fluent_sender
 
 from collector.receive import Arrival, Receipt
-from collector.receive.forward import ForwardReceiver, Handshake
-from collector.receive.forward_message import Limits
+from collector.receive.forward import ForwardReceiver
+from collector.receive.forward_group import Limits
+from tests.support.forwarding import NOW_NS, Sender, Setting, run
 from tests.support.memory_intake import MemoryIntake
-
-NOW_NS = 1_700_000_000_000_000_000
-
-
-class Sender:
-    """A sender that says exactly what a test wants said."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-        self.unpacker = msgpack.Unpacker()
-
-    def say(self, *messages: Any) -> None:
-        for message in messages:
-            self.writer.write(message if isinstance(message, bytes) else msgpack.packb(message))
-
-    async def hear(self) -> Any:
-        """The next message from the receiver; raises EOFError when it has closed."""
-        while True:
-            try:
-                return self.unpacker.unpack()
-            except msgpack.OutOfData:
-                data = await self.reader.read(4096)
-                if not data:
-                    raise EOFError from None
-                self.unpacker.feed(data)
-
-    async def hear_the_end(self) -> None:
-        with pytest.raises((EOFError, ConnectionError)):
-            await self.hear()
-
-
-def run(story: Coroutine[Any, Any, None]) -> None:
-    async def bounded() -> None:
-        async with asyncio.timeout(20):
-            await story
-
-    asyncio.run(bounded())
-
-
-class Setting:
-    """A receiver on a port of its own, its intake, the reasons it counted, and senders; closed at the end."""
-
-    def __init__(self, intake: MemoryIntake | None = None, **options: Any) -> None:
-        self.intake = intake or MemoryIntake()
-        self.reasons: list[str] = []
-        self.receiver = ForwardReceiver(
-            self.intake, clock=lambda: NOW_NS, refused=self.reasons.append, patience_seconds=0.05, **options
-        )
-        self._stack = AsyncExitStack()
-
-    async def __aenter__(self) -> Self:
-        self.port = await self.receiver.listen_tcp(port=0)
-        self._stack.push_async_callback(self.receiver.close, 2.0)
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        await self._stack.aclose()
-
-    async def sender(self) -> Sender:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        self._stack.callback(writer.close)
-        return Sender(reader, writer)
 
 
 def test_the_ack_goes_out_after_the_intake_has_returned_and_not_before() -> None:
@@ -383,73 +319,6 @@ def test_unix_sockets_and_their_mode(tmp_path: Path) -> None:
         assert not path.exists()
 
     run(story())
-
-
-# ---------------------------------------------------------------------------------------------------------- handshake
-KEY = b"a key that is shared"
-
-
-def digest(salt: bytes, host: bytes, nonce: bytes, key: bytes) -> str:
-    return hashlib.sha512(salt + host + nonce + key).hexdigest()
-
-
-def test_the_handshake_lets_in_who_knows_the_key_and_proves_that_we_do() -> None:
-    async def story() -> None:
-        async with Setting(handshake=Handshake(shared_key=KEY, hostname="us")) as at:
-            sender = await at.sender()
-            name, options = await sender.hear()
-            assert name == "HELO"
-            assert options["auth"] == ""
-            nonce = options["nonce"]
-            assert len(nonce) == 16
-            sender.say(["PING", "them", "salt", digest(b"salt", b"them", nonce, KEY), "", ""])
-            assert await sender.hear() == ["PONG", True, "", "us", digest(b"salt", b"us", nonce, KEY)]
-            sender.say(["t", 1, {"message": "in"}, {"chunk": "c"}])
-            assert await sender.hear() == {"ack": "c"}
-
-    run(story())
-
-
-@pytest.mark.parametrize(
-    "ping",
-    [
-        ["PING", "them", b"salt", "0" * 128, "", ""],
-        ["PING", "them", b"salt"],
-        ["t", 1, {"message": "no ping"}],
-        {"PING": 1},
-        17,
-        ["PING", 1, 2, 3, 4, 5],
-    ],
-)
-def test_the_handshake_keeps_out_everybody_else(ping: object) -> None:
-    async def story() -> None:
-        async with Setting(handshake=Handshake(shared_key=KEY)) as at:
-            sender = await at.sender()
-            await sender.hear()
-            sender.say(ping, ["t", 1, {"message": "sneaked in"}, {"chunk": "c"}])
-            answer = await sender.hear()
-            assert answer[:2] == ["PONG", False]
-            assert answer[4] == ""
-            await sender.hear_the_end()
-            assert at.intake.events == []
-            assert at.reasons == ["handshake"]
-
-    run(story())
-
-
-def test_a_sender_that_never_answers_is_let_go() -> None:
-    async def story() -> None:
-        async with Setting(handshake=Handshake(shared_key=KEY, timeout_seconds=0.05)) as at:
-            sender = await at.sender()
-            await sender.hear()
-            await sender.hear_the_end()
-            assert at.reasons == ["handshake"]
-
-    run(story())
-
-
-def test_the_key_is_not_in_the_repr() -> None:
-    assert "shared" not in repr(Handshake(shared_key=KEY)).replace("shared_key", "")
 
 
 # ------------------------------------------------------------------------------------------------------ a real sender

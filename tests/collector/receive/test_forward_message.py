@@ -2,6 +2,8 @@
 
 import gzip
 import struct
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import msgpack
@@ -13,8 +15,14 @@ from collector.errors import Malformed
 from collector.extract import Extractor, StitchSettings
 from collector.prepare import Preparer
 from collector.protect import Protector
-from collector.receive.forward_message import Group, Limits, MessageReader
+from collector.receive.forward_group import Group, Limits
+from collector.receive.forward_message import MessageReader
 from tests.support.memory_intake import normalised
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 TIME = msgpack.ExtType(0, struct.pack(">II", 1_675_079_459, 971_622_667))
 PREPARER = Preparer(
@@ -44,6 +52,12 @@ MODES = {
         "shop.cart",
         gzip.compress(packed(*ENTRIES)),
         {"chunk": "c1", "size": 2, "compressed": "gzip"},
+    ],
+    "zstd": ["shop.cart", zstd.compress(packed(*ENTRIES)), {"chunk": "c1", "size": 2, "compressed": "zstd"}],
+    "two zstd frames, the second of bytes for text": [
+        "shop.cart",
+        zstd.compress(packed(ENTRIES[0])) + zstd.compress(packed(ENTRIES[1])),
+        {"chunk": "c1", "size": 2, "compressed": b"zstd"},
     ],
     "two gzip members": [
         "shop.cart",
@@ -114,6 +128,12 @@ def test_times(time: object, text: str) -> None:
     (group,) = read(["t", time, {}])
     assert group.arrivals[0].event.time == text
     assert group.arrivals[0].event.marks == []
+
+
+@pytest.mark.parametrize("head", [b"\xd7\x00", b"\xc7\x08\x00"])
+def test_an_event_time_may_be_an_ext_of_fixed_or_of_stated_length(head: bytes) -> None:
+    (group,) = read(b"\x93\xa1t" + head + struct.pack(">II", 1_675_079_459, 971_622_667) + b"\x80")
+    assert group.arrivals[0].event.time == TIME_TEXT
 
 
 @pytest.mark.parametrize(
@@ -187,12 +207,21 @@ def test_a_tag_that_is_not_utf8_is_made_text() -> None:
     assert normalised(group.arrivals[0].event)[1] > 0
 
 
-def test_a_zip_bomb_is_refused_and_its_chunk_can_be_acknowledged() -> None:
-    bomb = gzip.compress(b"\x92\x01\x80" * 1_000_000)
-    (group,) = read(["t", bomb, {"compressed": "gzip", "chunk": "c"}], max_inflated_bytes=65_536)
+@pytest.mark.parametrize(("coding", "compress"), [("gzip", gzip.compress), ("zstd", zstd.compress)])
+def test_a_zip_bomb_is_refused_and_its_chunk_can_be_acknowledged(
+    coding: str, compress: Callable[[bytes], bytes]
+) -> None:
+    bomb = compress(b"\x92\x01\x80" * 1_000_000)
+    (group,) = read(["t", bomb, {"compressed": coding, "chunk": "c"}], max_inflated_bytes=65_536)
     assert group.arrivals == []
     assert [error.label for _, error in group.refused] == ["too_large"]
     assert group.chunk == "c"
+
+
+@pytest.mark.parametrize("coding", ["lz4", ["gzip"], {}, 1, None])
+def test_a_coding_that_is_none_is_no_coding(coding: object) -> None:
+    (group,) = read(["t", packed(*ENTRIES), {"compressed": coding}])
+    assert (len(group.arrivals), group.refused) == (2, [])
 
 
 @pytest.mark.parametrize("cut", [1, 12, -1, -8])

@@ -1,0 +1,56 @@
+"""What a Forward connection gives to the intake at a time, and how much of it.
+
+A `Group` is what its sender has one answer for: the events of one message, or of several that ask for none.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+
+from collector.errors import Malformed
+from collector.event import Origin
+from collector.receive import Arrival
+
+__all__ = ["Group", "Limits"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one Forward connection may ask for.
+
+    Attributes:
+        max_message_bytes: longest message on the wire, hence the most that a connection buffers.
+        max_inflated_bytes: longest content of a compressed message.
+        max_records: most records in one message.
+        max_joined: most messages without a chunk that are handed on as one group.
+    """
+
+    max_message_bytes: int = 16 * 2**20
+    max_inflated_bytes: int = 64 * 2**20
+    max_records: int = 131_072
+    max_joined: int = 1_000
+
+
+@dataclass(slots=True, kw_only=True)
+class Group:
+    """The events of one message, or of several messages in a row that ask for no ack.
+
+    `chunk` is the ack that the sender waits for; `refused` is what could not be decoded, with the reason; `size_bytes` is how
+    long it was, decompressed.
+    """
+
+    origin: Origin
+    arrivals: list[Arrival] = field(default_factory=list)
+    refused: list[tuple[bytes, Malformed]] = field(default_factory=list)
+    chunk: str | None = None
+    size_bytes: int = 0
+
+    @property
+    def group_id(self) -> bytes | None:
+        """Names the group for the intake: the same chunk of the same tag, sent again by the same peer, is the same group."""
+        if self.chunk is None:
+            return None
+        tag = self.origin.tag.encode()
+        chunk = self.chunk.encode("utf-8", "surrogateescape")
+        peer = self.origin.peer.encode()
+        named = b"%d\0%b\0" % (len(peer), peer) if peer else b""
+        return hashlib.sha256(b"forward\0%b%d\0%b\0%b" % (named, len(tag), tag, chunk)).digest()

@@ -1,0 +1,214 @@
+"""Collectors that ship to another collector: what stands in the store's place where there is no store to reach.
+
+The pipeline in front is the same as ever: an event is masked, spooled, synced and acknowledged here, and batches are cut, which here only
+say how far shipping has come. A batch goes upstream as Forward chunks of whole events, under ids that follow from the batch; when the
+upstream has acknowledged them, how far it has come is written here, and only then does the spool let go. The upstream numbers and signs
+(docs/decisions/0026-collectors-relay-before-numbering.md).
+
+    the process dies before the upstream's ack         the batch is sent again, and recognised by its chunk ids
+    … after it, before the frontier is on disk         the same
+    … after that                                       the spool lets go of it at the next release
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from collector.batch import Batch, SignedHeader, StreamId
+from collector.disk import Disk, OsDisk
+from collector.errors import Malformed, StateUnknown
+from collector.event import Event, decode_event, parse_time
+from collector.receive.forward_events import WHOLE_EVENTS
+from collector.secretfile import read_secret
+from collector.send.forward import Forwarder, Upstream, client_tls, event_time
+from collector.send.forward_answer import Credentials
+from collector.settings import RelaySettings
+
+__all__ = ["ChunkSender", "Relay", "open_relay", "relayed", "relays"]
+
+_FOLDER, _FILE, _NEW = "upstream", "frontier.json", "frontier.new"
+_CHUNK_BYTES = 4 * 2**20  # far below the 16 MiB that a message may have
+_CHUNK_EVENTS = 32_768  # and below its 131,072 records
+_CLOSED_KEPT = 1_000
+_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = (
+    20.0  # an upstream that is busy answers, or closes, after some 15 seconds; a stop waits for so long at most
+)
+_OURS = ("observed", "origin", "marks", "access")  # what only a collector says of an event, and the upstream says anew
+_encode = msgspec.msgpack.Encoder().encode
+
+
+class _Mark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far a stream has come: the number of its last batch upstream, and whether that one closed it."""
+
+    number: int
+    closed: bool = False
+
+
+class ChunkSender(Protocol):
+    """What a relay needs of `collector.send.forward.Forwarder`."""
+
+    def send_packed(
+        self, tag: str, packed: bytes, *, count: int, chunk: str, option: Mapping[str, Any] | None = None
+    ) -> None:
+        """Send a chunk once; the upstream has it on return. Raises `Overloaded`."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class Relay:
+    """A `collector.store.Destination` that is another collector.
+
+    Args:
+        forwarder: to the upstream.
+        root: the collector's folder, in which it keeps how far it has come, in `upstream/`.
+        disk: the disk.
+        tag: of the chunks.
+
+    Raises:
+        StateUnknown: what it kept does not read.
+        OSError: the disk does not answer.
+    """
+
+    def __init__(self, forwarder: ChunkSender, *, root: Path, disk: Disk, tag: str) -> None:
+        self._forwarder = forwarder
+        self._disk = disk
+        self._tag = tag
+        self._folder = root / _FOLDER
+        disk.make_directory(self._folder)
+        self._marks = self._kept()
+
+    def place(self, created: str) -> str:  # noqa: ARG002 - the upstream decides it
+        """See `Destination.place`."""
+        return ""
+
+    def append(self, batch: Batch) -> None:
+        """See `Destination.append`: the upstream has it on return, as far as its own acknowledgement goes (its setting `ack`)."""
+        header = batch.signed.header
+        stream = StreamId(header.stream)
+        for part, (packed, count) in enumerate(_chunks(batch)):
+            self._forwarder.send_packed(
+                self._tag, packed, count=count, chunk=f"{batch.signed.digest}/{part}", option=WHOLE_EVENTS
+            )
+        self._marks.pop(stream, None)
+        self._marks[stream] = _Mark(header.number, header.closed)
+        self._keep()
+
+    def batch(self, stream: StreamId, number: int) -> SignedHeader | None:  # noqa: ARG002 - a Destination's
+        """See `Destination.batch`. None: what is not acknowledged is sent again."""
+        return None
+
+    def acknowledged(self, stream: StreamId) -> int:
+        """See `Destination.acknowledged`."""
+        mark = self._marks.get(stream)
+        return mark.number if mark is not None else 0
+
+    def close(self) -> None:
+        """See `Destination.close`."""
+        self._forwarder.close()
+
+    def _kept(self) -> dict[StreamId, _Mark]:
+        path = self._folder / _FILE
+        if not self._disk.exists(path):
+            return {}
+        try:
+            marks = msgspec.json.decode(self._disk.read(path), type=dict[str, _Mark])
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise StateUnknown(f"{path}: how far the upstream has come cannot be read: {error}") from error
+        closed = [stream for stream, mark in marks.items() if mark.closed]
+        for stream in closed[:-_CLOSED_KEPT]:
+            del marks[stream]  # its folder has been gone for as many starts
+        return {StreamId(stream): mark for stream, mark in marks.items()}
+
+    def _keep(self) -> None:
+        """Durable on return; a crash leaves what was kept before, or this."""
+        new = self._folder / _NEW
+        if self._disk.exists(new):
+            self._disk.remove(new)
+        self._disk.write_new(new, msgspec.json.encode(self._marks))
+        self._disk.replace(new, self._folder / _FILE)
+        self._disk.sync_directory(self._folder)
+
+
+def open_relay(settings: RelaySettings, *, name: str, root: Path, disk: Disk | None = None) -> Relay:
+    """The relay that the settings ask for; `name` is the collector's, `root` its folder. The upstream is asked when it is needed.
+
+    Raises:
+        Malformed: a file that holds no secret.
+        StateUnknown: how far it has come does not read.
+        OSError: a file that cannot be read, or holds no certificate or key.
+    """
+    tls = None
+    if settings.tls:
+        tls = client_tls(ca_file=settings.tls_ca, certificate=settings.tls_certificate, key=settings.tls_key)
+    credentials = None
+    if settings.shared_key_file:
+        credentials = Credentials(
+            hostname=name,
+            shared_key=read_secret(settings.shared_key_file),
+            user=settings.user,
+            password=read_secret(settings.password_file) if settings.password_file else b"",
+        )
+    upstream = Upstream(
+        host=settings.host,
+        port=settings.port,
+        tls=tls,
+        server_name=settings.tls_server_name,
+        credentials=credentials,
+        compression=settings.compression,
+        connect_seconds=_CONNECT_SECONDS,
+        answer_seconds=_ANSWER_SECONDS,
+    )
+    return Relay(Forwarder(upstream), root=root, disk=disk or OsDisk(), tag=name)
+
+
+def relays(root: Path) -> bool:
+    """Whether the collector whose folder this is ships to another one. What a store does not have, it would miss for ever."""
+    return (root / _FOLDER).is_dir()
+
+
+def relayed(data: bytes, name: str) -> tuple[Any, dict[str, Any]]:
+    """What goes upstream of an event of which these are the canonical bytes: the time, and the record.
+
+    Its own fields stay. What this collector said of it stands in the attribute `relay`: `event`, its `name` here, with `observed`,
+    `origin`, `marks` where there are any; and `before`, what stood in the attribute before it came here.
+
+    Raises:
+        Malformed: not an event: the spool has been tampered with.
+    """
+    event: Event = decode_event(data)
+    record: dict[str, Any] = msgspec.to_builtins(event)
+    relay = {"event": name, **{field: record.pop(field) for field in _OURS if field in record}}
+    attributes = record.setdefault("attributes", {})
+    if "relay" in attributes:
+        relay["before"] = attributes["relay"]
+    attributes["relay"] = relay
+    stated = event.time or event.observed
+    return event_time(parse_time(stated) if stated else 0), record
+
+
+def _chunks(batch: Batch) -> list[tuple[bytes, int]]:
+    """The batch's events as the entries of chunks, with their count: always the same ones for the same batch."""
+    header = batch.signed.header
+    chunks: list[tuple[bytes, int]] = []
+    packed = bytearray()
+    count = at = 0
+    for place, length in enumerate(batch.lengths):
+        name = f"{header.stream}/{header.first + place}"
+        try:
+            entry = _encode(relayed(batch.events[at : at + length], name))
+        except Malformed as error:
+            raise StateUnknown(f"event {name} in the spool is none: {error}") from error
+        if count and (len(packed) + len(entry) > _CHUNK_BYTES or count >= _CHUNK_EVENTS):
+            chunks.append((bytes(packed), count))
+            packed.clear()
+            count = 0
+        packed += entry
+        count += 1
+        at += length
+    if count:
+        chunks.append((bytes(packed), count))
+    return chunks
