@@ -33,16 +33,17 @@ async def read_body(request: Request, limits: BodyLimits, claim: Claim) -> bytes
         Overloaded: there is no room for it.
         ClientDisconnect: the sender left before the end.
     """
-    out = bytearray()
+    pieces: list[bytes] = []
     async for piece in chunks_of(request, limits, claim):
-        claim.add(len(piece))
-        out += piece
-    return bytes(out)
+        if _coding(request) != "gzip":  # that is in the claim already
+            claim.add(len(piece))
+        pieces.append(piece)
+    return b"".join(pieces)  # of a single piece no copy
 
 
 async def chunks_of(request: Request, limits: BodyLimits, claim: Claim) -> AsyncIterator[bytes]:
     """The body piece by piece as it arrives; a compressed one in one piece, held in `claim`. Raises as `read_body`."""
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    coding = _coding(request)
     if coding not in {"identity", "gzip", ""}:
         raise Malformed("Content-Encoding must be gzip or identity", label="bad_encoding")
     stated = request.headers.get("content-length", "")
@@ -64,3 +65,7 @@ async def chunks_of(request: Request, limits: BodyLimits, claim: Claim) -> Async
         del held
         claim.add(len(content))
         yield content
+
+
+def _coding(request: Request) -> str:
+    return request.headers.get("content-encoding", "identity").strip().lower()

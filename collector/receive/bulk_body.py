@@ -7,7 +7,7 @@ it is taken, as both servers do.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from collector.errors import Malformed
@@ -25,14 +25,22 @@ _MAX_NAME_BYTES = 512  # the longest _id of both servers; names of indexes are s
 class Item:
     """One action.
 
-    `name` is the document's ``_id``, empty when it has none; `document` its line; `error` is set when this action alone cannot be done.
+    `name` is the document's ``_id``, empty when it has none; `error` is set when this action alone cannot be done. The document is the line
+    from `start` to `end` of `body`: copied only while it is used, so that a large body is not in memory twice.
     """
 
     action: str
     index: str
     name: str
-    document: bytes
+    body: bytes = field(repr=False)
+    start: int
+    end: int
     error: Malformed | None = None
+
+    @property
+    def document(self) -> bytes:
+        """The document's line; empty when the action has none."""
+        return self.body[self.start : self.end]
 
 
 def items_of(body: bytes, *, index: str = "", max_items: int = 100_000, max_document_bytes: int = 2**20) -> list[Item]:
@@ -49,31 +57,36 @@ def items_of(body: bytes, *, index: str = "", max_items: int = 100_000, max_docu
     """
     items: list[Item] = []
     lines = _lines(body)
-    for number, line in lines:
-        if not line.strip():
+    for number, start, end in lines:
+        line = body[start:end]
+        if not line or line.isspace():
             continue  # both servers allow empty lines between actions
         if len(items) == max_items:
             raise Malformed(f"more than {max_items} actions", label="too_many_items")
         action, details = _action(line, number)
-        document = b""
+        first = last = end
         if action != "delete":
-            _, document = next(lines, (number, b""))
-            if not document:
+            _, first, last = next(lines, (number, end, end))
+            if first == last:
                 raise Malformed("an action without its document", where=f"line {number}", label="bad_action")
-        items.append(_item(action, details, document, index, max_document_bytes))
+        named, name, error = _checked(action, details, index)
+        if error is None and last - first > max_document_bytes:
+            error = Malformed(f"a document of more than {max_document_bytes} bytes", label="too_large")
+            last = first + max_document_bytes + 1
+        items.append(Item(action=action, index=named, name=name, body=body, start=first, end=last, error=error))
     if not items:
         raise Malformed("no actions", label="empty")
     return items
 
 
-def _lines(body: bytes) -> Iterator[tuple[int, bytes]]:
-    """Number, from 1, and bytes of each line; one at a time, so that a body is not in memory twice."""
+def _lines(body: bytes) -> Iterator[tuple[int, int, int]]:
+    """Number, from 1, start and end of each line."""
     start, number = 0, 0
     while start < len(body):
         end = body.find(b"\n", start)
         end = len(body) if end < 0 else end
         number += 1
-        yield number, body[start:end].removesuffix(b"\r")
+        yield number, start, end - body.endswith(b"\r", start, end)
         start = end + 1
 
 
@@ -95,21 +108,18 @@ def _action(line: bytes, number: int) -> tuple[str, dict[str, Any]]:
     return action, details
 
 
-def _item(action: str, details: dict[str, Any], document: bytes, index: str, max_document_bytes: int) -> Item:
+def _checked(action: str, details: dict[str, Any], index: str) -> tuple[str, str, Malformed | None]:
+    """Index and id of an action, and what is wrong with it."""
     error: Malformed | None = None
-    named = details.get("_index")
-    if named is not None:
-        index, error = _name(named, "_index")
     name = ""
+    if details.get("_index") is not None:
+        index, error = _name(details["_index"], "_index")
     if details.get("_id") is not None:
         name, wrong = _name(details["_id"], "_id")
         error = error or wrong
     if action in {"update", "delete"}:
         error = Malformed(f"{action} is not possible: an audit trail is only appended to", label="append_only")
-    elif len(document) > max_document_bytes:
-        error = Malformed(f"a document of more than {max_document_bytes} bytes", label="too_large")
-        document = document[: max_document_bytes + 1]
-    return Item(action=action, index=index, name=name, document=document, error=error)
+    return index, name, error
 
 
 def _name(value: Any, field: str) -> tuple[str, Malformed | None]:

@@ -39,6 +39,7 @@ from collector.receive.room import Room
 
 __all__ = ["ElasticsearchReceiver"]
 
+_SHARDS = {"total": 1, "successful": 1, "failed": 0}
 _Message = MutableMapping[str, Any]
 _Send = Callable[[_Message], Awaitable[None]]
 _Receive = Callable[[], Awaitable[_Message]]
@@ -154,7 +155,7 @@ class ElasticsearchReceiver:
             except Malformed as error:
                 answers[at] = _error(item, error)
                 await self._refuse(item, error)
-            size += len(item.document)
+            size += item.end - item.start
             if arrivals and (len(arrivals) >= self._part_documents or size >= self._part_bytes):
                 await self._part(items, arrivals, places, answers)
                 arrivals, places, size = [], [], 0
@@ -253,8 +254,7 @@ def _answer(item: Item, **members: Any) -> dict[str, Any]:
 
 def _created(item: Item) -> dict[str, Any]:
     # a re-send hears what the first copy would have heard
-    shards = {"total": 1, "successful": 1, "failed": 0}
-    return _answer(item, _version=1, result="created", _shards=shards, status=201)
+    return _answer(item, _version=1, result="created", _shards=_SHARDS, status=201)
 
 
 def _error(item: Item, error: Malformed) -> dict[str, Any]:
