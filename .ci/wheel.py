@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 PACKAGES = {"collector", "correlator", "audit_api", "dashboards", "alerting", "deploy"}
-EXTRAS = {"opensearchpy", "grafana_client", "obstore"}
+EXTRAS = {"opensearchpy", "grafana_client", "obstore", "grpc"}
 
 
 def main() -> int:

@@ -325,7 +325,7 @@ def test_a_sender_that_is_too_slow_gives_its_room_back(intake: MemoryIntake) -> 
             assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED  # senders try again after it
             go.set()
 
-    limits = GrpcLimits(message_bytes=1_000, reading=1, patience_seconds=5.0, read_seconds=0.3)
+    limits = GrpcLimits(message_bytes=1_000, reading=1, patience_seconds=10.0, read_seconds=1.0)
     running = told(intake, story, limits=limits)
     assert [event.body for event in intake.events] == ["in turn"]
     assert running.reasons == ["too_slow"]
