@@ -4,11 +4,12 @@ import ipaddress
 from urllib.parse import urlsplit
 
 from collector.store import EventStore
+from collector.store.months import MonthStore
 from collector.store.settings import StoreSettings
 from deploy.config import Config, ConfigError
 from deploy.places import Places
 
-__all__ = ["check_cluster", "is_embedded", "open_store"]
+__all__ = ["check_cluster", "is_embedded", "open_months", "open_store"]
 
 
 def is_embedded(config: Config) -> bool:
@@ -39,6 +40,18 @@ def open_store(config: Config, places: Places, *, read_only: bool = False, late:
         return OpenSearchStore(config.store, read_only=read_only, late=late)
     except OSError as error:
         raise ConfigError(f"store: {error.filename or 'a file'} cannot be read: {error.strerror or error}") from error
+
+
+def open_months(config: Config, places: Places) -> MonthStore:
+    """The event store by months, which must be there; raises as `open_store`."""
+    if is_embedded(config):
+        from collector.store.sqlite_months import SqliteMonths
+
+        return SqliteMonths(places.store)
+    check_cluster(config.store, "store")
+    from collector.store.opensearch.months import OpenSearchMonths
+
+    return OpenSearchMonths(config.store)
 
 
 def check_cluster(settings: StoreSettings, table: str) -> None:

@@ -15,8 +15,11 @@ import pytest
 from collector.batch import Batch, EventRef, StreamId, facts_root, sign_header
 from collector.errors import Conflict, NotFound, Overloaded, StateUnknown, VerificationError
 from collector.event import Event, Span
+from collector.store.opensearch.connection import Connection
 from collector.store.opensearch.layout import Layout
+from collector.store.opensearch.months import OpenSearchMonths
 from collector.store.opensearch.store import OpenSearchStore
+from collector.store.opensearch.writing import Creation, create
 from collector.store.settings import StoreSettings
 from tests.servers.opensearch import Cluster
 from tests.support.shipper import TRACE, Shipper, key_of, pay, texts
@@ -300,6 +303,76 @@ def test_an_index_that_can_be_changed_is_not_ours(
     opensearch.ask("PUT", f"/{prefix}-other-batches", {})
     with pytest.raises(StateUnknown, match="not append-only"):
         OpenSearchStore(other)
+
+
+def test_a_month_that_is_dropped_under_a_collector_is_made_anew_as_it_must_be(
+    store: OpenSearchStore, opensearch: Cluster, prefix: str
+) -> None:
+    shipper = Shipper()
+    store.append(shipper.batch(pay("T-1")))
+    opensearch.ask("DELETE", f"/{prefix}-events-{MONTH}")
+    late = shipper.batch(pay("T-2"))
+    store.append(late)
+    (found,) = opensearch.ask("GET", f"/{prefix}-events-{MONTH}").values()
+    assert found["settings"]["index"]["append_only"] == {"enabled": "true"}
+    assert list(store.events(refs(1))) == events_of(late)
+    with pytest.raises(NotFound, match="event 0 of stream"):
+        store.events(refs(0))
+    # dropped in the moment between the look and the bulk, which makes it by itself: the next batch says so
+    opensearch.ask("DELETE", f"/{prefix}-events-{MONTH}")
+    opensearch.ask("PUT", f"/{prefix}-events-{MONTH}")
+    with pytest.raises(StateUnknown, match="not append-only"):
+        store.append(shipper.batch(pay("T-3")))
+
+
+def test_where_nothing_is_made_by_itself_a_dropped_index_is_made_at_the_next_try(
+    store: OpenSearchStore, opensearch: Cluster, prefix: str
+) -> None:
+    shipper = Shipper()
+    store.append(shipper.batch(pay("T-1")))
+    auto = "action.auto_create_index"
+    opensearch.ask("PUT", "/_cluster/settings", {"persistent": {auto: f"-{prefix}-*,+*"}})
+    try:
+        gone = Creation(index=f"{prefix}-events-2030.01", id="1", document=b"{}")
+        connection = Connection(StoreSettings(urls=list(opensearch.urls)))
+        with closing(connection), pytest.raises(Overloaded, match="made anew at the next try"):
+            create(connection, [gone], copies=1)
+        opensearch.ask("DELETE", f"/{prefix}-events-{MONTH},{prefix}-facts-{MONTH}")
+        store.append(shipper.batch(pay("T-2")))
+        assert len(store.events(refs(1))) == 1
+    finally:
+        opensearch.ask("PUT", "/_cluster/settings", {"persistent": {auto: None}})
+
+
+def test_a_month_is_dropped_only_as_it_was_decided_upon(
+    store: OpenSearchStore, opensearch: Cluster, opensearch_settings: StoreSettings, prefix: str
+) -> None:
+    shipper = Shipper()
+    store.append(shipper.batch(pay("T-1"), pay("T-2")))
+    store.append(shipper.batch(pay("T-3"), created="2026-02-01T00:00:00.000000000Z"))
+    with closing(OpenSearchMonths(opensearch_settings)) as months:
+        held = months.held()
+        assert [(one.month, one.events, one.shut) for one in held] == [(MONTH, 2, False), ("2026.02", 1, False)]
+        assert all(one.size_bytes > 0 for one in held)
+        with pytest.raises(Conflict, match="has 2 events now, and 1 were to go"):
+            months.drop(MONTH, (), 1)
+        store.append(shipper.batch(pay("T-4")))  # it is open again
+        # a run that died in between left it shut: who ships there is told to wait
+        opensearch.ask("PUT", f"/{prefix}-events-{MONTH}/_block/write")
+        assert [one.shut for one in months.held()] == [True, False]
+        late = shipper.batch(pay("T-5"))
+        with pytest.raises(Overloaded, match="lets nothing be written"):
+            store.append(late)
+        months.reopen(MONTH)
+        store.append(late)
+        months.compact(MONTH)
+        months.drop(MONTH, (), 4)
+        months.drop(MONTH, (), 4)  # gone is gone
+        assert [one.month for one in months.held()] == ["2026.02"]
+        with pytest.raises(NotFound):
+            store.events(refs(0))
+        assert len(store.events(refs(2))) == 1
+        assert store.batch(STREAM, 1) is not None, "headers and facts stay"
 
 
 def test_a_reader_makes_nothing(opensearch: Cluster, opensearch_settings: StoreSettings, prefix: str) -> None:

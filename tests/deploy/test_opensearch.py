@@ -19,6 +19,7 @@ from collector.batch import StreamId
 from collector.store.opensearch.store import OpenSearchStore
 from collector.store.settings import StoreSettings
 from tests.servers.opensearch import Cluster
+from tests.support.retiring import OLD, is_told_everywhere, keep_months, retain, retire, two_months
 from tests.support.shipper import Shipper, pay
 
 if TYPE_CHECKING:
@@ -71,6 +72,16 @@ def test_an_imported_file_becomes_a_verified_trail(
     code, out, _ = cli("check")
     assert code == 1
     assert "is not in the store" in out
+
+
+def test_a_month_is_retired_and_its_trails_still_verify(workshop: Workshop, cli: Cli, tmp_path: Path) -> None:
+    two_months(workshop)
+    keep_months(workshop, 1)
+    code, told = retain(cli)
+    assert (code, told[OLD]["action"], told[OLD]["events"]) == (0, "goes", 4)
+    retire(workshop, cli)
+    is_told_everywhere(workshop, cli, tmp_path)
+    assert OLD not in retain(cli, "--apply", "--compact")[1]
 
 
 def test_with_our_templates_an_index_that_came_by_itself_is_as_it_must_be(

@@ -119,7 +119,7 @@ class Connection:
         """One request; the answer's bytes.
 
         Args:
-            method: GET, PUT or POST.
+            method: GET, PUT, POST or DELETE.
             path: from the slash on.
             body: bytes as they are, or a value to be sent as JSON; None: no body.
             params: of the query.

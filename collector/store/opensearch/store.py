@@ -102,12 +102,11 @@ class OpenSearchStore:
         if self._is_stored(batch.signed):
             return
         place = place_of(header, self._layout)
+        self._must_be_ours(place if header.count else "")
         self._register(StreamId(header.stream), place)
         facts = documents.facts_documents(batch.signed.facts)
         if header.count:
             index = self._layout.facts(place)
-            self._make_ready(place)
-            self._make_ready(index)
             digest = batch.signed.digest
             more = [
                 Creation(
@@ -199,6 +198,30 @@ class OpenSearchStore:
         for index in self._layout.fixed():
             self._make_ready(index)
 
+    def _must_be_ours(self, place: str) -> None:
+        """The indexes that a batch goes to are there, and append-only: asked before each, in one small request.
+
+        A bulk makes an index that is missing, and not as we do. So one that was dropped since the last batch (a month that was
+        retired, an administrator's mistake) must be made by us first. Index templates and `action.auto_create_index` close the
+        moment between this look and the bulk; without them, an index that came by itself then is found by the next batch.
+        """
+        indexes = [self._layout.streams, self._layout.batches]
+        if place:
+            indexes += [place, self._layout.facts(place)]
+        if not set(indexes) <= self._ready:
+            for index in indexes:
+                self._make_ready(index)
+            return
+        try:
+            self._check(*indexes)
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise
+            self._ready.difference_update(indexes)
+            self._registered.clear()
+            for index in indexes:
+                self._make_ready(index)
+
     def _make_ready(self, index: str) -> None:
         """The index is there and as we make it; a writer makes it when it is not."""
         if index in self._ready:
@@ -220,12 +243,14 @@ class OpenSearchStore:
             self._check(index)
         self._ready.add(index)
 
-    def _check(self, index: str) -> None:
-        answer = self._connection.json(
-            dict[str, _Settings], "GET", path_of(index, "_settings"), params={"flat_settings": "true"}
-        )
-        if self._layout.is_append_only(index):
-            for name, found in answer.items():
+    def _check(self, *indexes: str) -> None:
+        # a node's own word will do: it knows of every index that it has written to
+        params = {"flat_settings": "true", "local": "true"}
+        path = path_of(",".join(indexes), "_settings", "index.append_only.enabled")
+        answer = self._connection.json(dict[str, _Settings], "GET", path, params=params)
+        for index in indexes:
+            if self._layout.is_append_only(index):
+                name, found = index, answer.get(index, _Settings(settings={}))
                 if found.settings.get("index.append_only.enabled") != "true":
                     raise StateUnknown(f"{name} can be changed: it is not append-only, so it was not made by us")
 

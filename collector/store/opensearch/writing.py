@@ -127,6 +127,8 @@ def raise_number(connection: Connection, index: str, numbers: Mapping[StreamId, 
 
 def _trouble(connection: Connection, told: _Status) -> Exception:
     error = told.error or _Error()
+    if told.status == 404:  # where nothing is made by itself (action.auto_create_index), which is how it should be
+        return Overloaded(f"{connection.name}: {error.reason}: it was dropped, and is made anew at the next try")
     return pressure(connection.name, told.status, error.type, error.reason) or Refusal(
         told.status, error.type, error.reason
     )
