@@ -74,11 +74,21 @@ def test_an_imported_file_becomes_a_verified_trail(
     assert "is not in the store" in out
 
 
-def test_a_month_is_retired_and_its_trails_still_verify(workshop: Workshop, cli: Cli, tmp_path: Path) -> None:
+def test_a_month_is_retired_and_its_trails_still_verify(
+    workshop: Workshop, cli: Cli, opensearch: Cluster, opensearch_settings: StoreSettings, tmp_path: Path
+) -> None:
     two_months(workshop)
     keep_months(workshop, 1)
     code, told = retain(cli)
     assert (code, told[OLD]["action"], told[OLD]["events"]) == (0, "goes", 4)
+    # a run that died after it had shut the month: a hold opens it again, a run that goes on does not mind
+    month = f"/{opensearch_settings.prefix}-events-{OLD}"
+    opensearch.ask("PUT", f"{month}/_block/write")
+    keep_months(workshop, 1, 'holds = { "2020.01" = "case 4711" }\n')
+    assert retain(cli, "--apply")[1][OLD]["why"] == "held: case 4711"
+    (found,) = opensearch.ask("GET", f"{month}/_settings").values()
+    assert "blocks" not in found["settings"]["index"]
+    opensearch.ask("PUT", f"{month}/_block/write")
     retire(workshop, cli)
     is_told_everywhere(workshop, cli, tmp_path)
     assert OLD not in retain(cli, "--apply", "--compact")[1]

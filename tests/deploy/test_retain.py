@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sqlite3
 import threading
+import time
 import zipfile
 from contextlib import closing
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import TYPE_CHECKING
 import pytest
 from msgspec.structs import replace
 
+from collector.errors import Conflict
 from collector.event import decode_event
 from correlator.errors import VerificationError
 from correlator.retired import retired_events
@@ -20,6 +23,7 @@ from correlator.unbundle import parse_members
 from correlator.verify import verify_bundle
 from deploy.config import ConfigError, parse
 from deploy.keys import log_verifier
+from deploy.recording import patient_recorder
 from deploy.retaining import open_retaining
 from deploy.retention import RetentionSettings, why_kept
 from tests.deploy.conftest import EVENTS, event
@@ -168,6 +172,27 @@ def test_events_that_go_without_a_record_are_missing(workshop: Workshop, cli: Cl
     assert code == 1
     assert "is not in the store" in out
     assert "4 of them retired by policy" in out
+
+
+def test_a_retirement_that_says_other_than_the_log_is_found(workshop: Workshop, cli: Cli) -> None:
+    two_months(workshop)
+    keep_months(workshop, 1)
+    with open_retaining(workshop.config) as desk, patient_recorder(workshop.config, workshop.places) as recorder:
+        plans = [one for one in desk.plan(now_ns=time.time_ns()) if one.goes]
+        (true,) = [one.retirement for one in plans]
+        assert true is not None
+        lies = [replace(true, events=true.events + 1), replace(true, size=99_999), replace(true, digest="0" * 64)]
+        desk.record([dataclasses.replace(plans[0], retirement=lie) for lie in lies], recorder)
+    workshop.correlate()
+    code, out, _ = cli("check")
+    assert code == 1
+    assert out.count("the retirement of 2020.01 speaks of other batches than the log has of it") == 2
+    assert out.count("the retirement of 2020.01 lets go of what was not in the log yet") == 1
+    # nor does anything go on the word of one
+    with open_retaining(workshop.config) as desk:
+        with pytest.raises(Conflict, match="is not in the log"):
+            desk.carry_out(plans[0])
+        assert all(one.on_record < 0 for one in desk.plan(now_ns=time.time_ns(), despite_findings=True))
 
 
 def test_a_service_cannot_retire_anything(workshop: Workshop, cli: Cli) -> None:

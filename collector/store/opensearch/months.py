@@ -58,7 +58,7 @@ class _Counted(WholeAnswer):
 
 class _Done(msgspec.Struct):
     acknowledged: bool = False
-    shards_acknowledged: bool = True
+    shards_acknowledged: bool = False
 
 
 class OpenSearchMonths:
@@ -109,13 +109,17 @@ class OpenSearchMonths:
         del headers
         index = self._layout.of_month(month)
         try:
-            self._must(self._connection.json(_Done, "PUT", path_of(index, "_block", "write"), params=self._patience))
+            if not self._shut(index):
+                # it was shut already, by a run that died: whether that run's call had waited for everybody nobody knows
+                self.reopen(month)
+                if not self._shut(index):
+                    raise Overloaded(f"{self._connection.name} has not told all of its nodes in time")
             there = self._count(index)
             if there != events:
                 self.reopen(month)
                 raise Conflict(f"{index} has {there:,} events now, and {events:,} were to go")
             # a crash before this line leaves it shut: the next call goes on, or `reopen` does
-            self._must(self._connection.json(_Done, "DELETE", path_of(index), params=self._patience))
+            self._done("DELETE", path_of(index))
         except Refusal as refusal:
             if refusal.status != 404:
                 raise
@@ -123,15 +127,20 @@ class OpenSearchMonths:
     def reopen(self, month: str) -> None:
         """See `MonthStore.reopen`."""
         path = path_of(self._layout.of_month(month), "_settings")
-        self._must(self._connection.json(_Done, "PUT", path, {_BLOCK: None}, params=self._patience))
+        self._done("PUT", path, {_BLOCK: None})
 
     def compact(self, month: str) -> None:
         """See `MonthStore.compact`."""
         params: dict[str, str | int] = {"max_num_segments": 1, "wait_for_completion": "false"}
         self._connection.ask("POST", path_of(self._layout.of_month(month), "_forcemerge"), params=params)
 
-    def _must(self, done: _Done) -> None:
-        if not (done.acknowledged and done.shards_acknowledged):
+    def _shut(self, index: str) -> bool:
+        """Whether the call has shut it, and nothing is on its way to it any more."""
+        done = self._connection.json(_Done, "PUT", path_of(index, "_block", "write"), params=self._patience)
+        return done.acknowledged and done.shards_acknowledged
+
+    def _done(self, method: str, path: str, body: object = None) -> None:
+        if not self._connection.json(_Done, method, path, body, params=self._patience).acknowledged:
             raise Overloaded(f"{self._connection.name} has not told all of its nodes in time")
 
 
