@@ -3,7 +3,10 @@
 import ipaddress
 from urllib.parse import urlsplit
 
+from prometheus_client import CollectorRegistry
+
 from collector.store import EventStore
+from collector.store.metrics import ClusterMetrics
 from collector.store.months import MonthStore
 from collector.store.settings import StoreSettings
 from deploy.config import Config, ConfigError
@@ -17,8 +20,17 @@ def is_embedded(config: Config) -> bool:
     return not config.store.urls
 
 
-def open_store(config: Config, places: Places, *, read_only: bool = False, late: bool = False) -> EventStore:
-    """The event store; made when it is not there, unless it is opened for reading alone. With `late` a cluster is first asked when it is used.
+def open_store(
+    config: Config,
+    places: Places,
+    *,
+    read_only: bool = False,
+    late: bool = False,
+    registry: CollectorRegistry | None = None,
+) -> EventStore:
+    """The event store; made when it is not there, unless it is opened for reading alone.
+
+    With `late` a cluster is first asked when it is used. `registry` gets a cluster's metrics.
 
     Raises:
         ConfigError: ``[store]`` cannot be used, or asks for what is not installed.
@@ -37,7 +49,8 @@ def open_store(config: Config, places: Places, *, read_only: bool = False, late:
             "store.urls: a store on OpenSearch needs more than is installed: pip install 'tallystick[opensearch]'"
         ) from error
     try:
-        return OpenSearchStore(config.store, read_only=read_only, late=late)
+        watch = None if registry is None else ClusterMetrics(registry, part="store")
+        return OpenSearchStore(config.store, read_only=read_only, late=late, watch=watch)
     except OSError as error:
         raise ConfigError(f"store: {error.filename or 'a file'} cannot be read: {error.strerror or error}") from error
 

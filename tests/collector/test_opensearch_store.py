@@ -11,10 +11,12 @@ from typing import Any
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 
 from collector.batch import Batch, EventRef, StreamId, facts_root, sign_header
 from collector.errors import Conflict, NotFound, Overloaded, StateUnknown, VerificationError
 from collector.event import Event, Span
+from collector.store.metrics import ClusterMetrics
 from collector.store.opensearch.connection import Connection
 from collector.store.opensearch.layout import Layout
 from collector.store.opensearch.months import OpenSearchMonths
@@ -394,6 +396,62 @@ def test_a_store_whose_headers_are_gone_is_not_an_empty_one(
         store.batch(STREAM, 1)
     with pytest.raises(StateUnknown, match="is gone"):
         store.batches_after({STREAM: 0}, 9)
+
+
+# -- what an operator sees
+
+
+def test_what_is_heard_from_the_cluster_is_on_the_metrics(
+    opensearch: Cluster, opensearch_settings: StoreSettings, prefix: str
+) -> None:
+    registry = CollectorRegistry()
+    watch = ClusterMetrics(registry, part="store")
+
+    def told(name: str, **labels: str) -> float:
+        return registry.get_sample_value(f"tally_store_{name}", labels) or 0.0
+
+    with closing(OpenSearchStore(opensearch_settings, watch=watch)) as store:
+        shipper = Shipper()
+        batch = shipper.batch(pay("T-1"), pay("T-2"))
+        store.append(batch)
+        created = told("documents_total", outcome="created")
+        assert created == 5, "two events, their facts, the header, the stream"
+        assert told("requests_total", operation="write", outcome="ok") == 3
+        assert told("request_seconds_count", operation="write") == 3
+        assert told("sent_bytes_total") > len(batch.events)
+        assert told("received_bytes_total") > 0
+        # what the mapping refuses, and what is no event at all
+        opensearch.ask("PUT", f"/{prefix}-events-{MONTH}/_mapping", {"properties": {"odd": {"type": "long"}}})
+        store.append(shipper.batch(pay("T-3"), pay("T-4", body="x" * 40_000)))
+        assert told("unindexed_events_total") == 0
+        line = b"no event\n"
+        strange = shipper.batch(pay("T-5"))
+        store.append(Batch(signed=strange.signed, events=line, lengths=[len(line)]))
+        assert told("unindexed_events_total") == 1
+        # a block is seen while it lasts, and only where it blocks
+        opensearch.ask("PUT", f"/{prefix}-*/_settings", {"index.blocks.read_only_allow_delete": True})
+        blocked = shipper.batch(pay("T-6"))
+        with pytest.raises(Overloaded):
+            store.append(blocked)
+        assert store.batch(STREAM, 1) is not None
+        assert told("trouble", operation="write", reason="blocked") == 1
+        assert told("trouble", operation="read", reason="blocked") == 0
+        assert told("documents_total", outcome="blocked") >= 1
+        opensearch.ask("PUT", f"/{prefix}-*/_settings", {"index.blocks.read_only_allow_delete": None})
+        store.append(blocked)
+        assert told("trouble", operation="write", reason="blocked") == 0
+        # red: no node may hold the only shard of the headers
+        opensearch.ask("POST", f"/{prefix}-batches/_close")
+        allocation = "index.routing.allocation.require._name"
+        opensearch.ask("PUT", f"/{prefix}-batches/_settings", {allocation: "nobody"})
+        opensearch.ask("POST", f"/{prefix}-batches/_open?wait_for_active_shards=0")
+        with pytest.raises(Overloaded):
+            store.batch(STREAM, 1)
+        assert told("trouble", operation="read", reason="no_shard") == 1
+        opensearch.ask("PUT", f"/{prefix}-batches/_settings", {allocation: None})
+        opensearch.ask("GET", f"/_cluster/health/{prefix}-batches?wait_for_status=yellow&timeout=30s")
+        assert store.batch(STREAM, 1) is not None
+        assert told("trouble", operation="read", reason="no_shard") == 0
 
 
 # -- crashes and clones

@@ -138,6 +138,9 @@ def test_services_collector_correlator_and_api_work_over_it(
         lines = {"content-type": "application/x-ndjson"}
         answer = httpx.post(f"{address['http']}/v1/events", content=body, headers=lines, timeout=60)
         assert answer.status_code == 200, answer.text
+        shown = httpx.get(f"{address['http']}/metrics", timeout=60).text
+        assert 'tally_store_trouble{operation="write",reason="blocked"} 0.0' in shown
+        assert 'tally_store_requests_total{operation="other",outcome="ok"}' in shown
 
         def told() -> Any:
             run = subprocess.run([*command, "trail", "live-1", "--json"], capture_output=True, check=False, timeout=60)

@@ -20,6 +20,7 @@ from collector.errors import Conflict, NotFound, StateUnknown, VerificationError
 from collector.store.opensearch import documents
 from collector.store.opensearch.connection import Connection, Refusal, path_of
 from collector.store.opensearch.headers import Headers, place_of
+from collector.store.opensearch.hearing import Watch
 from collector.store.opensearch.layout import Layout
 from collector.store.opensearch.registry import Registry, registry_document, registry_id
 from collector.store.opensearch.writing import Creation, create, raise_number
@@ -48,6 +49,7 @@ class OpenSearchStore:
         read_only: for reading alone; the indexes must be there.
         late: ask the cluster nothing yet; it is looked at, and what is missing is made, before the first use. For who has
             something to do while it is down: each method then raises what is told below.
+        watch: is told of every request.
         clock: monotonic seconds.
         look_beyond_seconds: how often it is asked whether a stream goes on behind a gap that is larger than the numbers
             asked for; a smaller gap is seen at once.
@@ -65,12 +67,13 @@ class OpenSearchStore:
         *,
         read_only: bool = False,
         late: bool = False,
+        watch: Watch | None = None,
         clock: Callable[[], float] = time.monotonic,
         look_beyond_seconds: float = _LOOK_BEYOND_SECONDS,
     ) -> None:
         self._layout = Layout(prefix=settings.prefix, shards=settings.shards, replicas=settings.replicas)
         self._copies = settings.copies
-        self._connection = Connection(settings)
+        self._connection = Connection(settings, watch=watch)
         self._headers = Headers(self._connection, self._layout, clock=clock, look_beyond_seconds=look_beyond_seconds)
         self._registry = Registry(self._connection, self._layout.streams)
         self._read_only = read_only
@@ -163,6 +166,11 @@ class OpenSearchStore:
             again = create(self._connection, raws, copies=self._copies)
             self._must_not_refuse(again.refused)
             taken += [outcome.refused[at][0] for at in again.taken]
+        known = set(taken)
+        unindexed = sum(at not in known and documents.is_unindexed(one.document) for at, one in enumerate(creations))
+        fresh = sum(at not in known for at, _ in outcome.refused)
+        if unindexed or fresh:
+            self._connection.watch.unindexed(unindexed + fresh)
         # facts are named after their header, so what is there is the same; an event's id is another's if the spool was cloned
         self._must_be_the_same(header, creations, bodies, [at for at in taken if at < len(creations)])
 
