@@ -93,7 +93,8 @@ class Retaining:
 
         Args:
             now_ns: Unix time. Where the log's newest entry is older, that counts: a clock that is ahead lets nothing go early.
-            despite_findings: a month may go although a last check found something; how much goes on record with it.
+            despite_findings: a month may go although a last check found something wrong with it; how much goes on record. What is
+                wrong with the log, or not in it yet, is not passed over.
             progress: told now and then how many leaves of how many are done.
 
         Raises:
@@ -125,12 +126,20 @@ class Retaining:
         month = held.month
         account = look.account(month)
         there = account.retirement(month, look.size).events - look.absent(month)
-        findings = [*look.findings(month)]
-        if held.events > there:
-            findings.append(f"the store has {held.events - there:,} events of it that the log does not cover")
-        elif held.events < there:
+        general, findings = look.general(), look.findings(month)
+        if held.events < there:
             findings.append(f"the store counts {there - held.events:,} events of it less than it gave us")
-        if findings and not despite_findings:
+        elif held.events > there:
+            waiting = look.waiting(month)
+            if waiting:
+                # nobody may let go of these: the log would get to know batches whose events are gone
+                general.append(f"{waiting:,} events of it wait for the correlator")
+            if held.events - there > waiting:
+                findings.append(
+                    f"the store has {held.events - there - waiting:,} events of it that no accepted batch holds"
+                )
+        if general or (findings and not despite_findings):
+            findings = [*general, *findings]
             return MonthPlan(held=held, kept="a last check found something wrong with it", findings=tuple(findings))
         retirement = account.retirement(month, look.size, findings=len(findings))
         known = look.retirements.of(month)
@@ -256,8 +265,18 @@ class _LastLook:
             found.append(text)
 
     def findings(self, month: str) -> list[str]:
-        """What was found wrong with the month, and what with all."""
-        return [*self._found.get("", ()), *self._found.get(month, ())]
+        """What was found wrong with the month."""
+        return list(self._found.get(month, ()))
+
+    def general(self) -> list[str]:
+        """What was found wrong with the log, or with what may be of any month: where that is so, nothing may go."""
+        return list(self._found.get("", ()))
+
+    def waiting(self, month: str) -> int:
+        """How many of the month's events the log does not have and may take yet."""
+        if self._entries is None:
+            return 0
+        return sum(header.count for header in self._entries.unlogged() if month_of(header) == month)
 
     def account(self, month: str) -> MonthAccount:
         """What the log has of the month."""

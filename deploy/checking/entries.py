@@ -284,6 +284,24 @@ class EntryCheck:
             except DAMAGE as error:
                 self._found("store", str(error))
 
+    def unlogged(self) -> Iterator[BatchHeader]:
+        """The headers in the store that the log does not hold and may take yet: of no stream that it has stopped taking.
+
+        Raises as the store does.
+        """
+        for name in self._store.streams():
+            state = self._stream(name).state
+            if state.frozen:
+                continue
+            for number in (number for gap in state.missing for number in range(gap.first, gap.last + 1)):
+                late = self._store.batch(name, number)
+                if late is not None:
+                    yield late.header
+            number = state.next_number - 1
+            while batches := self._store.batches_after({name: number}, _WAITING_A_TURN):
+                yield from (one.header for one in batches)
+                number = batches[-1].header.number
+
     def _waiting(self, stream: StreamId, number: int) -> int:
         """How many batches after this number the store holds; a few at a time, since each comes with its facts."""
         waiting = 0

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @click.option(
     "--despite-findings",
     is_flag=True,
-    help="Let a month go although a last check of it found something; so it goes on record.",
+    help="Let a month go although a last check found something wrong with it; how much goes on record.",
 )
 @click.option(
     "--wait",
@@ -55,6 +55,8 @@ def retain(
 
     if carry_out and dry_run:
         raise click.UsageError("--apply and --dry-run exclude each other")
+    if compact and not carry_out:
+        raise click.UsageError("--compact goes with --apply")
     with open_retaining(session.config) as desk:
         with progress("checking what is due", unit="leaves", quiet=as_json) as report:
             plans = desk.plan(now_ns=time.time_ns(), despite_findings=despite_findings, progress=report)

@@ -134,7 +134,8 @@ def test_what_comes_late_is_kept_until_it_is_retired_itself(workshop: Workshop, 
     # the log does not have it yet: it stays
     code, told = retain(cli, "--apply")
     assert (code, told[OLD]["action"]) == (1, "stays")
-    assert told[OLD]["findings"] == ["the store has 1 events of it that the log does not cover"]
+    assert told[OLD]["findings"] == ["1 events of it wait for the correlator"]
+    assert retain(cli, "--apply", "--despite-findings")[1][OLD]["action"] == "stays", "not even then"
     workshop.correlate()
     assert json.loads(cli("trail", "p9", "--json")[1])["steps"][0]["message"] == "received p9"
     workshop.correlate()
@@ -160,6 +161,35 @@ def test_a_month_with_findings_stays_unless_that_goes_on_record(workshop: Worksh
     code, told = retain(cli, "--apply", "--despite-findings")
     assert (code, told[OLD]["action"]) == (0, "gone")
     assert told[OLD]["retirement"]["findings"] > 0
+
+
+def test_nothing_goes_while_the_log_does_not_hold(workshop: Workshop, cli: Cli) -> None:
+    two_months(workshop)
+    keep_months(workshop, 1)
+    # a tile of an earlier tree, which no reader needs
+    tile = min((workshop.places.log / "tile" / "0").rglob("*.p/*"), key=lambda path: int(path.name))
+    data = bytearray(tile.read_bytes())
+    data[3] ^= 1
+    tile.chmod(0o600)
+    tile.write_bytes(data)
+    code, told = retain(cli, "--apply", "--despite-findings")
+    assert (code, told[OLD]["action"]) == (1, "stays")
+    assert "log tile/0/" in " ".join(told[OLD]["findings"])
+
+
+def test_what_is_said_to_people(workshop: Workshop, cli: Cli) -> None:
+    two_months(workshop)
+    keep_months(workshop, 1)
+    code, out, _ = cli("retain")
+    assert code == 0
+    first, second, last = out.splitlines()
+    assert first.split("  ")[0] == OLD
+    assert first.endswith("goes")
+    assert second.endswith("stays: the current month")
+    assert last == "nothing was done: --apply does it"
+    assert cli("retain", "--compact")[0] == 2
+    keep_months(workshop, 0)
+    assert "stays: retention.keep_months is 0: everything is kept" in cli("retain")[1]
 
 
 def test_events_that_go_without_a_record_are_missing(workshop: Workshop, cli: Cli) -> None:

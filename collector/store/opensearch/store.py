@@ -16,7 +16,7 @@ from itertools import accumulate, pairwise
 import msgspec
 
 from collector.batch import Batch, BatchHeader, EventRef, SignedHeader, StreamId
-from collector.errors import Conflict, NotFound, StateUnknown, VerificationError
+from collector.errors import Conflict, NotFound, Overloaded, StateUnknown, VerificationError
 from collector.store.opensearch import documents
 from collector.store.opensearch.connection import Connection, Refusal, path_of
 from collector.store.opensearch.headers import Headers, place_of
@@ -272,7 +272,11 @@ class OpenSearchStore:
             wanted = {stream: number for stream, number in wanted.items() if stream in known}
         if not wanted:
             return
-        raise_number(self._connection, self._layout.acknowledged, wanted)
+        try:
+            raise_number(self._connection, self._layout.acknowledged, wanted)
+        except Overloaded:
+            self._ready.discard(self._layout.acknowledged)  # it may be gone: the next call looks
+            raise
 
     # ------------------------------------------------------------------------------------------------------------ reading
 
