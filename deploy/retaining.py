@@ -6,6 +6,7 @@ finds it there, finds the month to be what it says, and goes on. A month of whic
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ from correlator.note import Verifier
 from correlator.retired import MonthAccount, Retirements, retirement_of
 from correlator.storage import LogStorage
 from correlator.trail import RETIREMENTS
-from deploy.checking import Finding
+from deploy.checking import DAMAGE, Finding
 from deploy.checking.entries import EntryCheck
 from deploy.checking.heads import Heads
 from deploy.config import Config
@@ -127,17 +128,14 @@ class Retaining:
         account = look.account(month)
         there = account.retirement(month, look.size).events - look.absent(month)
         general, findings = look.general(), look.findings(month)
-        if held.events < there:
+        waiting = look.waiting.get(month, 0)
+        if waiting:
+            # nobody may let go of these: the log would get to know batches whose events are gone
+            general.append(f"{waiting:,} events of it wait for the correlator")
+        elif held.events < there:
             findings.append(f"the store counts {there - held.events:,} events of it less than it gave us")
         elif held.events > there:
-            waiting = look.waiting(month)
-            if waiting:
-                # nobody may let go of these: the log would get to know batches whose events are gone
-                general.append(f"{waiting:,} events of it wait for the correlator")
-            if held.events - there > waiting:
-                findings.append(
-                    f"the store has {held.events - there - waiting:,} events of it that no accepted batch holds"
-                )
+            findings.append(f"the store has {held.events - there:,} events of it that no accepted batch holds")
         if general or (findings and not despite_findings):
             findings = [*general, *findings]
             return MonthPlan(held=held, kept="a last check found something wrong with it", findings=tuple(findings))
@@ -227,6 +225,8 @@ class _LastLook:
         self._due = due
         self._found: dict[str, list[str]] = {}
         self._entries: EntryCheck | None = None
+        self.waiting = Counter[str]()
+        """How many of a month's events the log does not have and may take yet."""
         self.size = 0
 
     def read(self, desk: Retaining, folder: Path, progress: Callable[[int, int], None] | None) -> None:
@@ -248,11 +248,19 @@ class _LastLook:
             for one in check_log(desk.storage, desk.verifier, progress=progress, visit=visit):
                 self._note("", f"log {one}")
             entries.finish_batches()
+            self._count_waiting(entries)
             for month, finding in entries.retired.judge():
                 self._note(month, str(finding))
         finally:
             heads.close()
         self.size = entries.account.leaves
+
+    def _count_waiting(self, entries: EntryCheck) -> None:
+        try:
+            for header in entries.unlogged():
+                self.waiting[month_of(header)] += header.count
+        except DAMAGE as error:
+            self._note("", f"store: {error}")
 
     def _tell(self, finding: Finding) -> None:
         """What has a leaf concerns the batch that was read last; what has none may concern any."""
@@ -271,12 +279,6 @@ class _LastLook:
     def general(self) -> list[str]:
         """What was found wrong with the log, or with what may be of any month: where that is so, nothing may go."""
         return list(self._found.get("", ()))
-
-    def waiting(self, month: str) -> int:
-        """How many of the month's events the log does not have and may take yet."""
-        if self._entries is None:
-            return 0
-        return sum(header.count for header in self._entries.unlogged() if month_of(header) == month)
 
     def account(self, month: str) -> MonthAccount:
         """What the log has of the month."""

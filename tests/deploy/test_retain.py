@@ -163,6 +163,20 @@ def test_a_month_with_findings_stays_unless_that_goes_on_record(workshop: Worksh
     assert told[OLD]["retirement"]["findings"] > 0
 
 
+def test_what_waits_is_not_taken_for_what_was_lost(workshop: Workshop, cli: Cli) -> None:
+    """As many events have come since as were lost: the numbers agree, and nothing may go all the same."""
+    two_months(workshop)
+    keep_months(workshop, 1)
+    with closing(sqlite3.connect(workshop.places.store)) as db:
+        db.execute("DELETE FROM bodies WHERE batch = (SELECT min(batch) FROM bodies)")
+        db.commit()
+    workshop.collect(EVENTS, clock=old_clock)
+    code, told = retain(cli, "--apply", "--despite-findings")
+    assert (code, told[OLD]["action"]) == (1, "stays")
+    assert told[OLD]["findings"][0] == "4 events of it wait for the correlator"
+    assert "is not in the store" in told[OLD]["findings"][1]
+
+
 def test_nothing_goes_while_the_log_does_not_hold(workshop: Workshop, cli: Cli) -> None:
     two_months(workshop)
     keep_months(workshop, 1)
