@@ -108,6 +108,23 @@ def test_the_record_waits_for_the_log_and_the_deed_for_the_record(workshop: Work
     assert (code, told[OLD]["action"], told[OLD]["on_record"]) == (0, "gone", leaf), "no second record"
 
 
+def test_a_run_that_died_in_the_middle_is_gone_on_with(workshop: Workshop, cli: Cli) -> None:
+    workshop.collect([event("received", "p7")], clock=old_clock)
+    two_months(workshop)
+    keep_months(workshop, 1)
+    assert retain(cli, "--apply", "--wait", "0")[0] == 1
+    workshop.correlate()
+    with closing(sqlite3.connect(workshop.places.store)) as db:  # one of the month's two batches is gone already
+        db.execute("DELETE FROM bodies WHERE batch = (SELECT min(batch) FROM bodies)")
+        db.commit()
+    assert cli("check")[0] == 0
+    code, told = retain(cli, "--apply")
+    assert (code, told[OLD]["events"], told[OLD]["action"], told[OLD]["findings"]) == (0, 4, "gone", [])
+    code, out, _ = cli("check")
+    assert (code, "5 of them retired by policy" in out) == (0, True), out
+    assert len(json.loads(cli("trail", "ledger/retirements", "--json")[1])["steps"]) == 1
+
+
 def test_with_a_correlator_at_work_one_run_does_it(workshop: Workshop, cli: Cli) -> None:
     two_months(workshop)
     keep_months(workshop, 1)
