@@ -10,8 +10,9 @@ from audit_api.evidence import LoggedEntry, SignedTree
 from collector.errors import Malformed, VerificationError
 from collector.event import Facts, decode_facts
 from correlator.index import TrailSummary
+from correlator.retired import RetiredMonth
 
-__all__ = ["MAX_LINKS", "base64_list", "checkpoint_json", "skeleton", "summary_json"]
+__all__ = ["MAX_LINKS", "base64_list", "checkpoint_json", "retired_json", "skeleton", "summary_json"]
 
 MAX_LINKS = 200
 """Most linked trails that an answer lists."""
@@ -52,6 +53,13 @@ def summary_json(summary: TrailSummary) -> dict[str, Any]:
         "links": summary.links[:MAX_LINKS],
         "hub": summary.hub,
     }
+
+
+def retired_json(one: RetiredMonth | None) -> dict[str, Any] | None:
+    """Why an event is not there any more, as answers tell it."""
+    if one is None:
+        return None
+    return {"month": one.retirement.month, "leaf": one.leaf, "recorded": one.recorded, "by": one.by}
 
 
 def skeleton(one: LoggedEntry) -> bytes:

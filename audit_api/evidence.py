@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
-from collector.batch import EventRef, SignedHeader, StreamId, open_header
+from collector.batch import EventRef, SignedHeader, StreamId, month_of, open_header
 from collector.errors import Malformed, NotFound, VerificationError
-from collector.event import decode_facts
+from collector.event import Facts, decode_facts
 from collector.store import EventStore
 from correlator.bundle import BundleHeader
 from correlator.checkpoint import Checkpoint
@@ -20,7 +20,8 @@ from correlator.entry import Entry, decode_entry
 from correlator.index import TrailIndex
 from correlator.log import LogReader
 from correlator.merkle import Node, inclusion_proof, leaf_hashes, node_levels
-from correlator.trail import ENROLMENTS, stream_trail
+from correlator.retired import RetiredMonth, Retirements, retirement_of
+from correlator.trail import ENROLMENTS, RETIREMENTS, stream_trail
 
 __all__ = ["Evidence", "LoggedBatch", "LoggedEntry", "SignedTree"]
 
@@ -82,6 +83,8 @@ class Evidence:
         self._batches_known = 0
         self._enrolments: dict[tuple[str, str], int] = {}
         self._enrolments_read = 0
+        self._retirements = Retirements()
+        self._retirements_read = 0
 
     # The log ----------------------------------------------------------------------------------------------------------
 
@@ -105,15 +108,22 @@ class Evidence:
         return found
 
     def events(self, entries: Sequence[LoggedEntry]) -> dict[int, bytes]:
-        """Of those that record an event, the event's bytes by leaf.
+        """Of those that record an event, the event's bytes by leaf; those that were retired by policy are left out.
 
         Raises:
             NotFound: the store has lost one.
             VerificationError: the store has other bytes than those that the entry names.
         """
         wanted = [one for one in entries if one.entry.kind == "event"]
+        try:
+            stored = self.store.events([_ref(one) for one in wanted])
+        except NotFound:
+            kept = [one for one in wanted if self.retired(one) is None]
+            if len(kept) == len(wanted):
+                raise
+            wanted, stored = kept, self.store.events([_ref(one) for one in kept])
         found = {}
-        for one, data in zip(wanted, self.store.events([_ref(one) for one in wanted]), strict=True):
+        for one, data in zip(wanted, stored, strict=True):
             if sha256(data).hexdigest() != _digest(one):
                 raise VerificationError(
                     f"event {one.entry.sequence} of stream {one.entry.stream} in the store is not the one in the log"
@@ -137,6 +147,23 @@ class Evidence:
                 problems[one.leaf] = str(error)
         return found, problems
 
+    def retired(self, one: LoggedEntry) -> RetiredMonth | None:
+        """The retirement that lets go of the event of this entry; None: it must be in the store. Raises as `batch_of`."""
+        if one.entry.kind != "event" or not self.retirements():
+            return None
+        batch = self.batch_of(one)
+        return self._retirements.covers(month_of(batch.signed.header), batch.leaf)
+
+    def retirements(self) -> Retirements:
+        """All that is on record, as of now."""
+        while leaves := self.index.leaves(RETIREMENTS, start=self._retirements_read, limit=_CHUNK):
+            for one in self.entries(leaves):
+                found = retirement_of(one.entry, one.leaf)
+                if found is not None:
+                    self._retirements.add(found)
+            self._retirements_read += len(leaves)
+        return self._retirements
+
     # Signed headers ---------------------------------------------------------------------------------------------------
 
     def batch_of(self, event: LoggedEntry) -> LoggedBatch:
@@ -145,13 +172,16 @@ class Evidence:
         Raises:
             NotFound: the log has no entry of such a batch before the event's.
         """
-        stream, sequence = event.entry.stream, event.entry.sequence
+        return self.batch_with(event.entry.stream, event.entry.sequence, below=event.leaf)
+
+    def batch_with(self, stream: str, sequence: int, *, below: int) -> LoggedBatch:
+        """The batch that holds this event, of those whose entries are below this leaf; raises as `batch_of`."""
         known = self._batches.get(stream, [])
         at = bisect_right(known, (sequence, 1 << 62, 0)) - 1
         if at >= 0 and sequence < known[at][0] + known[at][1]:
             return self.open_batch(known[at][2])
         trail = stream_trail(stream)
-        end = self._positions_below(trail, event.leaf)
+        end = self._positions_below(trail, below)
         window = _WINDOW
         while end > 0:
             start = max(0, end - window)
@@ -231,6 +261,20 @@ class Evidence:
             return [levels[level][32 * at : 32 * at + 32] for level, at in nodes]
 
         return tuple(inclusion_proof(sequence - header.first, header.count, read))
+
+    def retired_facts(self, ref: EventRef) -> Facts:
+        """The facts of an event that was retired: they stay in the store. Raises `NotFound` when it was not retired."""
+        batch = self.batch_with(ref.stream, ref.sequence, below=self.tree().size)
+        header = batch.signed.header
+        if self.retirements().covers(month_of(header), batch.leaf) is None:
+            raise NotFound(f"event {ref.sequence} of stream {ref.stream} is not in the store")
+        stored = self.store.batch(ref.stream, header.number)
+        if stored is None:
+            raise NotFound(f"batch {header.number} of stream {header.stream} is in the log, but not in the store")
+        try:
+            return decode_facts(stored.facts_lines()[ref.sequence - header.first])
+        except Malformed as error:
+            raise VerificationError(f"event {ref.sequence} of stream {ref.stream}: {error}") from error
 
     def headers(self, events: Sequence[LoggedEntry]) -> list[BundleHeader]:
         """The batches of these events, by leaf, each with the facts paths of those events."""

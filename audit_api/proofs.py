@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
-from audit_api.answers import base64_list, checkpoint_json
+from audit_api.answers import base64_list, checkpoint_json, retired_json
 from audit_api.evidence import Evidence, LoggedEntry, SignedTree
 from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.parameters import Parameter, whole_number
@@ -18,7 +18,7 @@ from collector.errors import Malformed, NotFound
 from collector.event import decode_event, facts_of
 from correlator.note import Verifier
 from correlator.stitch import Stitcher
-from correlator.trail import access_trail, stream_trail
+from correlator.trail import RETIREMENTS, access_trail, stream_trail
 
 __all__ = ["Proofs"]
 
@@ -166,15 +166,18 @@ class Proofs:
         """The entry of an event: it follows from the event alone in which trails it may be."""
         try:
             (data,) = self.evidence.store.events([ref])
-            event = decode_event(data)
+            facts = facts_of(decode_event(data), "", {})
+        except NotFound:
+            facts = self.evidence.retired_facts(ref)
         except Malformed as error:
             raise NotFound(
                 f"event {ref.sequence} of stream {ref.stream} in the store cannot be read: {error}"
             ) from error
-        facts = facts_of(event, "", {})
         trails = [trail for trail, _ in Stitcher().identities(facts)]
         if facts.access is not None:
             trails.insert(0, access_trail(facts.access.principal or "unknown", facts.tenant))
+        if facts.retirement is not None:
+            trails.insert(0, RETIREMENTS)
         trails.append(stream_trail(ref.stream, facts.tenant))
         size = self.evidence.tree().size
         needle = b'"sequence":%d,"stream":%b' % (ref.sequence, _encode(ref.stream))
@@ -208,7 +211,11 @@ class Proofs:
             found.leaf,
             found.data,
             events.get(found.leaf, b"null"),
-            b'"problem":%b,' % _encode(problems[found.leaf]) if problems else b"",
+            b'"problem":%b,' % _encode(problems[found.leaf])
+            if problems
+            else b'"retired":%b,' % _encode(retired_json(self.evidence.retired(found)))
+            if found.leaf not in events
+            else b"",
             _encode(base64_list(proof)),
             checkpoint_json(tree),
             b'{"leaf":%d,"entry":%b,"proof":%b,"facts_path":%b}'

@@ -60,6 +60,16 @@ _EVENT = {
     "description": "The event (docs/format.md section 2), canonical JSON; null when the entry has none or it is not shown.",
 }
 
+_RETIRED = _object(
+    {
+        "month": _string("The month that it was retired with.", pattern=r"^\d{4}\.\d\d$"),
+        "leaf": _integer("Leaf index of the entry that records the retirement."),
+        "recorded": _string("When that was recorded.", format="date-time"),
+        "by": _string("By whom."),
+    },
+    about="The event was let go of by policy: its entry and its proof remain.",
+)
+
 _SUMMARY_EXAMPLE = {
     "trail": "transaction/PAY-1",
     "status": "incomplete",
@@ -152,9 +162,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "entry": _ENTRY,
             "event": _EVENT,
             "problem": _string("What is wrong with the event in the store; it is then not shown."),
+            "retired": _RETIRED,
             "proof": _PROOF,
         },
-        optional=("problem", "proof"),
+        optional=("problem", "retired", "proof"),
         example={"leaf": 14, "entry": _ENTRY_EXAMPLE, "event": _EVENT_EXAMPLE, "proof": [_HASH]},
     ),
     "EntrySkeleton": _object(
@@ -241,6 +252,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "entry": _ENTRY,
             "event": _EVENT,
             "problem": _string(),
+            "retired": _RETIRED,
             "proof": _PROOF,
             "checkpoint": ref("Checkpoint"),
             "batch": _object(
@@ -254,7 +266,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                 }
             ),
         },
-        optional=("problem",),
+        optional=("problem", "retired"),
         example={
             "trail": "transaction/PAY-1",
             "leaf": 14,

@@ -12,7 +12,7 @@ import msgspec
 from starlette.requests import Request
 
 from audit_api.accesses import AccessHistory
-from audit_api.answers import MAX_LINKS, base64_list, checkpoint_json, skeleton, summary_json
+from audit_api.answers import MAX_LINKS, base64_list, checkpoint_json, retired_json, skeleton, summary_json
 from audit_api.evidence import Evidence, LoggedEntry, SignedTree
 from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.parameters import Parameter, decode_cursor, encode_cursor, flag, raw_tail, time, trail_of, whole_number
@@ -237,6 +237,8 @@ class Trails:
             row = b'{"leaf":%d,"entry":%b,"event":%b' % (one.leaf, one.data, events.get(one.leaf, b"null"))
             if problems and one.leaf in problems:
                 row += b',"problem":' + _encode(problems[one.leaf])
+            elif values["events"] and one.entry.kind == "event" and one.leaf not in events:
+                row += b',"retired":' + _encode(retired_json(self.evidence.retired(one)))
             if values["proofs"]:
                 row += b',"proof":' + _encode(base64_list(self.evidence.reader.inclusion(one.leaf, tree.size)))
             rows.append(row + b"}")

@@ -30,6 +30,7 @@ __all__ = [
     "SignedHeader",
     "StreamId",
     "facts_root",
+    "month_of",
     "open_header",
     "sign_header",
     "stream_id",
@@ -162,6 +163,15 @@ class Batch:
     signed: SignedHeader
     events: bytes
     lengths: Sequence[int]
+
+
+_PLACE = re.compile(r".*-events-(\d{4}\.\d\d)", re.ASCII)
+
+
+def month_of(header: BatchHeader) -> str:
+    """The month, ``2026.01``, that the batch's events are kept and retired with: that of its place, else that of its making."""
+    placed = _PLACE.fullmatch(header.place)
+    return placed[1] if placed else f"{header.created[:4]}.{header.created[5:7]}"
 
 
 _encode = msgspec.json.Encoder(order="sorted").encode

@@ -24,6 +24,7 @@ __all__ = [
     "Event",
     "Facts",
     "Origin",
+    "Retirement",
     "Scope",
     "Span",
     "decode_event",
@@ -90,6 +91,26 @@ class Access(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     refused: str = ""
 
 
+class Retirement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The events of a month are let go of, as the policy says: only our own processes record this, and before it is done.
+
+    Attributes:
+        month: ``2026.01``, see `collector.batch.month_of`.
+        size: leaves of the log when it was decided: the month's batches below this leaf are meant.
+        batches, events: how many those are, ones retired before included.
+        digest: SHA-256 over the hex digests of their headers, a line each, in the order of the log; 64 hex digits. Each
+            header commits to its events.
+        findings: how many things a last check found wrong with the month, 0 where all held.
+    """
+
+    month: str
+    size: int
+    batches: int
+    events: int
+    digest: str
+    findings: int = 0
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One thing that happened, as one service told it. Times are RFC 3339 UTC with nine digits, ids lower-case hex.
 
@@ -126,6 +147,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     actor: str = ""
     outcome: str = ""
     access: Access | None = None
+    retirement: Retirement | None = None
     origin: Origin | None = None
     marks: list[str] = []
 
@@ -166,6 +188,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outcome: str = ""
     error: bool = False
     access: Access | None = None
+    retirement: Retirement | None = None
     marks: list[str] = []
 
 
@@ -221,6 +244,7 @@ def facts_of(event: Event, digest: str, found: dict[str, str]) -> Facts:
         or event.outcome == "failure"
         or (event.span is not None and event.span.status == "ERROR"),
         access=event.access,
+        retirement=event.retirement,
         marks=event.marks,
     )
 

@@ -83,6 +83,10 @@ class CollectorMetrics:
                 "1 while the store is taken to be down.",
                 lambda state: state.breaker_open,
             ),
+            "tally_collector_failed_rounds": (
+                "Times since the start that shipping had to be tried again: the store, or the spool's disk, did not answer.",
+                lambda state: state.failed_rounds,
+            ),
             "tally_collector_forks": ("Forks found since the start: the spool was cloned.", lambda state: state.forks),
             "tally_collector_resent_batches": (
                 "Batches sent again since the start because the store had lost them.",

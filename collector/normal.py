@@ -45,6 +45,7 @@ def plain(raw: Event, found: Found, now: str, *, vouched: bool = False) -> Event
         or found.marks
         or raw.marks
         or raw.access
+        or raw.retirement
         or (raw.scope and raw.scope.attributes)
         or (raw.span and not _is_plain_span(raw.span))
     ):
@@ -141,6 +142,7 @@ def normalised(raw: Event, found: Found, walk: Normaliser, now: str) -> Event:
         actor=value(found.actor),
         outcome=found.outcome,
         access=_access(raw.access, value) if raw.access else None,
+        retirement=raw.retirement,  # ours alone, and made of what is canonical already
         origin=_origin(raw.origin, value) if raw.origin else None,
     )
     if walk.marks or found.marks or raw.marks:

@@ -195,6 +195,7 @@ class Pipeline:
             shipped_number=live.shipper.shipped if live.shipper else 0,
             acknowledged_number=live.shipper.acknowledged if live.shipper else 0,
             breaker_open=self._rounds.breaker.open,
+            failed_rounds=self._rounds.failed,
             torn_bytes=live.spool.torn_bytes,
             damaged=tuple(self._lives.damaged),
             forks=self._forks,

@@ -71,6 +71,8 @@ class Rounds:
         self._release_seconds = release_seconds
         self._enough_events = enough_events
         self.last_error = ""
+        self.failed = 0
+        """Rounds that failed, since the start."""
         self._waiting_since: float | None = None
         self._mark = (0.0, 0)  # a moment, and how many events were stored when all that was durable then was
         self._next_release = 0.0
@@ -146,19 +148,23 @@ class Rounds:
                 self._ship.release_once()
         except Overloaded as error:
             pause_seconds = self.breaker.failed(at_least_seconds=_LEAST_PAUSE_SECONDS)
-            self.last_error = str(error)
+            self._failed(str(error))
             _log.warning("shipping waits %.1f s: %s", pause_seconds, error)
             return pause_seconds
         except (OSError, StateUnknown) as error:
             pause_seconds = self.breaker.failed(at_least_seconds=1.0)
-            self.last_error = str(error)
+            self._failed(str(error))
             _log.error("shipping waits %.1f s: %s", pause_seconds, error)
             return pause_seconds
         except Exception as error:  # noqa: BLE001 - a defect, or a driver's own error: shipping must not end in silence
             pause_seconds = self.breaker.failed(at_least_seconds=1.0)
-            self.last_error = f"{type(error).__name__}: {error}"
+            self._failed(f"{type(error).__name__}: {error}")
             _log.exception("shipping waits %.1f s", pause_seconds)
             return pause_seconds
         if progressed and self._ship.waiting_events() >= self._enough_events:
             return 0.0
         return max(self._linger_seconds, _LEAST_PAUSE_SECONDS)
+
+    def _failed(self, error: str) -> None:
+        self.failed += 1
+        self.last_error = error

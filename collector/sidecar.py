@@ -87,6 +87,7 @@ async def run_sidecar(
     ready: Callable[[Mapping[str, str]], None],
     clock: Callable[[], int] = time.time_ns,
     disk: Disk | None = None,
+    metrics: CollectorMetrics | None = None,
 ) -> bool:
     """Run until `stopped` is set; returns whether everything was shipped.
 
@@ -102,6 +103,7 @@ async def run_sidecar(
             ``beats`` as host:port, ``forward_unix`` as a path.
         clock: Unix time in nanoseconds.
         disk: where the spool lies; None: the real one.
+        metrics: of this collector; None: new ones.
 
     Raises:
         StateUnknown: the spool is another process's, or its disk failed and it must be opened again.
@@ -148,7 +150,7 @@ async def run_sidecar(
         clock=clock,
         total_bytes=settings.spool.dead_letters_max_bytes,
     )
-    metrics = CollectorMetrics(collector=settings.name)
+    metrics = metrics or CollectorMetrics(collector=settings.name)
     metrics.watch(pipeline.state)
     intake: Intake = SpoolIntake(
         preparer=preparer,

@@ -14,7 +14,8 @@ class PipelineState:
     """A snapshot for metrics and `tally status`.
 
     `waiting_seconds`: for how long, at most, the oldest event that the store does not have has been waiting; `waiting_groups`: how many groups' senders wait for the store;
-    `resent_batches`: how many batches the store had lost and got again, since the start.
+    `resent_batches`: how many batches the store had lost and got again, since the start;
+    `failed_rounds`: how often shipping had to be tried again, since the start.
     """
 
     stream: StreamId
@@ -25,6 +26,7 @@ class PipelineState:
     shipped_number: int
     acknowledged_number: int
     breaker_open: bool
+    failed_rounds: int
     torn_bytes: int
     damaged: Sequence[Path]
     forks: int

@@ -152,7 +152,7 @@ class Chain:
             start = end
         if self._state.flows.declared:
             for placed, one in zip(placements, facts, strict=True):
-                if one.access is None or not recorder:
+                if not recorder or (one.access is None and one.retirement is None):
                     trails = [placed.trail, *(other for other, _ in placed.links)]
                     self._state.flows.on_event(trails, one, self.recorded_ns)
 

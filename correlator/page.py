@@ -15,6 +15,8 @@ from collector.errors import Malformed
 from collector.event import Facts, decode_facts
 from correlator.entry import Entry, decode_entry
 from correlator.errors import VerificationError
+from correlator.retired import RetiredMonth, retired_events
+from correlator.trail import RETIREMENTS
 
 if TYPE_CHECKING:
     from correlator.bundle import BundleLine, Contents
@@ -52,7 +54,10 @@ def render_page(contents: "Contents") -> bytes:
         VerificationError: an entry in it cannot be read.
     """
     rows = []
-    for part in contents.trails:
+    retired = retired_events(contents)
+    for at, part in enumerate(contents.trails):
+        if at and part.trail == RETIREMENTS:
+            continue  # said of each event that it concerns
         for line in part.lines:
             entry = decode_entry(line.entry)
             facts = _facts(entry)
@@ -68,7 +73,10 @@ def render_page(contents: "Contents") -> bytes:
         "<table>\n<tr><th>Time</th><th>Service</th><th>What</th><th>Outcome</th><th>Why it is here</th></tr>\n",
     ]
     several = len(contents.trails) > 1
-    out += [_row(time, trail if several else "", line, entry, facts) for time, _, trail, line, entry, facts in rows]
+    out += [
+        _row(time, trail if several else "", line, entry, facts, retired=retired.get((entry.stream, entry.sequence)))
+        for time, _, trail, line, entry, facts in rows
+    ]
     out.append("</table>\n<h2>Trails</h2>\n<table>\n<tr><th>Trail</th><th>Positions</th><th>Last leaf</th></tr>\n")
     for part in contents.trails:
         last = part.first + len(part.lines) - 1
@@ -92,13 +100,16 @@ def _verdicts(entries: Iterable[Entry]) -> list[str]:
     return out
 
 
-def _row(time: str, trail: str, line: "BundleLine", entry: Entry, facts: Facts | None) -> str:
+def _row(
+    time: str, trail: str, line: "BundleLine", entry: Entry, facts: Facts | None, *, retired: RetiredMonth | None
+) -> str:
     """A row of the story; `trail` is empty where there is but one."""
     bad = facts is not None and facts.error
     place = ""
     if facts is not None:
         what = facts.name or "event"
-        detail = _pretty(line.event) if line.event is not None else "The event is not shown in this bundle."
+        detail = "The event is not shown in this bundle." if retired is None else f"The event was {retired}."
+        detail = detail if line.event is None else _pretty(line.event)
         outcome = facts.outcome or ("error" if bad else "")
         place = f"event {entry.sequence} of {entry.stream}"
     else:

@@ -5,14 +5,15 @@ listed there come after, by name); else the trace; else the stream. Every other 
 between its trail and the other one (docs/format.md, "Stitching").
 
 An access goes to ``access/<principal>``, but only when a recorder of ours signed it: anybody else's claim is placed like
-any other event. An access links nothing, for the trail that was read must not change by being read.
+any other event. An access links nothing, for the trail that was read must not change by being read. A retirement goes to
+``ledger/retirements`` on the same condition.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from collector.event import Facts
-from correlator.trail import access_trail, key_trail, stream_trail, trace_trail, transaction_trail
+from correlator.trail import RETIREMENTS, access_trail, key_trail, stream_trail, trace_trail, transaction_trail
 
 __all__ = ["MAX_WHY_CHARACTERS", "Placement", "Stitcher"]
 
@@ -56,6 +57,8 @@ class Stitcher:
         """
         if facts.access is not None and recorder:
             return Placement(access_trail(facts.access.principal or "unknown", facts.tenant), "access")
+        if facts.retirement is not None and recorder:
+            return Placement(RETIREMENTS, "retirement")
         if not facts.transaction and not facts.keys:
             placed = self._by_trace(facts.trace_id, facts.tenant) if facts.trace_id else None
             return placed or Placement(stream_trail(stream, facts.tenant), "stream")
@@ -85,6 +88,7 @@ class Stitcher:
                 and facts.found == before.found
                 and facts.tenant == before.tenant
                 and facts.access == before.access
+                and facts.retirement == before.retirement
             ):
                 out.append(out[-1])
             else:

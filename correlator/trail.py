@@ -6,6 +6,7 @@
                        stream/<collector>/<incarnation>
                        access/<principal>
     ledger/enrolments
+    ledger/retirements
 
 A component is percent-encoded UTF-8 (RFC 3986 section 2.1, upper-case hex): unreserved characters and ``:`` and ``@`` stand as they are.
 One that would be longer than 200 bytes, or could be mistaken (``.`` and ``..`` in a URL, a value that itself
@@ -23,6 +24,7 @@ from correlator.errors import VerificationError
 __all__ = [
     "ENROLMENTS",
     "MAX_COMPONENT_BYTES",
+    "RETIREMENTS",
     "TrailId",
     "TrailKind",
     "access_trail",
@@ -38,6 +40,9 @@ TrailKind = Literal["transaction", "key", "trace", "stream", "access", "ledger"]
 
 ENROLMENTS = "ledger/enrolments"
 """The trail that tells which keys may sign for which streams."""
+
+RETIREMENTS = "ledger/retirements"
+"""The trail that tells which months' events were let go of."""
 
 MAX_COMPONENT_BYTES = 200
 """Longest percent-encoded component; a longer one is replaced by its hash."""
@@ -59,7 +64,7 @@ class TrailId:
         kind: the trail's family.
         name: of a key its name, else empty.
         value: the transaction ID, the key's value, the trace id, the stream id, the principal; for the trail of
-            enrolments ``enrolments``. A component that stands as a hash is given as it stands (``sha256:…``).
+            enrolments ``enrolments``, of retirements ``retirements``. A component that stands as a hash is given as it stands (``sha256:…``).
     """
 
     tenant: str = ""
@@ -126,8 +131,8 @@ def parse_trail(text: str) -> TrailId:
     Raises:
         VerificationError: it is not the id of a trail; the message says which part.
     """
-    if text == ENROLMENTS:
-        return TrailId(kind="ledger", value="enrolments")
+    if text in (ENROLMENTS, RETIREMENTS):
+        return TrailId(kind="ledger", value=text.partition("/")[2])
     if len(text) > 1_000:
         raise VerificationError("a trail id has at most 1,000 characters")
     parts = text.split("/")

@@ -46,6 +46,8 @@ from correlator.proved import (
     open_entry,
     open_event,
 )
+from correlator.retired import retired_events
+from correlator.trail import RETIREMENTS
 from correlator.unbundle import parse_members, unpack_bundle
 
 __all__ = ["EntryReport", "Report", "TrailReport", "verify_bundle", "verify_proof"]
@@ -79,6 +81,7 @@ class Report:
         checkpoint: the tree that every entry was shown to be in.
         trails: the trail asked for first, then those linked to it.
         events, withheld: events whose bytes are here, and events of which only the entry is.
+        retired: of those withheld, how many were retired by policy: the retirements are in the bundle.
         streams: the collectors' keys that signed the events.
         recorded: when the first and the last of the trails' entries were recorded, RFC 3339.
         consistency: how the checkpoint relates to the remembered one.
@@ -92,6 +95,7 @@ class Report:
     trails: tuple[TrailReport, ...]
     events: int
     withheld: int
+    retired: int
     headers: int
     streams: tuple[EnrolledKey, ...]
     recorded: tuple[str, str]
@@ -148,6 +152,7 @@ def verify_bundle(
     check.enrolments()
     check.headers()
     check.proofs()
+    retired = check.retired()
     if contents.page is not None and contents.page != render_page(contents):
         raise VerificationError(
             f"{PAGE} is not what this bundle renders to: it was changed, or another version made it"
@@ -161,6 +166,7 @@ def verify_bundle(
         trails=tuple(_report_of(part) for part in contents.trails),
         events=sum(line.event is not None for line in contents.entry_lines()),
         withheld=sum(event.withheld for event in check.events.values()),
+        retired=retired,
         headers=len(contents.headers),
         streams=tuple(sorted(check.used_keys, key=lambda key: (key.stream, key.key))),
         recorded=(min(recorded), max(recorded)),
@@ -241,7 +247,7 @@ class _BundleCheck:
         number = 0
         linked: set[str] = set()
         for at, part in enumerate(self.contents.trails):
-            if at and part.trail not in linked:
+            if at and part.trail not in linked and part.trail != RETIREMENTS:
                 raise VerificationError(f"{TRAIL}: no entry of {names[0]} links to {part.trail}, which is here")
             before: tuple[int, bytes] | None = None
             for position, line in enumerate(part.lines, part.first):
@@ -322,6 +328,13 @@ class _BundleCheck:
             if key not in self.used_keys:
                 raise VerificationError(f"{ENROLMENTS}: the key of {key.stream} signed nothing that is here")
         check_headers_chain(chain)
+
+    def retired(self) -> int:
+        """How many events are not here because they were retired; the trail of retirements comes along for them alone."""
+        retired = retired_events(self.contents)
+        if not retired and any(part.trail == RETIREMENTS for part in self.contents.trails[1:]):
+            raise VerificationError(f"{TRAIL}: {RETIREMENTS} is here, and retires nothing that is not")
+        return len(retired)
 
     def _check_key(self, leaf: int, signed: SignedHeader, where: str) -> EnrolledKey:
         header = signed.header

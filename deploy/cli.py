@@ -37,6 +37,7 @@ COMMANDS = {
     "verify": _Command("deploy.commands.verify", "verify", "Verify a bundle or a ledger against the log's public key."),
     "check": _Command("deploy.commands.check", "check", "Check the whole store against the whole log."),
     "reindex": _Command("deploy.commands.reindex", "reindex", "Make the trail index anew from the log."),
+    "retain": _Command("deploy.commands.retain", "retain", "Let go of old months' events, as the policy says."),
     "keygen": _Command("deploy.commands.keygen", "keygen", "Make a key that signs the log."),
     "token": _Command("deploy.commands.token", "token", "Make, list and revoke the API's bearer tokens."),
     "config": _Command("deploy.commands.config", "config", "Print the configuration in force, or its reference."),

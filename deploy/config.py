@@ -23,6 +23,7 @@ from collector.settings import CollectorSettings
 from collector.store.settings import StoreSettings
 from correlator.index.settings import IndexSettings
 from correlator.settings import CorrelatorSettings
+from deploy.retention import RetentionSettings
 
 __all__ = ["SCHEMES", "Config", "ConfigError", "load", "parse"]
 
@@ -60,6 +61,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         sidecars: more than one collector on this machine: each table is a collector's name with what differs from `[collector]`.
         correlator: the correlator.
         audit_api: the API.
+        retention: how long events are kept; `tally retain` sees to it.
     """
 
     data: str = "tally-data"
@@ -72,6 +74,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sidecars: dict[str, CollectorSettings] = {}
     correlator: CorrelatorSettings = msgspec.field(default_factory=CorrelatorSettings)
     audit_api: ApiSettings = msgspec.field(default_factory=ApiSettings)
+    retention: RetentionSettings = msgspec.field(default_factory=RetentionSettings)
 
     def __post_init__(self) -> None:
         """Refuse a place of the log that nothing can open, or that holds a credential."""

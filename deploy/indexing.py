@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING
 
+from prometheus_client import CollectorRegistry
+
+from collector.store.metrics import ClusterMetrics
 from correlator.errors import StateUnknown
 from correlator.index import TrailIndex
 from deploy.config import Config, ConfigError
@@ -26,8 +29,10 @@ def index_name(config: Config, places: Places) -> str:
     return str(places.index) if index_is_embedded(config) else f"{config.index.prefix}-trails on OpenSearch"
 
 
-def open_index(config: Config, places: Places, *, read_only: bool = False) -> TrailIndex:
-    """The trail index; made when it is not there, unless it is opened for reading alone.
+def open_index(
+    config: Config, places: Places, *, read_only: bool = False, registry: CollectorRegistry | None = None
+) -> TrailIndex:
+    """The trail index; made when it is not there, unless it is opened for reading alone. `registry` gets a cluster's metrics.
 
     Raises:
         ConfigError: ``[index]`` cannot be used, or asks for what is not installed.
@@ -41,7 +46,8 @@ def open_index(config: Config, places: Places, *, read_only: bool = False) -> Tr
         return SqliteIndex(places.index, hub_links=hub_links, read_only=read_only)
     kind = _opensearch(config)
     try:
-        return kind(config.index, hub_links=hub_links, read_only=read_only)
+        watch = None if registry is None else ClusterMetrics(registry, part="index")
+        return kind(config.index, hub_links=hub_links, read_only=read_only, watch=watch)
     except OSError as error:
         raise _unreadable(error) from error
 

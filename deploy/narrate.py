@@ -14,8 +14,9 @@ from correlator.bundle import BundleLine, Contents
 from correlator.entry import Entry, decode_entry
 from correlator.errors import VerificationError
 from correlator.flow import Flow
+from correlator.retired import RetiredMonth, retired_events
 from correlator.story import StoryTrails
-from correlator.trail import parse_trail
+from correlator.trail import RETIREMENTS, parse_trail
 from deploy.story import Link, Proof, Step, Story
 
 __all__ = ["gap_in_words", "narrate"]
@@ -53,12 +54,15 @@ def narrate(
     why: dict[str, str] = {}
     verdicts: dict[str, dict[str, Any]] = {}
     keys: dict[tuple[str, str], None] = {}
+    retired = retired_events(contents)
     for part in contents.trails:
+        if part.trail == RETIREMENTS != trail:
+            continue  # said of each event that it concerns
         for line in part.lines:
             entry = decode_entry(line.entry)
             if entry.kind == "event":
                 facts = _facts(entry)
-                steps.append(_event_step(line, entry, facts))
+                steps.append(_event_step(line, entry, facts, retired.get((entry.stream, entry.sequence))))
                 keys |= dict.fromkeys(facts.keys.items())
             elif entry.kind == "link" and part.trail == trail:
                 why.setdefault(str(entry.detail.get("to", "")), entry.why)
@@ -120,7 +124,7 @@ def _facts(entry: Entry) -> Facts:
         raise VerificationError(f"the facts in position {entry.position} of {entry.trail}: {error}") from error
 
 
-def _event_step(line: BundleLine, entry: Entry, facts: Facts) -> Step:
+def _event_step(line: BundleLine, entry: Entry, facts: Facts, retired: RetiredMonth | None) -> Step:
     event = Event()
     if line.event is not None:
         try:
@@ -134,7 +138,7 @@ def _event_step(line: BundleLine, entry: Entry, facts: Facts) -> Step:
         time=facts.time,
         service=facts.service,
         name=facts.name,
-        message=message if line.event is not None else "(the event itself is not shown)",
+        message=message if line.event is not None else f"({retired or 'the event itself is not shown'})",
         actor=facts.actor,
         outcome=facts.outcome,
         error=facts.error,

@@ -24,7 +24,7 @@ from deploy.places import Places
 from deploy.session import Failure, Session
 from deploy.storing import open_store
 
-__all__ = ["RECORDER", "Record", "open_recorder", "recorded"]
+__all__ = ["RECORDER", "Record", "open_recorder", "patient_recorder", "principal", "recorded"]
 
 RECORDER = "api"
 """The recorder's name, as `correlator.recorders` lists it."""
@@ -87,9 +87,9 @@ def recorded(session: Session) -> Iterator[Record]:
     Raises:
         Failure: the recorder's spool stays in use by other commands.
     """
-    principal = f"local:{_user()}"
+    who = principal()
     with ExitStack() as stack:
-        recorder = stack.enter_context(_patiently(session.config, session.places))
+        recorder = stack.enter_context(patient_recorder(session.config, session.places))
 
         def record(*, action: str, trail: str, head: int, refused: str = "") -> None:
             recorder.record(
@@ -97,9 +97,9 @@ def recorded(session: Session) -> Iterator[Record]:
                     time=format_time(time.time_ns()),
                     event_name=f"access.{action}",
                     resource={"service.name": "tally"},
-                    actor=principal,
+                    actor=who,
                     outcome="failure" if refused else "success",
-                    access=Access(principal=principal, action=action, trail=trail, head=head, refused=refused),
+                    access=Access(principal=who, action=action, trail=trail, head=head, refused=refused),
                     origin=Origin(receiver="record"),
                 )
             )
@@ -108,7 +108,12 @@ def recorded(session: Session) -> Iterator[Record]:
 
 
 @contextmanager
-def _patiently(config: Config, places: Places) -> Iterator[Recorder]:
+def patient_recorder(config: Config, places: Places) -> Iterator[Recorder]:
+    """The command line's recorder, as soon as no other command has it.
+
+    Raises:
+        Failure: its spool stays in use by other commands.
+    """
     deadline = time.monotonic() + _PATIENCE_SECONDS
     with ExitStack() as stack:
         recorder: Recorder | None = None
@@ -117,13 +122,14 @@ def _patiently(config: Config, places: Places) -> Iterator[Recorder]:
                 recorder = stack.enter_context(open_recorder(config, places, spool=_SPOOL, heartbeat_seconds=0))
             except StateUnknown as error:
                 if "in use" not in str(error) or time.monotonic() > deadline:
-                    raise Failure(f"this reading could not be put on record: {error}") from error
+                    raise Failure(f"this could not be put on record: {error}") from error
                 time.sleep(0.05)  # another `tally` command records just now, which takes a moment
         yield recorder
 
 
-def _user() -> str:
+def principal() -> str:
+    """Who runs this command, as it goes on record."""
     try:
-        return getpass.getuser()
+        return f"local:{getpass.getuser()}"
     except (KeyError, OSError):
-        return "unknown"  # a container may run as a user id without a name
+        return "local:unknown"  # a container may run as a user id without a name

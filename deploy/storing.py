@@ -3,14 +3,18 @@
 import ipaddress
 from urllib.parse import urlsplit
 
+from prometheus_client import CollectorRegistry
+
 from collector.errors import Malformed
 from collector.settings import CollectorSettings
 from collector.store import Destination, EventStore
+from collector.store.metrics import ClusterMetrics
+from collector.store.months import MonthStore
 from collector.store.settings import StoreSettings
 from deploy.config import Config, ConfigError
 from deploy.places import Places
 
-__all__ = ["check_cluster", "is_embedded", "open_destination", "open_store"]
+__all__ = ["check_cluster", "is_embedded", "open_destination", "open_months", "open_store"]
 
 
 def is_embedded(config: Config) -> bool:
@@ -18,8 +22,17 @@ def is_embedded(config: Config) -> bool:
     return not config.store.urls
 
 
-def open_store(config: Config, places: Places, *, read_only: bool = False, late: bool = False) -> EventStore:
-    """The event store; made when it is not there, unless it is opened for reading alone. With `late` a cluster is first asked when it is used.
+def open_store(
+    config: Config,
+    places: Places,
+    *,
+    read_only: bool = False,
+    late: bool = False,
+    registry: CollectorRegistry | None = None,
+) -> EventStore:
+    """The event store; made when it is not there, unless it is opened for reading alone.
+
+    With `late` a cluster is first asked when it is used. `registry` gets a cluster's metrics.
 
     Raises:
         ConfigError: ``[store]`` cannot be used, or asks for what is not installed.
@@ -38,12 +51,15 @@ def open_store(config: Config, places: Places, *, read_only: bool = False, late:
             "store.urls: a store on OpenSearch needs more than is installed: pip install 'tallystick[opensearch]'"
         ) from error
     try:
-        return OpenSearchStore(config.store, read_only=read_only, late=late)
+        watch = None if registry is None else ClusterMetrics(registry, part="store")
+        return OpenSearchStore(config.store, read_only=read_only, late=late, watch=watch)
     except OSError as error:
         raise ConfigError(f"store: {error.filename or 'a file'} cannot be read: {error.strerror or error}") from error
 
 
-def open_destination(config: Config, places: Places, settings: CollectorSettings) -> Destination:
+def open_destination(
+    config: Config, places: Places, settings: CollectorSettings, *, registry: CollectorRegistry | None = None
+) -> Destination:
     """Where a sidecar ships: the store, or the upstream of its `relay`; neither needs to answer yet.
 
     Raises:
@@ -58,13 +74,25 @@ def open_destination(config: Config, places: Places, settings: CollectorSettings
             raise ConfigError(
                 f"the spool {root} ships to another collector: for a store give the collector another name"
             )
-        return open_store(config, places, late=True)
+        return open_store(config, places, late=True, registry=registry)
     if not relays(root) and any(root.glob("*/meta.json")):
         raise ConfigError(f"the spool {root} ships to a store: for a relay give the collector another name")
     try:
         return open_relay(settings.relay, name=settings.name, root=root)
     except (OSError, Malformed) as error:
         raise ConfigError(f"collector.relay: {error}") from error
+
+
+def open_months(config: Config, places: Places) -> MonthStore:
+    """The event store by months, which must be there; raises as `open_store`."""
+    if is_embedded(config):
+        from collector.store.sqlite_months import SqliteMonths
+
+        return SqliteMonths(places.store)
+    check_cluster(config.store, "store")
+    from collector.store.opensearch.months import OpenSearchMonths
+
+    return OpenSearchMonths(config.store)
 
 
 def check_cluster(settings: StoreSettings, table: str) -> None:

@@ -130,9 +130,10 @@ def open_desk(
         storage = log_storage(config)
         signer, made = log_signer(places, ledger=config.ledger, storage=storage)
         tell_of_key(signer, made, places)
-        store = open_store(config, places)
+        metrics = metrics or CorrelatorMetrics()
+        store = open_store(config, places, registry=metrics.registry)
         open_files.callback(store.close)
-        index = open_index(config, places)
+        index = open_index(config, places, registry=metrics.registry)
         open_files.callback(index.close)
         yield Desk(
             config=config,
@@ -142,7 +143,7 @@ def open_desk(
             index=index,
             state_folder=state_folder,
             writer_id=f"{name or 'correlator'}@{socket.gethostname()}:{os.getpid()}",
-            metrics=metrics or CorrelatorMetrics(),
+            metrics=metrics,
         )
 
 

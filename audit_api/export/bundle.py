@@ -19,7 +19,7 @@ from correlator.bundle import (
 )
 from correlator.note import Verifier
 from correlator.page import render_page
-from correlator.trail import parse_trail
+from correlator.trail import RETIREMENTS, parse_trail
 
 __all__ = ["BundleExport", "TooLarge", "export_bundle"]
 
@@ -73,6 +73,8 @@ class BundleExport:
         self._with_events = events
         self.tree: SignedTree = evidence.tree()
         self._plan: list[tuple[str, list[int]]] = []
+        self._max_entries = max_entries
+        self._tell_retirements = False
         room = min(max_entries, MAX_BUNDLE_ENTRIES)
         names = (trails[0], *sorted(set(trails[1:]) - {trails[0]}))
         if len(names) > MAX_TRAILS:
@@ -84,8 +86,7 @@ class BundleExport:
             if not leaves:
                 raise NotFound(f"there is no trail {trail} below leaf {self.tree.size}")
             if len(leaves) > room:
-                what = f"{trails[0]}, and what goes with it: an export holds at most {max_entries} entries"
-                raise TooLarge(what, limit=max_entries)
+                raise self._too_large(trails[0])
             room -= len(leaves)
             self._plan.append((trail, leaves))
         self._entries: dict[int, LoggedEntry] = {}
@@ -94,6 +95,10 @@ class BundleExport:
         self._headers: dict[int, BundleHeader] = {}
         self._bytes = 0
         self._todo = sorted(leaf for _, leaves in self._plan for leaf in leaves)
+
+    def _too_large(self, trail: str) -> TooLarge:
+        what = f"{trail}, and what goes with it: an export holds at most {self._max_entries} entries"
+        return TooLarge(what, limit=self._max_entries)
 
     @property
     def entries(self) -> int:
@@ -118,6 +123,7 @@ class BundleExport:
         read = self._evidence.entries(chunk)
         if self._with_events:
             self._events |= self._evidence.events(read)
+            self._tell_retirements |= any(map(self._is_retired, read))
         self._bytes += sum(len(one.data) for one in read) + sum(len(self._events.get(leaf, b"")) for leaf in chunk)
         if self._bytes > MAX_EXPORT_BYTES:
             raise TooLarge(f"an export holds at most {MAX_EXPORT_BYTES} bytes", limit=MAX_EXPORT_BYTES)
@@ -129,7 +135,25 @@ class BundleExport:
             paths = header.paths if known is None else tuple(sorted(known.paths + header.paths))
             self._headers[header.leaf] = replace(header, paths=paths)
             self._prove(header.leaf)
+        if self._tell_retirements and not self._todo:
+            self._plan_retirements()
         return True
+
+    def _is_retired(self, one: LoggedEntry) -> bool:
+        """Whether the event is not here, and an entry below the checkpoint says why."""
+        retired = self._evidence.retired(one) if one.leaf not in self._events else None
+        return retired is not None and retired.leaf < self.tree.size
+
+    def _plan_retirements(self) -> None:
+        """What is not here because it was retired: the trail that says so comes along."""
+        if any(trail == RETIREMENTS for trail, _ in self._plan):
+            return
+        leaves = list(self._evidence.index.leaves(RETIREMENTS, limit=self._max_entries + 1, size=self.tree.size))
+        if self.entries + len(leaves) > min(self._max_entries, MAX_BUNDLE_ENTRIES):
+            raise self._too_large(self._plan[0][0])
+        if leaves:
+            self._plan[1:] = sorted([*self._plan[1:], (RETIREMENTS, leaves)])
+            self._todo = leaves
 
     def _prove(self, leaf: int) -> None:
         if leaf not in self._proofs:

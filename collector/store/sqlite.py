@@ -20,7 +20,7 @@ from collector.batch import Batch, EventRef, SignedHeader, StreamId, open_header
 from collector.errors import Conflict, NotFound, Overloaded, StateUnknown, VerificationError
 from collector.sqlitefile import set_up, transaction, version_of
 
-__all__ = ["SqliteStore"]
+__all__ = ["SqliteStore", "open_for_retiring", "wrapped"]
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -95,7 +95,7 @@ class SqliteStore:
                 pass
             except OSError as error:
                 raise Overloaded(f"the event store {path.name} cannot be made: {error}") from error
-        with _wrapped(path):
+        with wrapped(path):
             mode = "ro" if read_only else "rw"
             self._db = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode={mode}",
@@ -122,7 +122,7 @@ class SqliteStore:
         """See `EventStore.append`."""
         header = batch.signed.header
         lengths = array("I", batch.lengths).tobytes()
-        with _wrapped(self._path), transaction(self._db):
+        with wrapped(self._path), transaction(self._db):
             row = self._stream_row(StreamId(header.stream))
             known = self._db.execute(
                 "SELECT header FROM batches WHERE stream = ? AND number = ?", (row, header.number)
@@ -151,7 +151,7 @@ class SqliteStore:
     def batches_after(self, frontier: Mapping[StreamId, int], limit: int) -> Sequence[SignedHeader]:
         """See `EventStore.batches_after`."""
         found: list[SignedHeader] = []
-        with _wrapped(self._path):
+        with wrapped(self._path):
             for stream, number in frontier.items():
                 rows = self._db.execute(
                     f"SELECT {_HEADER_COLUMNS} FROM batches"  # noqa: S608 - a constant
@@ -163,7 +163,7 @@ class SqliteStore:
 
     def batch(self, stream: StreamId, number: int) -> SignedHeader | None:
         """See `EventStore.batch`."""
-        with _wrapped(self._path):
+        with wrapped(self._path):
             row = self._db.execute(
                 f"SELECT {_HEADER_COLUMNS} FROM batches"  # noqa: S608 - a constant
                 " WHERE stream = (SELECT id FROM streams WHERE stream = ?) AND number = ?",
@@ -173,7 +173,7 @@ class SqliteStore:
 
     def events(self, refs: Sequence[EventRef]) -> Sequence[bytes]:
         """See `EventStore.events`."""
-        with _wrapped(self._path):
+        with wrapped(self._path):
             return [self._event(ref) for ref in refs]
 
     def _event(self, ref: EventRef) -> bytes:
@@ -214,12 +214,12 @@ class SqliteStore:
 
     def streams(self) -> Sequence[StreamId]:
         """See `EventStore.streams`."""
-        with _wrapped(self._path):
+        with wrapped(self._path):
             return [StreamId(row[0]) for row in self._db.execute("SELECT stream FROM streams ORDER BY id")]
 
     def acknowledge(self, frontier: Mapping[StreamId, int]) -> None:
         """See `EventStore.acknowledge`."""
-        with _wrapped(self._path), transaction(self._db):
+        with wrapped(self._path), transaction(self._db):
             self._db.executemany(
                 "UPDATE streams SET acknowledged = max(acknowledged, ?) WHERE stream = ?",
                 [(number, stream) for stream, number in frontier.items()],
@@ -227,7 +227,7 @@ class SqliteStore:
 
     def acknowledged(self, stream: StreamId) -> int:
         """See `EventStore.acknowledged`."""
-        with _wrapped(self._path):
+        with wrapped(self._path):
             row = self._db.execute("SELECT acknowledged FROM streams WHERE stream = ?", (stream,)).fetchone()
         return 0 if row is None else int(row[0])
 
@@ -275,8 +275,27 @@ def _prepare(db: sqlite3.Connection, busy_seconds: float) -> None:
         raise StateUnknown(f"the event store has format {version}; this program knows {_SCHEMA_VERSION}")
 
 
+def open_for_retiring(path: Path, *, busy_seconds: float = 5.0) -> sqlite3.Connection:
+    """The file of an event store, for deleting events in it: what is deleted is overwritten.
+
+    Raises:
+        Overloaded: it is not there, or cannot be opened now.
+        StateUnknown: it is not an event store of this version.
+    """
+    with wrapped(path):
+        uri = f"{path.absolute().as_uri()}?mode=rw"
+        db = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=busy_seconds)
+        try:
+            _prepare(db, busy_seconds)
+            db.execute("PRAGMA secure_delete = ON").fetchone()
+        except BaseException:
+            db.close()
+            raise
+    return db
+
+
 @contextmanager
-def _wrapped(path: Path) -> Iterator[None]:
+def wrapped(path: Path) -> Iterator[None]:
     """Turn the driver's errors into those that callers act on."""
     try:
         yield

@@ -27,12 +27,16 @@ class Finding:
 
 @dataclass(slots=True, kw_only=True)
 class Account:
-    """What a check has looked at. `waiting`: batches in the store that the log does not hold yet, which is no finding."""
+    """What a check has looked at. `waiting`: batches in the store that the log does not hold yet, which is no finding.
+
+    `retired`: those of the events that were let go of by policy, and say so in the log.
+    """
 
     leaves: int = 0
     trails: int = 0
     streams: int = 0
     batches: int = 0
     events: int = 0
+    retired: int = 0
     waiting: int = 0
     spooled_frames: int = 0

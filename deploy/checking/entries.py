@@ -9,8 +9,8 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from collector.batch import EventRef, SignedHeader, StreamId
-from collector.errors import VerificationError
+from collector.batch import BatchHeader, EventRef, SignedHeader, StreamId
+from collector.errors import NotFound, VerificationError
 from collector.store import EventStore
 from correlator.entry import Entry
 from correlator.proved import EnrolledKey, check_placement, open_batch_entry, open_enrolment, open_entry, open_event
@@ -18,6 +18,7 @@ from correlator.streams import StreamState
 from correlator.trail import parse_trail
 from deploy.checking import DAMAGE, Account, Finding
 from deploy.checking.heads import Heads, Last
+from deploy.checking.retired import RetiredCheck
 from deploy.gaps import gaps_in_words
 
 __all__ = ["EntryCheck"]
@@ -44,9 +45,23 @@ class EntryCheck:
         ledger: the log's origin.
         heads: of no trail yet.
         tell: gets each finding.
+        wanted: of which batches the store is asked; None: of all.
+
+    Attributes:
+        retired: what was let go of by policy.
     """
 
-    def __init__(self, *, store: EventStore, ledger: str, heads: Heads, tell: Callable[[Finding], None]) -> None:
+    def __init__(
+        self,
+        *,
+        store: EventStore,
+        ledger: str,
+        heads: Heads,
+        tell: Callable[[Finding], None],
+        wanted: Callable[[BatchHeader], bool] | None = None,
+    ) -> None:
+        self.retired = RetiredCheck(tell)
+        self._wanted = wanted
         self.account = Account()
         self.digests: dict[str, dict[int, str]] = {}
         """For each stream the digest of each logged header, for the check of the spools."""
@@ -72,13 +87,20 @@ class EntryCheck:
                 continue
             yield leaf, entry
 
+    def finish_batches(self) -> None:
+        """What the end shows of the batches that were visited."""
+        for name, stream in self._streams.items():
+            self._owed_by(name, stream)
+
     def finish(self) -> None:
         """What only the end shows: what is missing still, and what the store holds beside the log."""
+        self.finish_batches()
         self.account.trails = self._heads.trails
         self.account.streams = len(self._streams)
         for name, stream in self._streams.items():
-            self._owed_by(name, stream)
             self._open_gaps(name, stream.state)
+        self.retired.finish()
+        self.account.retired = self.retired.events
         self._beside()
 
     # ---------------------------------------------------------------------------------------------------------- entries
@@ -132,6 +154,7 @@ class EntryCheck:
         header = signed.header
         name = f"stream {header.stream}"
         self.account.batches += 1
+        self.retired.batch(leaf, header, signed.digest)
         self._owed_by(header.stream, stream)
         stream.key = stream.keys.get(header.key)
         if stream.key is None:
@@ -153,7 +176,8 @@ class EntryCheck:
             self._found(name, f"batch {header.number} does not follow batch {header.number - 1}", leaf)
         state.on_batch(header, signed.digest, 0)
         self.digests.setdefault(header.stream, {})[header.number] = signed.digest
-        self._stored(leaf, signed, stream)
+        if self._wanted is None or self._wanted(header):
+            self._stored(leaf, signed, stream)
 
     def _stored(self, leaf: int, signed: SignedHeader, stream: _Stream) -> None:
         """The store holds the batch as it was signed; what its events' entries must say is noted down."""
@@ -173,16 +197,21 @@ class EntryCheck:
             self._found(name, f"the store holds another header than the log{held}", leaf)
             return
         refs = [EventRef(stream=StreamId(header.stream), sequence=header.first + at) for at in range(header.count)]
-        bodies = self._bodies(leaf, refs)
+        bodies = self._bodies(leaf, header, refs)
         lines = zip(refs, stored.facts_lines(), bodies, strict=True)
         stream.owed = {ref.sequence: (line, body) for ref, line, body in lines}
 
-    def _bodies(self, leaf: int, refs: Sequence[EventRef]) -> Sequence[bytes | None]:
+    def _bodies(self, leaf: int, header: BatchHeader, refs: Sequence[EventRef]) -> Sequence[bytes | None]:
         """The events' bytes, None for those that the store cannot give."""
         try:
             return self._store.events(refs)
         except DAMAGE:
             pass
+        absent = self._absent(refs)
+        more = f" (and {len(refs) - 1} more events of the same batch)" if len(refs) > 1 else ""
+        if absent:
+            self.retired.absent(leaf, header, f"{absent}{more}")
+            return [None] * len(refs)
         bodies: list[bytes | None] = []
         problems: list[str] = []
         for ref in refs:
@@ -196,6 +225,20 @@ class EntryCheck:
             self._found("store", f"{problems[0]}{more}", leaf)
         return bodies
 
+    def _absent(self, refs: Sequence[EventRef]) -> str:
+        """What the store says of these events if it has none of them; by its first, last and middle one."""
+        told = ""
+        for at in sorted({0, len(refs) // 2, len(refs) - 1}, reverse=True):
+            try:
+                self._store.events([refs[at]])
+            except NotFound as error:
+                told = str(error)
+            except DAMAGE:
+                return ""
+            else:
+                return ""
+        return told
+
     def _event(self, leaf: int, entry: Entry) -> None:
         self.account.events += 1
         stream = self._stream(entry.stream)
@@ -205,6 +248,7 @@ class EntryCheck:
             proved = open_event(entry, data, name)
             if stream.key is not None:
                 check_placement(proved, stream.key)
+            self.retired.entry(leaf, entry)
         except VerificationError as error:
             self._found("store" if data is not None else "log", str(error), leaf)
             return
@@ -239,6 +283,24 @@ class EntryCheck:
                 self.account.waiting += self._waiting(name, state.next_number - 1)
             except DAMAGE as error:
                 self._found("store", str(error))
+
+    def unlogged(self) -> Iterator[BatchHeader]:
+        """The headers in the store that the log does not hold and may take yet: of no stream that it has stopped taking.
+
+        Raises as the store does.
+        """
+        for name in self._store.streams():
+            state = self._stream(name).state
+            if state.frozen:
+                continue
+            for number in (number for gap in state.missing for number in range(gap.first, gap.last + 1)):
+                late = self._store.batch(name, number)
+                if late is not None:
+                    yield late.header
+            number = state.next_number - 1
+            while batches := self._store.batches_after({name: number}, _WAITING_A_TURN):
+                yield from (one.header for one in batches)
+                number = batches[-1].header.number
 
     def _waiting(self, stream: StreamId, number: int) -> int:
         """How many batches after this number the store holds; a few at a time, since each comes with its facts."""

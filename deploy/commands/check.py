@@ -53,6 +53,7 @@ def check(session: Session, *, since: Path | None, key: str | None, as_json: boo
             count(account.events, "event"),
         )
     )
+    retired = f", {account.retired:,} of them retired by policy" if account.retired else ""
     waiting = f"; {count(account.waiting, 'batch waits', 'batches wait')} for the correlator" if account.waiting else ""
-    show(f"{count(len(findings), 'finding') if findings else 'TRUE: all holds'} in {looked_at}{waiting}")
+    show(f"{count(len(findings), 'finding') if findings else 'TRUE: all holds'} in {looked_at}{retired}{waiting}")
     stop(EXIT_FALSE if findings else 0)

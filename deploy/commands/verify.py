@@ -98,7 +98,8 @@ def _told(report: "Report") -> list[str]:
         else "COULD NOT TELL: everything fits together, but no key was given from outside (--key)",
         f"trails    {trails}",
         f"events    {report.events}, signed by {count(len(report.streams), 'collector stream')}"
-        + (f"; {report.withheld} withheld" if report.withheld else ""),
+        + (f"; {report.withheld - report.retired} withheld" if report.withheld > report.retired else "")
+        + (f"; {report.retired} retired by policy" if report.retired else ""),
         f"recorded  {report.recorded[0]} to {report.recorded[1]}",
         f"log       {report.ledger}, {count(report.checkpoint.size, 'leaf', 'leaves')}, root {report.checkpoint.root.hex()}",
         f"key       {report.key.vkey}",
@@ -120,6 +121,7 @@ def _plain(report: "Report") -> dict[str, Any]:
         "trails": report.trails,
         "events": report.events,
         "withheld": report.withheld,
+        "retired": report.retired,
         "streams": report.streams,
         "recorded": report.recorded,
         "consistency": report.consistency,

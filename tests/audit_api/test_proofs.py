@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
+import sqlite3
 import zipfile
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,9 +16,11 @@ import pytest
 from audit_api.settings import ApiSettings
 from collector.batch import open_header
 from collector.event import Access, Event
+from collector.store.sqlite_months import SqliteMonths
 from correlator.checkpoint import Checkpoint, open_checkpoint
 from correlator.entry import decode_entry
 from correlator.merkle import leaf_hash, verify_consistency, verify_inclusion
+from correlator.retired import MonthAccount
 from correlator.unbundle import unpack_bundle
 from correlator.verify import verify_bundle, verify_proof
 from tests.support.apis import Api
@@ -239,3 +244,45 @@ async def test_metrics_tell_of_requests_and_of_nobody(api: Api) -> None:
     assert "tally_api_log_leaves 35.0" in text
     assert "tally_api_indexed_leaves 35.0" in text
     assert "example" not in text
+
+
+async def test_events_that_were_retired_are_told_so_and_proved_all_the_same(api: Api, tmp_path: Path) -> None:
+    ledger = api.ledger
+    account = MonthAccount()
+    for leaf in range(ledger.log.size):
+        entry = decode_entry(ledger.reader.entry(leaf))
+        if entry.kind == "batch":
+            header = open_header(entry.detail["header"].encode(), base64.b64decode(entry.detail["signature"]))
+            account.add(leaf, header.header, header.digest)
+    retirement = account.retirement("2026.01", ledger.log.size)
+    assert (retirement.batches, retirement.events) == (6, 12)
+    ledger.ship("api/00000000000000cc", [Event(actor="ann", retirement=retirement)], role="recorder")
+    ledger.ship("gateway/00000000000000aa", [payment(1, 9, "gateway", "payment.settled")])
+    ledger.publish()
+    before = (await api.get("/v1/trails/transaction/PAY-1")).json()
+    assert all("retired" not in one for one in before["entries"]), "on record, and there still: it is shown"
+    with closing(SqliteMonths(tmp_path / "store.sqlite")) as months:
+        months.drop("2026.01", account.digests(retirement.size), retirement.events)
+    told = (await api.get("/v1/trails/transaction/PAY-1")).json()
+    events = [one for one in told["entries"] if one["entry"]["kind"] == "event"]
+    assert [one["event"] is None for one in events] == [True, True, False]
+    assert {one["retired"]["month"] for one in events[:2]} == {"2026.01"}
+    assert {(one["retired"]["leaf"], one["retired"]["by"]) for one in events[:2]} == {(37, "ann")}
+    assert all("problem" not in one for one in events)
+    assert told["entries"] == [
+        one if one not in events[:2] else one | {"event": None, "retired": events[0]["retired"]}
+        for one in told["entries"]
+    ]
+    proof = (await api.get("/v1/events/gateway/00000000000000aa/2/proof")).json()
+    assert (proof["trail"], proof["event"], proof["retired"]["leaf"]) == ("transaction/PAY-1", None, 37)
+    assert (await api.get("/v1/events/api/00000000000000cc/0/proof")).json()["trail"] == "ledger/retirements"
+    report = verify_bundle((await api.get("/v1/exports/transaction/PAY-1")).content, KEY)
+    assert (report.retired, report.withheld) == (3, 3)
+    # what goes without being covered is lost, and not retired
+    with closing(sqlite3.connect(tmp_path / "store.sqlite")) as db:
+        db.execute("DELETE FROM bodies")
+        db.commit()
+    told = (await api.get("/v1/trails/transaction/PAY-1")).json()
+    last = [one for one in told["entries"] if one["entry"]["kind"] == "event"][-1]
+    assert "is not in the store" in last["problem"]
+    assert "retired" not in last

@@ -11,12 +11,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 
 from collector.batch import Batch, EventRef, StreamId, facts_root, sign_header
 from collector.errors import Conflict, NotFound, Overloaded, StateUnknown, VerificationError
 from collector.event import Event, Span
+from collector.store.metrics import ClusterMetrics
+from collector.store.opensearch.connection import Connection
 from collector.store.opensearch.layout import Layout
+from collector.store.opensearch.months import OpenSearchMonths
 from collector.store.opensearch.store import OpenSearchStore
+from collector.store.opensearch.writing import Creation, create
 from collector.store.settings import StoreSettings
 from tests.servers.opensearch import Cluster
 from tests.support.shipper import TRACE, Shipper, key_of, pay, texts
@@ -302,6 +307,76 @@ def test_an_index_that_can_be_changed_is_not_ours(
         OpenSearchStore(other)
 
 
+def test_a_month_that_is_dropped_under_a_collector_is_made_anew_as_it_must_be(
+    store: OpenSearchStore, opensearch: Cluster, prefix: str
+) -> None:
+    shipper = Shipper()
+    store.append(shipper.batch(pay("T-1")))
+    opensearch.ask("DELETE", f"/{prefix}-events-{MONTH}")
+    late = shipper.batch(pay("T-2"))
+    store.append(late)
+    (found,) = opensearch.ask("GET", f"/{prefix}-events-{MONTH}").values()
+    assert found["settings"]["index"]["append_only"] == {"enabled": "true"}
+    assert list(store.events(refs(1))) == events_of(late)
+    with pytest.raises(NotFound, match="event 0 of stream"):
+        store.events(refs(0))
+    # dropped in the moment between the look and the bulk, which makes it by itself: the next batch says so
+    opensearch.ask("DELETE", f"/{prefix}-events-{MONTH}")
+    opensearch.ask("PUT", f"/{prefix}-events-{MONTH}")
+    with pytest.raises(StateUnknown, match="not append-only"):
+        store.append(shipper.batch(pay("T-3")))
+
+
+def test_where_nothing_is_made_by_itself_a_dropped_index_is_made_at_the_next_try(
+    store: OpenSearchStore, opensearch: Cluster, prefix: str
+) -> None:
+    shipper = Shipper()
+    store.append(shipper.batch(pay("T-1")))
+    auto = "action.auto_create_index"
+    opensearch.ask("PUT", "/_cluster/settings", {"persistent": {auto: f"-{prefix}-*,+*"}})
+    try:
+        gone = Creation(index=f"{prefix}-events-2030.01", id="1", document=b"{}")
+        connection = Connection(StoreSettings(urls=list(opensearch.urls)))
+        with closing(connection), pytest.raises(Overloaded, match="made anew at the next try"):
+            create(connection, [gone], copies=1)
+        opensearch.ask("DELETE", f"/{prefix}-events-{MONTH},{prefix}-facts-{MONTH}")
+        store.append(shipper.batch(pay("T-2")))
+        assert len(store.events(refs(1))) == 1
+    finally:
+        opensearch.ask("PUT", "/_cluster/settings", {"persistent": {auto: None}})
+
+
+def test_a_month_is_dropped_only_as_it_was_decided_upon(
+    store: OpenSearchStore, opensearch: Cluster, opensearch_settings: StoreSettings, prefix: str
+) -> None:
+    shipper = Shipper()
+    store.append(shipper.batch(pay("T-1"), pay("T-2")))
+    store.append(shipper.batch(pay("T-3"), created="2026-02-01T00:00:00.000000000Z"))
+    with closing(OpenSearchMonths(opensearch_settings)) as months:
+        held = months.held()
+        assert [(one.month, one.events, one.shut) for one in held] == [(MONTH, 2, False), ("2026.02", 1, False)]
+        assert all(one.size_bytes > 0 for one in held)
+        with pytest.raises(Conflict, match="has 2 events now, and 1 were to go"):
+            months.drop(MONTH, (), 1)
+        store.append(shipper.batch(pay("T-4")))  # it is open again
+        # a run that died in between left it shut: who ships there is told to wait
+        opensearch.ask("PUT", f"/{prefix}-events-{MONTH}/_block/write")
+        assert [one.shut for one in months.held()] == [True, False]
+        late = shipper.batch(pay("T-5"))
+        with pytest.raises(Overloaded, match="lets nothing be written"):
+            store.append(late)
+        months.reopen(MONTH)
+        store.append(late)
+        months.compact(MONTH)
+        months.drop(MONTH, (), 4)
+        months.drop(MONTH, (), 4)  # gone is gone
+        assert [one.month for one in months.held()] == ["2026.02"]
+        with pytest.raises(NotFound):
+            store.events(refs(0))
+        assert len(store.events(refs(2))) == 1
+        assert store.batch(STREAM, 1) is not None, "headers and facts stay"
+
+
 def test_a_reader_makes_nothing(opensearch: Cluster, opensearch_settings: StoreSettings, prefix: str) -> None:
     with pytest.raises(NotFound, match="no event store"):
         OpenSearchStore(opensearch_settings, read_only=True)
@@ -321,6 +396,62 @@ def test_a_store_whose_headers_are_gone_is_not_an_empty_one(
         store.batch(STREAM, 1)
     with pytest.raises(StateUnknown, match="is gone"):
         store.batches_after({STREAM: 0}, 9)
+
+
+# -- what an operator sees
+
+
+def test_what_is_heard_from_the_cluster_is_on_the_metrics(
+    opensearch: Cluster, opensearch_settings: StoreSettings, prefix: str
+) -> None:
+    registry = CollectorRegistry()
+    watch = ClusterMetrics(registry, part="store")
+
+    def told(name: str, **labels: str) -> float:
+        return registry.get_sample_value(f"tally_store_{name}", labels) or 0.0
+
+    with closing(OpenSearchStore(opensearch_settings, watch=watch)) as store:
+        shipper = Shipper()
+        batch = shipper.batch(pay("T-1"), pay("T-2"))
+        store.append(batch)
+        created = told("documents_total", outcome="created")
+        assert created == 5, "two events, their facts, the header, the stream"
+        assert told("requests_total", operation="write", outcome="ok") == 3
+        assert told("request_seconds_count", operation="write") == 3
+        assert told("sent_bytes_total") > len(batch.events)
+        assert told("received_bytes_total") > 0
+        # what the mapping refuses, and what is no event at all
+        opensearch.ask("PUT", f"/{prefix}-events-{MONTH}/_mapping", {"properties": {"odd": {"type": "long"}}})
+        store.append(shipper.batch(pay("T-3"), pay("T-4", body="x" * 40_000)))
+        assert told("unindexed_events_total") == 0
+        line = b"no event\n"
+        strange = shipper.batch(pay("T-5"))
+        store.append(Batch(signed=strange.signed, events=line, lengths=[len(line)]))
+        assert told("unindexed_events_total") == 1
+        # a block is seen while it lasts, and only where it blocks
+        opensearch.ask("PUT", f"/{prefix}-*/_settings", {"index.blocks.read_only_allow_delete": True})
+        blocked = shipper.batch(pay("T-6"))
+        with pytest.raises(Overloaded):
+            store.append(blocked)
+        assert store.batch(STREAM, 1) is not None
+        assert told("trouble", operation="write", reason="blocked") == 1
+        assert told("trouble", operation="read", reason="blocked") == 0
+        assert told("documents_total", outcome="blocked") >= 1
+        opensearch.ask("PUT", f"/{prefix}-*/_settings", {"index.blocks.read_only_allow_delete": None})
+        store.append(blocked)
+        assert told("trouble", operation="write", reason="blocked") == 0
+        # red: no node may hold the only shard of the headers
+        opensearch.ask("POST", f"/{prefix}-batches/_close")
+        allocation = "index.routing.allocation.require._name"
+        opensearch.ask("PUT", f"/{prefix}-batches/_settings", {allocation: "nobody"})
+        opensearch.ask("POST", f"/{prefix}-batches/_open?wait_for_active_shards=0")
+        with pytest.raises(Overloaded):
+            store.batch(STREAM, 1)
+        assert told("trouble", operation="read", reason="no_shard") == 1
+        opensearch.ask("PUT", f"/{prefix}-batches/_settings", {allocation: None})
+        opensearch.ask("GET", f"/_cluster/health/{prefix}-batches?wait_for_status=yellow&timeout=30s")
+        assert store.batch(STREAM, 1) is not None
+        assert told("trouble", operation="read", reason="no_shard") == 0
 
 
 # -- crashes and clones

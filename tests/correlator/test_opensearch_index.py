@@ -143,9 +143,9 @@ def test_chunks_hold_whole_spans_however_the_leaves_came() -> None:
 
 def test_a_server_that_is_not_there_is_overloaded() -> None:
     settings = IndexSettings(urls=["http://127.0.0.1:1"])
-    for options in ({}, {"read_only": True}, {"beside": True}):
+    for read_only, beside in ((False, False), (True, False), (False, True)):
         with pytest.raises(Overloaded, match="cannot be reached"):
-            OpenSearchIndex(settings, **options)
+            OpenSearchIndex(settings, read_only=read_only, beside=beside)
 
 
 # ---------------------------------------------------------------------------------------------------- against the server

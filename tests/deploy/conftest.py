@@ -80,8 +80,10 @@ class Workshop:
     def places(self) -> Places:
         return Places(Path(self.config.data))
 
-    def collect(self, events: Sequence[Event], *, close_stream: bool = True) -> None:
-        """What a sidecar does with these events, without the network."""
+    def collect(
+        self, events: Sequence[Event], *, close_stream: bool = True, clock: Callable[[], int] = time.time_ns
+    ) -> None:
+        """What a sidecar whose clock says this does with these events, without the network."""
         config, places = self.config, self.places
         places.make()
         store = open_store(config, places)
@@ -96,6 +98,7 @@ class Workshop:
             ledger=config.ledger,
             store=store,
             key=collector_key(places, "collector"),
+            clock=clock,
         )
         pipeline.start()
         prepared = preparer.prepare([Arrival(event=one) for one in events])

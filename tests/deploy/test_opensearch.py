@@ -19,6 +19,7 @@ from collector.batch import StreamId
 from collector.store.opensearch.store import OpenSearchStore
 from collector.store.settings import StoreSettings
 from tests.servers.opensearch import Cluster
+from tests.support.retiring import OLD, is_told_everywhere, keep_months, retain, retire, two_months
 from tests.support.shipper import Shipper, pay
 
 if TYPE_CHECKING:
@@ -73,6 +74,26 @@ def test_an_imported_file_becomes_a_verified_trail(
     assert "is not in the store" in out
 
 
+def test_a_month_is_retired_and_its_trails_still_verify(
+    workshop: Workshop, cli: Cli, opensearch: Cluster, opensearch_settings: StoreSettings, tmp_path: Path
+) -> None:
+    two_months(workshop)
+    keep_months(workshop, 1)
+    code, told = retain(cli)
+    assert (code, told[OLD]["action"], told[OLD]["events"]) == (0, "goes", 4)
+    # a run that died after it had shut the month: a hold opens it again, a run that goes on does not mind
+    month = f"/{opensearch_settings.prefix}-events-{OLD}"
+    opensearch.ask("PUT", f"{month}/_block/write")
+    keep_months(workshop, 1, 'holds = { "2020.01" = "case 4711" }\n')
+    assert retain(cli, "--apply")[1][OLD]["why"] == "held: case 4711"
+    (found,) = opensearch.ask("GET", f"{month}/_settings").values()
+    assert "blocks" not in found["settings"]["index"]
+    opensearch.ask("PUT", f"{month}/_block/write")
+    retire(workshop, cli)
+    is_told_everywhere(workshop, cli, tmp_path)
+    assert OLD not in retain(cli, "--apply", "--compact")[1]
+
+
 def test_with_our_templates_an_index_that_came_by_itself_is_as_it_must_be(
     cli: Cli, opensearch: Cluster, opensearch_settings: StoreSettings
 ) -> None:
@@ -117,6 +138,9 @@ def test_services_collector_correlator_and_api_work_over_it(
         lines = {"content-type": "application/x-ndjson"}
         answer = httpx.post(f"{address['http']}/v1/events", content=body, headers=lines, timeout=60)
         assert answer.status_code == 200, answer.text
+        shown = httpx.get(f"{address['http']}/metrics", timeout=60).text
+        assert 'tally_store_trouble{operation="write",reason="blocked"} 0.0' in shown
+        assert 'tally_store_requests_total{operation="other",outcome="ok"}' in shown
 
         def told() -> Any:
             run = subprocess.run([*command, "trail", "live-1", "--json"], capture_output=True, check=False, timeout=60)

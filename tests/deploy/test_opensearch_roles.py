@@ -14,7 +14,8 @@ import msgspec
 import pytest
 
 from collector.batch import EventRef, StreamId
-from collector.errors import Overloaded
+from collector.errors import Conflict, Overloaded
+from collector.store.opensearch.months import OpenSearchMonths
 from collector.store.opensearch.store import OpenSearchStore
 from collector.store.settings import StoreSettings
 from correlator.index import TrailQuery
@@ -108,6 +109,29 @@ def test_nobody_can_change_what_is_stored(cluster: Cluster, user: str) -> None:
         assert "no permissions" in told["delete"]
         assert ("no permissions" if user == "correlator" else "append") in told["index"]
         assert cluster.ask("GET", f"/{index}/_doc/{name}") == before
+
+
+@pytest.mark.usefixtures("stored")
+def test_only_retention_lets_go_of_a_month_and_of_nothing_else(cluster: Cluster, as_user: Any) -> None:
+    with closing(OpenSearchStore(as_user("collector"))) as store:
+        shipper = Shipper("old/0123456789abcdef")
+        store.append(shipper.batch(pay("T-1"), created="2025-01-01T00:00:00.000000000Z"))
+    with closing(OpenSearchMonths(as_user("retention"))) as months:
+        old, new = months.held()
+        assert (old.month, old.events, new.month) == ("2025.01", 1, "2026.01")
+        months.compact("2026.01")
+        with pytest.raises(Conflict):
+            months.drop("2026.01", (), 1)
+        months.drop("2025.01", (), 1)
+        assert [one.month for one in months.held()] == ["2026.01"]
+    for index in ("tally-batches", "tally-streams", "tally-facts-2025.01", "tally-acknowledged"):
+        assert refusal(cluster, "retention", "DELETE", f"/{index}").startswith("403")
+    name = quote(f"{STREAM}:0", safe="")
+    assert refusal(cluster, "retention", "DELETE", f"/{EVENTS}/_doc/{name}").startswith("403")
+    assert refusal(cluster, "retention", "POST", f"/{EVENTS}/_update/{name}", {"doc": {"x": 1}}).startswith("403")
+    for user in ("collector", "correlator", "api"):
+        with closing(OpenSearchMonths(as_user(user))) as months, pytest.raises(Overloaded, match="does not let us"):
+            months.drop("2026.01", (), 2)
 
 
 @pytest.mark.usefixtures("stored")

@@ -5,6 +5,7 @@ answers come back undecoded: `_source` must be had byte by byte, because what wa
 """
 
 import logging
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from opensearchpy.exceptions import ConnectionTimeout, OpenSearchException, SSLE
 from opensearchpy.serializer import Serializer
 
 from collector.errors import Overloaded, StateUnknown
+from collector.store.opensearch.hearing import Unheard, Watch, operation_of, word_for
 from collector.store.settings import StoreSettings
 
 __all__ = ["Connection", "Document", "Refusal", "path_of", "pressure"]
@@ -66,14 +68,26 @@ class _Bytes(Serializer):
         return s.encode()
 
 
+class _Transport(Transport):
+    """Tells when a node did not answer, which the library keeps to itself while there is another one."""
+
+    watch: Watch = Unheard()
+
+    def mark_dead(self, connection: Any) -> None:
+        self.watch.node_failed()
+        super().mark_dead(connection)
+
+
 class Connection:
     """Requests to one cluster. Safe to use from one thread at a time.
 
     Args:
         settings: where it is, and who we are. Files are read here; raises OSError when one cannot be.
+        watch: is told of every request.
     """
 
-    def __init__(self, settings: StoreSettings) -> None:
+    def __init__(self, settings: StoreSettings, *, watch: Watch | None = None) -> None:
+        self.watch: Watch = watch or Unheard()
         # its log repeats the bodies of requests, which are other people's data; what fails is told by our errors
         logging.getLogger("opensearch").setLevel(logging.CRITICAL)
         self.name = ", ".join(settings.urls)
@@ -92,7 +106,7 @@ class Connection:
             if path:
                 Path(path).read_bytes()  # an unreadable file is the configuration's fault, told now
                 options[name] = path
-        self._transport = Transport(
+        self._transport = _Transport(
             hosts,
             connection_class=Urllib3HttpConnection,
             serializer=_Bytes(),
@@ -102,6 +116,7 @@ class Connection:
             retry_on_timeout=len(hosts) > 1,
             **options,
         )
+        self._transport.watch = self.watch
 
     def close(self) -> None:
         """Close the connections."""
@@ -119,7 +134,7 @@ class Connection:
         """One request; the answer's bytes.
 
         Args:
-            method: GET, PUT or POST.
+            method: GET, PUT, POST or DELETE.
             path: from the slash on.
             body: bytes as they are, or a value to be sent as JSON; None: no body.
             params: of the query.
@@ -133,13 +148,20 @@ class Connection:
         kind = "application/x-ndjson" if ndjson else "application/json"
         # the query is ours to write: the transport would take a `timeout` in it for its own
         url = f"{path}?{urlencode(params)}" if params else path
+        outcome, received, begun = "unreadable", 0, time.perf_counter()
         try:
-            answer = self._transport.perform_request(method, url, body=data, headers={"content-type": kind})
+            answer = bytes(self._transport.perform_request(method, url, body=data, headers={"content-type": kind}))
+            outcome, received = "ok", len(answer)
         except TransportError as error:
+            outcome = _word(error)
             raise self._ours(error) from error
         except OpenSearchException as error:  # an answer of a type that no OpenSearch gives: a proxy's page
             raise Overloaded(f"{self.name} does not answer as OpenSearch does: {error}") from error
-        return bytes(answer)
+        finally:
+            seconds = time.perf_counter() - begun
+            sent = len(data or b"")
+            self.watch.answered(operation_of(method, path), outcome, seconds=seconds, sent=sent, received=received)
+        return answer
 
     def json(self, kind: type[_T], method: str, path: str, body: Any = None, **more: Any) -> _T:
         """As `ask`, with the answer decoded; one that cannot be is `Overloaded`, for it was cut off or is not OpenSearch's."""
@@ -181,6 +203,7 @@ class Connection:
         detail = one.error if isinstance(one.error, dict) else {}
         kind, reason = detail.get("type", ""), detail.get("reason", "")
         if kind != "index_not_found_exception":
+            self.watch.troubled("read", word_for(503, kind))
             raise Overloaded(f"{self.name} cannot read a document of {one.index} now: {kind}: {reason}")
         if not retired:
             raise StateUnknown(f"{self.name}: the index {one.index} is gone")
@@ -235,6 +258,16 @@ def pressure(name: str, status: int, kind: str, reason: str) -> Overloaded | Non
     if status >= 500:
         return Overloaded(f"{name} cannot do it now: {status} {kind}: {reason}", retry_after_seconds=1.0)
     return None
+
+
+def _word(error: TransportError) -> str:
+    if isinstance(error, SSLError):
+        return "no_tls"
+    if isinstance(error, ConnectionTimeout):
+        return "timeout"
+    if not isinstance(error.status_code, int):
+        return "unreachable"
+    return word_for(error.status_code, _said(error)[0])
 
 
 def _said(error: TransportError) -> tuple[str, str]:

@@ -28,6 +28,7 @@ __all__ = [
     "facts_of_documents",
     "header_document",
     "header_id",
+    "is_unindexed",
     "raw_event_document",
     "stored_event",
     "stored_header",
@@ -214,6 +215,11 @@ def raw_event_document(data: bytes, sequence: int, header: BatchHeader, reason: 
             raw=data,
         )
     )
+
+
+def is_unindexed(document: bytes) -> bool:
+    """Whether this document is one of `raw_event_document`: those end in a string, all others in the event, an object."""
+    return document.endswith(b'"}')
 
 
 class StoredEvent(msgspec.Struct):

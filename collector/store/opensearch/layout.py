@@ -90,7 +90,11 @@ class Layout:
 
     def place(self, created: str) -> str:
         """Index of the events of a batch cut at this RFC 3339 time."""
-        return f"{self.prefix}-events-{created[:4]}.{created[5:7]}"
+        return self.of_month(f"{created[:4]}.{created[5:7]}")
+
+    def of_month(self, month: str) -> str:
+        """Index of the events of the batches of this month, ``2026.01``."""
+        return f"{self.prefix}-events-{month}"
 
     def is_place(self, name: str) -> bool:
         """Whether this is the name of a month's index of events."""

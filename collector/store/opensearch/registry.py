@@ -138,6 +138,7 @@ def refresh(connection: Connection, index: str) -> None:
         Overloaded: not on every copy.
     """
     if connection.json(_Refreshed, "POST", path_of(index, "_refresh")).shards.failed:
+        connection.watch.troubled("other", "no_shard")
         raise Overloaded(f"{connection.name} could not refresh {index}")
 
 
@@ -150,5 +151,6 @@ def search(connection: Connection, index: str, query: object, kind: type[_A]) ->
     params = {"preference": "_primary", "allow_partial_search_results": "false"}
     found = connection.json(kind, "POST", path_of(index, "_search"), query, params=params)
     if found.timed_out or found.shards.failed:
+        connection.watch.troubled("read", "no_shard" if found.shards.failed else "timeout")
         raise Overloaded(f"{connection.name} answered for a part of {index} only")
     return found

@@ -16,10 +16,11 @@ from itertools import accumulate, pairwise
 import msgspec
 
 from collector.batch import Batch, BatchHeader, EventRef, SignedHeader, StreamId
-from collector.errors import Conflict, NotFound, StateUnknown, VerificationError
+from collector.errors import Conflict, NotFound, Overloaded, StateUnknown, VerificationError
 from collector.store.opensearch import documents
 from collector.store.opensearch.connection import Connection, Refusal, path_of
 from collector.store.opensearch.headers import Headers, place_of
+from collector.store.opensearch.hearing import Watch
 from collector.store.opensearch.layout import Layout
 from collector.store.opensearch.registry import Registry, registry_document, registry_id
 from collector.store.opensearch.writing import Creation, create, raise_number
@@ -48,6 +49,7 @@ class OpenSearchStore:
         read_only: for reading alone; the indexes must be there.
         late: ask the cluster nothing yet; it is looked at, and what is missing is made, before the first use. For who has
             something to do while it is down: each method then raises what is told below.
+        watch: is told of every request.
         clock: monotonic seconds.
         look_beyond_seconds: how often it is asked whether a stream goes on behind a gap that is larger than the numbers
             asked for; a smaller gap is seen at once.
@@ -65,12 +67,13 @@ class OpenSearchStore:
         *,
         read_only: bool = False,
         late: bool = False,
+        watch: Watch | None = None,
         clock: Callable[[], float] = time.monotonic,
         look_beyond_seconds: float = _LOOK_BEYOND_SECONDS,
     ) -> None:
         self._layout = Layout(prefix=settings.prefix, shards=settings.shards, replicas=settings.replicas)
         self._copies = settings.copies
-        self._connection = Connection(settings)
+        self._connection = Connection(settings, watch=watch)
         self._headers = Headers(self._connection, self._layout, clock=clock, look_beyond_seconds=look_beyond_seconds)
         self._registry = Registry(self._connection, self._layout.streams)
         self._read_only = read_only
@@ -102,12 +105,11 @@ class OpenSearchStore:
         if self._is_stored(batch.signed):
             return
         place = place_of(header, self._layout)
+        self._must_be_ours(place if header.count else "")
         self._register(StreamId(header.stream), place)
         facts = documents.facts_documents(batch.signed.facts)
         if header.count:
             index = self._layout.facts(place)
-            self._make_ready(place)
-            self._make_ready(index)
             digest = batch.signed.digest
             more = [
                 Creation(
@@ -164,6 +166,11 @@ class OpenSearchStore:
             again = create(self._connection, raws, copies=self._copies)
             self._must_not_refuse(again.refused)
             taken += [outcome.refused[at][0] for at in again.taken]
+        known = set(taken)
+        unindexed = sum(at not in known and documents.is_unindexed(one.document) for at, one in enumerate(creations))
+        fresh = sum(at not in known for at, _ in outcome.refused)
+        if unindexed or fresh:
+            self._connection.watch.unindexed(unindexed + fresh)
         # facts are named after their header, so what is there is the same; an event's id is another's if the spool was cloned
         self._must_be_the_same(header, creations, bodies, [at for at in taken if at < len(creations)])
 
@@ -199,6 +206,30 @@ class OpenSearchStore:
         for index in self._layout.fixed():
             self._make_ready(index)
 
+    def _must_be_ours(self, place: str) -> None:
+        """The indexes that a batch goes to are there, and append-only: asked before each, in one small request.
+
+        A bulk makes an index that is missing, and not as we do. So one that was dropped since the last batch (a month that was
+        retired, an administrator's mistake) must be made by us first. Index templates and `action.auto_create_index` close the
+        moment between this look and the bulk; without them, an index that came by itself then is found by the next batch.
+        """
+        indexes = [self._layout.streams, self._layout.batches]
+        if place:
+            indexes += [place, self._layout.facts(place)]
+        if not set(indexes) <= self._ready:
+            for index in indexes:
+                self._make_ready(index)
+            return
+        try:
+            self._check(*indexes)
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise
+            self._ready.difference_update(indexes)
+            self._registered.clear()
+            for index in indexes:
+                self._make_ready(index)
+
     def _make_ready(self, index: str) -> None:
         """The index is there and as we make it; a writer makes it when it is not."""
         if index in self._ready:
@@ -220,12 +251,14 @@ class OpenSearchStore:
             self._check(index)
         self._ready.add(index)
 
-    def _check(self, index: str) -> None:
-        answer = self._connection.json(
-            dict[str, _Settings], "GET", path_of(index, "_settings"), params={"flat_settings": "true"}
-        )
-        if self._layout.is_append_only(index):
-            for name, found in answer.items():
+    def _check(self, *indexes: str) -> None:
+        # a node's own word will do: it knows of every index that it has written to
+        params = {"flat_settings": "true", "local": "true"}
+        path = path_of(",".join(indexes), "_settings", "index.append_only.enabled")
+        answer = self._connection.json(dict[str, _Settings], "GET", path, params=params)
+        for index in indexes:
+            if self._layout.is_append_only(index):
+                name, found = index, answer.get(index, _Settings(settings={}))
                 if found.settings.get("index.append_only.enabled") != "true":
                     raise StateUnknown(f"{name} can be changed: it is not append-only, so it was not made by us")
 
@@ -239,7 +272,11 @@ class OpenSearchStore:
             wanted = {stream: number for stream, number in wanted.items() if stream in known}
         if not wanted:
             return
-        raise_number(self._connection, self._layout.acknowledged, wanted)
+        try:
+            raise_number(self._connection, self._layout.acknowledged, wanted)
+        except Overloaded:
+            self._ready.discard(self._layout.acknowledged)  # it may be gone: the next call looks
+            raise
 
     # ------------------------------------------------------------------------------------------------------------ reading
 

@@ -1,6 +1,7 @@
 """Creating documents in bulk: what was created, what was there, what was refused, item by item."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -8,8 +9,9 @@ import msgspec
 from collector.batch import StreamId
 from collector.errors import Overloaded
 from collector.store.opensearch.connection import Connection, Refusal, pressure
+from collector.store.opensearch.hearing import word_for
 
-__all__ = ["Creation", "Outcome", "create", "raise_number"]
+__all__ = ["Creation", "Outcome", "create", "raise_number", "tell_written"]
 
 _BULK_BYTES = 8 * 1024**2
 """Size of one request: far below what a server takes (http.max_content_length, 100 MB), large enough to cost little each."""
@@ -93,6 +95,7 @@ def create(connection: Connection, creations: Sequence[Creation], *, copies: int
         answer = connection.json(_Answer, "POST", "/_bulk", body, params=params, ndjson=True)
         if len(answer.items) != count:
             raise Overloaded(f"{connection.name} answered for {len(answer.items)} of {count} documents")
+        tell_written(connection, map(_told, (item.create for item in answer.items)))
         for at, item in enumerate(answer.items, first):
             status = item.create.status
             if status == _CONFLICT:
@@ -120,13 +123,35 @@ def raise_number(connection: Connection, index: str, numbers: Mapping[StreamId, 
     answer = connection.json(_Indexed, "POST", "/_bulk", body, params=params, ndjson=True)
     if len(answer.items) != len(numbers):
         raise Overloaded(f"{connection.name} answered for {len(answer.items)} of {len(numbers)} documents")
+    tell_written(connection, map(_told, (item.index for item in answer.items)))
     for item in answer.items:
         if item.index.status >= 300 and item.index.status != _CONFLICT:
             raise _trouble(connection, item.index)
 
 
+def tell_written(connection: Connection, told: Iterable[tuple[int, str]]) -> None:
+    """Tell the connection's watch how the items of a bulk went: HTTP's status and the type of the error, if any, of each."""
+    outcomes: Counter[str] = Counter()
+    for (status, kind), count in Counter(told).items():
+        outcomes[_outcome(status, kind)] += count
+    connection.watch.wrote(outcomes)
+
+
+def _told(one: _Status) -> tuple[int, str]:
+    return one.status, one.error.type if one.error else ""
+
+
+def _outcome(status: int, kind: str) -> str:
+    if status < 300:
+        return "created"
+    word = "taken" if status == _CONFLICT else word_for(status, kind)
+    return "refused" if word == "not_found" else word
+
+
 def _trouble(connection: Connection, told: _Status) -> Exception:
     error = told.error or _Error()
+    if told.status == 404:  # where nothing is made by itself (action.auto_create_index), which is how it should be
+        return Overloaded(f"{connection.name}: {error.reason}: it was dropped, and is made anew at the next try")
     return pressure(connection.name, told.status, error.type, error.reason) or Refusal(
         told.status, error.type, error.reason
     )

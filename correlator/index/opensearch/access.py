@@ -8,6 +8,7 @@ import msgspec
 
 from collector.store.opensearch.connection import Connection, Refusal, path_of, pressure
 from collector.store.opensearch.registry import WholeAnswer, search
+from collector.store.opensearch.writing import tell_written
 from correlator.errors import Overloaded, StateUnknown
 
 __all__ = ["Access", "Put"]
@@ -101,6 +102,10 @@ class Access:
             answer = self._connection.json(_Written, "POST", path, body, params=params, ndjson=True)
             if len(answer.items) != count:
                 raise Overloaded(f"{self._connection.name} answered for {len(answer.items)} of {count} documents")
+            tell_written(
+                self._connection,
+                ((item.index.status, item.index.error.type if item.index.error else "") for item in answer.items),
+            )
             for item in answer.items:
                 status = item.index.status
                 if status >= 300 and status != _CONFLICT:

@@ -23,6 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from collector.store.opensearch.connection import Connection
+from collector.store.opensearch.hearing import Watch
 from collector.store.opensearch.registry import refresh
 from correlator.errors import NotFound, StateUnknown
 from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
@@ -59,6 +60,7 @@ class OpenSearchIndex:
         hub_links: a key's trail with more links than this is a hub.
         read_only: for reading alone; the index must be there.
         beside: make an empty index beside the one that is read; `take_over` puts it in its place.
+        watch: is told of every request.
 
     Raises:
         NotFound: `read_only`, and there is no index yet.
@@ -74,6 +76,7 @@ class OpenSearchIndex:
         hub_links: int = HUB_LINKS,
         read_only: bool = False,
         beside: bool = False,
+        watch: Watch | None = None,
     ) -> None:
         self._hub_links = hub_links
         self._read_only = read_only
@@ -82,7 +85,7 @@ class OpenSearchIndex:
         self._young: dict[str, KeptTrail] = {}
         self._old: dict[str, KeptTrail] = {}
         self._known_size = -1  # other than the mark when another process wrote it: then the trails above are stale
-        self._connection = Connection(settings)
+        self._connection = Connection(settings, watch=watch)
         self._generations = Generations(self._connection, settings)
         self._alias = self._generations.next if beside else self._generations.current
         self._access = Access(self._connection, self._alias, copies=settings.copies)
