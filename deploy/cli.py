@@ -36,6 +36,7 @@ COMMANDS = {
     "export": _Command("deploy.commands.export", "export", "Write a trail as a bundle that anyone can verify offline."),
     "verify": _Command("deploy.commands.verify", "verify", "Verify a bundle or a ledger against the log's public key."),
     "check": _Command("deploy.commands.check", "check", "Check the whole store against the whole log."),
+    "doctor": _Command("deploy.commands.doctor", "doctor", "Examine this installation; say how to mend what is wrong."),
     "reindex": _Command("deploy.commands.reindex", "reindex", "Make the trail index anew from the log."),
     "keygen": _Command("deploy.commands.keygen", "keygen", "Make a key that signs the log."),
     "token": _Command("deploy.commands.token", "token", "Make, list and revoke the API's bearer tokens."),
