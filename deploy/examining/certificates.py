@@ -112,7 +112,7 @@ class Shown:
     why_not: str
 
 
-def shown_by(url: str, *, ca_file: str, timeout_seconds: float) -> Shown:
+def shown_by(url: str, *, ca_file: str, client: tuple[str, str] | None = None, timeout_seconds: float) -> Shown:
     """Shake hands with the server of an https URL, as its clients do, and once more without checking if that fails.
 
     Nothing is sent but the handshake.
@@ -120,12 +120,15 @@ def shown_by(url: str, *, ca_file: str, timeout_seconds: float) -> Shown:
     Args:
         url: ``https://host:port``.
         ca_file: of the authorities to trust; empty: the system's.
+        client: files of our own certificate and key, where the server wants one; they are shown to nobody who is not trusted.
         timeout_seconds: for each handshake.
 
     Raises:
         OSError: it cannot be reached, or speaks no TLS.
     """
     trusting = ssl.create_default_context(cafile=ca_file or None)
+    if client is not None:
+        trusting.load_cert_chain(*client)
     try:
         return Shown(certificate=_handshake(url, trusting, timeout_seconds), why_not="")
     except ssl.SSLCertVerificationError as error:

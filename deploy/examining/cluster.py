@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -65,7 +66,7 @@ class _Door:
                 Questions(settings=msgspec.structs.replace(self.settings, urls=[self.url]), login=self.login)
             ) as alone:
                 return self._asked(alone)
-        except OSError as error:
+        except OSError as error:  # one with nothing in it that is of use
             self.chart.fail(self.url, f"a file of [{self.table}] cannot be used: {error}", "see keys and certificates")
             return None
 
@@ -98,9 +99,11 @@ class _Door:
             )
 
     def _is_secure(self, now: dt.datetime) -> bool:
-        ca_file = self.settings.ca_file
+        ca_file, own = self.settings.ca_file, (self.settings.client_certificate, self.settings.client_key)
         try:
-            shown = shown_by(self.url, ca_file=ca_file, timeout_seconds=PATIENCE_SECONDS)
+            shown = shown_by(
+                self.url, ca_file=ca_file, client=own if all(own) else None, timeout_seconds=PATIENCE_SECONDS
+            )
         except ssl.SSLError as error:
             self.chart.fail(
                 self.url,
@@ -159,6 +162,9 @@ def reach(
         login: who asks what the configured user may not.
         denied: gets what nobody may ask.
     """
+    if (unreadable := _unreadable(settings)) is not None:
+        chart.fail("files", f"nobody is asked: {unreadable} of [{table}] cannot be read", "see keys and certificates")
+        return False
     clusters: dict[str, str] = {}
     inside = False
     versions: set[tuple[str, str]] = set()
@@ -184,6 +190,18 @@ def reach(
     for number, distribution in sorted(versions):
         judge_version(chart, number, distribution)
     return inside
+
+
+def _unreadable(settings: StoreSettings) -> str | None:
+    """A file that a connection needs, and that cannot be read."""
+    for name in ("ca_file", "client_certificate", "client_key", "password_file"):
+        path = getattr(settings, name)
+        try:
+            if path:
+                Path(path).read_bytes()
+        except OSError:
+            return f"{name} {path}"
+    return None
 
 
 def judge_version(chart: Chart, number: str, distribution: str) -> None:

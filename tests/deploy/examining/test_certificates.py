@@ -112,6 +112,9 @@ def test_a_server_is_trusted_or_it_is_told_why_not(authority: Authority, tmp_pat
         check = only(reached(port, Authority(tmp_path / "other").ca))
         assert "is not trusted" in check.found
         assert "ca_file" in check.mend[0]
+        assert "ca_file" in only(reached(port, tmp_path / "none.pem")).found
+        (tmp_path / "empty.pem").write_text("nothing")
+        assert only(reached(port, tmp_path / "empty.pem")).outcome == "failed"
         with pytest.raises(OSError, match="refused"):
             shown_by("https://127.0.0.1:1", ca_file=str(authority.ca), timeout_seconds=5)
 
