@@ -8,6 +8,8 @@ from pathlib import Path
 
 from collector.errors import TallyError
 from collector.extract import Extractor
+from collector.mapping.language import load_mappings
+from collector.mapping.mapper import Mapper
 from collector.protect import Protector
 from collector.settings import CollectorSettings
 from collector.store.settings import StoreSettings
@@ -54,10 +56,11 @@ def _rules(chart: Chart, config: Config) -> None:
                 masked_fields=settings.protect.masked_fields,
                 dropped_fields=settings.protect.dropped_fields,
             )
-        except (TallyError, ValueError) as error:
+            Mapper(load_mappings(settings.mappings))
+        except (TallyError, ValueError, OSError) as error:
             chart.fail("rules", f"[{table}] cannot be used: {error}", "its collector does not start until it is mended")
             return
-    chart.ok("rules", "transactions, keys and masking can be used")
+    chart.ok("rules", "transactions, keys, masking and mappings can be used")
 
 
 def _clusters(chart: Chart, config: Config) -> None:

@@ -87,6 +87,9 @@ def test_a_listener_for_everybody_needs_tls() -> None:
     [
         ('[[collector.stitch.keys]]\nname = "a"\npattern = "("\n', "rules"),
         ('[collector.protect]\nmasked_fields = ["*"]\n', "rules"),
+        ('[[collector.stitch.amounts]]\nfields = ["attributes.a"]\ncurrency = "EURO"\n', "rules"),
+        ('[collector]\nmappings = ["preset:none"]\n', "rules"),
+        ('[collector]\nmappings = ["/no/such/file.toml"]\n', "rules"),
         ('[store]\nurls = ["http://search.example:9200"]\nuser = "u"\npassword_file = "p"\n', "store"),
         ('[index]\nurls = ["https://search.example:9200"]\nuser = "u"\n', "index"),
         ('[store]\nurls = ["https://search.example:9200"]\ncopies = 2\n', "store"),
