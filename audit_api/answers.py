@@ -50,6 +50,7 @@ def summary_json(summary: TrailSummary) -> dict[str, Any]:
         "last_time": summary.last_time or None,
         "services": summary.services,
         "keys": [{"name": name, "value": value} for name, value in summary.keys],
+        "amounts": [{"currency": name, "least": least, "most": most} for name, least, most in summary.amounts],
         "links": summary.links[:MAX_LINKS],
         "hub": summary.hub,
     }

@@ -80,6 +80,7 @@ _SUMMARY_EXAMPLE = {
     "last_time": "2026-01-01T00:01:02.000000000Z",
     "services": ["gateway", "ledger"],
     "keys": [{"name": "order_id", "value": "O-1"}],
+    "amounts": [{"currency": "EUR", "least": "12.5", "most": "12.5"}],
     "links": ["key/order_id/O-1", "trace/00000000000000000000000000000002"],
     "hub": False,
 }
@@ -127,6 +128,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "last_time": _nullable(_string("Greatest time that an event states.")),
             "services": _list(_string()),
             "keys": _list(_object({"name": _string(), "value": _string()})),
+            "amounts": _list(
+                _object({"currency": _string(), "least": _string(), "most": _string()}),
+                "The span of the amounts that its events tell, in each currency (ISO 4217; XXX: none is said).",
+            ),
             "links": _list(_string(), "Trails linked to it; at most 200 are listed."),
             "hub": {
                 "type": "boolean",

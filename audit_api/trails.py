@@ -18,7 +18,7 @@ from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.parameters import Parameter, decode_cursor, encode_cursor, flag, raw_tail, time, trail_of, whole_number
 from audit_api.settings import ApiSettings
 from collector.errors import NotFound
-from correlator.index import TrailQuery
+from correlator.index import AmountRange, TrailQuery
 from correlator.index.rows import STATUSES
 from correlator.story import story
 
@@ -100,6 +100,15 @@ class Trails:
                     parse=_one_of(KINDS),
                     example="transaction",
                 ),
+                Parameter(
+                    name="amount",
+                    about="The span of the trail's amounts in a currency (ISO 4217) meets this range, bounds included: "
+                    "`EUR:10..20`, `EUR:10..`, `EUR:..20`, `EUR:12.50`.",
+                    schema={"type": "string", "pattern": "^[A-Za-z]{3}:.+$", "maxLength": 100},
+                    parse=AmountRange.parse,
+                    default=None,
+                    example="EUR:10..20",
+                ),
                 Parameter(name="tenant", about="The tenant.", schema=text, parse=_not_empty, example=None),
                 Parameter(
                     name="cursor",
@@ -131,7 +140,7 @@ class Trails:
         query = TrailQuery(
             **{
                 name: values[name]
-                for name in ("tenant", "transaction", "key", "service", "since", "until", "status", "kind")
+                for name in ("tenant", "transaction", "key", "service", "since", "until", "status", "kind", "amount")
             }
         )
         page = index.find(query, size=size, below=below, limit=values["limit"])

@@ -12,10 +12,12 @@ from urllib.parse import unquote
 
 import msgspec
 
+from collector.amounts import AmountRule, amount_key, amount_text, is_amount
 from collector.errors import Malformed
 from collector.event import Event
 from collector.memo import Memo
 from collector.paths import Path, Shape, as_key, compile_paths, first, shape_of
+from collector.protect.classify import is_card
 
 __all__ = ["Extractor", "Found", "KeyRule", "OperationRule", "Plan", "StitchSettings"]
 
@@ -66,6 +68,7 @@ class StitchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         baggage: names of W3C baggage members that hold it, looked up in ``attributes.baggage``.
         tenant, actor, outcome: paths, first wins.
         keys: declared business keys.
+        amounts: where amounts of money stand, so that trails can be found by them.
         operations: how to name events that come without a name.
     """
 
@@ -80,6 +83,7 @@ class StitchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     actor: tuple[str, ...] = ("attributes.enduser.id", "attributes.user.id", "attributes.actor")
     outcome: tuple[str, ...] = ("attributes.outcome", "attributes.event.outcome")
     keys: tuple[KeyRule, ...] = ()
+    amounts: tuple[AmountRule, ...] = ()
     operations: tuple[OperationRule, ...] = ()
 
 
@@ -106,6 +110,7 @@ class Plan(msgspec.Struct, frozen=True):
     outcome: tuple[Path, ...]
     keys: "Memo[tuple[str, str], tuple[_Key, ...]] | None"
     """By service and name of the event; None when no rule can find anything."""
+    amounts: "tuple[_Amount, ...]" = ()
 
 
 class _Key(msgspec.Struct, frozen=True):
@@ -124,6 +129,33 @@ class _Key(msgspec.Struct, frozen=True):
             and _matches(rule.operations, name)
             and not (rule.except_operations and _matches(rule.except_operations, name))
         )
+
+
+class _Amount(msgspec.Struct, frozen=True):
+    """An `AmountRule`, compiled."""
+
+    rule: AmountRule
+    paths: tuple[Path, ...]
+    currencies: tuple[Path, ...]
+
+    def is_for(self, service: str, name: str) -> bool:
+        """Whether the rule is for this service's events of this name."""
+        return _matches(self.rule.services, service) and _matches(self.rule.operations, name)
+
+    def key(self, event: Event, marks: list[str]) -> tuple[str, str, str]:
+        """Name and value of the key of the amount that the event tells, and the field that told; empty when it tells none."""
+        for path in self.paths:
+            value = path.get(event)
+            if value is None or value == "":
+                continue
+            text = amount_text(value, self.rule.minor_digits)
+            name = amount_key(first(self.currencies, event) or self.rule.currency)
+            # a card number where an amount should be: protection knows it as it came, and not with a dot in it
+            if text and name and not is_card("".join(filter(str.isdigit, str(value)))):
+                return name, text, path.text
+            marks.append("amount_unusable")
+            break
+        return "", "", ""
 
 
 _OUTCOMES: Mapping[str, str] = {
@@ -152,6 +184,7 @@ class Extractor:
         )
         self._names_operations = bool(operations)
         self._keys = [_compile_key(rule, at) for at, rule in enumerate(settings.keys)]
+        self._amounts = [_compile_amount(rule, at) for at, rule in enumerate(settings.amounts)]
 
     @property
     def key_names(self) -> tuple[str, ...]:
@@ -176,6 +209,7 @@ class Extractor:
             actor=of(self._actor),
             outcome=of(self._outcome),
             keys=Memo(named, entries=64) if keys else None,
+            amounts=tuple(one for one in self._amounts if any(path.may_be_in(shape) for path in one.paths)),
         )
 
     def find(self, event: Event, plan: Plan | None = None) -> Found:
@@ -195,12 +229,15 @@ class Extractor:
             transaction = self._transaction_in(event, plan, rules, marks)
         keys = _EMPTY
         if event.keys:
-            keys = {key: _bounded(value, marks) for key, value in event.keys.items() if _NAME.fullmatch(key)}
+            keys = {key: _stated(key, value, marks) for key, value in event.keys.items() if _NAME.fullmatch(key)}
             rules.update(dict.fromkeys(keys, "stated"))
             if len(keys) < len(event.keys):
                 marks.append("key_name_unusable")
         if plan.keys is not None:
             keys = self._keys_in(event, plan.keys[event.service, name or event.name], keys, rules, marks)
+        if plan.amounts:
+            declared = [one for one in plan.amounts if one.is_for(event.service, name or event.name)]
+            keys = _amounts_in(event, declared, keys, rules, marks)
         outcome = event.outcome or (first(plan.outcome, event) if plan.outcome else "")
         tenant = event.tenant or (first(plan.tenant, event) if plan.tenant else "")
         actor = event.actor or (first(plan.actor, event) if plan.actor else "")
@@ -262,6 +299,36 @@ class Extractor:
         return "", ""
 
 
+def _stated(name: str, value: str, marks: list[str]) -> str:
+    """The value of a key that the event itself states; an amount is brought into its one form."""
+    if is_amount(name) and not (value := amount_text(value)):
+        marks.append("amount_unusable")
+    return _bounded(value, marks)
+
+
+def _amounts_in(
+    event: Event, declared: Sequence[_Amount], keys: dict[str, str], rules: dict[str, str], marks: list[str]
+) -> dict[str, str]:
+    """`keys` with the amounts that are declared; one a currency: the first."""
+    for one in declared:
+        key, text, label = one.key(event, marks)
+        if key and key not in keys:
+            keys = {**keys, key: text}
+            rules[key] = label
+    return keys
+
+
+def _compile_amount(rule: AmountRule, at: int) -> _Amount:
+    where = f"amounts[{at}]"
+    if not rule.fields:
+        raise Malformed("give the fields that an amount may stand in", where=where)
+    if rule.currency and not amount_key(rule.currency):
+        raise Malformed("a currency has three letters (ISO 4217)", where=f"{where}.currency")
+    if not 0 <= rule.minor_digits <= 8:
+        raise Malformed("an amount has 0 to 8 minor digits", where=f"{where}.minor_digits")
+    return _Amount(rule, compile_paths(rule.fields), compile_paths(rule.currency_fields))
+
+
 def _compile_key(rule: KeyRule, at: int) -> _Key:
     where = f"keys[{at}]"
     if not _NAME.fullmatch(rule.name):
@@ -270,6 +337,8 @@ def _compile_key(rule: KeyRule, at: int) -> _Key:
         raise Malformed(
             "a key cannot be called transaction: that is the transaction ID's own name", where=f"{where}.name"
         )
+    if is_amount(rule.name):
+        raise Malformed("this is the name of an amount: declare it under amounts", where=f"{where}.name")
     if sum(map(bool, (rule.fields, rule.parts, rule.pattern))) != 1:
         raise Malformed("give exactly one of fields, parts and pattern", where=where)
     scope = "".join(f" in {one}" for one in rule.services[:1]) + "".join(f" {one}" for one in rule.operations[:1])

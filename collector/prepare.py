@@ -95,6 +95,7 @@ class Preparer:
         self._clock = clock
         self._max_event_bytes = max_event_bytes
         self._shapes = Memo(self._known)
+        self._declared: Memo[str, bool] = Memo(lambda name: protector.declares((name,)))
 
     def prepare(self, arrivals: Sequence[Arrival]) -> Prepared:
         """Prepare a group. Never raises for what is in an event: what cannot be taken is in `refused`."""
@@ -131,6 +132,8 @@ class Preparer:
         if len(data) > self._max_event_bytes:
             raise Malformed(f"an event of {len(data)} bytes; at most {self._max_event_bytes}", label="too_large")
         undeclared = not (nested or shape.declared or raw.keys)
+        if undeclared and shape.plan.amounts:  # whose names are known only now that their currency is
+            undeclared = not any(self._declared[name] for name in found.keys)
         if self._protector.needs_walk(data, times=times_in(event) if undeclared else None):
             event = self._protected(event)
             data, digest = encode_event(event, exact=exact)

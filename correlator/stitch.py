@@ -1,7 +1,8 @@
 """An event -> its trail, and why. Pure: it follows from that event alone, so any order of arrival gives the same trails.
 
 The trail is the explicit transaction; else the strongest declared business key (strength = `settings.key_order`, names not
-listed there come after, by name); else the trace; else the stream. Every other identity that the event carries is a link
+listed there come after, by name); else the trace; else the stream. An amount (`collector.amounts`) stands among the keys and is
+no identity. Every other identity that the event carries is a link
 between its trail and the other one (docs/format.md, "Stitching").
 
 An access goes to ``access/<principal>``, but only when a recorder of ours signed it: anybody else's claim is placed like
@@ -12,6 +13,7 @@ any other event. An access links nothing, for the trail that was read must not c
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from collector.amounts import is_amount
 from collector.event import Facts
 from correlator.trail import RETIREMENTS, access_trail, key_trail, stream_trail, trace_trail, transaction_trail
 
@@ -66,7 +68,7 @@ class Stitcher:
         placed = self._placed.get(same)
         if placed is None:
             found = self.identities(facts)
-            if not found:  # keys without values, and no trace
+            if not found:  # keys without values, amounts alone, and no trace
                 return Placement(stream_trail(stream, facts.tenant), "stream")
             trail, why = found[0]
             placed = Placement(trail, why, tuple(found[1:]))
@@ -110,7 +112,7 @@ class Stitcher:
             out += [
                 (key_trail(name, keys[name], tenant), _why(f"key {name}", facts.found.get(name)))
                 for name in names
-                if name and keys[name]
+                if name and keys[name] and not is_amount(name)
             ]
         if facts.trace_id:
             placed = self._by_trace(facts.trace_id, tenant)

@@ -15,6 +15,7 @@ from deploy.config import Config
 from deploy.health import health_server
 from deploy.places import Places
 from deploy.process import Ready
+from deploy.storing import check_patience
 from deploy.writing import Desk, finish, open_desk
 
 __all__ = ["serve_correlator"]
@@ -66,8 +67,11 @@ async def serve_correlator(
         Conflict: another process writes this log, and `standby` was not asked for.
         VerificationError: the log was changed.
         StateUnknown: another writer has taken over, or a file failed.
+        ConfigError: a setting cannot be used; with `standby`, also a timeout that is longer than a standby waits.
         OSError: the address of the probes cannot be bound.
     """
+    if standby:
+        check_patience(config)
     metrics = CorrelatorMetrics()
     duty = _Duty()
     with ExitStack() as open_files:

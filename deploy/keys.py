@@ -20,7 +20,16 @@ from deploy.config import ConfigError
 from deploy.places import Places
 from deploy.session import say
 
-__all__ = ["collector_key", "log_signer", "log_verifier", "read_verifier", "tell_of_key", "token_key", "write_key_pair"]
+__all__ = [
+    "collector_key",
+    "log_signer",
+    "log_verifier",
+    "read_signer",
+    "read_verifier",
+    "tell_of_key",
+    "token_key",
+    "write_key_pair",
+]
 
 MAX_KEY_FILE_BYTES = 4_096
 
@@ -61,6 +70,16 @@ def log_signer(places: Places, *, ledger: str, storage: LogStorage | None = None
         with contextlib.suppress(FileExistsError):  # another process of ours was faster
             write_key_pair(Signer.generate(ledger), path, places.log_vkey)
             made = True
+    return read_signer(places, ledger=ledger), made
+
+
+def read_signer(places: Places, *, ledger: str) -> Signer:
+    """The log's key as it is there.
+
+    Raises:
+        ConfigError: the key file cannot be read, is readable by others, or signs for another ledger.
+    """
+    path = places.log_key
     try:
         mode = path.stat().st_mode
         if mode & 0o077:
@@ -74,7 +93,7 @@ def log_signer(places: Places, *, ledger: str, storage: LogStorage | None = None
         raise ConfigError(
             f"{path} signs for the ledger {signer.name!r}, and the configuration says ledger = {ledger!r}"
         )
-    return signer, made
+    return signer
 
 
 def tell_of_key(signer: Signer, made: bool, places: Places) -> None:

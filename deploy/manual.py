@@ -17,9 +17,9 @@ know, is on stderr. An error is one line on stderr.
 
 | exit code | meaning |
 |---|---|
-| 0 | done; for `verify` and `check`: it holds |
+| 0 | done; for `verify` and `check`: it holds; for `doctor`: nothing is wrong |
 | 1 | it does not hold; or what was asked could not be done |
-| 2 | could not tell (`verify`, `check`, `trail`); or the arguments or the configuration cannot be used |
+| 2 | could not tell (`verify`, `check`, `trail`, `doctor`); or the arguments or the configuration cannot be used |
 | 130 | interrupted |
 """
 

@@ -6,30 +6,40 @@ says that it is stale. Nothing but people, `tally status` and the demo relies on
 
 import os
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import msgspec
 
-__all__ = ["Running", "announce", "is_alive", "retire", "running"]
+__all__ = ["Running", "announce", "is_alive", "own_version", "retire", "running"]
 
 
 class Running(msgspec.Struct, frozen=True, kw_only=True):
     """A process: its name (``collector-<name>``, ``correlator``, ``correlator-<name>``, ``api``), process id, and addresses by their use.
 
     An address is a URL for HTTP (``http``) and ``host:port`` or a socket's path for the others (``forward``, ``forward_unix``, ``grpc``).
-    `role` is what a correlator is at: ``writer`` or ``standby``.
+    `role` is what a correlator is at: ``writer`` or ``standby``. `version` is the program's; empty where it is not known.
     """
 
     name: str
     pid: int
     addresses: dict[str, str] = {}
     role: str = ""
+    version: str = ""
+
+
+def own_version() -> str:
+    """This program's version; empty when it runs from a tree that is not installed."""
+    try:
+        return version("tallystick")
+    except PackageNotFoundError:
+        return ""
 
 
 def announce(folder: Path, name: str, addresses: Mapping[str, str], *, role: str = "") -> Running:
     """Write this process's file, whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
-    process = Running(name=name, pid=os.getpid(), addresses=dict(addresses), role=role)
+    process = Running(name=name, pid=os.getpid(), addresses=dict(addresses), role=role, version=own_version())
     path = folder / f"{name}.json"
     scratch = path.with_suffix(".new")
     scratch.write_bytes(msgspec.json.encode(process) + b"\n")

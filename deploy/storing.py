@@ -14,7 +14,15 @@ from collector.store.settings import StoreSettings
 from deploy.config import Config, ConfigError
 from deploy.places import Places
 
-__all__ = ["check_cluster", "is_embedded", "open_destination", "open_months", "open_store"]
+__all__ = [
+    "check_cluster",
+    "check_patience",
+    "is_embedded",
+    "open_destination",
+    "open_months",
+    "open_store",
+    "slower_than_a_standby",
+]
 
 
 def is_embedded(config: Config) -> bool:
@@ -107,6 +115,30 @@ def check_cluster(settings: StoreSettings, table: str) -> None:
         parts = urlsplit(url)
         if settings.user and parts.scheme == "http" and not _is_this_machine(parts.hostname or ""):
             raise ConfigError(f"{table}.urls: the password would go to {parts.hostname} unencrypted: use https")
+
+
+def slower_than_a_standby(config: Config) -> dict[str, float]:
+    """Which of store and index may keep a correlator waiting for one answer until its standby takes it for dead, and how long (seconds).
+
+    The head was renewed up to `renew_seconds` before such an answer is waited for, and a writer that waits renews nothing.
+    """
+    correlator = config.correlator
+    return {
+        table: settings.timeout_seconds
+        for table, settings in (("store", config.store), ("index", config.index))
+        if settings.urls and settings.timeout_seconds + correlator.renew_seconds > correlator.take_over_seconds
+    }
+
+
+def check_patience(config: Config) -> None:
+    """For a correlator with a standby: refuse timeouts with which a slow cluster deposes a healthy writer. Raises `ConfigError`."""
+    for table, seconds in slower_than_a_standby(config).items():
+        correlator = config.correlator
+        most = correlator.take_over_seconds - correlator.renew_seconds
+        raise ConfigError(
+            f"{table}.timeout_seconds: {seconds:g} s is too long with a standby, which takes over after "
+            f"{correlator.take_over_seconds:g} s: at most {most:g} s (correlator.take_over_seconds less renew_seconds)"
+        )
 
 
 def _is_this_machine(host: str) -> bool:

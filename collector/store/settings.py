@@ -22,7 +22,7 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         shards: primary shards of each month's indexes.
         replicas: copies of each shard beside the primary.
         copies: how many copies of a shard must be there before anything is written to it: 1 is the primary alone, at most 1 + `replicas`.
-        timeout_seconds: how long an answer may take.
+        timeout_seconds: how long an answer may take; for a correlator with a standby, at most its `take_over_seconds` less `renew_seconds`.
     """
 
     urls: list[_Url] = []

@@ -1,4 +1,4 @@
-"""The trail index: find trails by transaction, key, service, time and status. Never the record, always rebuildable.
+"""The trail index: find trails by transaction, key, service, time, status and amount. Never the record, always rebuildable.
 
 `TrailIndex` is the seam: one SQLite file is the embedded default (`correlator.index.sqlite`), an OpenSearch cluster the
 distributed one (`correlator.index.opensearch`). Everything in it follows from the log's entries, so `tally reindex` can make
@@ -13,8 +13,9 @@ import msgspec
 
 from collector.event import Facts
 from correlator.entry import Entry
+from correlator.index.amounts import AmountRange
 
-__all__ = ["IndexedLeaf", "Page", "TrailIndex", "TrailQuery", "TrailSummary"]
+__all__ = ["AmountRange", "IndexedLeaf", "Page", "TrailIndex", "TrailQuery", "TrailSummary"]
 
 
 class IndexedLeaf(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -38,6 +39,7 @@ class TrailSummary:
         first_time, last_time: least and greatest stated time of its events, RFC 3339; empty when none states one.
         services: sorted names of the services that took part.
         keys: sorted (name, value) pairs of its business keys.
+        amounts: for each currency in which its events tell amounts, sorted: its code (ISO 4217), the least and the greatest of them.
         status: the newest verdict (complete, incomplete, compensated, failed), else ``error`` if an event tells of one, else ``ok``;
             ``gap`` for a stream with gaps.
         links: trails linked to it, sorted.
@@ -52,6 +54,7 @@ class TrailSummary:
     last_time: str = ""
     services: tuple[str, ...] = ()
     keys: tuple[tuple[str, str], ...] = ()
+    amounts: tuple[tuple[str, str, str], ...] = ()
     status: str = "ok"
     links: tuple[str, ...] = ()
     hub: bool = False
@@ -62,7 +65,8 @@ class TrailQuery:
     """Conditions, all of which must hold; an empty field is no condition.
 
     `transaction`: the transaction ID, within `tenant`; `key`: (name, value) of a business key; `since`, `until`: the span from
-    the least to the greatest stated time of the trail's events meets [since, until); `kind`: the trail's family
+    the least to the greatest stated time of the trail's events meets [since, until); `amount`: the span from the least to the
+    greatest amount of the trail's events in that currency meets the range; `kind`: the trail's family
     (transaction, key, trace, stream, access).
     """
 
@@ -74,6 +78,7 @@ class TrailQuery:
     until: str = ""
     status: str = ""
     kind: str = ""
+    amount: AmountRange | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

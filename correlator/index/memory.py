@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from correlator.errors import NotFound
-from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
+from correlator.index import AmountRange, IndexedLeaf, Page, TrailQuery, TrailSummary
 from correlator.index.rows import HUB_LINKS, STATUSES, Row, absorb, is_hub, names_of
 from correlator.trail import transaction_trail
 
@@ -74,10 +74,16 @@ class MemoryIndex:
             last_time=row.last_time,
             services=tuple(sorted(row.services)),
             keys=tuple(sorted(row.keys)),
+            amounts=row.told_amounts(),
             status=STATUSES[row.status],
             links=tuple(sorted(self._links[row.trail])),
             hub=is_hub(row.trail, row.links, self._hub_links),
         )
+
+
+def _meets(row: Row, amount: AmountRange) -> bool:
+    least, most = row.amounts.get(amount.currency, ("", ""))
+    return bool(most) and most >= amount.least and least <= amount.most
 
 
 def _matches(row: Row, query: TrailQuery) -> bool:
@@ -92,4 +98,5 @@ def _matches(row: Row, query: TrailQuery) -> bool:
         and (not (query.since or query.until) or bool(row.last_time))
         and (not query.since or row.last_time >= query.since)
         and (not query.until or row.first_time < query.until)
+        and (query.amount is None or _meets(row, query.amount))
     )

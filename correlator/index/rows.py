@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 
+from collector.amounts import is_amount
 from collector.event import Facts, decode_facts
 from correlator.index import IndexedLeaf
+from correlator.index.amounts import number_of, ordered
 from correlator.index.leaves import EventRun, Leaves
 from correlator.trail import kind_of, parse_trail
 
@@ -22,6 +24,7 @@ class Row:
     """A trail as the index knows it, and what of it is not written yet."""
 
     __slots__ = (
+        "amounts",
         "entries",
         "first_leaf",
         "first_time",
@@ -29,6 +32,7 @@ class Row:
         "last_leaf",
         "last_time",
         "links",
+        "new_amounts",
         "new_keys",
         "new_leaves",
         "new_links",
@@ -51,6 +55,7 @@ class Row:
         links: int = 0,
         services: set[str] | None = None,
         keys: set[tuple[str, str]] | None = None,
+        amounts: dict[str, tuple[str, str]] | None = None,
     ) -> None:
         self.trail = trail
         self.first_leaf = first_leaf
@@ -62,16 +67,23 @@ class Row:
         self.links = links
         self.services = set() if services is None else services
         self.keys = set() if keys is None else keys
+        self.amounts = {} if amounts is None else amounts
+        """Currency to the least and the greatest, as `ordered` has them: bounded, however many amounts a trail has."""
         self.new_leaves: list[int] = []
         self.new_services: Sequence[str] = ()  # most rows have none, and many rows are kept in memory
         self.new_keys: Sequence[tuple[str, str]] = ()
+        self.new_amounts: Sequence[str] = ()
         self.new_links: list[str] = []
 
     def written(self) -> None:
         """All that was new is in the index."""
         self.new_leaves = []
         self.new_links = []
-        self.new_services = self.new_keys = ()
+        self.new_services = self.new_keys = self.new_amounts = ()
+
+    def told_amounts(self) -> tuple[tuple[str, str, str], ...]:
+        """The amounts as a summary tells them."""
+        return tuple((name, number_of(least), number_of(most)) for name, (least, most) in sorted(self.amounts.items()))
 
 
 def absorb(leaves: Sequence[IndexedLeaf | EventRun], row_of: Callable[[str], Row | None]) -> Collection[Row]:
@@ -143,10 +155,22 @@ def _absorb_events(row: Row, events: Iterable[Facts]) -> None:
         if facts.keys:
             for key in facts.keys.items():
                 if key not in keys:
+                    if is_amount(key[0]) and (amount := ordered(key[1])):
+                        _absorb_amount(row, key[0][-3:].upper(), amount)
+                        continue
                     keys.add(key)
                     row.new_keys = (*row.new_keys, key)
         if facts.error and row.status < _ERROR:
             row.status = _ERROR
+
+
+def _absorb_amount(row: Row, currency: str, amount: str) -> None:
+    least, most = row.amounts.get(currency, (amount, amount))
+    span = (min(least, amount), max(most, amount))
+    if row.amounts.get(currency) != span:
+        row.amounts[currency] = span
+        if currency not in row.new_amounts:
+            row.new_amounts = (*row.new_amounts, currency)
 
 
 def is_hub(trail: str, links: int, hub_links: int) -> bool:

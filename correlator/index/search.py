@@ -9,7 +9,7 @@ __all__ = ["COLUMNS", "KINDS", "search"]
 KINDS = ("transaction", "key", "trace", "stream", "access", "ledger")
 """Families of trails, by the number that stands for them."""
 
-COLUMNS = "first_leaf, trail, entries, last_leaf, first_time, last_time, status, links, services, keys"
+COLUMNS = "first_leaf, trail, entries, last_leaf, first_time, last_time, status, links, services, keys, amounts"
 """What a search gives of each trail."""
 
 
@@ -53,6 +53,13 @@ def search(query: TrailQuery, bound: int, limit: int) -> tuple[str, list[object]
         if query.until:
             where.append("trails.first_time < ?")
             arguments.append(query.until)
+    if query.amount is not None:
+        meets = "amounts.currency = ? AND amounts.most >= ? AND amounts.least <= ?"
+        if lead == "trails.first_leaf":
+            where.append(f"trails.first_leaf IN (SELECT amounts.first_leaf FROM amounts WHERE {meets})")  # noqa: S608 - constants
+        else:  # few trails are left: each is asked
+            where.append(f"EXISTS (SELECT 1 FROM amounts WHERE amounts.first_leaf = trails.first_leaf AND {meets})")  # noqa: S608 - constants
+        arguments += (query.amount.currency, query.amount.least, query.amount.most)
     where.append(f"{lead} < ?")
     columns = ", ".join(f"trails.{column}" for column in COLUMNS.split(", "))
     sql = f"SELECT {columns} FROM {tables} WHERE {' AND '.join(where)} ORDER BY {lead} DESC LIMIT ?"  # noqa: S608 - constants; values are bound

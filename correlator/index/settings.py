@@ -18,5 +18,5 @@ class IndexSettings(StoreSettings, frozen=True, kw_only=True, forbid_unknown_fie
         shards: primary shards of the index; taken up by the next `tally reindex`.
         replicas: copies of each shard beside the primary; taken up by the next `tally reindex`.
         copies: how many copies of a shard must be there before anything is written to it: 1 is the primary alone, at most 1 + `replicas`.
-        timeout_seconds: how long an answer may take.
+        timeout_seconds: how long an answer may take; for a correlator with a standby, at most its `take_over_seconds` less `renew_seconds`.
     """

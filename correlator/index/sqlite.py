@@ -18,14 +18,14 @@ from pathlib import Path
 import msgspec
 
 from collector.sqlitefile import set_up, transaction, version_of
-from correlator.errors import NotFound, Overloaded, StateUnknown
+from correlator.errors import NotFound, Overloaded, StateUnknown, VerificationError
 from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
 from correlator.index.rows import HUB_LINKS, STATUSES, Row, absorb, is_hub, names_of
 from correlator.index.search import COLUMNS, KINDS, search
 
 __all__ = ["SqliteIndex"]
 
-_SCHEMA_VERSION = 1
+_SCHEMA_VERSION = 2
 _SCHEMA = """
 CREATE TABLE trails (
     first_leaf INTEGER PRIMARY KEY,
@@ -39,7 +39,8 @@ CREATE TABLE trails (
     status INTEGER NOT NULL,
     links INTEGER NOT NULL,
     services TEXT NOT NULL,
-    keys TEXT NOT NULL
+    keys TEXT NOT NULL,
+    amounts TEXT NOT NULL
 );
 CREATE INDEX trails_by_kind ON trails (kind);
 CREATE INDEX trails_by_status ON trails (status) WHERE status > 0;
@@ -62,6 +63,14 @@ CREATE TABLE keys (
     first_leaf INTEGER NOT NULL,
     PRIMARY KEY (name, value, first_leaf)
 ) WITHOUT ROWID;
+CREATE TABLE amounts (
+    first_leaf INTEGER NOT NULL,
+    currency TEXT NOT NULL,
+    least TEXT NOT NULL,
+    most TEXT NOT NULL,
+    PRIMARY KEY (first_leaf, currency)
+) WITHOUT ROWID;
+CREATE INDEX amounts_by_most ON amounts (currency, most, least);
 CREATE TABLE links (
     first_leaf INTEGER NOT NULL,
     trail TEXT NOT NULL,
@@ -70,14 +79,14 @@ CREATE TABLE links (
 CREATE TABLE progress (size INTEGER NOT NULL);
 INSERT INTO progress VALUES (0);
 """
-_TABLES = ("trails", "runs", "names", "services", "keys", "links")
+_TABLES = ("trails", "runs", "names", "services", "keys", "amounts", "links")
 _HOT_ROWS = 8_192
 _BUSY_MS = 5_000
 _UPSERT = """
-INSERT INTO trails VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO trails VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (first_leaf) DO UPDATE SET entries = excluded.entries, last_leaf = excluded.last_leaf,
     first_time = excluded.first_time, last_time = excluded.last_time, status = excluded.status,
-    links = excluded.links, services = excluded.services, keys = excluded.keys
+    links = excluded.links, services = excluded.services, keys = excluded.keys, amounts = excluded.amounts
 WHERE excluded.last_leaf > trails.last_leaf
 """
 _BY_TRAIL = f"SELECT {COLUMNS} FROM trails WHERE trail = ?"  # noqa: S608 - made of constants
@@ -172,7 +181,7 @@ class SqliteIndex:
         return row
 
     def _write(self, rows: Iterable[Row]) -> None:
-        trails, runs, services, keys, links = [], [], [], [], []
+        trails, runs, services, keys, amounts, links = [], [], [], [], [], []
         for row in rows:
             first = row.first_leaf
             self._young[row.trail] = row
@@ -191,6 +200,7 @@ class SqliteIndex:
                     row.links,
                     _encode(sorted(row.services)),
                     _encode(sorted(row.keys)),
+                    _encode(row.amounts) if row.amounts else "{}",
                 )
             )
             runs.append((first, row.entries - len(row.new_leaves), array("Q", row.new_leaves).tobytes()))
@@ -198,6 +208,8 @@ class SqliteIndex:
                 services += [(self._name(name), first) for name in row.new_services]
             if row.new_keys:
                 keys += [(self._name(name), value, first) for name, value in row.new_keys]
+            if row.new_amounts:
+                amounts += [(first, currency, *row.amounts[currency]) for currency in row.new_amounts]
             if row.new_links:
                 links += [(first, other) for other in row.new_links]
             row.written()
@@ -207,6 +219,7 @@ class SqliteIndex:
         many("INSERT INTO runs VALUES (?, ?, ?)", sorted(runs))
         many("INSERT OR IGNORE INTO services VALUES (?, ?)", sorted(services))
         many("INSERT OR IGNORE INTO keys VALUES (?, ?, ?)", sorted(keys))
+        many("INSERT OR REPLACE INTO amounts VALUES (?, ?, ?, ?)", sorted(amounts))
         many("INSERT OR IGNORE INTO links VALUES (?, ?)", sorted(links))
 
     def _name(self, name: str) -> int:
@@ -295,6 +308,7 @@ class SqliteIndex:
             last_time=row.last_time,
             services=tuple(sorted(row.services)),
             keys=tuple(sorted(row.keys)),
+            amounts=row.told_amounts(),
             status=STATUSES[row.status],
             links=tuple(link for (link,) in links),
             hub=is_hub(row.trail, row.links, self._hub_links),
@@ -321,6 +335,7 @@ class SqliteIndex:
 _encode_text = msgspec.json.Encoder().encode
 _decode_services = msgspec.json.Decoder(list[str]).decode
 _decode_keys = msgspec.json.Decoder(list[tuple[str, str]]).decode
+_decode_amounts = msgspec.json.Decoder(dict[str, tuple[str, str]]).decode
 
 
 def _encode(value: object) -> str:
@@ -328,7 +343,7 @@ def _encode(value: object) -> str:
 
 
 def _row_of(found: tuple[object, ...]) -> Row:
-    first_leaf, trail, entries, last_leaf, first_time, last_time, status, links, services, keys = found
+    first_leaf, trail, entries, last_leaf, first_time, last_time, status, links, services, keys, amounts = found
     return Row(
         trail=str(trail),
         first_leaf=int(first_leaf),  # type: ignore[call-overload]  # SQLite's column types are ours
@@ -340,6 +355,7 @@ def _row_of(found: tuple[object, ...]) -> Row:
         links=int(links),  # type: ignore[call-overload]  # as above
         services=set(_decode_services(str(services))),
         keys=set(_decode_keys(str(keys))),
+        amounts=_decode_amounts(str(amounts)),
     )
 
 
@@ -364,5 +380,5 @@ def _wrapped(path: Path) -> Iterator[None]:
         if getattr(error, "sqlite_errorcode", None) is None:  # not SQLite's own: text in the file that is none
             raise StateUnknown(f"the trail index {path.name} is damaged ({error}): remove it and reindex") from error
         raise Overloaded(f"the trail index {path.name} does not answer: {error}", retry_after_seconds=1.0) from error
-    except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
+    except (sqlite3.DatabaseError, msgspec.DecodeError, VerificationError) as error:
         raise StateUnknown(f"the trail index {path.name} is damaged ({error}): remove it and reindex") from error

@@ -216,13 +216,17 @@ class ObjectStorage:
         raise StateUnknown(f"{path} comes and goes")
 
     def _require_conditions(self) -> None:
-        """Once, before the first swap: a server that ignores conditions would let two writers fork the log.
+        """Once, before the first swap; raises as `probe`."""
+        if not self._probed:
+            self.probe()
+
+    def probe(self) -> None:
+        """Try the conditions of puts on an object that is removed again: a server that ignores them would let two writers fork the log.
 
         Raises:
-            StateUnknown: it does.
+            StateUnknown: it does, or nothing can be put.
+            Overloaded, NotFound: what was put cannot be read.
         """
-        if self._probed:
-            return
         path = f"probe/{self._random(8).hex()}"  # nobody else's: what is late of another process does not land here
         try:
             self._bucket.put(path, b"1", over=ABSENT)
@@ -238,6 +242,7 @@ class ObjectStorage:
                 self._bucket.put(path, b"3", over=over)
             except Refused:
                 continue
+            self._bucket.delete(path)
             raise StateUnknown("this object storage ignores the conditions of a put: a log cannot be kept there safely")
         self._bucket.delete(path)
         self._probed = True

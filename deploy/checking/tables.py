@@ -16,8 +16,12 @@ _VIEWS = {
     "kind and tenant": "SELECT first_leaf, kind || ' ' || tenant FROM {db}.trails",
     "services": "SELECT first_leaf, (SELECT name FROM {db}.names WHERE id = service) FROM {db}.services",
     "keys": "SELECT first_leaf, (SELECT n.name FROM {db}.names AS n WHERE n.id = keys.name), value FROM {db}.keys",
+    "currencies": "SELECT first_leaf, currency FROM {db}.amounts",
 }
-_COUNTS = {"number of links": "SELECT first_leaf, links FROM {db}.trails"}
+_COUNTS = {
+    "number of links": "SELECT first_leaf, links FROM {db}.trails",
+    "amounts": "SELECT first_leaf, currency, least, most FROM {db}.amounts",
+}
 """What a trail that grows changes: compared only while the index stands still."""
 
 _REACH = "SELECT (SELECT size FROM theirs.progress), (SELECT coalesce(max(last_leaf), -1) + 1 FROM theirs.trails)"

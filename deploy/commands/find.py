@@ -15,6 +15,9 @@ KINDS = ("transaction", "key", "trace", "stream", "access", "ledger")
 @click.option("--until", default="", metavar="TIME", help="With an event before this time (RFC 3339).")
 @click.option("--status", type=click.Choice(STATUSES), default=None, help="Trails that stand so.")
 @click.option("--kind", type=click.Choice(KINDS), default=None, help="Trails of this family.")
+@click.option(
+    "--amount", metavar="RANGE", help="With amounts in this range: EUR:10..20, EUR:10.., EUR:..20 or EUR:12.50."
+)
 @click.option("--tenant", default="", help="Look within this tenant.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Most trails to print.")
 @json_option
@@ -28,6 +31,7 @@ def find(
     until: str,
     status: str | None,
     kind: str | None,
+    amount: str | None,
     tenant: str,
     limit: int,
     as_json: bool,
@@ -35,13 +39,17 @@ def find(
     """List trails, newest first, that meet every condition given."""
     from collector.errors import Malformed
     from collector.event import format_time, parse_time
-    from correlator.index import TrailQuery
+    from correlator.index import AmountRange, TrailQuery
     from deploy.reading import open_ledger
     from deploy.recording import recorded
 
     name, colon, value = (key or "").partition(":")
     if key is not None and not (name and colon and value):
         raise click.BadParameter("write NAME:VALUE", param_hint="--key")
+    try:
+        money = AmountRange.parse(amount) if amount is not None else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--amount") from error
     try:
         bounds = [format_time(parse_time(bound)) if bound else "" for bound in (since, until)]
     except Malformed as error:
@@ -54,6 +62,7 @@ def find(
         until=bounds[1],
         status=status or "",
         kind=kind or "",
+        amount=money,
     )
     with open_ledger(session.config) as ledger, recorded(session) as record:
         page = ledger.index.find(query, size=ledger.evidence.tree().size, limit=limit)
@@ -62,9 +71,14 @@ def find(
         emit_json({"trails": page.trails, "more": page.next_below is not None})
         return
     for summary in page.trails:
-        services = ", ".join(summary.services)
+        services = ", ".join((*summary.services, *map(_in_words, summary.amounts)))
         show(
             f"{summary.status:<12} {summary.first_time[:19]:<19}  {summary.entries:>5}  {summary.trail}  {services}".rstrip()
         )
     if page.next_below is not None:
         click.echo(f"… and more than these {len(page.trails)}: narrow it down, or --limit", err=True)
+
+
+def _in_words(amount: tuple[str, str, str]) -> str:
+    currency, least, most = amount
+    return f"{currency} {least}" if least == most else f"{currency} {least} to {most}"

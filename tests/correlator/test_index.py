@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from correlator.errors import NotFound, Overloaded, StateUnknown
-from correlator.index import TrailIndex, TrailQuery
+from correlator.index import AmountRange, TrailIndex, TrailQuery
 from correlator.index.memory import MemoryIndex
 from correlator.index.opensearch.index import OpenSearchIndex
 from correlator.index.sqlite import SqliteIndex
@@ -75,6 +75,44 @@ def test_each_condition_finds_and_all_must_hold(index: TrailIndex) -> None:
     assert trails(index, until=TIME.format(3)) == ["transaction/pay-2", pay]
     assert trails(index, since=TIME.format(4), until=TIME.format(7)) == []
     assert trails(index, service="none") == trails(index, status="none") == trails(index, kind="none") == []
+
+
+def test_amounts_are_found_by_range_within_their_currency(index: TrailIndex) -> None:
+    leaves = Leaves()
+    leaves.event("transaction/a", service="s", keys={"amount.eur": "12.5", "order_id": "o1"})
+    leaves.event("transaction/b", service="t", keys={"amount.eur": "900", "amount.usd": "1000"})
+    leaves.event("transaction/refund", keys={"amount.eur": "-12.5"})
+    leaves.event("transaction/none", keys={"amount.eur": "", "order_id": "o1"})
+    leaves.event("transaction/token", keys={"amount.eur": "[4111 11** **** 1111]"})
+    leaves.event("transaction/two", keys={"amount.eur": "5"})
+    index.apply(leaves.made)
+    leaves.event("transaction/two", keys={"amount.eur": "50"})
+    leaves.event("transaction/two", keys={"amount.eur": "20"})
+    index.apply(leaves.made[6:])
+
+    def of(text: str, **more: Any) -> list[str]:
+        found = trails(index, amount=AmountRange.parse(text), **more)
+        return [trail.removeprefix("transaction/") for trail in found]
+
+    assert of("EUR:12.50") == ["two", "a"], "the span from 5 to 50 meets it"
+    assert of("EUR:100..") == ["b"]
+    assert of("EUR:..0") == ["refund"]
+    assert of("EUR:..") == ["two", "refund", "b", "a"]
+    assert of("USD:..") == ["b"]
+    assert of("USD:900") == [], "900 euros are no dollars"
+    assert of("CHF:..") == []
+    assert of("EUR:..", key=("order_id", "o1")) == ["a"]
+    assert of("EUR:..", service="t") == ["b"]
+    assert of("EUR:..", kind="key") == []
+    assert index.trail("transaction/two").amounts == (("EUR", "5", "50"),)
+    assert index.trail("transaction/b").amounts == (("EUR", "900", "900"), ("USD", "1000", "1000"))
+    assert index.trail("transaction/a").keys == (("order_id", "o1"),), "an amount is no key to an index"
+    assert index.trail("transaction/token").amounts == ()
+    page = index.find(TrailQuery(amount=AmountRange.parse("EUR:..")), size=len(leaves.made), limit=2)
+    rest = index.find(
+        TrailQuery(amount=AmountRange.parse("EUR:..")), size=len(leaves.made), below=page.next_below, limit=2
+    )
+    assert [one.trail[12:] for one in (*page.trails, *rest.trails)] == ["two", "refund", "b", "a"]
 
 
 def test_pages_are_stable_while_the_log_grows(index: TrailIndex) -> None:
@@ -182,7 +220,9 @@ some_facts: st.SearchStrategy[dict[str, Any]] = st.builds(
     dict,
     service=st.sampled_from(["", "s1", "s2"]),
     time=st.sampled_from(["", *(TIME.format(n) for n in range(4))]),
-    keys=st.dictionaries(st.sampled_from(["k", "l"]), st.sampled_from(["v", "w"])),
+    keys=st.dictionaries(
+        st.sampled_from(["k", "l", "amount.eur", "amount.usd"]), st.sampled_from(["v", "1", "2.5", "-3"])
+    ),
     error=st.booleans(),
 )
 
@@ -216,6 +256,8 @@ def test_sqlite_and_memory_never_differ(
         TrailQuery(),
         TrailQuery(service="s1"),
         TrailQuery(key=("k", "v")),
+        TrailQuery(amount=AmountRange.parse("EUR:1..2")),
+        TrailQuery(amount=AmountRange.parse("USD:..0"), key=("k", "v")),
         TrailQuery(since=TIME.format(2)),
         TrailQuery(until=TIME.format(1), kind="transaction"),
         TrailQuery(status="error"),
@@ -241,6 +283,14 @@ def test_sqlite_and_memory_never_differ(
         (TrailQuery(status="failed"), "trails_by_status (status=? AND rowid<?)"),
         (TrailQuery(kind="key"), "trails_by_kind (kind=? AND rowid<?)"),
         (TrailQuery(tenant="acme"), "trails_by_tenant (tenant=? AND rowid<?)"),
+        (
+            TrailQuery(amount=AmountRange.parse("EUR:1..")),
+            "SEARCH amounts USING COVERING INDEX amounts_by_most (currency=? AND most>?",
+        ),
+        (
+            TrailQuery(amount=AmountRange.parse("EUR:1.."), service="s"),
+            "SEARCH amounts USING PRIMARY KEY (first_leaf=? AND currency=?)",
+        ),
         (TrailQuery(since="2026"), "SEARCH trails USING INTEGER PRIMARY KEY (rowid<?)"),
     ],
 )
@@ -250,6 +300,24 @@ def test_no_search_sorts_or_scans(tmp_path: Path, query: TrailQuery, uses: str) 
     assert uses in plan
     assert "TEMP B-TREE" not in plan
     assert "SCAN" not in plan
+    index.close()
+
+
+@pytest.mark.parametrize(
+    "changed", ['{"EUR":["1","2"]}', '{"EUR":["x"]}', "{", '{"EUR":["' + "9" * 24 + '","' + "9" * 24 + '"]}']
+)
+def test_amounts_that_are_none_are_damage(tmp_path: Path, changed: str) -> None:
+    leaves = Leaves()
+    leaves.event("transaction/a", keys={"amount.eur": "1"})
+    path = tmp_path / "index.sqlite"
+    index = SqliteIndex(path)
+    index.apply(leaves.made)
+    assert index.trail("transaction/a").amounts == (("EUR", "1", "1"),)
+    with sqlite3.connect(path) as db:
+        db.execute("UPDATE trails SET amounts = ?", (changed,))
+    db.close()
+    with pytest.raises(StateUnknown, match="damaged"):
+        index.trail("transaction/a")
     index.close()
 
 

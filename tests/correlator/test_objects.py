@@ -14,10 +14,11 @@ from correlator.checkpoint import open_checkpoint
 from correlator.errors import Conflict, NotFound, Overloaded, StateUnknown
 from correlator.head import decode_head
 from correlator.storage import CHECKPOINT
-from correlator.storage.bucket import ABSENT, Absent, Bucket, ObstoreBucket, Refused, Version, bucket_at
+from correlator.storage.bucket import ABSENT, Bucket, ObstoreBucket, Refused, bucket_at
 from correlator.storage.objects import ObjectStorage
 from tests.support import log_story
 from tests.support.faulty_bucket import Crashed, Fault, FaultyBucket
+from tests.support.heedless_bucket import CreateOnly, Heedless
 from tests.support.logs import SIGNER, grow, open_log
 
 TILE = "tile/0/000"
@@ -258,25 +259,6 @@ def test_of_many_that_swap_at_once_one_wins(atomic: Bucket) -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- what is told
-
-
-class Heedless:
-    """A server that takes every put, whatever its condition: some S3 servers do."""
-
-    def __init__(self) -> None:
-        self._bucket = memory()
-        self.get, self.delete, self.paths = self._bucket.get, self._bucket.delete, self._bucket.paths
-
-    def put(self, path: str, data: bytes, *, over: Version | Absent | None = None) -> Version:
-        del over  # this is what is wrong with it
-        return self._bucket.put(path, data)
-
-
-class CreateOnly(Heedless):
-    """One that knows ``If-None-Match`` alone."""
-
-    def put(self, path: str, data: bytes, *, over: Version | Absent | None = None) -> Version:
-        return self._bucket.put(path, data, over=over if over is ABSENT else None)
 
 
 @pytest.mark.parametrize("kind", [Heedless, CreateOnly])

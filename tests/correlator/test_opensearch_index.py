@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from correlator.errors import NotFound, Overloaded, StateUnknown, TallyError
-from correlator.index import IndexedLeaf, TrailIndex, TrailQuery, TrailSummary
+from correlator.index import AmountRange, IndexedLeaf, TrailIndex, TrailQuery, TrailSummary
+from correlator.index.amounts import ordered
 from correlator.index.memory import MemoryIndex
 from correlator.index.opensearch import documents
 from correlator.index.opensearch.access import Access, Put
@@ -78,7 +79,7 @@ def busy(count: int, *, seed: int) -> Leaves:
                 trail,
                 service=dice.choice(["", "s1", "s2"]),
                 time=TIME.format(second) if second else "",
-                keys={dice.choice("kl"): dice.choice("vw")},
+                keys={dice.choice(["k", "l", "amount.eur"]): dice.choice(["v", "w", "1", "-2.5"])},
                 error=dice.random() < 0.1,
             )
     return leaves
@@ -110,6 +111,10 @@ def test_a_trail_comes_back_from_its_document(keys: set[tuple[str, str]], servic
         {"entries": "many"},
         {"links": 1},
         {"leaves": [1, 2, 3]},
+        {"amountLeast": [f"EUR={ordered('1')}"]},
+        {"amountLeast": [f"EUR={ordered('1')}"], "amountMost": [f"USD={ordered('1')}"]},
+        {"amountLeast": [f"EUR={ordered('2')}"], "amountMost": [f"EUR={ordered('1')}"]},
+        {"amountLeast": ["EUR=1"], "amountMost": ["EUR=1"]},
     ],
 )
 def test_a_document_that_says_two_things_is_told(change: dict[str, Any]) -> None:
@@ -175,6 +180,7 @@ def test_it_never_differs_from_the_index_in_memory(opened: Callable[..., OpenSea
             TrailQuery(status="error"),
             TrailQuery(tenant="x", kind="key"),
             TrailQuery(transaction="a"),
+            TrailQuery(amount=AmountRange.parse("EUR:..0")),
         ):
             assert index.find(query, size=size, limit=3) == memory.find(query, size=size, limit=3)
         for trail in {one.entry.trail for one in leaves.made[:at]}:

@@ -43,6 +43,18 @@ def test_else_the_strongest_declared_key() -> None:
     )
 
 
+def test_an_amount_is_no_identity() -> None:
+    with_key = facts(keys={"amount.eur": "12.5", "order_id": "o1"})
+    place = Stitcher().place(with_key, STREAM)
+    assert (place.trail, place.links) == ("key/order_id/o1", ())
+    alone = facts(keys={"amount.eur": "12.5"})
+    assert Stitcher(key_order=("amount.eur",)).place(alone, STREAM).trail == f"stream/{STREAM}"
+    traced = facts(keys={"amount.eur": "12.5"}, trace_id="ab" * 16)
+    assert Stitcher().place(traced, STREAM).trail == "trace/" + "ab" * 16
+    paid = facts(transaction="T", keys={"amount.eur": "12.5"})
+    assert Stitcher().place(paid, STREAM).links == ()
+
+
 def test_else_its_trace_else_its_stream() -> None:
     assert Stitcher().place(facts(trace_id=TRACE), STREAM) == Placement(f"trace/{TRACE}", "trace")
     assert Stitcher().place(facts(), STREAM) == Placement(f"stream/{STREAM}", "stream")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -123,11 +124,18 @@ def workshop(tmp_path: Path) -> Workshop:
     return Workshop(tmp_path)
 
 
+@pytest.fixture(scope="session")
+def _two_payments(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = Workshop(tmp_path_factory.mktemp("two-payments"))
+    made.collect(EVENTS)
+    made.correlate()
+    return made.folder
+
+
 @pytest.fixture
-def ledger(workshop: Workshop) -> Workshop:
-    """A ledger of two payments: one done, with a line in its trace; one that a step is missing from."""
-    workshop.collect(EVENTS)
-    workshop.correlate()
+def ledger(_two_payments: Path, workshop: Workshop) -> Workshop:
+    """A ledger of two payments: one done, with a line in its trace; one that a step is missing from. A copy of its own."""
+    shutil.copytree(_two_payments, workshop.folder, dirs_exist_ok=True)
     return workshop
 
 

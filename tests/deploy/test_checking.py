@@ -151,7 +151,7 @@ TAMPER: dict[str, tuple[Callable[[Workshop], None], str]] = {
         lambda ledger: sql(
             ledger.places.index,
             "INSERT INTO trails SELECT first_leaf + 1000000, 'transaction/p9', tenant, kind, entries, last_leaf, first_time,"
-            " last_time, status, links, services, keys FROM trails WHERE trail = 'transaction/p2'",
+            " last_time, status, links, services, keys, amounts FROM trails WHERE trail = 'transaction/p2'",
             "UPDATE trails SET first_leaf = (SELECT max(size) FROM progress) - 1 WHERE trail = 'transaction/p9'",
         ),
         "index, transaction/p9: the index knows it, and the log does not",

@@ -53,6 +53,13 @@ def test_everything_that_reads_the_log_reads_it_there(remote: Remote, cli: Cli, 
     assert (code, out.startswith("TRUE: all holds")) == (0, True), out
     code, out, _ = cli("trail", "p1", "--width", "100")
     assert (code, "verified" in out) == (0, True), out
+    told = {
+        check["name"]: check for check in json.loads(cli("doctor", "--json")[1])["checks"] if check["subject"] == "log"
+    }
+    assert {check["outcome"] for check in told.values()} == {"ok"}, told
+    assert "before it wrote" in told["conditional puts"]["found"]
+    assert json.loads(cli("doctor", "--write-probe", "--json")[1])["counts"]["failed"] == 0
+    assert not list(remote.bucket.paths("probe"))
     bundle = tmp_path / "p1.zip"
     assert cli("export", "p1", "-o", str(bundle))[0] == 0
     assert cli("verify", str(bundle), "--key", remote.key)[0] == 0

@@ -28,15 +28,20 @@ class Authority:
         self.ca = folder / "ca.pem"
         self.ca.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Certificate and key for `name`, valid for 127.0.0.1 and localhost, as a server's and as a client's."""
+    def issue(self, name: str, *, hosts: tuple[str, ...] = (), days: float = 7) -> tuple[Path, Path]:
+        """Certificate and key for `name`, as a server's and as a client's, good for so many days from an hour ago on.
+
+        `hosts`: the DNS names that it is for; none: 127.0.0.1 and localhost. `days` below 0: it has expired.
+        """
         key = _new_key()
-        hosts = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.IPv4Address("127.0.0.1"))]
+        names: list[x509.GeneralName] = [x509.DNSName(host) for host in hosts or ("localhost",)]
+        if not hosts:
+            names.append(x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")))
         uses = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         certificate = (
-            _builder(_distinguished(name), self._name, key)
+            _builder(_distinguished(name), self._name, key, days=days)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName(hosts), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
             .sign(self._key, hashes.SHA256())
         )
@@ -62,14 +67,17 @@ def _distinguished(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(oid, value) for oid, value in parts])
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: rsa.RSAPrivateKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: rsa.RSAPrivateKey, *, days: float = 7
+) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
+    begins = min(now, now + dt.timedelta(days=days)) - dt.timedelta(hours=1)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=7))
+        .not_valid_before(begins)
+        .not_valid_after(now + dt.timedelta(days=days))
     )

@@ -29,13 +29,14 @@ def opensearch() -> Iterator[Cluster]:
 def opensearch_secured(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """One node with the security plugin, TLS by an authority of our own, and our roles: a user for each process.
 
-    Users: ``collector``, ``correlator``, ``api``, ``retention``, and ``stranger``, who may nothing.
+    Users: ``collector``, ``correlator``, ``api``, ``retention``, ``doctor``, and ``stranger``, who may nothing.
     """
     users = {
         "collector": ["tally_collector"],
         "correlator": ["tally_correlator"],
         "api": ["tally_reader", "tally_collector"],
         "retention": ["tally_retention", "tally_reader", "tally_collector"],
+        "doctor": ["tally_doctor"],
         "stranger": [],
     }
     folder = tmp_path_factory.mktemp("certificates")

@@ -50,6 +50,9 @@ transaction = ["attributes.payment_id"]
 [[collector.stitch.keys]]
 name = "order_id"
 fields = ["attributes.order_id"]
+[[collector.stitch.amounts]]
+fields = ["attributes.total"]
+currency = "EUR"
 [sidecars.gateway]
 [sidecars.payments]
 [correlator]
@@ -79,6 +82,8 @@ def payment_events(service: str, payments: Sequence[int]) -> list[Event]:
     for number in payments:
         for step, name in enumerate(("received", "looked up", "paid")):
             attributes = {} if name == "looked up" else {"payment_id": f"p{number}", "order_id": f"o{number // 2}"}
+            if name == "received":
+                attributes["total"] = f"{number}.50"
             events.append(
                 Event(
                     time=format_time(START_NS + (3 * number + step) * SECOND_NS),

@@ -21,7 +21,7 @@ from collector.errors import Overloaded, StateUnknown
 from collector.store.opensearch.hearing import Unheard, Watch, operation_of, word_for
 from collector.store.settings import StoreSettings
 
-__all__ = ["Connection", "Document", "Refusal", "path_of", "pressure"]
+__all__ = ["Connection", "Denied", "Document", "Refusal", "path_of", "pressure"]
 
 _T = TypeVar("_T")
 
@@ -40,6 +40,14 @@ class Refusal(StateUnknown):
         super().__init__(f"OpenSearch refused a request: {status} {kind}: {reason}")
         self.status = status
         self.kind = kind
+
+
+class Denied(Overloaded):
+    """The cluster does not know us (status 401), or not let us (403): a person must mend it, and then the same request succeeds."""
+
+    def __init__(self, reason: str, *, status: int) -> None:
+        super().__init__(reason, retry_after_seconds=_OPERATOR_SECONDS)
+        self.status = status
 
 
 class Document(msgspec.Struct, rename={"index": "_index", "id": "_id", "source": "_source"}):
@@ -246,10 +254,7 @@ def pressure(name: str, status: int, kind: str, reason: str) -> Overloaded | Non
     if status == 429:
         return Overloaded(f"{name} has too much to do: {kind}: {reason}", retry_after_seconds=2.0)
     if status in {401, 403}:
-        return Overloaded(
-            f"{name} does not let us: {kind}: {reason} (are user, password and roles right?)",
-            retry_after_seconds=_OPERATOR_SECONDS,
-        )
+        return Denied(f"{name} does not let us: {kind}: {reason} (are user, password and roles right?)", status=status)
     if status == 413:
         return Overloaded(
             f"{name} takes no request of this size: raise its http.max_content_length",

@@ -15,6 +15,7 @@ import msgspec
 
 from correlator.errors import StateUnknown, VerificationError
 from correlator.index import TrailQuery
+from correlator.index.amounts import LEAST, MOST, number_of
 from correlator.index.rows import STATUSES, Row, names_of
 from correlator.trail import transaction_trail
 
@@ -37,7 +38,7 @@ __all__ = [
     "trail_id",
 ]
 
-FORMAT = 1
+FORMAT = 2
 """Of all that this module says; an index of another format is made anew."""
 
 CHUNK_LEAVES = 512
@@ -66,6 +67,9 @@ MAPPING: Mapping[str, Any] = {
         "lastTime": _KEYWORD,
         "services": _KEYWORD,
         "keys": _KEYWORD,
+        # both in the order of the numbers, a value a currency
+        "amountLeast": _KEYWORD,
+        "amountMost": _KEYWORD,
         "status": _KEYWORD,
         "links": _LONG,
         "leaves": _UNSEARCHED,
@@ -83,6 +87,7 @@ class TrailDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
         tenant, kind: of the trail's id, to be searched.
         first_time, last_time: least and greatest stated time; not there when no event states one.
         keys: business keys, each as ``name=value``.
+        amount_least, amount_most: of each currency, as ``EUR=…``, least and greatest as `correlator.index.amounts.ordered` has them.
         links: how many entries link it.
         leaves: leaf indexes of its entries, of those that no chunk holds.
         linked: where its entries link it to, in their order, of those that no chunk holds.
@@ -98,6 +103,8 @@ class TrailDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     last_time: str = ""
     services: list[str] = []
     keys: list[str] = []
+    amount_least: list[str] = []
+    amount_most: list[str] = []
     status: str
     links: int = 0
     leaves: list[int] = []
@@ -113,6 +120,18 @@ class TrailDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
         """How many chunks hold its first links."""
         return (self.links - len(self.linked)) // CHUNK_LINKS
 
+    def amounts(self) -> dict[str, tuple[str, str]]:
+        """Currency to least and greatest. Raises ValueError when the two lists do not tell of the same currencies."""
+        pairs = zip(self.amount_least, self.amount_most, strict=True)
+        spans = [(low.partition("="), high.partition("=")) for low, high in pairs]
+        found = {low[0]: (low[2], high[2]) for low, high in spans if low[0] == high[0] and low[2] <= high[2]}
+        if len(found) < len(spans):
+            raise ValueError("amounts that do not go together")
+        for span in found.values():
+            for end in span:
+                number_of(end)
+        return found
+
     def row(self) -> Row:
         """What it tells, as every index of ours keeps it."""
         return Row(
@@ -126,6 +145,7 @@ class TrailDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
             links=self.links,
             services=set(self.services),
             keys={_key_of(term) for term in self.keys},
+            amounts=self.amounts(),
         )
 
 
@@ -171,6 +191,8 @@ class KeptTrail:
                 last_time=row.last_time,
                 services=sorted(row.services),
                 keys=[_key_term(*key) for key in sorted(row.keys)],
+                amount_least=[f"{currency}={span[0]}" for currency, span in sorted(row.amounts.items())],
+                amount_most=[f"{currency}={span[1]}" for currency, span in sorted(row.amounts.items())],
                 status=STATUSES[row.status],
                 links=row.links,
                 leaves=self.leaves,
@@ -221,6 +243,7 @@ def opened(id_: str, data: bytes) -> TrailDocument:
     try:
         document = _decode_trail(data)
         tenant, kind = names_of(document.trail)
+        document.amounts()
         leaves, links = document.entries - len(document.leaves), document.links - len(document.linked)
         sound = (
             id_ == trail_id(document.trail)
@@ -284,6 +307,11 @@ def search_of(query: TrailQuery, bound: int, limit: int) -> dict[str, Any]:
         conditions.append({"range": {"lastTime": {"gte": query.since}}})
     if query.until:
         conditions.append({"range": {"firstTime": {"lt": query.until}}})
+    if (amount := query.amount) is not None:
+        # within one currency's terms: each list has at most one of them
+        least = {"gte": f"{amount.currency}={LEAST}", "lte": f"{amount.currency}={amount.most}"}
+        most = {"gte": f"{amount.currency}={amount.least}", "lte": f"{amount.currency}={MOST}"}
+        conditions += [{"range": {"amountLeast": least}}, {"range": {"amountMost": most}}]
     return {
         "size": limit,
         "track_total_hits": False,

@@ -20,7 +20,7 @@ from correlator.errors import NotFound, StateUnknown
 from correlator.index.opensearch.documents import FORMAT, MAPPING
 from correlator.index.settings import IndexSettings
 
-__all__ = ["Generations"]
+__all__ = ["Generations", "index_body"]
 
 
 class _Mappings(msgspec.Struct):
@@ -33,6 +33,24 @@ class _Index(msgspec.Struct):
 
 class _Aliases(msgspec.Struct):
     aliases: dict[str, Any] = {}
+
+
+def index_body(settings: IndexSettings) -> dict[str, Any]:
+    """Settings and mapping that an index of trails is made with."""
+    return {
+        "settings": {
+            "index.number_of_shards": settings.shards,
+            "index.number_of_replicas": settings.replicas,
+            # synced before the answer: what the mark claims must outlive a power cut
+            "index.translog.durability": "request",
+            # copies index by themselves, so that a refresh means the same on each
+            "index.replication.type": "DOCUMENT",
+            # no pipeline of the cluster's may change a document
+            "index.default_pipeline": "_none",
+            "index.final_pipeline": "_none",
+        },
+        "mappings": MAPPING,
+    }
 
 
 class Generations:
@@ -144,21 +162,7 @@ class Generations:
         return f"{self.current}-{max(numbers, default=0) + 1:06}"
 
     def _make(self, name: str, alias: str) -> None:
-        body = {
-            "settings": {
-                "index.number_of_shards": self._settings.shards,
-                "index.number_of_replicas": self._settings.replicas,
-                # synced before the answer: what the mark claims must outlive a power cut
-                "index.translog.durability": "request",
-                # copies index by themselves, so that a refresh means the same on each
-                "index.replication.type": "DOCUMENT",
-                # no pipeline of the cluster's may change a document
-                "index.default_pipeline": "_none",
-                "index.final_pipeline": "_none",
-            },
-            "mappings": MAPPING,
-            "aliases": {alias: {}},
-        }
+        body = index_body(self._settings) | {"aliases": {alias: {}}}
         try:
             self._connection.ask("PUT", path_of(name), body)
         except Refusal as refusal:

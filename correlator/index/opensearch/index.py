@@ -314,6 +314,7 @@ class OpenSearchIndex:
             last_time=one.last_time,
             services=tuple(sorted(row.services)),
             keys=tuple(sorted(row.keys)),
+            amounts=row.told_amounts(),
             status=one.status,
             links=tuple(sorted(links)),
             hub=is_hub(one.trail, one.links, self._hub_links),

@@ -1,0 +1,149 @@
+"""The whole examination, subject by subject; and what it comes to."""
+
+import datetime as dt
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from collector.store.settings import StoreSettings
+from deploy.config import Config
+from deploy.examining import Chart, Check, Outcome
+from deploy.examining.certificates import examine_certificates
+from deploy.examining.clock import examine_clock
+from deploy.examining.files import examine_index_file, examine_store_file
+from deploy.examining.folder import examine_folder
+from deploy.examining.logs import examine_log
+from deploy.examining.probing import examine_processes
+from deploy.examining.secrets import examine_secrets
+from deploy.examining.settings import examine_settings
+from deploy.logstorage import log_storage
+from deploy.places import Places
+from deploy.processes import running
+
+__all__ = ["Patient", "examine", "verdict_of"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patient:
+    """What is examined, and how.
+
+    Attributes:
+        config: what is in force.
+        source: the file it came from; None: the defaults.
+        user: whom to ask OpenSearch as where the configured user may not; empty: nobody.
+        password_file: whose first line is that user's password.
+        write_probe: put and remove one small object where only that shows what object storage can do.
+        clock: Unix time in nanoseconds.
+    """
+
+    config: Config
+    source: Path | None
+    user: str = ""
+    password_file: Path = Path()
+    write_probe: bool = False
+    clock: Callable[[], int] = time.time_ns
+
+
+def examine(patient: Patient) -> Iterator[Chart]:
+    """Each subject's chart, as soon as it is done. Changes nothing, but for `Patient.write_probe`."""
+    config, places = patient.config, Places(Path(patient.config.data))
+    now = dt.datetime.fromtimestamp(patient.clock() / 1e9, tz=dt.UTC)
+    processes = running(places.run)
+    yield examine_settings(config, patient.source, standby=any(one.role == "standby" for one in processes))
+    yield examine_folder(config, places)
+    yield examine_secrets(config, places, now_ns=patient.clock())
+    yield examine_certificates(config, now=now)
+    if not config.store.urls:
+        yield examine_store_file(config, places)
+    if not config.index.urls:
+        yield examine_index_file(config, places)
+    yield from _clusters(patient, now)
+    log, head = examine_log(
+        config, places, opened=lambda: log_storage(config), now_ns=patient.clock, write_probe=patient.write_probe
+    )
+    yield log
+    yield examine_clock(head_written_ns=head.written_ns if head else None, now_ns=patient.clock())
+    yield examine_processes(processes)
+
+
+def _clusters(patient: Patient, now: dt.datetime) -> Iterator[Chart]:
+    """Each cluster once, then what the tables that name it have there."""
+    config = patient.config
+    tables: list[tuple[str, StoreSettings]] = [("store", config.store), ("index", config.index)]
+    named = [(table, settings) for table, settings in tables if settings.urls]
+    if not named:
+        return
+    try:
+        import opensearchpy  # noqa: F401 - an extra: is it there?
+    except ModuleNotFoundError:
+        chart = Chart("OpenSearch")
+        needs = "pip install 'tallystick[opensearch]'"
+        chart.fail("library", f"{' and '.join(f'[{table}]' for table, _ in named)} need more than is installed", needs)
+        yield chart
+        return
+    first, *others = named
+    # another user may be let in where the first is not, so only what is the same in all respects is asked once
+    together = bool(others) and _same(first[1], others[0][1])
+    for group in [named] if together else [[one] for one in named]:
+        yield from _cluster(patient, group, now, alone=together or len(named) == 1)
+
+
+def _same(one: StoreSettings, other: StoreSettings) -> bool:
+    names = ("urls", "ca_file", "client_certificate", "client_key", "user", "password_file")
+    return all(getattr(one, name) == getattr(other, name) for name in names)
+
+
+def _cluster(
+    patient: Patient, group: Sequence[tuple[str, StoreSettings]], now: dt.datetime, *, alone: bool
+) -> Iterator[Chart]:
+    from deploy.examining.cluster import examine_nodes, reach
+    from deploy.examining.indexes import examine_store_indexes, examine_trail_index
+    from deploy.examining.questions import Login, Questions, tell_denied
+    from deploy.examining.rights import examine_index_rights, examine_store_rights
+
+    config = patient.config
+    table, settings = group[0]
+    chart = Chart("OpenSearch" if alone else f"OpenSearch of [{table}]")
+    login = Login(user=patient.user, password_file=patient.password_file) if patient.user else None
+    denied: list[str] = []
+    if not reach(chart, settings, table, now=now, login=login, denied=denied):
+        yield chart
+        return
+    store = config.store
+    month_shards = 2 * store.shards * (1 + store.replicas) if any(name == "store" for name, _ in group) else 0
+    with closing(Questions(settings=settings, login=login, denied=denied)) as questions:
+        prefixes = sorted({one.prefix for _, one in group})
+        cluster = examine_nodes(chart, questions, prefixes=prefixes, month=month_shards, clock=patient.clock)
+    yield chart
+    for name, own in group:
+        chart = Chart(name)
+        with closing(Questions(settings=own, login=login, denied=denied)) as questions:
+            if name == "store":
+                examine_store_indexes(chart, questions, cluster=cluster, month=f"{now:%Y.%m}")
+                examine_store_rights(chart, questions)
+            else:
+                examine_trail_index(chart, questions)
+                examine_index_rights(chart, questions)
+        yield chart
+    if denied:
+        chart = Chart("OpenSearch" if alone else f"OpenSearch of [{table}]")
+        tell_denied(chart, settings.user, denied)
+        yield chart
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the checks come to: the worst outcome, and how many there are of each."""
+
+    verdict: Outcome
+    counts: dict[Outcome, int]
+
+
+def verdict_of(checks: Sequence[Check]) -> Verdict:
+    """The worst of the outcomes: failed, then unknown, then warning."""
+    order: tuple[Outcome, ...] = ("failed", "unknown", "warning", "ok")
+    counts: dict[Outcome, int] = {outcome: sum(check.outcome == outcome for check in checks) for outcome in order}
+    return Verdict(verdict=next((outcome for outcome in order if counts[outcome]), "ok"), counts=counts)
