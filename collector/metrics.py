@@ -65,6 +65,10 @@ class CollectorMetrics:
                 "1 while the store is taken to be down.",
                 lambda state: state.breaker_open,
             ),
+            "tally_collector_refusing": (
+                "1 while the spool takes no events: it or its disk is full, and senders are told to wait.",
+                lambda state: bool(state.refusing),
+            ),
             "tally_collector_forks": ("Forks found since the start: the spool was cloned.", lambda state: state.forks),
             "tally_collector_resent_batches": (
                 "Batches sent again since the start because the store had lost them.",
