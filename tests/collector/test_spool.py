@@ -29,6 +29,7 @@ class Ids:
     def __init__(self) -> None:
         self.ids: set[bytes] = set()
         self.fails = False
+        self.flushes = True
 
     def known(self, source_ids: Iterable[bytes]) -> set[bytes]:
         if self.fails:
@@ -39,7 +40,7 @@ class Ids:
         self.ids.update(one for one in source_ids if one)
 
     def flush(self) -> None:
-        if self.fails:
+        if self.fails or not self.flushes:
             raise Overloaded("the journal does not answer")
 
     def forget(self) -> None:
@@ -628,3 +629,23 @@ def test_what_is_kept_for_shipping_is_not_given_to_events() -> None:
     disk.free = 5_001_000
     assert put(spool, group("b"))[0].stored == 2
     assert spool.refusals.now == ""
+
+
+def test_a_spool_on_a_full_disk_opens_and_still_recognises_what_is_sent_again() -> None:
+    disk = FaultyDisk()
+    spool = opened(disk, limits=SMALL)
+    for at in range(9):
+        put(spool, group("a", ids=[b"%d" % at]))
+    spool.close()
+    assert len(disk.files(ROOT)) > 2
+    journal = Ids()
+    journal.flushes = False
+    again = opened(disk, journal=journal, limits=SMALL)
+    assert again.next_sequence == 9
+    assert put(again, group("a", ids=[b"0"]))[0].stored == 0
+    with pytest.raises(Overloaded):
+        again.release(9)
+    assert len(events(again)) == 9, "the ids are nowhere else"
+    journal.flushes = True
+    again.release(9)
+    assert len(disk.files(ROOT)) == 1

@@ -73,7 +73,7 @@ def test_a_sidecar_starts_while_its_cluster_is_down_and_takes_events(
         answer = post(address, "kept")
         assert (answer.status_code, answer.json()["stored"]) == (200, 1)
         told = status(file, ("1 event waits" if turn == 1 else "2 events wait") + ", the oldest for ")
-        assert f"127.0.0.1:{deaf_port} cannot be reached" in told
+        assert f"127.0.0.1:{deaf_port} cannot be reached: Failed to establish a new connection" in told
         assert httpx.get(f"{address}/readyz").status_code == 200, "it takes events"
         assert sidecar.stop() == 0
     assert any("shipping waits" in line and "cannot be reached" in line for line in logged(tmp_path))

@@ -5,6 +5,7 @@ answers come back undecoded: `_source` must be had byte by byte, because what wa
 """
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -200,7 +201,9 @@ class Connection:
         if isinstance(error, ConnectionTimeout):
             return Overloaded(f"{self.name} did not answer in time", retry_after_seconds=1.0)
         if not isinstance(status, int):
-            return Overloaded(f"{self.name} cannot be reached: {error.error}", retry_after_seconds=1.0)
+            # urllib3 names the object that failed; where it is in memory helps nobody
+            why = re.sub(r"<[^<>]* object at 0x[0-9a-f]+>: ", "", str(error.error))
+            return Overloaded(f"{self.name} cannot be reached: {why}", retry_after_seconds=1.0)
         kind, reason = _said(error)
         return pressure(self.name, status, kind, reason) or Refusal(status, kind, reason)
 
