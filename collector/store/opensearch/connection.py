@@ -182,7 +182,12 @@ class Connection:
         detail = one.error if isinstance(one.error, dict) else {}
         kind, reason = detail.get("type", ""), detail.get("reason", "")
         if kind != "index_not_found_exception":
-            raise Overloaded(f"{self.name} cannot read a document of {one.index} now: {kind}: {reason}")
+            hint = (
+                " (its node is away, or the node's disk is full)"
+                if kind == "no_shard_available_action_exception"
+                else ""
+            )
+            raise Overloaded(f"{self.name} cannot read a document of {one.index} now: {kind}: {reason}{hint}")
         if not retired:
             raise StateUnknown(f"{self.name}: the index {one.index} is gone")
 
@@ -217,8 +222,9 @@ def pressure(name: str, status: int, kind: str, reason: str) -> Overloaded | Non
         kind: the exception's type as OpenSearch names it.
         reason: its text.
     """
-    if kind == "cluster_block_exception":
-        # 403 or 429 by version. A disk beyond its flood-stage watermark blocks writing until there is room again
+    if kind in {"cluster_block_exception", "index_create_block_exception"}:
+        # 403 or 429 by version. A disk beyond its flood-stage watermark blocks writing until there is room again; when all are
+        # beyond the high one, no index is made
         return Overloaded(
             f"{name} lets nothing be written: {reason} (a full disk does that, or an administrator)",
             retry_after_seconds=_OPERATOR_SECONDS,
