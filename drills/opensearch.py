@@ -1,0 +1,76 @@
+"""The drills on OpenSearch in full: nodes killed, the server away for minutes, refusing, and full disks; and their tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from drills.nodes import nodes_drill
+from drills.outage import outage_drill
+from drills.owndisk import own_disk_drill
+from drills.pressure import PRESSURE_SETTINGS, pressure_drill
+from drills.smalldisk import SmallDisk, may_mount
+from drills.story import print_outcome
+from tests.servers.opensearch import Cluster
+
+__all__ = ["OPENSEARCH_PARTS", "opensearch_tables"]
+
+OPENSEARCH_PARTS = ("opensearch-nodes", "opensearch-outage", "opensearch-pressure")
+"""Each needs Java 21 and Maven, and the last one root (or `unshare -rm`), to mount small disks."""
+
+_SPOOL_BYTES = 16 * 1024**2
+
+
+def opensearch_tables(folder: Path, parts: Sequence[str], *, outage_seconds: float) -> int:
+    """Run these parts and print their tables; gives how many promises were broken.
+
+    Args:
+        folder: to write in.
+        parts: of `OPENSEARCH_PARTS`.
+        outage_seconds: how long the server is away.
+    """
+    try:
+        return sum(_table(folder, part, outage_seconds=outage_seconds) for part in parts)
+    except pytest.skip.Exception as missing:  # what tests on servers are skipped for: there is no Java, or no Maven
+        print(f"\n{', '.join(parts)}: skipped: {missing}")
+        return 0
+
+
+def _table(folder: Path, part: str, *, outage_seconds: float) -> int:
+    failed = 0
+    if part == "opensearch-nodes":
+        with Cluster(nodes=3, data=folder) as cluster:
+            nodes = nodes_drill(
+                folder / "nodes", cluster, prefix="nodes", events=10_000, down_seconds=outage_seconds / 6
+            )
+        failed += print_outcome("Three nodes with a replica, two of them killed one after the other", nodes)
+    if part == "opensearch-outage":
+        with Cluster(data=folder) as cluster:
+            for how in ("killed", "stopped"):
+                outage = outage_drill(
+                    folder / how,
+                    cluster,
+                    how=how,
+                    prefix=how,
+                    events=5_000,
+                    down_seconds=outage_seconds,
+                    spool_bytes=_SPOOL_BYTES,
+                )
+                failed += print_outcome(f"The server {how} for {outage_seconds:.0f} s", outage)
+    if part == "opensearch-pressure":
+        if not may_mount():
+            print("\nopensearch-pressure: skipped: needs root, to mount small disks")
+            return failed
+        with (
+            SmallDisk(folder / "server", mebibytes=256) as disk,
+            Cluster(data=disk.folder, settings=PRESSURE_SETTINGS) as cluster,
+        ):
+            pressure = pressure_drill(
+                folder / "pressure", cluster, disk, prefix="pressure", events=5_000, hold_seconds=outage_seconds / 3
+            )
+            failed += print_outcome("A server that refuses, and one whose disk is full", pressure)
+            own = own_disk_drill(folder / "own", cluster, prefix="own", events=5_000, mebibytes=48)
+            failed += print_outcome("The disk of a spool is full", own)
+    return failed
