@@ -229,9 +229,7 @@ class Spool:
         """Append and sync frames; `following` is the sequence behind them."""
         left = self._disk.free_bytes(self._directory) - len(data)
         if left < self._limits.keep_free_bytes:
-            raise self.refusals.refuse(
-                f"the spool's disk is full but for {max(0, left) >> 20} MiB, which are kept for shipping"
-            )
+            raise self.refusals.refuse(f"the spool's disk is full but for {max(0, left) >> 20} MiB, kept for shipping")
         name = max(self._sizes, default=-1)
         if self._file is None or self._sizes[name] >= self._limits.segment_bytes:
             name = self._roll()

@@ -45,7 +45,9 @@ def main() -> int:
             failed += sigkill_table(folder / "sigkill", kills=arguments.kills, seed=arguments.seed)
         wanted = OPENSEARCH_PARTS if "opensearch" in parts else [part for part in OPENSEARCH_PARTS if part in parts]
         if wanted:
-            failed += opensearch_tables(folder, wanted, outage_seconds=arguments.outage_seconds)
+            failed += opensearch_tables(
+                folder, wanted, outage_seconds=arguments.outage_seconds, events=arguments.events
+            )
     return 1 if failed else 0
 
 

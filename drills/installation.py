@@ -39,7 +39,7 @@ port = 0
 port = 0
 [collector.spool]
 max_bytes = {spool_bytes}
-reserve_bytes = {reserve_bytes}
+keep_free_bytes = {keep_free_bytes}
 [collector.ship]
 batch_events = 500
 [collector.stitch]
@@ -78,7 +78,7 @@ class Installation:
         sidecars: their names.
         prefix: of the names of its indexes.
         replicas: of each shard, beside the primary.
-        spool_bytes: bound of each sidecar's spool; `reserve_bytes`: what is to stay free on its disk.
+        spool_bytes: bound of each sidecar's spool; `keep_free_bytes`: what is to stay free on its disk.
         timeout_seconds: how long the cluster may take to answer.
     """
 
@@ -91,7 +91,7 @@ class Installation:
         prefix: str = "drill",
         replicas: int = 0,
         spool_bytes: int = 1024**3,
-        reserve_bytes: int = 1024**2,
+        keep_free_bytes: int = 1024**2,
         timeout_seconds: float = 5.0,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ class Installation:
             replicas=replicas,
             timeout_seconds=timeout_seconds,
             spool_bytes=spool_bytes,
-            reserve_bytes=reserve_bytes,
+            keep_free_bytes=keep_free_bytes,
             sidecars="\n".join(f"[sidecars.{name}]" for name in sidecars),
         )
         (folder / "tally.toml").write_text(text)

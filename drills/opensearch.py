@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,9 +10,9 @@ import pytest
 
 from drills.nodes import nodes_drill
 from drills.outage import outage_drill
-from drills.owndisk import own_disk_drill
+from drills.owndisk import OWN_DISK, own_disk_drill
 from drills.pressure import PRESSURE_SETTINGS, pressure_drill
-from drills.smalldisk import SmallDisk, may_mount
+from drills.smalldisk import SmallDisk, in_namespace, may_mount
 from drills.story import print_outcome
 from tests.servers.opensearch import Cluster
 
@@ -21,29 +22,32 @@ OPENSEARCH_PARTS = ("opensearch-nodes", "opensearch-outage", "opensearch-pressur
 """Each needs Java 21 and Maven, and the last one root (or `unshare -rm`), to mount small disks."""
 
 _SPOOL_BYTES = 16 * 1024**2
+_DISKS = {"server": 256, OWN_DISK: 48}
+"""Small disks with their MiB."""
 
 
-def opensearch_tables(folder: Path, parts: Sequence[str], *, outage_seconds: float) -> int:
+def opensearch_tables(folder: Path, parts: Sequence[str], *, outage_seconds: float, events: int) -> int:
     """Run these parts and print their tables; gives how many promises were broken.
 
     Args:
         folder: to write in.
         parts: of `OPENSEARCH_PARTS`.
         outage_seconds: how long the server is away.
+        events: acknowledged between what goes wrong.
     """
     try:
-        return sum(_table(folder, part, outage_seconds=outage_seconds) for part in parts)
+        return sum(_table(folder, part, outage_seconds=outage_seconds, events=events) for part in parts)
     except pytest.skip.Exception as missing:  # what tests on servers are skipped for: there is no Java, or no Maven
         print(f"\n{', '.join(parts)}: skipped: {missing}")
         return 0
 
 
-def _table(folder: Path, part: str, *, outage_seconds: float) -> int:
+def _table(folder: Path, part: str, *, outage_seconds: float, events: int) -> int:
     failed = 0
     if part == "opensearch-nodes":
         with Cluster(nodes=3, data=folder) as cluster:
             nodes = nodes_drill(
-                folder / "nodes", cluster, prefix="nodes", events=10_000, down_seconds=outage_seconds / 6
+                folder / "nodes", cluster, prefix="nodes", events=events, down_seconds=outage_seconds / 6
             )
         failed += print_outcome("Three nodes with a replica, two of them killed one after the other", nodes)
     if part == "opensearch-outage":
@@ -54,23 +58,35 @@ def _table(folder: Path, part: str, *, outage_seconds: float) -> int:
                     cluster,
                     how=how,
                     prefix=how,
-                    events=5_000,
+                    events=events,
                     down_seconds=outage_seconds,
                     spool_bytes=_SPOOL_BYTES,
                 )
                 failed += print_outcome(f"The server {how} for {outage_seconds:.0f} s", outage)
     if part == "opensearch-pressure":
         if not may_mount():
-            print("\nopensearch-pressure: skipped: needs root, to mount small disks")
-            return failed
+            return _pressure_elsewhere(folder, outage_seconds=outage_seconds, events=events)
         with (
-            SmallDisk(folder / "server", mebibytes=256) as disk,
+            SmallDisk(folder / "server", mebibytes=_DISKS["server"]) as disk,
             Cluster(data=disk.folder, settings=PRESSURE_SETTINGS) as cluster,
         ):
             pressure = pressure_drill(
-                folder / "pressure", cluster, disk, prefix="pressure", events=5_000, hold_seconds=outage_seconds / 3
+                folder / "pressure", cluster, disk, prefix="pressure", events=events, hold_seconds=outage_seconds / 3
             )
             failed += print_outcome("A server that refuses, and one whose disk is full", pressure)
-            own = own_disk_drill(folder / "own", cluster, prefix="own", events=5_000, mebibytes=48)
+            own = own_disk_drill(folder / "own", cluster, prefix="own", events=events, mebibytes=_DISKS[OWN_DISK])
             failed += print_outcome("The disk of a spool is full", own)
     return failed
+
+
+def _pressure_elsewhere(folder: Path, *, outage_seconds: float, events: int) -> int:
+    """The same in namespaces of its own, where small disks can be mounted without being root."""
+    disks = folder / "disks"
+    disks.mkdir()
+    options = [f"--outage-seconds={outage_seconds}", f"--events={events}"]
+    command = [sys.executable, "-m", "drills", "opensearch-pressure", *options]
+    sys.stdout.flush()
+    code = in_namespace(disks, _DISKS, command)
+    if code is None:
+        print("\nopensearch-pressure: skipped: needs root, or user namespaces (`unshare -rm`), to mount small disks")
+    return 1 if code else 0

@@ -9,10 +9,12 @@ from drills.smalldisk import SmallDisk
 from drills.story import REFUSING, Outcome, Story
 from tests.servers.opensearch import Cluster
 
-__all__ = ["own_disk_drill"]
+__all__ = ["OWN_DISK", "own_disk_drill"]
 
-_SIDECAR = "payments"
-_RESERVE_BYTES = 2 * 1024**2
+OWN_DISK = "payments"
+"""Name of the sidecar, and so of its disk."""
+
+_KEEP_FREE_BYTES = 2 * 1024**2
 
 
 def own_disk_drill(folder: Path, cluster: Cluster, *, prefix: str, events: int, mebibytes: int) -> Outcome:
@@ -28,9 +30,9 @@ def own_disk_drill(folder: Path, cluster: Cluster, *, prefix: str, events: int, 
     installation = Installation(
         folder,
         urls=cluster.urls,
-        sidecars=(_SIDECAR,),
+        sidecars=(OWN_DISK,),
         prefix=prefix,
-        reserve_bytes=_RESERVE_BYTES,
+        keep_free_bytes=_KEEP_FREE_BYTES,
         timeout_seconds=2.0,
     )
 
@@ -49,15 +51,15 @@ def own_disk_drill(folder: Path, cluster: Cluster, *, prefix: str, events: int, 
             disk.fill()
             until("events are refused", lambda: story.gauge(REFUSING))
             phase.status = installation.trouble()
-            installation.processes[_SIDECAR].kill()
-            installation.start(_SIDECAR).wait_ready()
+            installation.processes[OWN_DISK].kill()
+            installation.start(OWN_DISK).wait_ready()
             until("events are refused", lambda: story.gauge(REFUSING))
             disk.free()
         with story.phase("room again") as phase:
             phase.resumed_seconds = story.stored_on()
             story.send(events)
 
-    with SmallDisk(installation.places.spool(_SIDECAR), mebibytes=mebibytes) as disk:
+    with SmallDisk(installation.places.spool(OWN_DISK), mebibytes=mebibytes) as disk:
         try:
             return Story(installation, pause_seconds=0.02).tell(steps)
         finally:
