@@ -30,6 +30,7 @@ def main() -> int:
         default=_OUTAGE_SECONDS,
         help=f"how long OpenSearch is away (TALLY_OUTAGE_SECONDS; default {_OUTAGE_SECONDS:.0f})",
     )
+    parser.add_argument("--events", type=int, default=5_000, help="acknowledged between what goes wrong on OpenSearch")
     parser.add_argument(
         "--folder", type=Path, default=None, help="where to write (default: the system's folder for temporary files)"
     )

@@ -18,8 +18,9 @@ from tests.servers.opensearch import Cluster
 
 __all__ = ["OPENSEARCH_PARTS", "opensearch_tables"]
 
-OPENSEARCH_PARTS = ("opensearch-nodes", "opensearch-outage", "opensearch-pressure")
-"""Each needs Java 21 and Maven, and the last one root (or `unshare -rm`), to mount small disks."""
+_ON_SMALL_DISKS = ("opensearch-pressure", "opensearch-spool-disk")
+OPENSEARCH_PARTS = ("opensearch-nodes", "opensearch-outage", *_ON_SMALL_DISKS)
+"""Each needs Java 21 and Maven, and the last two root (or `unshare -rm`), to mount small disks."""
 
 _SPOOL_BYTES = 16 * 1024**2
 _DISKS = {"server": 256, OWN_DISK: 48}
@@ -44,6 +45,8 @@ def opensearch_tables(folder: Path, parts: Sequence[str], *, outage_seconds: flo
 
 def _table(folder: Path, part: str, *, outage_seconds: float, events: int) -> int:
     failed = 0
+    if part in _ON_SMALL_DISKS and not may_mount():
+        return _table_elsewhere(folder, part, outage_seconds=outage_seconds, events=events)
     if part == "opensearch-nodes":
         with Cluster(nodes=3, data=folder) as cluster:
             nodes = nodes_drill(
@@ -64,8 +67,6 @@ def _table(folder: Path, part: str, *, outage_seconds: float, events: int) -> in
                 )
                 failed += print_outcome(f"The server {how} for {outage_seconds:.0f} s", outage)
     if part == "opensearch-pressure":
-        if not may_mount():
-            return _pressure_elsewhere(folder, outage_seconds=outage_seconds, events=events)
         with (
             SmallDisk(folder / "server", mebibytes=_DISKS["server"]) as disk,
             Cluster(data=disk.folder, settings=PRESSURE_SETTINGS) as cluster,
@@ -73,20 +74,22 @@ def _table(folder: Path, part: str, *, outage_seconds: float, events: int) -> in
             pressure = pressure_drill(
                 folder / "pressure", cluster, disk, prefix="pressure", events=events, hold_seconds=outage_seconds / 3
             )
-            failed += print_outcome("A server that refuses, and one whose disk is full", pressure)
+        failed += print_outcome("A server that refuses, and one whose disk is full", pressure)
+    if part == "opensearch-spool-disk":
+        with Cluster(data=folder) as cluster:
             own = own_disk_drill(folder / "own", cluster, prefix="own", events=events, mebibytes=_DISKS[OWN_DISK])
-            failed += print_outcome("The disk of a spool is full", own)
+        failed += print_outcome("The disk of a spool is full", own)
     return failed
 
 
-def _pressure_elsewhere(folder: Path, *, outage_seconds: float, events: int) -> int:
+def _table_elsewhere(folder: Path, part: str, *, outage_seconds: float, events: int) -> int:
     """The same in namespaces of its own, where small disks can be mounted without being root."""
-    disks = folder / "disks"
+    disks = folder / f"disks-{part}"
     disks.mkdir()
     options = [f"--outage-seconds={outage_seconds}", f"--events={events}"]
-    command = [sys.executable, "-m", "drills", "opensearch-pressure", *options]
+    command = [sys.executable, "-m", "drills", part, *options]
     sys.stdout.flush()
     code = in_namespace(disks, _DISKS, command)
     if code is None:
-        print("\nopensearch-pressure: skipped: needs root, or user namespaces (`unshare -rm`), to mount small disks")
+        print(f"\n{part}: skipped: needs root, or user namespaces (`unshare -rm`), to mount small disks")
     return 1 if code else 0
