@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import sys
@@ -92,7 +93,7 @@ class Installation:
         replicas: int = 0,
         spool_bytes: int = 1024**3,
         keep_free_bytes: int = 1024**2,
-        timeout_seconds: float = 5.0,
+        timeout_seconds: float = 10.0,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -155,7 +156,11 @@ class Installation:
         try:
             with urllib.request.urlopen(f"{address}/metrics", timeout=5) as answer:  # noqa: S310 - our own process
                 lines = answer.read().decode().splitlines()
-        except (OSError, ValueError):
+        except (
+            OSError,
+            ValueError,
+            http.client.HTTPException,
+        ):  # it is not there, or was killed in the middle of its answer
             return found
         for line in lines:
             key, _, value = line.rpartition(" ")

@@ -39,7 +39,7 @@ def outage_drill(
         urls=cluster.urls,
         prefix=prefix,
         spool_bytes=spool_bytes,
-        timeout_seconds=2.0 if how == "stopped" else 5.0,
+        timeout_seconds=4.0 if how == "stopped" else 10.0,
     )
     server = cluster.nodes[0]
 

@@ -33,7 +33,7 @@ def own_disk_drill(folder: Path, cluster: Cluster, *, prefix: str, events: int, 
         sidecars=(OWN_DISK,),
         prefix=prefix,
         keep_free_bytes=_KEEP_FREE_BYTES,
-        timeout_seconds=2.0,
+        timeout_seconds=10.0,
     )
 
     def steps(story: Story) -> None:
