@@ -6,13 +6,15 @@ import argparse
 import platform
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from bench.end_to_end import bench_end_to_end, bench_open_trails
 from bench.floor import fdatasync_seconds, minimal_loop
 from bench.forward import bench_forward, idle_usage
 from bench.importing import bench_import
-from bench.opensearch import bench_opensearch
+from bench.opensearch import Row, bench_opensearch
+from bench.opensearch_ledger import Block, bench_blocks, bench_fetch
 from bench.process import load_average
 from bench.stages import bench_stages
 from bench.trail_fetch import bench_trail_fetch
@@ -20,7 +22,7 @@ from bench.verification import bench_verification
 
 _MIB = 1024 * 1024
 _PARTS = ("stages", "forward", "end-to-end", "import", "trail", "open-trails", "verify")
-_MORE_PARTS = ("opensearch",)
+_MORE_PARTS = ("opensearch", "opensearch-end-to-end", "opensearch-trail")
 """Only when asked for: they need more than Python."""
 
 
@@ -30,7 +32,23 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*_PARTS, *_MORE_PARTS, []], default=[])
     parser.add_argument("--events", type=int, default=100_000, help="events in the throughput rows")
     parser.add_argument("--stored", type=int, default=1_000_000, help="events stored when trails are fetched")
+    parser.add_argument("--requests", type=int, default=1_000, help="trails fetched")
     parser.add_argument("--leaves", type=int, default=1_000_000, help="leaves in the verification row")
+    parser.add_argument(
+        "--warming", type=int, default=200_000, help="events that a server is warmed with, and that do not count"
+    )
+    parser.add_argument(
+        "--growth",
+        action="store_true",
+        help="opensearch-end-to-end as the ledger grows: a block of --events at each of --sizes (an hour and more)",
+    )
+    parser.add_argument(
+        "--sizes",
+        type=int,
+        nargs="+",
+        default=[100_000, 1_000_000, 5_000_000],
+        help="events stored when a block is measured",
+    )
     parser.add_argument("--folder", type=Path, default=None, help="where to write (the disk that is measured)")
     arguments = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="tally-bench-", dir=arguments.folder))
@@ -46,13 +64,17 @@ def main() -> None:
         if "import" in parts:
             _import(folder, arguments.events)
         if "trail" in parts:
-            _trail(folder, arguments.stored)
+            _trail(folder, arguments.stored, arguments.requests)
         if "open-trails" in parts:
             _open_trails(folder, arguments.stored)
         if "verify" in parts:
             _verify(folder, arguments.leaves)
         if "opensearch" in parts:
-            _opensearch(arguments.events)
+            _opensearch(arguments.events, arguments.warming)
+        if "opensearch-end-to-end" in parts:
+            _opensearch_end_to_end(folder, arguments)
+        if "opensearch-trail" in parts:
+            _opensearch_trail(folder, arguments.stored, arguments.requests)
         print(f"\nload average after: {load_average()}")
     finally:
         shutil.rmtree(folder)
@@ -75,8 +97,8 @@ def _stages(folder: Path, events: int) -> None:
     )
 
 
-def _opensearch(events: int) -> None:
-    rows = bench_opensearch(events=events)
+def _opensearch(events: int, warming: int) -> None:
+    rows = bench_opensearch(events=events, warming=warming)
     reference = rows[1].events_a_second
     print("\n## Store on OpenSearch: one node, one connection, synced before each answer\n")
     print("| | events/s | ÷ helpers.bulk | CPU µs an event | of the server |")
@@ -86,6 +108,36 @@ def _opensearch(events: int) -> None:
             f"| {row.name} | {row.events_a_second:,.0f} | {row.events_a_second / reference:.2f} |"
             f" {row.client_us:.1f} | {row.server_us:.1f} |"
         )
+
+
+def _opensearch_end_to_end(folder: Path, arguments: argparse.Namespace) -> None:
+    print("\n## Forward → proved trail, with store and index on OpenSearch: one node, synced before each answer\n")
+    head = "| stored before | events/s | ÷ helpers.bulk | CPU µs an event: sidecar | correlator | server | helpers.bulk events/s | of the server | raw events/s |"
+    print(head)
+    print("|---|---|---|---|---|---|---|---|---|")
+    # the same size again is another turn
+    sizes = sorted(arguments.sizes) if arguments.growth else [arguments.warming] * 3
+    for block, references in bench_blocks(folder / "whole", events=arguments.events, sizes=sizes):
+        _block_row(block, references)
+
+
+def _block_row(block: Block, references: Sequence[Row]) -> None:
+    rate, (bulk, raw) = block.events_a_second, references
+    print(
+        f"| {block.stored:,} | {rate:,.0f} | {rate / bulk.events_a_second:.2f} | {block.collector_us:.1f} |"
+        f" {block.correlator_us:.1f} | {block.server_us:.1f} | {bulk.events_a_second:,.0f} | {bulk.server_us:.1f} |"
+        f" {raw.events_a_second:,.0f} |",
+        flush=True,
+    )
+
+
+def _opensearch_trail(folder: Path, stored: int, requests: int) -> None:
+    rows = bench_fetch(folder / "fetch", events=stored, requests=requests)
+    print(f"\n## One trail, with {stored:,} events on OpenSearch\n")
+    print("| | p50 ms | p99 ms | kB an answer |")
+    print("|---|---|---|---|")
+    for row in rows:
+        print(f"| {row.name} | {row.p50 * 1e3:.1f} | {row.p99 * 1e3:.1f} | {row.answer_bytes / 1e3:.0f} |")
 
 
 def _forward(folder: Path, events: int) -> None:
@@ -143,8 +195,8 @@ def _import(folder: Path, events: int) -> None:
     )
 
 
-def _trail(folder: Path, stored: int) -> None:
-    row = bench_trail_fetch(folder / "trail", events=stored, requests=1_000)
+def _trail(folder: Path, stored: int, requests: int) -> None:
+    row = bench_trail_fetch(folder / "trail", events=stored, requests=requests)
     print("\n## One trail with its events and proofs, over the API\n")
     print("| events stored | requests | p50 ms | p99 ms | kB an answer |")
     print("|---|---|---|---|---|")

@@ -25,7 +25,7 @@ from collector.store.settings import StoreSettings
 from tests.servers.opensearch import Cluster
 from tests.support.shipper import START_NS, Shipper
 
-__all__ = ["Row", "bench_opensearch"]
+__all__ = ["Row", "bench_opensearch", "write_raw", "write_with_helpers"]
 
 _BATCH_EVENTS = 2_000
 _WARMING_EVENTS = 200_000
@@ -48,8 +48,8 @@ def bench_opensearch(*, events: int, warming: int = _WARMING_EVENTS) -> list[Row
     with Cluster(heap="2g", fast_start=False) as cluster:
         ways: dict[str, Callable[[str], None]] = {
             "event store: documents, facts, signed headers": lambda prefix: _store(cluster, prefix, batches),
-            "helpers.bulk, the documents alone": lambda prefix: _helpers(cluster, prefix, batches),
-            "raw NDJSON, the documents alone": lambda prefix: _raw(cluster, prefix, batches),
+            "helpers.bulk, the documents alone": lambda prefix: write_with_helpers(cluster, prefix, batches),
+            "raw NDJSON, the documents alone": lambda prefix: write_raw(cluster, prefix, batches),
         }
         used = {name: [0.0, 0.0, 0.0] for name in ways}
         for turn in range(-max(1, warming // events // len(ways)), _TURNS):
@@ -124,7 +124,8 @@ def _documents(batch: Batch) -> list[tuple[str, bytes]]:
     return made
 
 
-def _helpers(cluster: Cluster, prefix: str, batches: Sequence[Batch]) -> None:
+def write_with_helpers(cluster: Cluster, prefix: str, batches: Sequence[Batch]) -> None:
+    """Create the documents of these batches as most programs do."""
     index = _made(cluster, prefix)
     with closing(OpenSearch(list(cluster.urls), timeout=60)) as client:
         for batch in batches:
@@ -135,7 +136,8 @@ def _helpers(cluster: Cluster, prefix: str, batches: Sequence[Batch]) -> None:
             helpers.bulk(client, actions, chunk_size=_BATCH_EVENTS)
 
 
-def _raw(cluster: Cluster, prefix: str, batches: Sequence[Batch]) -> None:
+def write_raw(cluster: Cluster, prefix: str, batches: Sequence[Batch]) -> None:
+    """Create the documents of these batches with ready-made bodies."""
     index = _made(cluster, prefix)
     with closing(OpenSearch(list(cluster.urls), timeout=60)) as client:
         for batch in batches:

@@ -88,6 +88,9 @@ class Disk(Protocol):
     def sync_directory(self, path: Path) -> None:
         """Make the names in the folder durable."""
 
+    def free_bytes(self, path: Path) -> int:
+        """How much more can be written to the file system that holds the folder `path`."""
+
     def lock(self, path: Path) -> DiskLock | None:
         """Take an exclusive lock on the file at `path` (created when absent), or None if another process holds it."""
 
@@ -236,6 +239,11 @@ class OsDisk:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+    def free_bytes(self, path: Path) -> int:
+        """See `Disk.free_bytes`."""
+        found = os.statvfs(path)
+        return found.f_bavail * found.f_frsize
 
     def lock(self, path: Path) -> DiskLock | None:
         """See `Disk.lock`: flock(2), which the kernel drops when the process dies, however it dies."""

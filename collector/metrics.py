@@ -87,6 +87,10 @@ class CollectorMetrics:
                 "Times since the start that shipping had to be tried again: the store, or the spool's disk, did not answer.",
                 lambda state: state.failed_rounds,
             ),
+            "tally_collector_refusing": (
+                "1 while the spool takes no events: it or its disk is full, and senders are told to wait.",
+                lambda state: bool(state.refusing),
+            ),
             "tally_collector_forks": ("Forks found since the start: the spool was cloned.", lambda state: state.forks),
             "tally_collector_resent_batches": (
                 "Batches sent again since the start because the store had lost them.",

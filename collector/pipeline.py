@@ -200,6 +200,8 @@ class Pipeline:
             damaged=tuple(self._lives.damaged),
             forks=self._forks,
             resent_batches=self._resent,
+            refusing=live.spool.refusals.now,
+            store_trouble=self._rounds.last_error if self._rounds.breaker.failures else "",
             last_error=self._rounds.last_error or self._lives.last_error,
             failed=str(live.spool.failed or ""),
         )

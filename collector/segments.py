@@ -9,12 +9,13 @@ That they are not frames which became zeros is told by what follows: the next se
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from collector.disk import Disk
-from collector.errors import StateUnknown
+from collector.errors import Overloaded, StateUnknown
 from collector.frame import PREFIX_BYTES, Frame, FrameError, find_frame, read_frame
 
 __all__ = [
@@ -108,7 +109,9 @@ def recover_segments(directory: Path, *, disk: Disk, journal: SourceIds) -> Reco
             disk.sync_file(path)
             disk.sync_directory(directory)
         else:
-            journal.flush()
+            # keeps memory small, and nothing else: where the disk is full, the ids stay in memory until `Spool.release`
+            with suppress(Overloaded):
+                journal.flush()
     return Recovered(sizes=sizes, next_sequence=expected, torn_bytes=torn_bytes)
 
 

@@ -200,12 +200,14 @@ class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes:
         max_bytes: bound of the spool; beyond it senders hear that they must wait.
+        keep_free_bytes: what is kept free on its disk for shipping what it holds; with less left, senders hear that they must wait.
         dead_letters_max_bytes: bound of the dead letters; beyond it senders hear it, too.
         journal_ids: how many source ids are remembered, so that a re-send is recognised.
         max_event_bytes: longest event; a longer one becomes a dead letter.
     """
 
     max_bytes: _Positive = 4 * 1024**3
+    keep_free_bytes: Annotated[int, msgspec.Meta(ge=0)] = 64 * 1024**2
     dead_letters_max_bytes: _Positive = 256 * 1024**2
     journal_ids: _Positive = 2_000_000
     max_event_bytes: Annotated[int, msgspec.Meta(ge=1_024, le=8 * 1024**2)] = 1024**2

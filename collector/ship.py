@@ -155,7 +155,7 @@ class Shipper:
         Raises Overloaded when the store does not answer.
         """
         acknowledged = self._store.acknowledged(self.stream)
-        if acknowledged <= self._acknowledged:
+        if acknowledged <= self._acknowledged and not self._spool.refusals.now:
             return
         self._acknowledged = acknowledged
         following = self._headers.after(acknowledged)

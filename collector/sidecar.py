@@ -55,6 +55,7 @@ _log = logging.getLogger(__name__)
 DEAD_LETTERS = "dead"
 """Name of the folder of dead letters beside a collector's incarnations."""
 
+_SEGMENT_BYTES = 32 * 1024**2
 _STORE_PATIENCE_SECONDS = 5.0  # less than the 10 s after which an OTLP exporter gives up by itself
 _FORWARD_PATIENCE_SECONDS = 10.0
 _STALE_SECONDS = 60.0
@@ -64,7 +65,12 @@ _LOOK_SECONDS = 1.0
 def pipeline_limits(settings: CollectorSettings) -> PipelineLimits:
     """The pipeline's bounds as the settings have them."""
     return PipelineLimits(
-        spool=SpoolLimits(total_bytes=settings.spool.max_bytes),
+        spool=SpoolLimits(
+            total_bytes=settings.spool.max_bytes,
+            # several of them: only what is not being written is let go of
+            segment_bytes=min(_SEGMENT_BYTES, max(1, settings.spool.max_bytes // 8)),
+            keep_free_bytes=settings.spool.keep_free_bytes,
+        ),
         batch=BatchLimits(
             events=settings.ship.batch_events,
             size_bytes=settings.ship.batch_bytes,
@@ -178,7 +184,12 @@ async def run_sidecar(
     )
     exports = OtlpExports(intake, clock=clock, passed=metrics.metrics_passed, onward=onward)
     otlp = OtlpReceiver(exports, limits=limits, refused=metrics.refused)
-    app = create_app([*otlp.routes, *ndjson.routes], registry=metrics.registry, not_ready=lambda: _not_ready(pipeline))
+    app = create_app(
+        [*otlp.routes, *ndjson.routes],
+        registry=metrics.registry,
+        not_ready=lambda: _not_ready(pipeline),
+        standing=lambda: _standing(pipeline),
+    )
     http = HttpServer(
         app,
         host=settings.http.host,
@@ -323,3 +334,14 @@ def _not_ready(pipeline: Pipeline) -> list[str]:
     if state.breaker_open and state.waiting_seconds > _STALE_SECONDS:
         reasons.append(f"the store has not taken events for {state.waiting_seconds:.0f} s: {state.last_error}")
     return reasons
+
+
+def _standing(pipeline: Pipeline) -> dict[str, object]:
+    """What `tally status` asks for: whether events are taken and shipped, and if not, why."""
+    state = pipeline.state()
+    return {
+        "waiting_events": state.waiting_events,
+        "waiting_seconds": round(state.waiting_seconds, 1),
+        "store_trouble": state.store_trouble,
+        "refusing": state.refusing,
+    }

@@ -20,10 +20,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from collector.admission import admit
 from collector.disk import AppendFile, Disk
 from collector.errors import Overloaded, StateUnknown
-from collector.frame import Frame, write_frame
+from collector.frame import Frame
 from collector.group import Deliver, Done, Group, Spooled, checked_size, deliver_here
+from collector.refusals import Refusals
 from collector.segments import (
     Cursor,
     Damaged,
@@ -49,12 +51,17 @@ _SYNC_WEIGHT = 0.2  # of the last sync in the moving average: one that stalls en
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpoolLimits:
-    """Bounds, in bytes: beyond the first two an `append` is `Overloaded`; the last segment is longer by `reserve_bytes` at most."""
+    """Bounds, in bytes: beyond the first two, and with less than `keep_free_bytes` left on the disk, senders hear `Overloaded`.
+
+    Of what is kept free, shipping writes its signed headers and the journal: a disk that events alone had filled would keep them
+    for ever. The last segment is longer by `reserve_bytes` at most.
+    """
 
     total_bytes: int = 4 * 1024**3
     queued_bytes: int = 64 * 1024**2
     segment_bytes: int = 32 * 1024**2
     reserve_bytes: int = 1024**2
+    keep_free_bytes: int = 0
 
 
 class Spool:
@@ -89,6 +96,7 @@ class Spool:
         self._committing = False
         self._stopping = False
         self.failed: StateUnknown | None = None
+        self.refusals = Refusals()
         self._thread: threading.Thread | None = None
         self._file: AppendFile | None = None
         disk.make_directory(directory)
@@ -140,7 +148,7 @@ class Spool:
             if self._queue and self._queued_bytes + size > self._limits.queued_bytes:
                 raise Overloaded("more is waiting for the disk than the spool's queue takes", retry_after_seconds=0.2)
             if self.size_bytes + self._queued_bytes + size > self._limits.total_bytes:
-                raise Overloaded("the spool is full: shipping does not keep up", retry_after_seconds=5.0)
+                raise self.refusals.refuse("the spool is full: shipping does not keep up")
             self._queue.append((group, done))
             self._queued_bytes += size
             if not held:
@@ -156,12 +164,15 @@ class Spool:
         try:
             self._commit_and_tell(work)
         finally:
-            with self._wake:
-                self._committing = False
-                if self._queue:
-                    self._wake.notify()
-                self._idle.notify_all()
+            self._committed()
         return len(work)
+
+    def _committed(self) -> None:
+        with self._wake:
+            self._committing = False
+            if self._queue:
+                self._wake.notify()
+            self._idle.notify_all()
 
     def commit_quickly(self) -> None:
         """Commit what is queued in the calling thread if that is quick, as the last syncs were; else wake the committing thread."""
@@ -185,6 +196,7 @@ class Spool:
         except (Overloaded, StateUnknown) as error:
             # nobody was told, so nothing is lost: every sender of these groups tries again
             outcomes = [(done, error) for _, done in work]
+            self.refusals.note(str(error))
         except Exception as error:  # noqa: BLE001 - a defect: senders must hear of it, and nobody may write behind it
             _log.exception("spool %s: a commit failed", self._directory.name)
             failure = self.abandon(f"a commit failed: {type(error).__name__}")
@@ -201,7 +213,9 @@ class Spool:
         fresh_ids: list[bytes] = []
         seen_now: set[bytes] = set()
         for group, done in work:
-            outcome, frame = self._admit(group, first, seen_now, fresh_ids)
+            outcome, frame = admit(
+                group, first=first, durable=self._next, journal=self._journal, seen_now=seen_now, fresh_ids=fresh_ids
+            )
             first += outcome.stored
             outcomes.append((done, outcome))
             if frame:
@@ -211,42 +225,11 @@ class Spool:
         self._journal.add(fresh_ids)
         return outcomes
 
-    def _admit(
-        self, group: Group, first: int, seen_now: set[bytes], fresh_ids: list[bytes]
-    ) -> tuple[Spooled, bytes | None]:
-        ids = [group.group_id, *group.source_ids]
-        known = self._journal.known(ids)
-        known.update(one for one in ids if one in seen_now)
-        total = len(group.events)
-        if group.group_id and group.group_id in known:
-            return Spooled(first=first, stored=0, duplicates=total), None
-        keep: list[int] = []
-        for at, one in enumerate(group.source_ids):
-            if not one:
-                keep.append(at)
-            elif one not in known:
-                known.add(one)  # the same id twice in one group is a duplicate, too
-                keep.append(at)
-                fresh_ids.append(one)
-                seen_now.add(one)
-        if group.group_id:
-            fresh_ids.append(group.group_id)
-            seen_now.add(group.group_id)
-        whole = len(keep) == total
-        if not keep and not group.group_id:
-            return Spooled(first=first, stored=0, duplicates=total), None
-        frame = write_frame(
-            first=first,
-            durable=self._next,
-            group_id=group.group_id,
-            source_ids=group.source_ids if whole else [group.source_ids[at] for at in keep],
-            events=group.events if whole else [group.events[at] for at in keep],
-            facts=group.facts if whole else [group.facts[at] for at in keep],
-        )
-        return Spooled(first=first, stored=len(keep), duplicates=total - len(keep)), frame
-
     def _write(self, data: bytes, *, following: int) -> None:
         """Append and sync frames; `following` is the sequence behind them."""
+        left = self._disk.free_bytes(self._directory) - len(data)
+        if left < self._limits.keep_free_bytes:
+            raise self.refusals.refuse(f"the spool's disk is full but for {max(0, left) >> 20} MiB, kept for shipping")
         name = max(self._sizes, default=-1)
         if self._file is None or self._sizes[name] >= self._limits.segment_bytes:
             name = self._roll()
@@ -274,6 +257,7 @@ class Spool:
         self._sync_seconds += _SYNC_WEIGHT * (taken_seconds - self._sync_seconds)
         self._next = following  # before the size: whoever reads the frames must find the sequences that they hold
         self._sizes[name] = size + len(data)
+        self.refusals.over()
 
     def _roll(self) -> int:
         """Open the segment that the next frame begins. The one before is synced already: every commit syncs."""
@@ -340,8 +324,12 @@ class Spool:
     def release(self, sequence: int) -> None:
         """Remove segments all of whose events are below `sequence`; never the one being written.
 
-        Raises Overloaded if the journal cannot be flushed first; the segments then stay.
+        While events are refused, that one is closed for it, if nothing in it is needed any more: it may be all that the spool holds.
+
+        Raises Overloaded if the journal cannot be flushed first, or no segment made; the segments then stay.
         """
+        if self.refusals.now:
+            self._close_covered(sequence)
         with self._wake:
             names = sorted(self._sizes)
         done = [name for name, following in itertools.pairwise(names) if following <= sequence]
@@ -355,6 +343,17 @@ class Spool:
             self._disk.sync_directory(self._directory)
             with self._wake:
                 del self._sizes[name]
+
+    def _close_covered(self, sequence: int) -> None:
+        with self._wake:
+            if self._committing or self._queue or self._stopping or self.failed or self._next > sequence:
+                return
+            self._committing = True  # nobody else writes until the next segment is there
+        try:
+            if self._file is not None:
+                self._roll()
+        finally:
+            self._committed()
 
     # -- life
 

@@ -15,7 +15,8 @@ class PipelineState:
 
     `waiting_seconds`: for how long, at most, the oldest event that the store does not have has been waiting; `waiting_groups`: how many groups' senders wait for the store;
     `resent_batches`: how many batches the store had lost and got again, since the start;
-    `failed_rounds`: how often shipping had to be tried again, since the start.
+    `failed_rounds`: how often shipping had to be tried again, since the start; `refusing`: why events are not taken just now, and
+    `store_trouble` why they are not shipped; both are empty when all is well.
     """
 
     stream: StreamId
@@ -31,5 +32,7 @@ class PipelineState:
     damaged: Sequence[Path]
     forks: int
     resent_batches: int
+    refusing: str
+    store_trouble: str
     last_error: str
     failed: str

@@ -29,6 +29,7 @@ from deploy.logstorage import log_storage
 from deploy.places import Places
 from deploy.processes import Running, running
 from deploy.reading import gaps_of
+from deploy.sidecarstate import SidecarState, ask_sidecar
 from deploy.storing import open_store
 
 __all__ = ["Ledger", "Spool", "Standing", "StreamLine", "standing"]
@@ -67,11 +68,12 @@ class StreamLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spool(msgspec.Struct, frozen=True, kw_only=True):
-    """A collector's spool on this disk: its bytes, and its dead letters by reason."""
+    """A collector's spool on this disk: its bytes, its dead letters by reason, and what the sidecar says of itself while it runs."""
 
     collector: str
     size_bytes: int
     dead_letters: dict[str, int]
+    sidecar: SidecarState | None = None
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -169,12 +171,15 @@ def _trails(index: TrailIndex) -> dict[str, int]:
 
 def _spools(places: Places) -> Iterator[Spool]:
     root = places.root / "spool"
+    addresses = {process.name: process.addresses.get("http", "") for process in running(places.run)}
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
         letters = read_dead_letters(folder / DEAD_LETTERS, disk=OsDisk())
+        address = addresses.get(f"collector-{folder.name}", "")
         yield Spool(
             collector=folder.name,
             size_bytes=_size(folder),
             dead_letters=dict(Counter(letter.label for letter in letters)),
+            sidecar=ask_sidecar(address) if address else None,
         )
 
 

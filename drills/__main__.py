@@ -1,4 +1,4 @@
-"""Runs the drills and prints their tables as Markdown. `python -m drills [tamper|sigkill …]`; both by default. Exit code 1: one failed."""
+"""Runs the drills and prints their tables as Markdown. `python -m drills [PART …]`; by default all. Exit code 1: one failed."""
 
 from __future__ import annotations
 
@@ -8,28 +8,47 @@ import sys
 import tempfile
 from pathlib import Path
 
+from drills.opensearch import OPENSEARCH_PARTS, opensearch_tables
 from drills.sigkill import sigkill_table
 from drills.tamper import tamper_table
 
 _KILLS = int(os.environ.get("TALLY_KILLS", "200"))
 _SEED = int(os.environ.get("TALLY_SEED", "7"))
+_OUTAGE_SECONDS = float(os.environ.get("TALLY_OUTAGE_SECONDS", "180"))
+_PARTS = ("tamper", "sigkill", "opensearch", *OPENSEARCH_PARTS)
 
 
 def main() -> int:
     """Parse the command line and run; gives the exit code."""
     parser = argparse.ArgumentParser(prog="python -m drills", description=__doc__)
-    parser.add_argument("parts", nargs="*", choices=["tamper", "sigkill", []], default=[])
+    parser.add_argument("parts", nargs="*", choices=[*_PARTS, []], default=[], metavar="PART", help=", ".join(_PARTS))
     parser.add_argument("--kills", type=int, default=_KILLS, help=f"SIGKILLs (TALLY_KILLS; default {_KILLS})")
     parser.add_argument("--seed", type=int, default=_SEED, help=f"of the instants (TALLY_SEED; default {_SEED})")
-    parser.add_argument("--folder", type=Path, default=None, help="where to write; kept when a drill fails")
+    parser.add_argument(
+        "--outage-seconds",
+        type=float,
+        default=_OUTAGE_SECONDS,
+        help=f"how long OpenSearch is away (TALLY_OUTAGE_SECONDS; default {_OUTAGE_SECONDS:.0f})",
+    )
+    parser.add_argument("--events", type=int, default=5_000, help="acknowledged between what goes wrong on OpenSearch")
+    parser.add_argument(
+        "--folder", type=Path, default=None, help="where to write (default: the system's folder for temporary files)"
+    )
     arguments = parser.parse_args()
-    parts = arguments.parts or ["tamper", "sigkill"]
+    parts = arguments.parts or ["tamper", "sigkill", "opensearch"]
     failed = 0
     with tempfile.TemporaryDirectory(prefix="tally-drill-", dir=arguments.folder) as name:
+        folder = Path(name)
+        folder.chmod(0o755)  # the server of a drill may run as somebody else
         if "tamper" in parts:
-            failed += tamper_table(Path(name) / "tamper")
+            failed += tamper_table(folder / "tamper")
         if "sigkill" in parts:
-            failed += sigkill_table(Path(name) / "sigkill", kills=arguments.kills, seed=arguments.seed)
+            failed += sigkill_table(folder / "sigkill", kills=arguments.kills, seed=arguments.seed)
+        wanted = OPENSEARCH_PARTS if "opensearch" in parts else [part for part in OPENSEARCH_PARTS if part in parts]
+        if wanted:
+            failed += opensearch_tables(
+                folder, wanted, outage_seconds=arguments.outage_seconds, events=arguments.events
+            )
     return 1 if failed else 0
 
 

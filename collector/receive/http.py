@@ -6,7 +6,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import uvicorn
@@ -24,7 +24,11 @@ __all__ = ["HttpServer", "create_app"]
 
 
 def create_app(
-    routes: Sequence[BaseRoute], *, registry: CollectorRegistry, not_ready: Callable[[], Sequence[str]] = tuple
+    routes: Sequence[BaseRoute],
+    *,
+    registry: CollectorRegistry,
+    not_ready: Callable[[], Sequence[str]] = tuple,
+    standing: Callable[[], Mapping[str, Any]] = dict,
 ) -> Starlette:
     """The application: the receivers' routes, and ``/metrics``, ``/livez``, ``/readyz``.
 
@@ -32,6 +36,7 @@ def create_app(
         routes: of the receivers (`NdjsonReceiver.routes`, `OtlpReceiver.routes`).
         registry: whose metrics are shown.
         not_ready: why no events can be taken just now, in words; empty when they can.
+        standing: what else ``/readyz`` says.
     """
 
     async def metrics(request: Request) -> Response:
@@ -43,8 +48,8 @@ def create_app(
 
     async def readyz(_: Request) -> Response:
         reasons = list(not_ready())
-        return json_response({"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"},
-                             status=503 if reasons else 200)  # fmt: skip
+        said = {"status": "not ready", "reasons": reasons} if reasons else {"status": "ready"}
+        return json_response({**said, **standing()}, status=503 if reasons else 200)
 
     return Starlette(
         routes=[*routes, Route("/metrics", metrics), Route("/livez", livez), Route("/readyz", readyz)],

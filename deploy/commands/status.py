@@ -10,7 +10,7 @@ from deploy.wording import count, size_in_words
 MAX_STREAMS_SHOWN = 20
 
 if TYPE_CHECKING:
-    from deploy.standing import Standing
+    from deploy.standing import Spool, Standing
 
 
 @click.command()
@@ -76,10 +76,20 @@ def _show(found: "Standing") -> None:
     for gap in found.gaps:
         show(f"missing  {gap}")
     for spool in found.spools:
-        dead = ", ".join(f"{number:,} {label}" for label, number in spool.dead_letters.items())
-        show(
-            f"spool    {spool.collector}  {size_in_words(spool.size_bytes)}{f'; dead letters: {dead}' if dead else ''}"
-        )
+        _show_spool(spool)
+
+
+def _show_spool(spool: "Spool") -> None:
+    dead = ", ".join(f"{number:,} {label}" for label, number in spool.dead_letters.items())
+    show(f"spool    {spool.collector}  {size_in_words(spool.size_bytes)}{f'; dead letters: {dead}' if dead else ''}")
+    sidecar = spool.sidecar
+    if sidecar is None:
+        return
+    if sidecar.store_trouble:
+        waits = count(sidecar.waiting_events, "event waits", "events wait")
+        show(f"         {waits}, the oldest for {_age(sidecar.waiting_seconds)}: {sidecar.store_trouble}")
+    if sidecar.refusing:
+        show(f"         no events are taken: {sidecar.refusing}")
 
 
 def _age(seconds: float) -> str:

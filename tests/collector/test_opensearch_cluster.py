@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,10 @@ from collector.batch import Batch, EventRef, StreamId
 from collector.errors import Overloaded
 from collector.store.opensearch.store import OpenSearchStore
 from collector.store.settings import StoreSettings
+from drills.nodes import nodes_drill
+from drills.story import AGE, WAITING
 from tests.servers.opensearch import Cluster
+from tests.support.drilled import holds
 from tests.support.shipper import Shipper, pay, texts
 
 pytestmark = [pytest.mark.opensearch, pytest.mark.timeout(1_200)]
@@ -92,6 +96,16 @@ def test_nodes_are_killed_in_the_middle_and_nothing_is_missing_or_doubled(cluste
         cluster.ask("POST", f"/{place}/_refresh")
         assert cluster.ask("GET", f"/{place}/_count")["count"] == len(events), "none twice"
         assert list(store.streams()) == [STREAM]
+
+
+def test_sidecars_and_correlator_go_on_while_nodes_are_killed(cluster: Cluster, tmp_path: Path) -> None:
+    outcome = nodes_drill(tmp_path / "drill", cluster, prefix="drill", events=300, down_seconds=1.0)
+    holds(outcome, at_least=1_500)
+    calm = outcome.phase("all three nodes")
+    for killed in (outcome.phase("the node with the primary"), outcome.phase("the cluster manager")):
+        assert killed.resumed_seconds is not None
+        assert killed.most[AGE] > calm.most[AGE], "the SRE sees it"
+        assert killed.most[WAITING] > 0
 
 
 def test_with_fewer_copies_than_are_asked_for_nothing_is_written(cluster: Cluster) -> None:

@@ -518,6 +518,22 @@ def test_a_read_only_block_is_told_and_passes(store: OpenSearchStore, opensearch
     assert list(store.events(refs(1))) == texts([pay("T-2")])
 
 
+def test_that_no_index_may_be_made_is_told_as_a_block_and_not_as_a_matter_of_roles(
+    store: OpenSearchStore, opensearch: Cluster, prefix: str
+) -> None:
+    batch = Shipper().batch(pay("T-1"), created="2031-05-01T00:00:00.000000000Z")
+    # what a cluster does itself when all its disks are fuller than the high watermark
+    opensearch.ask("PUT", "/_cluster/settings", {"persistent": {"cluster.blocks.create_index": True}})
+    try:
+        with pytest.raises(Overloaded, match=r"lets nothing be written: .*create-index blocked") as told:
+            store.append(batch)
+        assert "roles" not in str(told.value)
+    finally:
+        opensearch.ask("PUT", "/_cluster/settings", {"persistent": {"cluster.blocks.create_index": None}})
+    store.append(batch)
+    assert store.batch(STREAM, 1) == batch.signed
+
+
 def test_a_server_with_too_much_to_do_is_told_and_passes() -> None:
     # so little room for what is being indexed that a batch of some size is turned away with 429
     with (

@@ -68,7 +68,14 @@ class House:
         self.seconds = 0.0
         self.minted = 0
 
-    def open(self, *, heartbeat_seconds: int = 0, ledger: str = "test/ledger", events: int = 4) -> Pipeline:
+    def open(
+        self,
+        *,
+        heartbeat_seconds: int = 0,
+        ledger: str = "test/ledger",
+        events: int = 4,
+        spool: SpoolLimits | None = None,
+    ) -> Pipeline:
         return Pipeline(
             ROOT,
             collector="payments",
@@ -76,7 +83,7 @@ class House:
             store=self.store,
             key=KEY,
             limits=PipelineLimits(
-                spool=SpoolLimits(segment_bytes=300),
+                spool=spool or SpoolLimits(segment_bytes=300),
                 batch=BatchLimits(events=events, heartbeat_seconds=heartbeat_seconds),
                 retry=RetryLimits(base_seconds=0.001, cap_seconds=0.01, failures_to_open=3, open_seconds=0.02),
                 linger_seconds=0.0,
@@ -403,6 +410,35 @@ def test_a_batch_that_the_store_lost_comes_back_and_the_spool_is_released() -> N
     put(pipeline, "i")
     ship(pipeline)  # the place from which new batches are cut is as it was
     assert stored(house.store) == both(*"abcdefghi")
+
+
+def test_a_spool_smaller_than_a_segment_takes_events_again_when_the_log_has_them() -> None:
+    house = House()
+    pipeline = house.open(spool=SpoolLimits(total_bytes=600))
+    names = [f"n{at}" for at in range(30)]
+    refused, covered = 0, False
+    for name in names:
+        try:
+            put(pipeline, name)
+        except Overloaded:
+            refused += 1
+            pipeline.release_once()
+            if not covered:
+                with pytest.raises(Overloaded, match="the spool is full"):
+                    put(pipeline, name)  # the store has all of it, and may lose it before the log has it
+                house.store.acknowledge({pipeline.stream: pipeline.state().shipped_number})
+                pipeline.release_once()
+            put(pipeline, name)
+        ship(pipeline)
+        covered = refused == 2  # then the log has all of it before anybody is refused
+        if covered:
+            house.store.acknowledge({pipeline.stream: pipeline.state().shipped_number})
+            pipeline.release_once()
+    assert refused >= 3
+    assert stored(house.store) == sorted(f"{name}.{at}" for name in names for at in range(2))
+    pipeline = house.restart()
+    ship(pipeline)
+    assert len(stored(house.store)) == 60
 
 
 def test_lost_batches_far_apart_and_heartbeats_come_back_a_bounded_number_at_a_time() -> None:

@@ -29,6 +29,7 @@ class Ids:
     def __init__(self) -> None:
         self.ids: set[bytes] = set()
         self.fails = False
+        self.flushes = True
 
     def known(self, source_ids: Iterable[bytes]) -> set[bytes]:
         if self.fails:
@@ -39,7 +40,7 @@ class Ids:
         self.ids.update(one for one in source_ids if one)
 
     def flush(self) -> None:
-        if self.fails:
+        if self.fails or not self.flushes:
             raise Overloaded("the journal does not answer")
 
     def forget(self) -> None:
@@ -591,3 +592,60 @@ def test_a_defect_in_a_commit_is_told_and_ends_the_spool() -> None:
     assert isinstance(told.outcome, StateUnknown)
     with pytest.raises(StateUnknown):
         spool.append(group("b"), Told())
+
+
+def test_a_spool_that_is_full_with_its_only_segment_lets_go_of_it_when_nobody_needs_it_any_more() -> None:
+    disk = FaultyDisk()
+    spool = opened(disk, limits=SpoolLimits(total_bytes=500))
+    while spool.size_bytes < 480:
+        put(spool, group("a"))
+    kept = spool.next_sequence
+    spool.release(kept)
+    assert spool.size_bytes >= 480, "nobody is refused yet, so what is written goes on"
+    for _ in range(2):
+        with pytest.raises(Overloaded, match="the spool is full"):
+            put(spool, group("b"))
+        spool.release(kept - 1)
+        assert spool.size_bytes >= 480, "its last event is still needed"
+    spool.release(kept)
+    assert spool.size_bytes == 0
+    assert put(spool, group("again"))[0].stored == 2
+    assert spool.refusals.now == ""
+    again = opened(disk)
+    assert again.next_sequence == kept + 2, "sequences go on behind what was let go of"
+    assert again.start == Cursor(segment=kept, offset=0)
+
+
+def test_what_is_kept_for_shipping_is_not_given_to_events() -> None:
+    disk = FaultyDisk()
+    spool = opened(disk, limits=SpoolLimits(keep_free_bytes=5_000_000))
+    put(spool, group("a"))
+    disk.free = 5_000_001
+    (told,) = put(spool, group("b"))
+    assert isinstance(told.outcome, Overloaded)
+    assert "full but for 4 MiB" in str(told.outcome)
+    assert spool.refusals.now == str(told.outcome)
+    assert spool.next_sequence == 2
+    disk.free = 5_001_000
+    assert put(spool, group("b"))[0].stored == 2
+    assert spool.refusals.now == ""
+
+
+def test_a_spool_on_a_full_disk_opens_and_still_recognises_what_is_sent_again() -> None:
+    disk = FaultyDisk()
+    spool = opened(disk, limits=SMALL)
+    for at in range(9):
+        put(spool, group("a", ids=[b"%d" % at]))
+    spool.close()
+    assert len(disk.files(ROOT)) > 2
+    journal = Ids()
+    journal.flushes = False
+    again = opened(disk, journal=journal, limits=SMALL)
+    assert again.next_sequence == 9
+    assert put(again, group("a", ids=[b"0"]))[0].stored == 0
+    with pytest.raises(Overloaded):
+        again.release(9)
+    assert len(events(again)) == 9, "the ids are nowhere else"
+    journal.flushes = True
+    again.release(9)
+    assert len(disk.files(ROOT)) == 1

@@ -130,7 +130,8 @@ class FaultyDisk:
     """See the module.
 
     `changes` names every change made; `broken = (n, error)` makes every change from the n-th on fail, `failing` every change of
-    a name; `room_bytes` is the most that one more write takes: a longer one writes so much and fails with ENOSPC.
+    a name; `room_bytes` is the most that one more write takes: a longer one writes so much and fails with ENOSPC; `free` is what it
+    says that there is left.
     """
 
     def __init__(self, *, crash_at: int | None = None, after: bool = False, root: _Folder | None = None) -> None:
@@ -140,6 +141,7 @@ class FaultyDisk:
         self.broken: tuple[int, OSError] | None = None
         self.failing: dict[str, OSError] = {}
         self.room_bytes: int | None = None
+        self.free = 2**40
         self._root = root or _Folder()
         self._locks: set[Path] = set()
 
@@ -271,6 +273,9 @@ class FaultyDisk:
         folder = self._folder(path)
         with self.change("sync_directory"):
             folder.synced = dict(folder.names)
+
+    def free_bytes(self, path: Path) -> int:  # noqa: ARG002 - there is one disk
+        return self.free
 
     def lock(self, path: Path) -> _Lock | None:
         if path in self._locks:

@@ -5,6 +5,7 @@ answers come back undecoded: `_source` must be had byte by byte, because what wa
 """
 
 import logging
+import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -212,7 +213,12 @@ class Connection:
         kind, reason = detail.get("type", ""), detail.get("reason", "")
         if kind != "index_not_found_exception":
             self.watch.troubled("read", word_for(503, kind))
-            raise Overloaded(f"{self.name} cannot read a document of {one.index} now: {kind}: {reason}")
+            hint = (
+                " (its node is away, or the node's disk is full)"
+                if kind == "no_shard_available_action_exception"
+                else ""
+            )
+            raise Overloaded(f"{self.name} cannot read a document of {one.index} now: {kind}: {reason}{hint}")
         if not retired:
             raise StateUnknown(f"{self.name}: the index {one.index} is gone")
 
@@ -231,7 +237,9 @@ class Connection:
         if isinstance(error, ConnectionTimeout):
             return Overloaded(f"{self.name} did not answer in time", retry_after_seconds=1.0)
         if not isinstance(status, int):
-            return Overloaded(f"{self.name} cannot be reached: {error.error}", retry_after_seconds=1.0)
+            # urllib3 names the object that failed; where it is in memory helps nobody
+            why = re.sub(r"<[^<>]* object at 0x[0-9a-f]+>: ", "", str(error.error))
+            return Overloaded(f"{self.name} cannot be reached: {why}", retry_after_seconds=1.0)
         kind, reason = _said(error)
         return pressure(self.name, status, kind, reason) or Refusal(status, kind, reason)
 
@@ -245,8 +253,9 @@ def pressure(name: str, status: int, kind: str, reason: str) -> Overloaded | Non
         kind: the exception's type as OpenSearch names it.
         reason: its text.
     """
-    if kind == "cluster_block_exception":
-        # 403 or 429 by version. A disk beyond its flood-stage watermark blocks writing until there is room again
+    if kind in {"cluster_block_exception", "index_create_block_exception"}:
+        # 403 or 429 by version. A disk beyond its flood-stage watermark blocks writing until there is room again; when all are
+        # beyond the high one, no index is made
         return Overloaded(
             f"{name} lets nothing be written: {reason} (a full disk does that, or an administrator)",
             retry_after_seconds=_OPERATOR_SECONDS,
@@ -260,7 +269,9 @@ def pressure(name: str, status: int, kind: str, reason: str) -> Overloaded | Non
             f"{name} takes no request of this size: raise its http.max_content_length",
             retry_after_seconds=_OPERATOR_SECONDS,
         )
-    if status >= 500:
+    if (
+        status >= 500 or kind == "shard_not_found_exception"
+    ):  # 404 from a node that has just closed the shard: its disk is full
         return Overloaded(f"{name} cannot do it now: {status} {kind}: {reason}", retry_after_seconds=1.0)
     return None
 
