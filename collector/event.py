@@ -65,14 +65,15 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the event came in: enough to find it again at its source.
 
-    `receiver` is forward, otlp, ndjson, import or record; `tag` is Fluent's tag; `file` an imported file's name; `row` its row
-    counted from 1 (headers not counted).
+    `receiver` is forward, otlp, ndjson, tail, import or record; `tag` is Fluent's tag; `file` an imported file's name or a followed
+    file's path; `row` its row counted from 1 (headers not counted); `offset` where in a followed file the event begins, in bytes.
     """
 
     receiver: str = ""
     tag: str = ""
     file: str = ""
     row: int = 0
+    offset: int = 0
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

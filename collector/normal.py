@@ -176,7 +176,7 @@ def _access(access: Access, value: Callable[[str], str]) -> Access:
 def _origin(origin: Origin, value: Callable[[str], str]) -> Origin:
     if origin.tag.isascii() and origin.file.isascii():
         return origin
-    return Origin(receiver=origin.receiver, tag=value(origin.tag), file=value(origin.file), row=origin.row)
+    return msgspec.structs.replace(origin, tag=value(origin.tag), file=value(origin.file))
 
 
 def _time(text: str, field: str, walk: Normaliser, unusable: dict[str, Any]) -> str:

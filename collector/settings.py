@@ -6,6 +6,7 @@ import msgspec
 
 from collector.extract import StitchSettings
 from collector.protect.fields import DEFAULT_MASKED_FIELDS
+from collector.receive.tail.settings import KubernetesSettings, TailSettings
 
 __all__ = ["CollectorSettings", "ForwardSettings", "HttpSettings", "ProtectSettings", "ShipSettings", "SpoolSettings"]
 
@@ -110,6 +111,8 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             (docs/mappings.md); the first mapping that is for a record is used.
         forward: Fluent Forward.
         http: OTLP, JSON lines, metrics.
+        tail: files to follow.
+        kubernetes: what is asked about the pods whose files are followed.
         spool: bounds on disk.
         ship: batches.
         protect: masking.
@@ -122,7 +125,16 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     mappings: tuple[str, ...] = ()
     forward: ForwardSettings = ForwardSettings()
     http: HttpSettings = HttpSettings()
+    tail: tuple[TailSettings, ...] = ()
+    kubernetes: KubernetesSettings = KubernetesSettings()
     spool: SpoolSettings = SpoolSettings()
     ship: ShipSettings = ShipSettings()
     protect: ProtectSettings = ProtectSettings()
     stitch: StitchSettings = StitchSettings()
+
+    def __post_init__(self) -> None:
+        """Refuse two entries of the tail that cannot be told apart."""
+        labels = [entry.label for entry in self.tail]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"tail: two entries are called {label!r}: give them a name")

@@ -33,20 +33,26 @@ from collector.receive.forward import ForwardReceiver, Handshake
 from collector.receive.http import HttpServer, create_app
 from collector.receive.ndjson import NdjsonReceiver
 from collector.receive.otlp import OtlpReceiver
+from collector.receive.tail.kubernetes_api import Pods
+from collector.receive.tail.tailer import Tailer
 from collector.settings import CollectorSettings
 from collector.ship import BatchLimits
 from collector.spool import Done, Spooled, SpoolLimits, deliver_here
 from collector.store import EventStore
 
-__all__ = ["DEAD_LETTERS", "pipeline_limits", "run_sidecar"]
+__all__ = ["DEAD_LETTERS", "POSITIONS", "pipeline_limits", "run_sidecar"]
 
 _log = logging.getLogger(__name__)
 
 DEAD_LETTERS = "dead"
 """Name of the folder of dead letters beside a collector's incarnations."""
 
+POSITIONS = "tail"
+"""Name of the folder of the positions in files that are followed, beside it."""
+
 _STORE_PATIENCE_SECONDS = 5.0  # less than the 10 s after which an OTLP exporter gives up by itself
 _FORWARD_PATIENCE_SECONDS = 10.0
+_TAIL_GRACE_SECONDS = 10.0
 _STALE_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
 
@@ -94,7 +100,8 @@ async def run_sidecar(
         disk: where the spool lies; None: the real one.
 
     Raises:
-        StateUnknown: the spool is another process's, or its disk failed and it must be opened again.
+        StateUnknown: the spool is another process's, or its disk failed and it must be opened again; or the positions in followed files
+            do not read back.
         Malformed: the settings' rules cannot be used.
         OSError: a port is taken, a key file is missing.
     """
@@ -170,11 +177,29 @@ async def run_sidecar(
         tls_certificate=settings.http.tls_certificate,
         tls_key=settings.http.tls_key,
     )
+    pods = Pods(settings.kubernetes) if settings.kubernetes.api and settings.tail else None
+    tailer: Tailer | None = None
+    following: asyncio.Task[None] | None = None
     pipeline.start()
     try:
+        if settings.tail:
+            tailer = Tailer(
+                settings.tail,
+                root / POSITIONS,
+                intake=intake,
+                disk=disk,
+                clock=clock,
+                pods=pods,
+                report=metrics.tail,
+            )
         ready(await _listen(settings, forward, http))
-        await _until_stopped_or_failed(stopped, pipeline)
+        following = asyncio.create_task(tailer.run()) if tailer is not None else None
+        await _until_stopped_or_failed(stopped, pipeline, following)
     finally:
+        if tailer is not None and following is not None:
+            await _end_of_following(tailer, following)
+        if pods is not None:
+            await pods.close()
         await forward.close()
         await http.stop()
         drained = await asyncio.to_thread(pipeline.stop, drain_seconds=settings.ship.drain_seconds)
@@ -184,9 +209,27 @@ async def run_sidecar(
     return drained
 
 
-async def _until_stopped_or_failed(stopped: asyncio.Event, pipeline: Pipeline) -> None:
-    """Wait; raises StateUnknown when the spool can take nothing more, so that the process ends and is started again."""
+async def _end_of_following(tailer: Tailer, following: asyncio.Task[None]) -> None:
+    """Let the tail take its turns to their end, and write its positions."""
+    tailer.stop()
+    _, late = await asyncio.wait([following], timeout=_TAIL_GRACE_SECONDS)
+    for task in late:
+        task.cancel()
+    await asyncio.wait([following])
+    if not following.cancelled() and (error := following.exception()) is not None:
+        _log.error("the tail ended: %s: %s", type(error).__name__, error)
+
+
+async def _until_stopped_or_failed(
+    stopped: asyncio.Event, pipeline: Pipeline, following: asyncio.Task[None] | None
+) -> None:
+    """Wait; raises StateUnknown when the spool can take nothing more, so that the process ends and is started again.
+
+    Raises what ended the tail, if anything did.
+    """
     while not stopped.is_set():
+        if following is not None and following.done():
+            following.result()
         failed = pipeline.state().failed
         if failed:
             raise StateUnknown(failed)

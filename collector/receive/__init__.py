@@ -58,8 +58,10 @@ class Intake(Protocol):
                 case it is kept, and recognised then by its ids. Never the second when `heard` is false.
         """
 
-    async def reject(self, raw: bytes, error: Malformed, origin: Origin) -> None:
+    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, source_id: bytes = b"") -> None:
         """Put undecodable input into the dead letters with its reason; redacted, cut to a bound, durable on return.
+
+        `source_id` names the input where its source does: coming again it makes no second letter.
 
         Raises:
             Overloaded: the dead letters are full.

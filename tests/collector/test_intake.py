@@ -134,6 +134,8 @@ async def contract(intake: Intake) -> None:
     assert await intake.accept(arrivals("h")) == Receipt(stored=1)  # without ids nothing is taken for a re-send
     assert await intake.accept([]) == Receipt()
     await intake.reject(b"\xff", Malformed("no MessagePack", label="framing"), Origin(receiver="forward"))
+    for _ in range(2):  # named, and read again after a crash
+        await intake.reject(b"?", Malformed("no JSON", label="bad_json"), Origin(receiver="tail"), source_id=b"place")
 
 
 @pytest.mark.parametrize("store_patience_seconds", [None, 30.0], ids=["spool", "store"])
@@ -145,6 +147,7 @@ def test_the_intake_keeps_the_contract(tmp_path: Path, store_patience_seconds: f
         assert [letter.label for letter in read_dead_letters(sidecar.root / "dead", disk=OsDisk())] == [
             "duplicate_key",
             "framing",
+            "bad_json",
         ]
         assert sidecar.sample("tally_collector_events_total") == 9
         assert sidecar.sample("tally_collector_duplicates_total") == 3
@@ -159,7 +162,7 @@ def test_the_intake_in_memory_keeps_the_contract() -> None:
     intake = MemoryIntake()
     asyncio.run(contract(intake))
     assert [event.body for event in intake.events] == ["a", "b", "c", "d", "e", "f", "g", "h", "h"]
-    assert len(intake.dead) == 2
+    assert len(intake.dead) == 3
 
 
 def test_an_intake_behind_mappings_keeps_the_contract() -> None:

@@ -37,6 +37,14 @@ def test_the_settings_reach_the_pipelines_bounds() -> None:
 @pytest.mark.parametrize(
     ("table", "where"),
     [
+        ({"tail": [{"paths": []}]}, "length"),
+        ({"tail": [{"paths": ["relative/*.log"]}]}, "absolute"),
+        ({"tail": [{"paths": ["/a"]}, {"paths": ["/a"]}]}, "two entries"),
+        ({"tail": [{"paths": ["/a"], "service_pattern": "("}]}, "regular expression"),
+        ({"tail": [{"paths": ["/a"], "service_pattern": "x"}]}, "named service"),
+        ({"tail": [{"paths": ["/a"], "multiline": {"start": "["}}]}, "regular expression"),
+        ({"tail": [{"paths": ["/a"], "format": "json", "multiline": {"indented": True}}]}, "each line"),
+        ({"kubernetes": {"server": "https://user@host"}}, "server"),
         ({"nmae": "x"}, "nmae"),
         ({"forward": {"prot": 1}}, "forward"),
         ({"name": "Payments"}, "name"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,9 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from collector.batch import StreamId
 from collector.disk import AppendFile, OsDisk
 from collector.errors import StateUnknown
-from collector.event import decode_event
+from collector.event import Event, Origin, decode_event
+from collector.receive.tail.settings import TailSettings
 from collector.settings import CollectorSettings, ForwardSettings, HttpSettings
-from collector.sidecar import run_sidecar
+from collector.sidecar import POSITIONS, run_sidecar
 from tests.support.memory_store import MemoryStore
 
 SETTINGS = CollectorSettings(name="payments", forward=ForwardSettings(port=0), http=HttpSettings(port=0))
@@ -73,12 +75,15 @@ class Running:
         return answer
 
     def bodies(self) -> list[object]:
+        return [event.body for event in self.events()]
+
+    def events(self) -> list[Event]:
         found = []
         for batches in self.store.batches.values():
             for batch in batches.values():
                 at = 0
                 for length in batch.lengths:
-                    found.append(decode_event(batch.events[at : at + length]).body)
+                    found.append(decode_event(batch.events[at : at + length]))
                     at += length
         return found
 
@@ -223,5 +228,50 @@ def test_with_store_acks_no_way_in_says_yes_before_the_store_has_it(
         sidecar.stopped.set()
         assert await sidecar.task
         return sidecar
+
+    asyncio.run(life())
+
+
+def test_files_are_followed_with_all_that_an_event_goes_through(tmp_path: Path) -> None:
+    log = tmp_path / "shop.log"
+    log.write_bytes(b'{"message":"card 4111 1111 1111 1111","level":"warn"}\ncaf\xe9 4111111111111111\n')
+    settings = msgspec.structs.replace(
+        SETTINGS, tail=(TailSettings(paths=(str(log),), name="shop", service="shop", poll_seconds=0.01),)
+    )
+
+    async def life(until: str, last: bytes) -> tuple[Running, str]:
+        sidecar = Running(tmp_path / "spool", settings=settings)
+        addresses = await sidecar.ready
+        async with asyncio.timeout(20), httpx.AsyncClient() as client:
+            while until not in (metrics := (await client.get(f"http://{addresses['http']}/metrics")).text):
+                pass
+        with log.open("ab") as file:
+            file.write(last)
+        sidecar.stopped.set()
+        assert await sidecar.task
+        return sidecar, metrics
+
+    sidecar, metrics = asyncio.run(life('behind_bytes{tail="shop"} 0.0', b"no line end"))
+    assert 'tally_collector_tail_open_files{tail="shop"} 1.0' in metrics
+    first, second = sidecar.events()
+    assert str(first.body).startswith("card [4111 11** **** 1111~card:")
+    assert (first.severity_number, first.service, first.marks) == (13, "shop", ["card:body"])
+    assert second.marks == ["bytes_masked", "card:body", "surrogate_replaced"]
+    assert base64.b64decode(second.attributes["log.record.original"])[:6] == b"caf\xe9 ["
+    assert second.origin == Origin(receiver="tail", file=str(log), offset=54)
+    log.write_bytes(log.read_bytes() + b", now there is one\n")
+    again, _ = asyncio.run(life("tally_collector_events_total 1.0", b""))
+    # what the first life had shipped is sent to this new store, too; the file is read on
+    assert again.bodies() == [first.body, second.body, "no line end, now there is one"]
+
+
+def test_positions_that_do_not_read_back_end_the_sidecar(tmp_path: Path) -> None:
+    (tmp_path / "spool" / POSITIONS).mkdir(parents=True)
+    (tmp_path / "spool" / POSITIONS / "positions").write_text("?")
+    settings = msgspec.structs.replace(SETTINGS, tail=(TailSettings(paths=("/nowhere/*",)),))
+
+    async def life() -> None:
+        with pytest.raises(StateUnknown, match="not a checkpoint"):
+            await Running(tmp_path / "spool", settings=settings).task
 
     asyncio.run(life())

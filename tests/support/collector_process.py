@@ -21,12 +21,15 @@ from collector.store.sqlite import SqliteStore
 class CollectorProcess:
     """`tally run collector` over a folder of its own; ports are chosen at the first start and kept.
 
+    `settings` is further text for its ``tally.toml``.
+
     Attributes:
         addresses: `forward` and `http` to host:port, once it has been started.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: str = "") -> None:
         self.folder = folder
+        self.settings = settings
         self.addresses: dict[str, str] = {}
         self._process: subprocess.Popen[str] | None = None
         self._reading: threading.Thread | None = None
@@ -36,7 +39,7 @@ class CollectorProcess:
         """Start it, and return when it listens."""
         ports = {use: address.rpartition(":")[2] for use, address in self.addresses.items()}
         settings = "".join(f"[collector.{use}]\nport = {ports.get(use, 0)}\n" for use in ("forward", "http"))
-        (self.folder / "tally.toml").write_text(settings, encoding="utf-8")
+        (self.folder / "tally.toml").write_text(settings + self.settings, encoding="utf-8")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "deploy.cli", "--config", str(self.folder / "tally.toml"), "run", "collector"],
             stderr=subprocess.PIPE,

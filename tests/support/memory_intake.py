@@ -73,9 +73,14 @@ class MemoryIntake:
             stored += 1
         return Receipt(stored=stored, duplicates=duplicates, dead_lettered=dead)
 
-    async def reject(self, raw: bytes, error: Malformed, origin: Origin) -> None:
+    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, source_id: bytes = b"") -> None:
         self._press()
         assert type(raw) is bytes
+        if source_id:
+            assert len(source_id) <= 64
+            if source_id in self._seen_sources:
+                return
+            self._seen_sources.add(source_id)
         self.dead.append((raw, error, origin))
 
     def _press(self) -> None:
