@@ -65,7 +65,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the event came in: enough to find it again at its source.
 
-    `receiver` is forward, otlp, ndjson, tail, import or record; `tag` is Fluent's tag; `file` an imported file's name or a followed
+    `receiver` is forward, otlp, ndjson, syslog, tail, import or record; `tag` is Fluent's tag; `file` an imported file's name or a followed
     file's path; `row` its row counted from 1 (headers not counted); `offset` where in a followed file the event begins, in bytes.
     """
 

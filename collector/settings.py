@@ -6,6 +6,7 @@ import msgspec
 
 from collector.extract import StitchSettings
 from collector.protect.fields import DEFAULT_MASKED_FIELDS
+from collector.receive.syslog.settings import SyslogSettings
 from collector.receive.tail.settings import KubernetesSettings, TailSettings
 
 __all__ = ["CollectorSettings", "ForwardSettings", "HttpSettings", "ProtectSettings", "ShipSettings", "SpoolSettings"]
@@ -111,6 +112,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             (docs/mappings.md); the first mapping that is for a record is used.
         forward: Fluent Forward.
         http: OTLP, JSON lines, metrics.
+        syslog: RFC 5424 over TCP, TLS and UDP.
         tail: files to follow.
         kubernetes: what is asked about the pods whose files are followed.
         spool: bounds on disk.
@@ -125,6 +127,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     mappings: tuple[str, ...] = ()
     forward: ForwardSettings = ForwardSettings()
     http: HttpSettings = HttpSettings()
+    syslog: SyslogSettings = SyslogSettings()
     tail: tuple[TailSettings, ...] = ()
     kubernetes: KubernetesSettings = KubernetesSettings()
     spool: SpoolSettings = SpoolSettings()

@@ -33,6 +33,8 @@ from collector.receive.forward import ForwardReceiver, Handshake
 from collector.receive.http import HttpServer, create_app
 from collector.receive.ndjson import NdjsonReceiver
 from collector.receive.otlp import OtlpReceiver
+from collector.receive.syslog.receiver import SyslogReceiver
+from collector.receive.syslog.settings import SyslogSettings, zone_of
 from collector.receive.tail.kubernetes_api import Pods
 from collector.receive.tail.tailer import Tailer
 from collector.settings import CollectorSettings
@@ -94,8 +96,8 @@ async def run_sidecar(
         signing_key: signs the batch headers.
         token_key: makes tokens of card numbers.
         stopped: set it to stop.
-        ready: called once when everything listens, with addresses by their use: ``forward`` and ``http`` as host:port,
-            ``forward_unix`` as a path.
+        ready: called once when everything listens, with addresses by their use: ``forward``, ``http``, ``syslog``,
+            ``syslog_tls`` and ``syslog_udp`` as host:port, ``forward_unix`` as a path.
         clock: Unix time in nanoseconds.
         disk: where the spool lies; None: the real one.
 
@@ -164,6 +166,15 @@ async def run_sidecar(
         patience_seconds=_FORWARD_PATIENCE_SECONDS,
         refused=metrics.refused,
     )
+    syslog = SyslogReceiver(
+        intake,
+        clock=clock,
+        zone=zone_of(settings.syslog.zone),
+        service=settings.service,
+        max_message_bytes=settings.syslog.max_message_bytes,
+        max_connections=settings.syslog.max_connections,
+        refused=metrics.refused,
+    )
     limits = BodyLimits(
         max_body_bytes=settings.http.max_body_bytes, max_inflated_bytes=4 * settings.http.max_body_bytes
     )
@@ -192,7 +203,7 @@ async def run_sidecar(
                 pods=pods,
                 report=metrics.tail,
             )
-        ready(await _listen(settings, forward, http))
+        ready(await _listen(settings, forward, http) | await _listen_for_syslog(settings.syslog, syslog))
         following = asyncio.create_task(tailer.run()) if tailer is not None else None
         await _until_stopped_or_failed(stopped, pipeline, following)
     finally:
@@ -200,6 +211,7 @@ async def run_sidecar(
             await _end_of_following(tailer, following)
         if pods is not None:
             await pods.close()
+        await syslog.close()
         await forward.close()
         await http.stop()
         drained = await asyncio.to_thread(pipeline.stop, drain_seconds=settings.ship.drain_seconds)
@@ -248,6 +260,23 @@ async def _listen(settings: CollectorSettings, forward: ForwardReceiver, http: H
         addresses["forward_unix"] = settings.forward.unix_socket
     if settings.http.port >= 0:
         addresses["http"] = f"{settings.http.host}:{await http.start()}"
+    return addresses
+
+
+async def _listen_for_syslog(settings: SyslogSettings, syslog: SyslogReceiver) -> dict[str, str]:
+    addresses: dict[str, str] = {}
+    host = settings.host
+    if settings.port >= 0:
+        addresses["syslog"] = f"{host}:{await syslog.listen_tcp(host, settings.port)}"
+    if settings.tls_port >= 0:
+        tls = _tls(settings.tls_certificate, settings.tls_key)
+        assert tls is not None
+        if settings.tls_client_ca:
+            tls.load_verify_locations(settings.tls_client_ca)
+            tls.verify_mode = ssl.CERT_REQUIRED
+        addresses["syslog_tls"] = f"{host}:{await syslog.listen_tcp(host, settings.tls_port, tls=tls)}"
+    if settings.udp_port >= 0:
+        addresses["syslog_udp"] = f"{host}:{await syslog.listen_udp(host, settings.udp_port)}"
     return addresses
 
 

@@ -44,6 +44,8 @@ def test_the_settings_reach_the_pipelines_bounds() -> None:
         ({"tail": [{"paths": ["/a"], "service_pattern": "x"}]}, "named service"),
         ({"tail": [{"paths": ["/a"], "multiline": {"start": "["}}]}, "regular expression"),
         ({"tail": [{"paths": ["/a"], "format": "json", "multiline": {"indented": True}}]}, "each line"),
+        ({"syslog": {"zone": "Nowhere/At_all"}}, "zone"),
+        ({"syslog": {"tls_port": 6514}}, "tls_certificate"),
         ({"kubernetes": {"server": "https://user@host"}}, "server"),
         ({"nmae": "x"}, "nmae"),
         ({"forward": {"prot": 1}}, "forward"),

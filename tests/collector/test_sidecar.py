@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import socket
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,9 +19,11 @@ from collector.batch import StreamId
 from collector.disk import AppendFile, OsDisk
 from collector.errors import StateUnknown
 from collector.event import Event, Origin, decode_event
+from collector.receive.syslog.settings import SyslogSettings
 from collector.receive.tail.settings import TailSettings
 from collector.settings import CollectorSettings, ForwardSettings, HttpSettings
 from collector.sidecar import POSITIONS, run_sidecar
+from tests.servers.certificates import Authority
 from tests.support.memory_store import MemoryStore
 
 SETTINGS = CollectorSettings(name="payments", forward=ForwardSettings(port=0), http=HttpSettings(port=0))
@@ -263,6 +266,46 @@ def test_files_are_followed_with_all_that_an_event_goes_through(tmp_path: Path) 
     again, _ = asyncio.run(life("tally_collector_events_total 1.0", b""))
     # what the first life had shipped is sent to this new store, too; the file is read on
     assert again.bodies() == [first.body, second.body, "no line end, now there is one"]
+
+
+def test_syslog_arrives_over_tcp_tls_and_udp(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    certificate, key = authority.issue("collector")
+    syslog = SyslogSettings(
+        port=0,
+        tls_port=0,
+        udp_port=0,
+        tls_certificate=str(certificate),
+        tls_key=str(key),
+        tls_client_ca=str(authority.ca),
+    )
+
+    async def life() -> Running:
+        sidecar = Running(tmp_path / "spool", settings=msgspec.structs.replace(SETTINGS, syslog=syslog))
+        addresses = await sidecar.ready
+        tls = ssl.create_default_context(cafile=authority.ca)
+        tls.load_cert_chain(*authority.issue("sender"))
+        for way, context in (("syslog", None), ("syslog_tls", tls)):
+            host, _, port = addresses[way].rpartition(":")
+            name = "localhost" if context else None
+            _, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=name)
+            writer.write(f"<14>1 2026-01-01T00:00:00Z h shop - PAID - over {way}\n".encode())
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+        host, _, port = addresses["syslog_udp"].rpartition(":")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"<14>shop: over syslog_udp", (host, int(port)))
+        async with asyncio.timeout(20), httpx.AsyncClient() as client:
+            while "events_total 3.0" not in (await client.get(f"http://{addresses['http']}/metrics")).text:
+                pass
+        sidecar.stopped.set()
+        assert await sidecar.task
+        return sidecar
+
+    sidecar = asyncio.run(life())
+    assert sorted(map(str, sidecar.bodies())) == ["over syslog", "over syslog_tls", "over syslog_udp"]
+    assert {event.service for event in sidecar.events()} == {"shop"}
 
 
 def test_positions_that_do_not_read_back_end_the_sidecar(tmp_path: Path) -> None:

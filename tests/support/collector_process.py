@@ -24,7 +24,7 @@ class CollectorProcess:
     `settings` is further text for its ``tally.toml``.
 
     Attributes:
-        addresses: `forward` and `http` to host:port, once it has been started.
+        addresses: `forward`, `http` and what else listens to host:port, once it has been started.
     """
 
     def __init__(self, folder: Path, settings: str = "") -> None:
@@ -51,7 +51,7 @@ class CollectorProcess:
         for line in self._process.stderr:
             self._log.append(line)
             if "ready: " in line:
-                self.addresses = dict(re.findall(r"(forward|http) (?:http://)?([\d.]+:\d+)", line))
+                self.addresses = dict(re.findall(r"(forward|http|syslog\w*) (?:http://)?([\d.]+:\d+)", line))
                 break
         else:
             raise AssertionError("the collector did not start: " + "".join(self._log))

@@ -10,17 +10,14 @@ from collector.event import Origin
 from collector.receive import Arrival
 from collector.receive.docker import DockerLine, arrival_of_text
 from collector.receive.json_lines import arrival_of_line
-from collector.receive.record import arrival_of_record
+from collector.receive.record import ORIGINAL, arrival_of_record
 from collector.receive.tail.formats import Form
 from collector.receive.tail.messages import Message
 
-__all__ = ["ORIGINAL", "RECEIVER", "Refusal", "arrival_of_message", "source_id"]
+__all__ = ["RECEIVER", "Refusal", "arrival_of_message", "source_id"]
 
 RECEIVER = "tail"
 """`Origin.receiver` of what comes from files."""
-
-ORIGINAL = "log.record.original"
-"""The attribute (OpenTelemetry semantic conventions) that keeps the bytes of a text that is not in its encoding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
