@@ -11,7 +11,7 @@ from pathlib import Path
 
 from collector.receive.tail.settings import TailSettings
 
-__all__ = ["Found", "OpenFile", "found_files", "is_compressed", "look", "neighbours"]
+__all__ = ["Found", "OpenFile", "found_files", "is_compressed", "look", "neighbours", "opened", "start_of_last_line"]
 
 MAX_NEIGHBOURS = 4_096
 """How many names of a folder are looked at when a file is searched under another name."""
@@ -126,3 +126,23 @@ class OpenFile:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def opened(file: Found) -> OpenFile | None:
+    """The file that was found, open; None if it cannot be opened, or another stands there by now."""
+    try:
+        file_there = OpenFile(file.path)
+    except OSError:
+        return None
+    if file_there.key != file.key:
+        file_there.close()
+        return None
+    return file_there
+
+
+def start_of_last_line(file: OpenFile, max_line_bytes: int) -> int:
+    """Where the line begins that has no end yet; the file's end if it is longer than a line may be."""
+    size = file.size()
+    at = max(0, size - max_line_bytes)
+    newline = file.read(at, size - at).rfind(b"\n")
+    return at + newline + 1 if newline >= 0 else size if at else 0

@@ -59,34 +59,26 @@ class Prints:
 class Likeness(NamedTuple):
     """How a file's contents compare with prints.
 
-    `same`: they are these contents, whole as far as they were read. `older`: they agree as far as they go, at a place before that one.
-    `unclear`: they are too short for anything to be told, or only that the heads agree.
+    `same`: they are these contents, whole as far as they were read. `older`: they agree as far as they go, at two places or more before that
+    one. Neither: they are others, or too short to be told from others that begin alike.
     """
 
     same: bool = False
     older: bool = False
-    unclear: bool = False
-
-    @property
-    def other(self) -> bool:
-        """They are other contents."""
-        return not (self.same or self.older or self.unclear)
 
 
 def likeness(prints: Prints, size: int, read: Reader) -> Likeness:
     """Compare a file of `size` bytes with prints. Prints of nothing are like nothing."""
-    if not prints.head_bytes:
+    if not prints.head_bytes or size < prints.head_bytes or digest(read(0, prints.head_bytes)) != prints.head:
         return Likeness()
-    if size < prints.head_bytes:
-        return Likeness(unclear=True)
-    if digest(read(0, prints.head_bytes)) != prints.head:
-        return Likeness()
-    for mark in reversed(prints.marks):
-        if mark.offset <= size:
-            held = digest(read(mark.offset - mark.size, mark.size)) == mark.digest
-            newest = mark is prints.marks[-1]
-            return Likeness(same=held and newest, older=held and not newest)
-    return Likeness(unclear=True)
+
+    def held(mark: Mark) -> bool:
+        return digest(read(mark.offset - mark.size, mark.size)) == mark.digest
+
+    within = [mark for mark in prints.marks if mark.offset <= size]
+    if within == list(prints.marks):
+        return Likeness(same=held(within[-1]))
+    return Likeness(older=len(within) > 1 and all(map(held, within)))
 
 
 def digest(data: bytes) -> str:

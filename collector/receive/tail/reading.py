@@ -152,10 +152,20 @@ class Tracked:
 
     def begin(self, file: OpenFile, offset: int) -> None:
         """New contents, of which nothing before `offset` is wanted."""
-        head = file.read(0, HEAD_BYTES)
-        self._last = file.read(max(0, offset - HEAD_BYTES), min(offset, HEAD_BYTES)) if offset else head
-        self.prints = Prints().after(head, offset or len(head), self._last)
+        size = file.size()
+        # all that is there is in the prints from the start: the head alone may be a banner that every file of the service has
+        self.prints = Prints().after(
+            file.read(0, HEAD_BYTES), size, file.read(max(0, size - HEAD_BYTES), min(size, HEAD_BYTES))
+        )
         self.taken = Position(offset=offset)
+
+    def go_on_from(self, original: "Tracked") -> None:
+        """These contents are a copy of the original's, as far as they go: what was taken there need not be read here."""
+        self.form = original.form
+        if original.taken.offset <= self.size:
+            self.taken, self.cuts = original.taken, list(original.cuts)
+        else:
+            self.taken = Position(offset=self.size)
 
     # -- what there is to do
 

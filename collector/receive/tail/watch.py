@@ -15,9 +15,17 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from collector.receive.tail.places import Found, OpenFile, found_files, is_compressed, neighbours
+from collector.receive.tail.copies import compare, like, may_be_copy
+from collector.receive.tail.places import (
+    Found,
+    OpenFile,
+    found_files,
+    is_compressed,
+    neighbours,
+    opened,
+    start_of_last_line,
+)
 from collector.receive.tail.position import Remembered
-from collector.receive.tail.prints import Likeness, likeness
 from collector.receive.tail.reading import Tracked
 from collector.receive.tail.settings import TailSettings
 
@@ -31,7 +39,6 @@ FORGET_SECONDS = 7 * 86_400
 MAX_TRACKED = 10_000
 """How many files are remembered; more are not read until others are forgotten."""
 
-_SETTLE_SECONDS = 10.0
 _SEEN_STEP_SECONDS = 3_600  # how old `seen` may be: it need not be written each time
 
 
@@ -75,7 +82,7 @@ class Watch:
         self._passed: dict[
             tuple[int, int], tuple[int, int, int]
         ] = {}  # size, time and version for which it was passed over
-        self._unsettled: dict[tuple[int, int], tuple[int, float]] = {}
+        self._copies: dict[tuple[int, int], tuple[bytes, int]] = {}  # of whose contents, and how long
         self._folders: dict[str, list[Tracked]] = defaultdict(list)  # of `real`, as they were when the step began
         self._inodes: dict[int, list[Tracked]] = defaultdict(list)  # of what is retired
         self._version = 0
@@ -95,7 +102,7 @@ class Watch:
         for one in self.retired:
             self._inodes[one.inode].append(one)
         self._passed = {key: state for key, state in self._passed.items() if key in found}
-        self._unsettled = {key: state for key, state in self._unsettled.items() if key in found}
+        self._copies = {key: state for key, state in self._copies.items() if key in found}
         for one in list(self.tracked):
             try:
                 self._look_at(one, found, now_seconds)
@@ -103,9 +110,9 @@ class Watch:
                 self._tell(f"{one.path} cannot be looked at: {error.strerror}")
         self.not_opened = [0] * len(self._entries)
         known = {one.key for one in self.tracked}
-        for key, file in found.items():
-            if key not in known and file.size > 0:
-                self._consider(file, now_seconds)
+        new = [file for key, file in found.items() if key not in known and file.size > 0]
+        for file in sorted(new, key=lambda file: file.inode not in self._inodes):  # those that may be known come first
+            self._consider(file, now_seconds)
         self._search(now_seconds)
         self._open_what_has_grown(found)
         if self._new_entries:
@@ -191,24 +198,26 @@ class Watch:
         for file in neighbours(one.real):
             if file.key in known or file.size < one.prints.read_to:
                 continue
-            if file.inode != one.inode and not _may_be_copy(one.real, file.path):
+            if file.inode != one.inode and not may_be_copy(one.real, file.path):
                 continue
-            opened = _opened(file)
-            if opened is None:
+            content = opened(file)
+            if content is None:
                 continue
-            if _like(one, opened).same:
-                self._attach(one, opened, file.path, now_seconds)
+            if like(one, content).same:
+                self._attach(one, content, file.path, now_seconds)
                 return True
-            opened.close()
+            content.close()
         return False
 
-    def _attach(self, one: Tracked, file: OpenFile, path: str, now_seconds: float) -> None:
+    def _attach(self, one: Tracked, file: OpenFile, path: str, now_seconds: float) -> bool:
+        """It has been found; always true."""
         one.attach(file, path, now_seconds)
         if one in self.retired:
             self.retired.remove(one)
             self.tracked.append(one)
         self._see(one)
         self._changed()
+        return True
 
     # -- files that are not
 
@@ -220,69 +229,78 @@ class Watch:
         if len(self.tracked) >= MAX_TRACKED or not (self._has_room(file.entry) or at_end):
             self.not_opened[file.entry] += 1
             return
-        opened = _opened(file)
+        content = opened(file)
         taken = False
         try:
-            if opened is not None and opened.size():
-                taken = self._take_up(file, opened, settings, now_seconds, at_end=at_end)
+            if content is not None and content.size():
+                taken = self._take_up(file, content, settings, now_seconds, at_end=at_end)
         except OSError:
-            opened = None
-        if opened is None:
+            content = None
+        if content is None:
             self._tell(f"{file.path} cannot be read")
             self.not_opened[file.entry] += 1
         elif not taken:
-            opened.close()
+            content.close()
 
     def _take_up(
-        self, file: Found, opened: OpenFile, settings: TailSettings, now_seconds: float, *, at_end: bool
+        self, file: Found, content: OpenFile, settings: TailSettings, now_seconds: float, *, at_end: bool
     ) -> bool:
         """Find out what is in it; true if it is read from now on."""
-        real = os.path.realpath(file.path)
-        if is_compressed(opened.read(0, 6)):
+        if is_compressed(content.read(0, 6)):
             self._tell(f"{file.path} is compressed, and not read")
-            self._passed[file.key] = (file.size, file.modified_ns, self._version)
+            self._pass(file)
             return False
-        again = next((one for one in self._inodes[file.inode] if one.key is None and _like(one, opened).same), None)
-        related = [
-            one
-            for one in self._folders[os.path.dirname(real)]  # noqa: PTH120 - see above
-            if one.key != file.key and _may_be_copy(one.real, real)
-        ]
-        likes = [(one, _like(one, opened)) for one in related if again is None]
-        again = again or next((one for one, like in likes if like.same and one.key is None and not one.leaving), None)
+        again = next((one for one in self._inodes[file.inode] if one.key is None and like(one, content).same), None)
         if again is not None:
             again.settings = again.settings or settings
-            self._attach(again, opened, file.path, now_seconds)
-            again.named = True
-            return True
-        for one, like in likes:
-            if like.same or like.older:
-                self._see(one)
-                self._passed[file.key] = (file.size, file.modified_ns, self._version)
-                return False
-        if any(like.unclear for _, like in likes) and not self._is_settled(file, now_seconds):
-            return False
-        self._begin(file, opened, settings, now_seconds, at_end=at_end)
+            return self._attach(again, content, file.path, now_seconds)
+        real = os.path.realpath(file.path)
+        original: Tracked | None = None
+        for one in self._folders[os.path.dirname(real)]:  # noqa: PTH120 - see above
+            if one.key == file.key or not may_be_copy(one.real, real):
+                continue
+            if one.key is not None:
+                compared = compare(one, content)
+                if compared is None:
+                    one.replaced = True  # what this one is, shows once the other is looked at again
+                    return False
+                if compared:
+                    self._see(one)
+                    self._copies[file.key] = one.identity, file.size
+                    self._pass(file)
+                    return False
+                continue
+            alike = like(one, content)
+            if alike.same and not one.leaving:
+                one.settings = one.settings or settings
+                return self._attach(one, content, file.path, now_seconds)
+            # compared byte for byte while both were there, or by its fingerprints: what both hold has the same names
+            if alike.same or alike.older or self._copies.get(file.key) == (one.identity, file.size):
+                original = one
+        self._begin(file, content, settings, now_seconds, at_end=at_end, original=original)
         return True
 
-    def _is_settled(self, file: Found, now_seconds: float) -> bool:
-        """Whether it has not grown for a while: a copy in the making does, and is told by what it becomes."""
-        size, since = self._unsettled.get(file.key, (-1, now_seconds))
-        if size != file.size:
-            since = now_seconds
-        self._unsettled[file.key] = file.size, since
-        return now_seconds - since >= _SETTLE_SECONDS
+    def _pass(self, file: Found) -> None:
+        self._passed[file.key] = file.size, file.modified_ns, self._version
 
     def _begin(
-        self, file: Found, opened: OpenFile, settings: TailSettings, now_seconds: float, *, at_end: bool
+        self,
+        file: Found,
+        content: OpenFile,
+        settings: TailSettings,
+        now_seconds: float,
+        *,
+        at_end: bool,
+        original: Tracked | None,
     ) -> None:
-        one = Tracked(identity=self._random(16), label=settings.label, settings=settings, found=file)
-        one.attach(opened, file.path, now_seconds)
-        one.named = True
-        one.begin(opened, _start_of_last_line(opened, settings.max_line_bytes) if at_end else 0)
+        identity = original.identity if original is not None else self._random(16)
+        one = Tracked(identity=identity, label=settings.label, settings=settings, found=file)
         self.tracked.append(one)
+        one.attach(content, file.path, now_seconds)
+        one.begin(content, start_of_last_line(content, settings.max_line_bytes) if at_end else 0)
+        if original is not None:
+            one.go_on_from(original)
         self._folders[os.path.dirname(one.real)].append(one)  # noqa: PTH120 - see above
-        self._unsettled.pop(file.key, None)
         self._see(one)
         self._changed()
 
@@ -307,10 +325,10 @@ class Watch:
     def _has_room(self, entry: int) -> bool:
         """Room for one more open file of the entry, if need be by closing one that rests."""
         settings = self._entries[entry]
-        opened = [one for one in self.tracked if one.file is not None and one.settings is settings]
-        if len(opened) < settings.max_open_files:
+        busy = [one for one in self.tracked if one.file is not None and one.settings is settings]
+        if len(busy) < settings.max_open_files:
             return True
-        resting = [one for one in opened if one.named and not one.unread and one.waiting is None and not one.holds_back]
+        resting = [one for one in busy if one.named and not one.unread and one.waiting is None and not one.holds_back]
         if not resting:
             return False
         min(resting, key=lambda one: one.grown_seconds).close_file()
@@ -322,11 +340,11 @@ class Watch:
             if one.file is not None or file is None or not one.unread or one.settings is None:
                 continue
             entry = self._entries.index(one.settings)
-            opened = _opened(file) if self._has_room(entry) else None
-            if opened is None:
+            content = opened(file) if self._has_room(entry) else None
+            if content is None:
                 self.not_opened[entry] += 1
             else:
-                one.file = opened
+                one.file = content
 
     def _forget(self) -> None:
         unix = self._clock() // 1_000_000_000
@@ -346,35 +364,3 @@ class Watch:
         if what not in self._told and len(self._told) < MAX_TRACKED:
             self._told.add(what)
             _log.warning("%s", what)
-
-
-def _opened(file: Found) -> OpenFile | None:
-    """The file that was found, open; None if it cannot be opened, or another stands there by now."""
-    try:
-        opened = OpenFile(file.path)
-    except OSError:
-        return None
-    if opened.key != file.key:
-        opened.close()
-        return None
-    return opened
-
-
-def _like(one: Tracked, file: OpenFile) -> Likeness:
-    return likeness(one.prints, file.size(), file.read)
-
-
-def _may_be_copy(original: str, copy: str) -> bool:
-    """Whether a rotator would call a copy so: in the same folder, the same name with something added to it, before its suffix or behind."""
-    folder, name = os.path.split(original)
-    other_folder, other_name = os.path.split(copy)
-    stem = os.path.splitext(name)[0]  # noqa: PTH122 - texts, for every two files of a folder
-    return folder == other_folder and len(other_name) > len(name) and other_name.startswith(stem)
-
-
-def _start_of_last_line(file: OpenFile, max_line_bytes: int) -> int:
-    """Where the line begins that has no end yet; the file's end if it is longer than a line may be."""
-    size = file.size()
-    at = max(0, size - max_line_bytes)
-    newline = file.read(at, size - at).rfind(b"\n")
-    return at + newline + 1 if newline >= 0 else size if at else 0
