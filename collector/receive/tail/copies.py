@@ -1,12 +1,13 @@
 """Whether one file is a copy of another: by name, by what is known of contents that are gone, or by both files."""
 
 import os
+from collections.abc import Iterator
 
 from collector.receive.tail.places import OpenFile, look, opened
 from collector.receive.tail.prints import Likeness, likeness
 from collector.receive.tail.reading import Tracked
 
-__all__ = ["compare", "like", "may_be_copy"]
+__all__ = ["compare", "like", "may_be_copy", "possible_stems", "stem_of"]
 
 _COMPARED_BYTES = 64 * 1024
 
@@ -37,9 +38,19 @@ def compare(one: Tracked, file: OpenFile) -> bool | None:
             original.close()
 
 
+def stem_of(path: str) -> str:
+    """The path without the suffix of its name."""
+    return os.path.splitext(path)[0]  # noqa: PTH122 - texts, for every file at every look
+
+
+def possible_stems(copy: str) -> Iterator[str]:
+    """The stems of all paths that this one may be a copy of, by its name."""
+    folder, name = os.path.split(copy)
+    for end in range(1, len(name) + 1):
+        yield os.path.join(folder, name[:end])  # noqa: PTH118 - as in `stem_of`
+
+
 def may_be_copy(original: str, copy: str) -> bool:
     """Whether a rotator would call a copy so: in the same folder, the same name with something added to it, before its suffix or behind."""
-    folder, name = os.path.split(original)
-    other_folder, other_name = os.path.split(copy)
-    stem = os.path.splitext(name)[0]  # noqa: PTH122 - texts, for every two files of a folder
-    return folder == other_folder and len(other_name) > len(name) and other_name.startswith(stem)
+    same_folder = os.path.dirname(original) == os.path.dirname(copy)  # noqa: PTH120 - as in `stem_of`
+    return same_folder and len(copy) > len(original) and copy.startswith(stem_of(original))

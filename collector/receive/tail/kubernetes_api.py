@@ -1,4 +1,4 @@
-"""What the Kubernetes API says of a pod, without ever letting a reader wait.
+"""What the Kubernetes API says of a pod; who asks never waits.
 
 ``GET /api/v1/namespaces/{namespace}/pods/{name}`` with the service account's token
 (https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/, …/tasks/run-application/access-api-from-pod/). Answers are kept

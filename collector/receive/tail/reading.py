@@ -51,6 +51,7 @@ class Tracked:
         file: open, or None.
         key: device and inode of the file that has the contents; None when none is known to.
         size: of the file when it was last looked at.
+        since_seconds: since when the file is known to have the contents, grown_seconds: when it was last seen to have grown; monotonic.
         named: whether the entry's paths name it now.
         replaced: the file has other contents now.
         leaving: once it is read to its end, what waits for more is handed on, and it is let go.
@@ -71,7 +72,7 @@ class Tracked:
         self.key: tuple[int, int] | None = None
         self.file: OpenFile | None = None
         self.size = 0
-        self.grown_seconds = 0.0
+        self.grown_seconds = self.since_seconds = 0.0
         self.seen = 0
         self.named = self.replaced = self.leaving = self.ended = self.durable = False
         self.waiting: Batch | None = None
@@ -127,7 +128,7 @@ class Tracked:
         self.file = file
         self.key = self.device, self.inode = file.key
         self.size = file.size()
-        self.grown_seconds = now_seconds
+        self.grown_seconds = self.since_seconds = now_seconds
         self.replaced = self.leaving = self.ended = False
         self.call(path)
 

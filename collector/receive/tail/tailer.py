@@ -40,6 +40,7 @@ Report = Callable[[str, int, int, int], object]
 
 _TURNS = 8
 _SAVE_SECONDS = 1.0
+_METADATA_SECONDS = 1.0  # how long the first reading of a file waits for what is told of its pod
 _MAX_BACKOFF_SECONDS = 5.0
 
 
@@ -119,7 +120,11 @@ class Tailer:
         now_seconds = self._monotonic()
         if now_seconds < self._not_before_seconds:
             return False
-        able = [one for one in self._watch.tracked if one.durable]
+        able = [
+            one
+            for one in self._watch.tracked
+            if one.durable and not (one.metadata_marks and now_seconds - one.since_seconds < _METADATA_SECONDS)
+        ]
         await self._hand_all([one for one in able if one.waiting is not None])
         await asyncio.gather(
             *(self._read(one) for one in able if one.waiting is None and one.file is not None and one.unread)

@@ -12,10 +12,10 @@ compressed            not read: what was to be read, was, through the file that 
 
 import logging
 import os
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 
-from collector.receive.tail.copies import compare, like, may_be_copy
+from collector.receive.tail.copies import compare, like, may_be_copy, possible_stems, stem_of
 from collector.receive.tail.places import (
     Found,
     OpenFile,
@@ -83,8 +83,10 @@ class Watch:
             tuple[int, int], tuple[int, int, int]
         ] = {}  # size, time and version for which it was passed over
         self._copies: dict[tuple[int, int], tuple[bytes, int]] = {}  # of whose contents, and how long
-        self._folders: dict[str, list[Tracked]] = defaultdict(list)  # of `real`, as they were when the step began
+        self._originals: dict[str, list[Tracked]] = defaultdict(list)  # by `stem_of`, as they were when the step began
         self._inodes: dict[int, list[Tracked]] = defaultdict(list)  # of what is retired
+        self._room: dict[str, int] = {}  # by entry, how many more files may be opened in this step
+        self._resting: dict[str, deque[Tracked]] = {}  # and which may be closed for one more
         self._version = 0
         self._told: set[str] = set()
 
@@ -95,10 +97,10 @@ class Watch:
     def step(self, now_seconds: float) -> None:
         """Look at everything once. `now_seconds` is of a monotonic clock."""
         found = found_files(self._entries)
-        self._folders = defaultdict(list)
+        self._originals = defaultdict(list)
         self._inodes = defaultdict(list)
         for one in (*self.tracked, *self.retired):
-            self._folders[os.path.dirname(one.real)].append(one)  # noqa: PTH120 - texts, for every file at every look
+            self._originals[stem_of(one.real)].append(one)
         for one in self.retired:
             self._inodes[one.inode].append(one)
         self._passed = {key: state for key, state in self._passed.items() if key in found}
@@ -108,7 +110,7 @@ class Watch:
                 self._look_at(one, found, now_seconds)
             except OSError as error:
                 self._tell(f"{one.path} cannot be looked at: {error.strerror}")
-        self.not_opened = [0] * len(self._entries)
+        self._count_room()
         known = {one.key for one in self.tracked}
         new = [file for key, file in found.items() if key not in known and file.size > 0]
         for file in sorted(new, key=lambda file: file.inode not in self._inodes):  # those that may be known come first
@@ -215,6 +217,8 @@ class Watch:
         if one in self.retired:
             self.retired.remove(one)
             self.tracked.append(one)
+            if one.label in self._room:
+                self._room[one.label] -= 1
         self._see(one)
         self._changed()
         return True
@@ -256,7 +260,7 @@ class Watch:
             return self._attach(again, content, file.path, now_seconds)
         real = os.path.realpath(file.path)
         original: Tracked | None = None
-        for one in self._folders[os.path.dirname(real)]:  # noqa: PTH120 - see above
+        for one in (one for stem in possible_stems(real) for one in self._originals.get(stem, ())):
             if one.key == file.key or not may_be_copy(one.real, real):
                 continue
             if one.key is not None:
@@ -300,7 +304,8 @@ class Watch:
         one.begin(content, start_of_last_line(content, settings.max_line_bytes) if at_end else 0)
         if original is not None:
             one.go_on_from(original)
-        self._folders[os.path.dirname(one.real)].append(one)  # noqa: PTH120 - see above
+        self._originals[stem_of(one.real)].append(one)
+        self._room[one.label] -= 1
         self._see(one)
         self._changed()
 
@@ -322,17 +327,29 @@ class Watch:
 
     # -- bounds
 
+    def _count_room(self) -> None:
+        self.not_opened = [0] * len(self._entries)
+        self._room = {entry.label: entry.max_open_files for entry in self._entries}
+        resting: dict[str, list[Tracked]] = {entry.label: [] for entry in self._entries}
+        for one in self.tracked:
+            if one.file is None or one.label not in self._room:
+                continue
+            self._room[one.label] -= 1
+            if one.named and not one.unread and one.waiting is None and not one.holds_back:
+                resting[one.label].append(one)
+        self._resting = {
+            label: deque(sorted(those, key=lambda one: one.grown_seconds)) for label, those in resting.items()
+        }
+
     def _has_room(self, entry: int) -> bool:
         """Room for one more open file of the entry, if need be by closing one that rests."""
-        settings = self._entries[entry]
-        busy = [one for one in self.tracked if one.file is not None and one.settings is settings]
-        if len(busy) < settings.max_open_files:
-            return True
-        resting = [one for one in busy if one.named and not one.unread and one.waiting is None and not one.holds_back]
-        if not resting:
-            return False
-        min(resting, key=lambda one: one.grown_seconds).close_file()
-        return True
+        label = self._entries[entry].label
+        while self._room[label] <= 0 and self._resting[label]:
+            one = self._resting[label].popleft()
+            if one.file is not None:
+                one.close_file()
+                self._room[label] += 1
+        return self._room[label] > 0
 
     def _open_what_has_grown(self, found: dict[tuple[int, int], Found]) -> None:
         for one in self.tracked:
@@ -345,6 +362,7 @@ class Watch:
                 self.not_opened[entry] += 1
             else:
                 one.file = content
+                self._room[one.label] -= 1
 
     def _forget(self) -> None:
         unix = self._clock() // 1_000_000_000

@@ -20,7 +20,7 @@ from tests.support.faulty_disk import Crashed
 from tests.support.memory_intake import MemoryIntake
 from tests.support.tailing import Tailing, copytruncate, write
 
-STORIES = int(os.environ.get("TALLY_STORIES", "40"))
+STORIES = int(os.environ.get("TALLY_STORIES", "24"))
 SEED = int(os.environ.get("TALLY_SEED", "7"))
 
 

@@ -126,11 +126,14 @@ def test_what_is_no_answer_is_asked_for_again_later(tmp_path: Path, answer: tupl
         asyncio.run(story(api))
 
 
-def test_reading_does_not_wait_and_says_so(tmp_path: Path) -> None:
+def test_a_file_waits_a_second_for_its_pod_and_then_says_what_is_missing(tmp_path: Path) -> None:
     async def story(api: PodsApi, tail: Tailing, log: Path) -> None:
         tail.pods = Pods(settings(api, tmp_path))
         with tail.life() as go:
             write(log, "2026-01-01T00:00:00.5Z stdout F first\n")
+            await go()
+            assert tail.intake.events == []
+            tail.clock.seconds += 1.0
             await go()
             api.gate.set()
             await asyncio.gather(*tail.pods._asking)
