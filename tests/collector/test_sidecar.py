@@ -268,6 +268,31 @@ def test_files_are_followed_with_all_that_an_event_goes_through(tmp_path: Path) 
     assert again.bodies() == [first.body, second.body, "no line end, now there is one"]
 
 
+def test_an_access_log_is_followed_and_mapped(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    log.write_text('203.0.113.7 - - [10/Oct/2026:13:55:36 +0200] "GET /pay HTTP/1.1" 502 2326 "-" "curl" "req-1"\n')
+    settings = msgspec.structs.replace(
+        SETTINGS,
+        mappings=("preset:nginx",),
+        tail=(TailSettings(paths=(str(log),), service="gateway", format="lines", poll_seconds=0.01),),
+    )
+
+    async def life() -> Running:
+        sidecar = Running(tmp_path / "spool", settings=settings)
+        addresses = await sidecar.ready
+        async with asyncio.timeout(20), httpx.AsyncClient() as client:
+            while "events_total 1.0" not in (await client.get(f"http://{addresses['http']}/metrics")).text:
+                pass
+        sidecar.stopped.set()
+        assert await sidecar.task
+        return sidecar
+
+    (event,) = asyncio.run(life()).events()
+    assert (event.service, event.keys, event.outcome) == ("gateway", {"request_id": "req-1"}, "failure")
+    assert event.origin is not None
+    assert event.origin.file == str(log)
+
+
 def test_syslog_arrives_over_tcp_tls_and_udp(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ca")
     certificate, key = authority.issue("collector")
