@@ -1,7 +1,7 @@
 """What Kubernetes says of a log file: by its path, and by the pod that its API describes. Pure.
 
 Paths: ``/var/log/containers/POD_NAMESPACE_CONTAINER-ID.log``, a link to ``/var/log/pods/NAMESPACE_POD_UID/CONTAINER/RESTARTS.log``
-(https://kubernetes.io/docs/concepts/cluster-administration/logging/). The names are those of OpenTelemetry's semantic conventions
+(https://kubernetes.io/docs/concepts/cluster-administration/logging/); and Docker's own, ``…/ID/ID-json.log``. The names are those of OpenTelemetry's semantic conventions
 (https://opentelemetry.io/docs/specs/semconv/resource/k8s/).
 """
 
@@ -23,6 +23,7 @@ _MAX_TEXT = 256
 _DNS = r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
 _CONTAINERS = re.compile(rf"/({_DNS})_({_DNS})_({_DNS})-([0-9a-f]{{64}})\.log[^/]*\Z")
 _PODS = re.compile(rf"/({_DNS})_({_DNS})_([0-9a-f-]{{32,36}})/({_DNS})/(\d{{1,9}})\.log[^/]*\Z")
+_DOCKER = re.compile(r"/([0-9a-f]{64})/\1-json\.log[^/]*\Z")
 _REPLICA_SET = re.compile(r"(.+)-[bcdfghjklmnpqrstvwxz2456789]{5,10}")
 _OWNERS = {
     "ReplicaSet": "replicaset",
@@ -34,7 +35,7 @@ _OWNERS = {
 
 
 def attributes_of_path(*paths: str) -> dict[str, Any]:
-    """The resource attributes that a file's path, and the one that it links to, give; empty when they are not Kubernetes'."""
+    """The resource attributes that a file's path, and the one that it links to, give; empty when it is nothing of the kind."""
     found: dict[str, Any] = {}
     for path in paths:
         if match := _CONTAINERS.search(path):
@@ -42,6 +43,8 @@ def attributes_of_path(*paths: str) -> dict[str, Any]:
         elif match := _PODS.search(path):
             found |= {NAMESPACE: match[1], POD: match[2], "k8s.pod.uid": match[3], "k8s.container.name": match[4]}
             found["k8s.container.restart_count"] = int(match[5])
+        elif match := _DOCKER.search(path):
+            found["container.id"] = match[1]
     return found
 
 

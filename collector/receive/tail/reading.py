@@ -107,8 +107,8 @@ class Tracked:
         return Remembered(
             identity=self.identity.hex(),
             entry=self.label,
-            path=self.path,
-            real=self.real,
+            path=_text(self.path),
+            real=_text(self.real),
             device=self.device,
             inode=self.inode,
             form=self.form,
@@ -330,3 +330,8 @@ def _service(settings: TailSettings, path: str) -> str:
         if match is not None and match["service"]:
             return match["service"]
     return settings.service
+
+
+def _text(path: str) -> str:
+    """A path as it can be written down: where it is not UTF-8 it is only a hint, and the inode finds the file."""
+    return os.fsencode(path).decode("utf-8", "replace")

@@ -43,6 +43,7 @@ def test_paths() -> None:
     }
     rotated = attributes_of_path(f"/var/log/pods/prod_shop_{UID}/web/3.log.20260101-101112")
     assert rotated["k8s.container.restart_count"] == 3
+    assert attributes_of_path(f"/var/lib/docker/containers/{ID}/{ID}-json.log.1") == {"container.id": ID}
     assert attributes_of_path("/var/log/nginx/access.log", "/x_y_z.log") == {}
 
 

@@ -390,6 +390,15 @@ def test_a_file_of_two_entries_is_the_firsts(tmp_path: Path) -> None:
     assert {(event.body, event.service) for event in tail.intake.events} == {("1", "payments"), ("2", "rest")}
 
 
+def test_a_name_that_is_no_text_is_a_name(tail: Tailing) -> None:
+    log = Path(os.fsdecode(os.fsencode(tail.logs) + b"/caf\xe9.log"))
+    write(log, "1\n")
+    tail.look()
+    write(log, "2\n")
+    tail.look()
+    assert tail.bodies == ["1", "2"]
+
+
 def test_positions_are_forgotten_a_week_after_the_file_was_there(tail: Tailing) -> None:
     log = tail.logs / "app.log"
     write(log, "1\n")
