@@ -87,10 +87,10 @@ class SpoolIntake:
         self._metrics.ack_seconds.observe(time.perf_counter() - began)
         return Receipt(stored=spooled.stored, duplicates=spooled.duplicates)
 
-    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, name: bytes = b"") -> None:
+    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, source_id: bytes = b"") -> None:
         """See `Intake.reject`."""
-        await asyncio.to_thread(self._dead_letters.add, raw, error, origin, source_id=name)
-        self._metrics.refused(error.label)
+        if await asyncio.to_thread(self._dead_letters.add, raw, error, origin, source_id=source_id):
+            self._metrics.refused(error.label)
 
     def _bury(self, refused: Refused, group_id: bytes) -> None:
         # named after its place in the group, so that a re-send of an unacknowledged group leaves one letter, not two

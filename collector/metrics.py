@@ -102,6 +102,14 @@ class CollectorMetrics:
             ),
         }
         self._gauges = [(Gauge(name, text, registry=self.registry), get) for name, (text, get) in gauges.items()]
+        self._tail = {
+            name: Gauge(f"tally_collector_tail_{name}", text, ["tail"], registry=self.registry)
+            for name, text in {
+                "behind_bytes": "Bytes of the files of an entry of the tail that are not taken yet.",
+                "open_files": "Files of an entry of the tail that are open.",
+                "waiting_files": "Files of an entry of the tail that wait: too many are open, or they cannot be read.",
+            }.items()
+        }
         info = Gauge("tally_collector_info", "The collector's name.", ["collector"], registry=self.registry)
         info.labels(collector).set(1)
 
@@ -127,6 +135,15 @@ class CollectorMetrics:
     def metrics_sent_on(self, result: str) -> None:
         """Count a request that went on to the metrics server."""
         self._onward.labels(result).inc()
+
+    def tail(self, label: str, behind_bytes: int, open_files: int, waiting_files: int) -> None:
+        """How an entry of the tail stands; its label is one of the configuration."""
+        for name, value in (
+            ("behind_bytes", behind_bytes),
+            ("open_files", open_files),
+            ("waiting_files", waiting_files),
+        ):
+            self._tail[name].labels(label).set(value)
 
     def watch(self, state: Callable[[], PipelineState]) -> None:
         """Read the pipeline's state at each scrape."""

@@ -1,6 +1,5 @@
 """The collector's part of ``tally.toml``: the table ``[collector]``. Every key is optional, unknown ones are refused."""
 
-import ipaddress
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -8,6 +7,9 @@ import msgspec
 
 from collector.extract import StitchSettings
 from collector.protect.fields import DEFAULT_MASKED_FIELDS
+from collector.receive.listening import check_listening
+from collector.receive.syslog.settings import SyslogSettings
+from collector.receive.tail.settings import KubernetesSettings, TailSettings
 
 __all__ = [
     "BeatsSettings",
@@ -27,13 +29,6 @@ _Port = Annotated[int, msgspec.Meta(ge=-1, le=65_535)]
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
 _Seconds = Annotated[float, msgspec.Meta(ge=0.0, le=86_400.0)]
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?$")]
-
-
-def _on_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class ForwardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,19 +61,12 @@ class ForwardSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     def __post_init__(self) -> None:
         """Refuse what would protect less than it seems to."""
-        if bool(self.tls_certificate) != bool(self.tls_key):
-            raise ValueError("tls_certificate and tls_key go together")
-        if self.tls_client_ca and not self.tls_certificate:
-            raise ValueError("tls_client_ca goes with tls_certificate and tls_key")
         keys = bool(self.shared_key_file or self.client_key_files)
         if self.password_files and not keys:
             raise ValueError(
                 "password_files go with shared_key_file or client_key_files: users are asked for in the handshake"
             )
-        if self.port >= 0 and not (keys or self.tls_certificate or self.unprotected or _on_this_machine(self.host)):
-            raise ValueError(
-                f"listening on {self.host} needs TLS (tls_certificate) or keys (shared_key_file), or unprotected = true"
-            )
+        check_listening(self, on=self.port >= 0, keys=keys)
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +76,9 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         host: address to listen on.
         port: TCP port; 0 chooses a free one, -1 turns HTTP off.
         max_body_bytes: longest request body as sent; decompressed it may be four times as long.
-        tls_certificate, tls_key: PEM files; both or neither.
+        tls_certificate, tls_key: PEM files; both or neither. TLS 1.2 or newer.
+        tls_client_ca: PEM file with the authorities whose certificates senders must show; empty: none is demanded.
+        unprotected: listen beyond this machine though anybody may send then and read along.
     """
 
     host: str = "127.0.0.1"
@@ -96,6 +86,12 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     max_body_bytes: _Positive = 16 * 1024**2
     tls_certificate: str = ""
     tls_key: str = ""
+    tls_client_ca: str = ""
+    unprotected: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what would protect less than it seems to."""
+        check_listening(self, on=self.port >= 0)
 
 
 class ElasticsearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,7 +106,9 @@ class ElasticsearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_un
         credentials_file: lines ``Basic user:password``, ``ApiKey id:key`` or ``Bearer token``, read at the start; empty: whoever can
             connect may send.
         max_body_bytes: longest request body as sent; decompressed it may be four times as long.
-        tls_certificate, tls_key: PEM files; both or neither.
+        tls_certificate, tls_key: PEM files; both or neither. TLS 1.2 or newer.
+        tls_client_ca: PEM file with the authorities whose certificates senders must show; empty: none is demanded.
+        unprotected: listen beyond this machine though anybody may send then and read along.
     """
 
     host: str = "127.0.0.1"
@@ -121,6 +119,12 @@ class ElasticsearchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_un
     max_body_bytes: _Positive = 32 * 1024**2
     tls_certificate: str = ""
     tls_key: str = ""
+    tls_client_ca: str = ""
+    unprotected: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what would protect less than it seems to."""
+        check_listening(self, on=self.port >= 0)
 
 
 class BeatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -129,8 +133,9 @@ class BeatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Attributes:
         host: address to listen on.
         port: TCP port, 5044 by convention; 0 chooses a free one, -1 turns it off.
-        tls_certificate, tls_key: PEM files; both or neither.
-        tls_client_ca: PEM file of the authorities that sign senders' certificates; with it, a sender without such a certificate is refused.
+        tls_certificate, tls_key: PEM files; both or neither. TLS 1.2 or newer.
+        tls_client_ca: PEM file with the authorities whose certificates senders must show; empty: none is demanded.
+        unprotected: listen beyond this machine though anybody may send then and read along.
     """
 
     host: str = "127.0.0.1"
@@ -138,6 +143,11 @@ class BeatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     tls_certificate: str = ""
     tls_key: str = ""
     tls_client_ca: str = ""
+    unprotected: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse what would protect less than it seems to."""
+        check_listening(self, on=self.port >= 0)
 
 
 class GrpcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -162,12 +172,7 @@ class GrpcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def __post_init__(self) -> None:
         """Refuse what would protect less than it seems to."""
-        if bool(self.tls_certificate) != bool(self.tls_key):
-            raise ValueError("tls_certificate and tls_key go together")
-        if self.tls_client_ca and not self.tls_certificate:
-            raise ValueError("tls_client_ca goes with tls_certificate and tls_key")
-        if self.port >= 0 and not (self.tls_certificate or self.unprotected or _on_this_machine(self.host)):
-            raise ValueError(f"listening on {self.host} needs TLS (tls_certificate), or unprotected = true")
+        check_listening(self, on=self.port >= 0)
 
 
 class OtlpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -300,6 +305,9 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         elasticsearch: ``_bulk``, as Elasticsearch and OpenSearch have it.
         grpc: OTLP over gRPC.
         otlp: OTLP, over HTTP and gRPC.
+        syslog: RFC 5424 over TCP, TLS and UDP.
+        tail: files to follow.
+        kubernetes: what is asked about the pods whose files are followed.
         spool: bounds on disk.
         ship: batches.
         relay: another collector to ship to.
@@ -317,8 +325,18 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     elasticsearch: ElasticsearchSettings = ElasticsearchSettings()
     grpc: GrpcSettings = GrpcSettings()
     otlp: OtlpSettings = OtlpSettings()
+    syslog: SyslogSettings = SyslogSettings()
+    tail: tuple[TailSettings, ...] = ()
+    kubernetes: KubernetesSettings = KubernetesSettings()
     spool: SpoolSettings = SpoolSettings()
     ship: ShipSettings = ShipSettings()
     relay: RelaySettings = RelaySettings()
     protect: ProtectSettings = ProtectSettings()
     stitch: StitchSettings = StitchSettings()
+
+    def __post_init__(self) -> None:
+        """Refuse two entries of the tail that cannot be told apart."""
+        labels = [entry.label for entry in self.tail]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise ValueError(f"tail: two entries are called {label!r}: give them a name")

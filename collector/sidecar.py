@@ -7,18 +7,16 @@ drains for a bounded time, and only a stream that is wholly shipped is closed. W
 import asyncio
 import contextlib
 import logging
-import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from collector.deadletters import DeadLetters
 from collector.disk import Disk, OsDisk
-from collector.errors import Malformed, StateUnknown
+from collector.errors import StateUnknown
 from collector.extract import Extractor
 from collector.intake import SpoolIntake
 from collector.mapping.intake import MappedIntake
@@ -29,24 +27,11 @@ from collector.pipeline import Pipeline, PipelineLimits
 from collector.prepare import Preparer
 from collector.protect import Protector
 from collector.receive import Intake
-from collector.receive.beats import BeatsReceiver
-from collector.receive.body import BodyLimits
-from collector.receive.credentials import Credentials
-from collector.receive.elasticsearch import ElasticsearchReceiver
-from collector.receive.forward import ForwardReceiver
-from collector.receive.forward_guard import handshake_of, tls_of
-from collector.receive.http import HttpServer, create_app
-from collector.receive.ndjson import NdjsonReceiver
-from collector.receive.otlp import OtlpReceiver
-from collector.receive.otlp_export import OtlpExports
-from collector.receive.otlp_onward import MetricsServer
-from collector.settings import CollectorSettings, GrpcSettings
+from collector.settings import CollectorSettings
 from collector.ship import BatchLimits
 from collector.spool import Done, Spooled, SpoolLimits, deliver_here
 from collector.store import Destination
-
-if TYPE_CHECKING:
-    from collector.receive.otlp_grpc import OtlpGrpcServer
+from collector.waysin import WaysIn
 
 __all__ = ["DEAD_LETTERS", "pipeline_limits", "run_sidecar"]
 
@@ -57,7 +42,6 @@ DEAD_LETTERS = "dead"
 
 _SEGMENT_BYTES = 32 * 1024**2
 _STORE_PATIENCE_SECONDS = 5.0  # less than the 10 s after which an OTLP exporter gives up by itself
-_FORWARD_PATIENCE_SECONDS = 10.0
 _STALE_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
 
@@ -105,14 +89,15 @@ async def run_sidecar(
         signing_key: signs the batch headers.
         token_key: makes tokens of card numbers.
         stopped: set it to stop.
-        ready: called once when everything listens, with addresses by their use: ``forward``, ``http``, ``grpc``, ``elasticsearch`` and
-            ``beats`` as host:port, ``forward_unix`` as a path.
+        ready: called once when everything listens, with addresses by their use: ``forward``, ``http``, ``grpc``, ``elasticsearch``,
+            ``beats``, ``syslog``, ``syslog_tls`` and ``syslog_udp`` as host:port, ``forward_unix`` as a path.
         clock: Unix time in nanoseconds.
         disk: where the spool lies; None: the real one.
         metrics: of this collector; None: new ones.
 
     Raises:
-        StateUnknown: the spool is another process's, or its disk failed and it must be opened again.
+        StateUnknown: the spool is another process's, or its disk failed and it must be opened again; or the positions in followed files
+            do not read back.
         Malformed: the settings' rules, or the files with keys, cannot be used.
         OSError: a port is taken, a key file is missing.
     """
@@ -167,50 +152,22 @@ async def run_sidecar(
     )
     if settings.mappings:
         intake = MappedIntake(intake, Mapper(load_mappings(settings.mappings)))
-    forward = ForwardReceiver(
+    ways = WaysIn(
+        settings,
         intake,
+        root=root,
+        disk=disk,
         clock=clock,
-        service=settings.service or None,
-        handshake=handshake_of(settings.forward, hostname=settings.name),
-        patience_seconds=_FORWARD_PATIENCE_SECONDS,
-        refused=metrics.refused,
-    )
-    limits = BodyLimits(
-        max_body_bytes=settings.http.max_body_bytes, max_inflated_bytes=4 * settings.http.max_body_bytes
-    )
-    ndjson = NdjsonReceiver(intake, clock=clock, limits=limits, refused=metrics.refused)
-    onward = (
-        MetricsServer(settings.otlp.metrics_to, counted=metrics.metrics_sent_on) if settings.otlp.metrics_to else None
-    )
-    exports = OtlpExports(intake, clock=clock, passed=metrics.metrics_passed, onward=onward)
-    otlp = OtlpReceiver(exports, limits=limits, refused=metrics.refused)
-    app = create_app(
-        [*otlp.routes, *ndjson.routes],
-        registry=metrics.registry,
+        metrics=metrics,
         not_ready=lambda: _not_ready(pipeline),
         standing=lambda: _standing(pipeline),
     )
-    http = HttpServer(
-        app,
-        host=settings.http.host,
-        port=max(settings.http.port, 0),
-        tls_certificate=settings.http.tls_certificate,
-        tls_key=settings.http.tls_key,
-    )
-    grpc: OtlpGrpcServer | None = None
-    elasticsearch = _elasticsearch(settings, intake, clock, metrics, pipeline)
-    beats = BeatsReceiver(intake, clock=clock, service=settings.service, refused=metrics.refused)
     pipeline.start()
     try:
-        if settings.grpc.port >= 0:
-            grpc = _grpc(settings.grpc, exports, metrics)
-        ready(await _listen(settings, forward, http, grpc, elasticsearch, beats))
-        await _until_stopped_or_failed(stopped, pipeline)
+        ready(await ways.open())
+        await _until_stopped_or_failed(stopped, pipeline, ways)
     finally:
-        closing = [forward.close(), http.stop(), elasticsearch.stop(), beats.close()]
-        await asyncio.gather(*closing, *([] if grpc is None else [grpc.stop()]))
-        if onward is not None:
-            onward.close()
+        await ways.close()
         drained = await asyncio.to_thread(pipeline.stop, drain_seconds=settings.ship.drain_seconds)
         dead_letters.close()
     if not drained:
@@ -218,111 +175,18 @@ async def run_sidecar(
     return drained
 
 
-async def _until_stopped_or_failed(stopped: asyncio.Event, pipeline: Pipeline) -> None:
-    """Wait; raises StateUnknown when the spool can take nothing more, so that the process ends and is started again."""
+async def _until_stopped_or_failed(stopped: asyncio.Event, pipeline: Pipeline, ways: WaysIn) -> None:
+    """Wait; raises StateUnknown when the spool can take nothing more, so that the process ends and is started again.
+
+    Raises what ended the following of files, if anything did.
+    """
     while not stopped.is_set():
+        ways.check()
         failed = pipeline.state().failed
         if failed:
             raise StateUnknown(failed)
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), _LOOK_SECONDS)
-
-
-def _grpc(settings: GrpcSettings, exports: OtlpExports, metrics: CollectorMetrics) -> "OtlpGrpcServer":
-    """The server of OTLP over gRPC. Raises `Malformed`: its library is not installed."""
-    try:
-        from collector.receive import otlp_grpc  # noqa: PLC0415 - 12 MB that a sidecar without gRPC does not need
-    except ModuleNotFoundError as error:
-        raise Malformed(
-            "gRPC needs more than is installed: pip install 'tallystick[grpc]'", where="grpc.port"
-        ) from error
-    credentials = None
-    if settings.tls_certificate:
-        client_ca = Path(settings.tls_client_ca) if settings.tls_client_ca else None
-        credentials = otlp_grpc.server_credentials(Path(settings.tls_certificate), Path(settings.tls_key), client_ca)
-    return otlp_grpc.OtlpGrpcServer(
-        exports,
-        host=settings.host,
-        port=settings.port,
-        limits=otlp_grpc.GrpcLimits(
-            message_bytes=settings.max_message_bytes, inflated_bytes=4 * settings.max_message_bytes
-        ),
-        credentials=credentials,
-        refused=metrics.refused,
-    )
-
-
-def _elasticsearch(
-    settings: CollectorSettings,
-    intake: Intake,
-    clock: Callable[[], int],
-    metrics: CollectorMetrics,
-    pipeline: Pipeline,
-) -> HttpServer:
-    own = settings.elasticsearch
-    receiver = ElasticsearchReceiver(
-        intake,
-        clock=clock,
-        product=own.product,
-        version=own.version,
-        name=settings.name,
-        service=settings.service,
-        credentials=Credentials.read(Path(own.credentials_file)) if own.credentials_file else None,
-        limits=BodyLimits(max_body_bytes=own.max_body_bytes, max_inflated_bytes=4 * own.max_body_bytes),
-        not_ready=lambda: _not_ready(pipeline),
-        refused=metrics.refused,
-    )
-    return HttpServer(
-        receiver.app,
-        host=own.host,
-        port=max(own.port, 0),
-        tls_certificate=own.tls_certificate,
-        tls_key=own.tls_key,
-    )
-
-
-async def _listen(  # noqa: PLR0917 - each way in
-    settings: CollectorSettings,
-    forward: ForwardReceiver,
-    http: HttpServer,
-    grpc: "OtlpGrpcServer | None",
-    elasticsearch: HttpServer,
-    beats: BeatsReceiver,
-) -> dict[str, str]:
-    addresses: dict[str, str] = {}
-    if settings.forward.port >= 0:
-        port = await forward.listen_tcp(settings.forward.host, settings.forward.port, tls=tls_of(settings.forward))
-        addresses["forward"] = f"{settings.forward.host}:{port}"
-        if settings.forward.udp_heartbeat:
-            await forward.answer_heartbeats(settings.forward.host, port)
-    if settings.forward.unix_socket:
-        await forward.listen_unix(Path(settings.forward.unix_socket))
-        addresses["forward_unix"] = settings.forward.unix_socket
-    if settings.http.port >= 0:
-        addresses["http"] = f"{settings.http.host}:{await http.start()}"
-    if grpc is not None:
-        addresses["grpc"] = f"{settings.grpc.host}:{await grpc.start()}"
-    if settings.elasticsearch.port >= 0:
-        addresses["elasticsearch"] = f"{settings.elasticsearch.host}:{await elasticsearch.start()}"
-    if settings.beats.port >= 0:
-        own = settings.beats
-        tls = _tls(own.tls_certificate, own.tls_key, own.tls_client_ca)
-        addresses["beats"] = f"{own.host}:{await beats.listen(own.host, own.port, tls=tls)}"
-    return addresses
-
-
-def _tls(certificate: str, key: str, client_ca: str = "") -> ssl.SSLContext | None:
-    if not certificate:
-        if client_ca:
-            raise Malformed("tls_client_ca is of no use without tls_certificate and tls_key")
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(certificate, key)
-    if client_ca:
-        context.load_verify_locations(client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 def _not_ready(pipeline: Pipeline) -> list[str]:

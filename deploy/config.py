@@ -34,9 +34,9 @@ FILE_NAME = "tally.toml"
 MAX_CONFIG_BYTES = 1_048_576
 _CLUSTER_FILES = ("ca_file", "client_certificate", "client_key", "password_file")
 
-_TLS_FILES = ("tls_certificate", "tls_key")
-_FORWARD_FILES = ("tls_client_ca", "shared_key_file", "client_key_files", "password_files")
-_RELAY_FILES = ("tls_ca", "shared_key_file", "password_file")
+_TLS_FILES = ("tls_certificate", "tls_key", "tls_client_ca")
+_FORWARD_FILES = ("shared_key_file", "client_key_files", "password_files")
+_RELAY_FILES = ("tls_certificate", "tls_key", "tls_ca", "shared_key_file", "password_file")
 
 _Table = TypeVar("_Table", bound=msgspec.Struct)
 
@@ -166,10 +166,16 @@ def _located(table: _Table, folder: Path, files: Sequence[str] = _CLUSTER_FILES)
 
 
 def _collector(settings: CollectorSettings, folder: Path) -> CollectorSettings:
-    forward = _located(settings.forward, folder, (*_TLS_FILES, *_FORWARD_FILES))
-    relay = _located(settings.relay, folder, (*_TLS_FILES, *_RELAY_FILES))
     return msgspec.structs.replace(
-        settings, forward=forward, http=_located(settings.http, folder, _TLS_FILES), relay=relay
+        settings,
+        mappings=tuple(name if name.startswith("preset:") else str(folder / name) for name in settings.mappings),
+        forward=_located(settings.forward, folder, (*_TLS_FILES, *_FORWARD_FILES)),
+        http=_located(settings.http, folder, _TLS_FILES),
+        beats=_located(settings.beats, folder, _TLS_FILES),
+        elasticsearch=_located(settings.elasticsearch, folder, (*_TLS_FILES, "credentials_file")),
+        grpc=_located(settings.grpc, folder, _TLS_FILES),
+        syslog=_located(settings.syslog, folder, _TLS_FILES),
+        relay=_located(settings.relay, folder, _RELAY_FILES),
     )
 
 

@@ -13,13 +13,13 @@ from pathlib import Path
 from collector.errors import Malformed
 from collector.event import Origin
 from collector.importer.csv import Broken, delimiter_of, fields, records
-from collector.importer.docker import arrival_of_docker_line, is_docker
 from collector.importer.jsonlines import arrival_of_json_line
 from collector.importer.mapping import Mapping
 from collector.importer.rows import CsvRows
 from collector.importer.source import MAX_ROW_BYTES, Source, lines
 from collector.imports import BadRow, Row
 from collector.receive import Arrival
+from collector.receive.docker import arrival_of_docker_line, is_docker
 from collector.receive.json_lines import object_of_line
 
 __all__ = ["ImportFile", "read_rows"]

@@ -6,9 +6,9 @@ from typing import Any
 
 from collector.errors import Malformed
 from collector.event import Event, Origin, Span, format_time, parse_time
-from collector.importer.docker import DockerLine, arrival_of_text, docker_line, same_time
 from collector.importer.mapping import Body, Mapping
 from collector.receive import Arrival
+from collector.receive.docker import DockerLine, arrival_of_text, docker_line, same_time
 from collector.receive.record import arrival_of_record, record_uid, severity_of, span_id_of, trace_id_of
 
 __all__ = ["CsvRows"]

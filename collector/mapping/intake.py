@@ -23,6 +23,6 @@ class MappedIntake:
         """See `Intake.accept`."""
         return self._intake.accept([self._map(arrival) for arrival in arrivals], group_id=group_id, heard=heard)
 
-    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, name: bytes = b"") -> None:
+    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, source_id: bytes = b"") -> None:
         """See `Intake.reject`."""
-        await self._intake.reject(raw, error, origin, name=name)
+        await self._intake.reject(raw, error, origin, source_id=source_id)

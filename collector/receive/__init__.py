@@ -62,10 +62,10 @@ class Intake(Protocol):
                 case it is kept, and recognised then by its ids. Never the second when `heard` is false.
         """
 
-    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, name: bytes = b"") -> None:
+    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, source_id: bytes = b"") -> None:
         """Put undecodable input into the dead letters with its reason; redacted, cut to a bound, durable on return.
 
-        `name`: at most 64 bytes; what comes again under the same name is one letter.
+        `source_id`, at most 64 bytes, names the input where its source does: coming again it makes no second letter.
 
         Raises:
             Overloaded: the dead letters are full.

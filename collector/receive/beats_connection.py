@@ -206,4 +206,4 @@ class Connection:
     async def _reject(self, raw: bytes, error: Malformed) -> None:
         # named by its bytes: a sender that has no ack for it comes again, and again
         name = hashlib.sha256(b"beats\0" + raw).digest()
-        await self._terms.intake.reject(raw, error, Origin(receiver="beats"), name=name)
+        await self._terms.intake.reject(raw, error, Origin(receiver="beats"), source_id=name)

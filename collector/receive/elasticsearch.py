@@ -178,7 +178,7 @@ class ElasticsearchReceiver:
             self._refused(error.label)
             return
         name = _hash(b"letter", item.index.encode("utf-8", "surrogatepass"), item.document)
-        await self._intake.reject(item.document, error, _origin(item), name=name)
+        await self._intake.reject(item.document, error, _origin(item), source_id=name)
 
     def _arrival(self, item: Item, observed: str) -> Arrival:
         """The event of an item. Raises Malformed when there is none."""

@@ -3,15 +3,14 @@
 Secrets stand in files of their own, never in ``tally.toml``: a file's content without white space at its ends.
 """
 
-import ssl
 from collections.abc import Mapping
 from typing import Any
 
 from collector.receive.forward_handshake import Handshake
-from collector.secretfile import check_files, read_secret
+from collector.secretfile import read_secret
 from collector.settings import ForwardSettings
 
-__all__ = ["certificate_name", "handshake_of", "tls_of"]
+__all__ = ["certificate_name", "handshake_of"]
 
 _MAX_NAME = 256
 
@@ -31,24 +30,6 @@ def handshake_of(settings: ForwardSettings, *, hostname: str) -> Handshake | Non
         passwords=_secrets(settings.password_files),
         hostname=hostname,
     )
-
-
-def tls_of(settings: ForwardSettings) -> ssl.SSLContext | None:
-    """TLS 1.2 or newer with the settings' certificate; with a client CA, senders must show a certificate of it. None: no TLS.
-
-    Raises:
-        OSError: a file that cannot be read, or is not what it should be (`ssl.SSLError`).
-    """
-    if not settings.tls_certificate:
-        return None
-    check_files(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-    if settings.tls_client_ca:
-        context.load_verify_locations(settings.tls_client_ca)
-        context.verify_mode = ssl.CERT_REQUIRED
-    return context
 
 
 def certificate_name(certificate: Mapping[str, Any] | None) -> str:

@@ -6,6 +6,7 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -83,6 +84,7 @@ class HttpServer:
         port: 0 lets the system choose.
         max_concurrency: connections and requests beyond it are answered 503.
         tls_certificate, tls_key: PEM files; both or neither.
+        tls_client_ca: PEM file with the authorities whose certificates clients must show; empty: none is demanded.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class HttpServer:
         max_concurrency: int = 512,
         tls_certificate: str = "",
         tls_key: str = "",
+        tls_client_ca: str = "",
     ) -> None:
         self._address = (host, port)
         self._server = _Embedded(
@@ -109,6 +112,8 @@ class HttpServer:
                 timeout_keep_alive=75,
                 ssl_certfile=tls_certificate or None,
                 ssl_keyfile=tls_key or None,
+                ssl_ca_certs=tls_client_ca or None,
+                ssl_cert_reqs=ssl.CERT_REQUIRED if tls_client_ca else ssl.CERT_NONE,
             )
         )
         self._serving: asyncio.Task[None] | None = None

@@ -19,6 +19,7 @@ from collector.receive import Arrival
 __all__ = [
     "FIELDS",
     "MAX_SOURCE_ID_BYTES",
+    "ORIGINAL",
     "arrival_of_record",
     "record_uid",
     "severity_of",
@@ -26,6 +27,9 @@ __all__ = [
     "time_of",
     "trace_id_of",
 ]
+
+ORIGINAL = "log.record.original"
+"""The attribute (OpenTelemetry semantic conventions) that keeps the bytes of a text that is not UTF-8."""
 
 MAX_SOURCE_ID_BYTES = 64
 """Longest `Arrival.source_id`; longer ids of a source are replaced by their SHA-256."""

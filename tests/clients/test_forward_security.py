@@ -14,7 +14,7 @@ import pytest
 
 from collector.errors import Overloaded
 from collector.receive.forward import Handshake
-from collector.receive.forward_guard import tls_of
+from collector.receive.listening import tls_of
 from collector.send import Forwarder, Upstream
 from collector.send.forward import client_tls
 from collector.send.forward_answer import Credentials

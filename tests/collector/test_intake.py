@@ -134,10 +134,9 @@ async def contract(intake: Intake) -> None:
     assert await intake.accept(arrivals("h")) == Receipt(stored=1)
     assert await intake.accept(arrivals("h")) == Receipt(stored=1)  # without ids nothing is taken for a re-send
     assert await intake.accept([]) == Receipt()
-    for _ in range(2):  # under one name it is one letter
-        await intake.reject(
-            b"\xff", Malformed("no MessagePack", label="framing"), Origin(receiver="forward"), name=b"n"
-        )
+    await intake.reject(b"\xff", Malformed("no MessagePack", label="framing"), Origin(receiver="forward"))
+    for _ in range(2):  # named, and read again after a crash
+        await intake.reject(b"?", Malformed("no JSON", label="bad_json"), Origin(receiver="tail"), source_id=b"place")
 
 
 @pytest.mark.parametrize("store_patience_seconds", [None, 30.0], ids=["spool", "store"])
@@ -149,10 +148,11 @@ def test_the_intake_keeps_the_contract(tmp_path: Path, store_patience_seconds: f
         assert [letter.label for letter in read_dead_letters(sidecar.root / "dead", disk=OsDisk())] == [
             "duplicate_key",
             "framing",
+            "bad_json",
         ]
         assert sidecar.sample("tally_collector_events_total") == 9
         assert sidecar.sample("tally_collector_duplicates_total") == 3
-        assert sidecar.sample("tally_collector_refused_total", reason="framing") == 2
+        assert sidecar.sample("tally_collector_refused_total", reason="framing") == 1
         assert sidecar.sample("tally_collector_spool_waiting_events") == 0
         assert sidecar.sample("tally_collector_ack_waiting_groups") == 0
 
@@ -163,7 +163,7 @@ def test_the_intake_in_memory_keeps_the_contract() -> None:
     intake = MemoryIntake()
     asyncio.run(contract(intake))
     assert [event.body for event in intake.events] == ["a", "b", "c", "d", "e", "f", "g", "h", "h"]
-    assert len(intake.dead) == 2
+    assert len(intake.dead) == 3
 
 
 def test_an_intake_behind_mappings_keeps_the_contract() -> None:
@@ -171,7 +171,7 @@ def test_an_intake_behind_mappings_keeps_the_contract() -> None:
     rules = '[[mapping]]\nname = "m"\ntake = { event_name = "message" }\n'
     asyncio.run(contract(MappedIntake(intake, Mapper(read_mappings(rules, "test")))))
     assert [event.event_name for event in intake.events] == ["a", "b", "c", "d", "e", "f", "g", "h", "h"]
-    assert len(intake.dead) == 2
+    assert len(intake.dead) == 3
 
 
 def test_a_large_group_is_cut_and_recognised_when_it_comes_again(tmp_path: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import socket
+import ssl
 import struct
 import sys
 from collections.abc import Mapping
@@ -21,7 +23,9 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from collector.batch import StreamId
 from collector.disk import AppendFile, OsDisk
 from collector.errors import Malformed, StateUnknown
-from collector.event import decode_event
+from collector.event import Event, Origin, decode_event
+from collector.receive.syslog.settings import SyslogSettings
+from collector.receive.tail.settings import TailSettings
 from collector.settings import (
     BeatsSettings,
     CollectorSettings,
@@ -32,6 +36,8 @@ from collector.settings import (
     OtlpSettings,
 )
 from collector.sidecar import run_sidecar
+from collector.waysin import POSITIONS
+from tests.servers.certificates import Authority
 from tests.support.memory_store import MemoryStore
 
 SETTINGS = CollectorSettings(
@@ -100,12 +106,15 @@ class Running:
         return answer
 
     def bodies(self) -> list[object]:
+        return [event.body for event in self.events()]
+
+    def events(self) -> list[Event]:
         found = []
         for batches in self.store.batches.values():
             for batch in batches.values():
                 at = 0
                 for length in batch.lengths:
-                    found.append(decode_event(batch.events[at : at + length]).body)
+                    found.append(decode_event(batch.events[at : at + length]))
                     at += length
         return found
 
@@ -190,16 +199,6 @@ def test_ways_in_that_are_off_unless_asked_for(tmp_path: Path) -> None:
 
     sidecar = asyncio.run(life())
     assert sidecar.bodies() == ["over _bulk", "over Lumberjack"]
-
-
-def test_client_certificates_need_a_certificate_of_our_own(tmp_path: Path) -> None:
-    settings = msgspec.structs.replace(SETTINGS, beats=BeatsSettings(port=0, tls_client_ca="ca.pem"))
-
-    async def life() -> None:
-        with pytest.raises(Malformed, match="tls_client_ca"):
-            await Running(tmp_path / "spool", settings=settings).task
-
-    asyncio.run(life())
 
 
 class FailingDisk(OsDisk):
@@ -320,7 +319,7 @@ def test_with_store_acks_no_way_in_says_yes_before_the_store_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("collector.sidecar._STORE_PATIENCE_SECONDS", 0.2)
-    monkeypatch.setattr("collector.sidecar._FORWARD_PATIENCE_SECONDS", 0.5)
+    monkeypatch.setattr("collector.waysin._FORWARD_PATIENCE_SECONDS", 0.5)
 
     async def life() -> Running:
         settings = msgspec.structs.replace(SETTINGS, ack="store")
@@ -357,5 +356,115 @@ def test_with_store_acks_no_way_in_says_yes_before_the_store_has_it(
         sidecar.stopped.set()
         assert await sidecar.task
         return sidecar
+
+    asyncio.run(life())
+
+
+def test_files_are_followed_with_all_that_an_event_goes_through(tmp_path: Path) -> None:
+    log = tmp_path / "shop.log"
+    log.write_bytes(b'{"message":"card 4111 1111 1111 1111","level":"warn"}\ncaf\xe9 4111111111111111\n')
+    settings = msgspec.structs.replace(
+        SETTINGS, tail=(TailSettings(paths=(str(log),), name="shop", service="shop", poll_seconds=0.01),)
+    )
+
+    async def life(until: str, last: bytes) -> tuple[Running, str]:
+        sidecar = Running(tmp_path / "spool", settings=settings)
+        addresses = await sidecar.ready
+        async with asyncio.timeout(20), httpx.AsyncClient() as client:
+            while until not in (metrics := (await client.get(f"http://{addresses['http']}/metrics")).text):
+                pass
+        with log.open("ab") as file:
+            file.write(last)
+        sidecar.stopped.set()
+        assert await sidecar.task
+        return sidecar, metrics
+
+    sidecar, metrics = asyncio.run(life('behind_bytes{tail="shop"} 0.0', b"no line end"))
+    assert 'tally_collector_tail_open_files{tail="shop"} 1.0' in metrics
+    first, second = sidecar.events()
+    assert str(first.body).startswith("card [4111 11** **** 1111~card:")
+    assert (first.severity_number, first.service, first.marks) == (13, "shop", ["card:body"])
+    assert second.marks == ["bytes_masked", "card:body", "surrogate_replaced"]
+    assert base64.b64decode(second.attributes["log.record.original"])[:6] == b"caf\xe9 ["
+    assert second.origin == Origin(receiver="tail", file=str(log), offset=54)
+    log.write_bytes(log.read_bytes() + b", now there is one\n")
+    again, _ = asyncio.run(life("tally_collector_events_total 1.0", b""))
+    # what the first life had shipped is sent to this new store, too; the file is read on
+    assert again.bodies() == [first.body, second.body, "no line end, now there is one"]
+
+
+def test_an_access_log_is_followed_and_mapped(tmp_path: Path) -> None:
+    log = tmp_path / "access.log"
+    log.write_text('203.0.113.7 - - [10/Oct/2026:13:55:36 +0200] "GET /pay HTTP/1.1" 502 2326 "-" "curl" "req-1"\n')
+    settings = msgspec.structs.replace(
+        SETTINGS,
+        mappings=("preset:nginx",),
+        tail=(TailSettings(paths=(str(log),), service="gateway", format="lines", poll_seconds=0.01),),
+    )
+
+    async def life() -> Running:
+        sidecar = Running(tmp_path / "spool", settings=settings)
+        addresses = await sidecar.ready
+        async with asyncio.timeout(20), httpx.AsyncClient() as client:
+            while "events_total 1.0" not in (await client.get(f"http://{addresses['http']}/metrics")).text:
+                pass
+        sidecar.stopped.set()
+        assert await sidecar.task
+        return sidecar
+
+    (event,) = asyncio.run(life()).events()
+    assert (event.service, event.keys, event.outcome) == ("gateway", {"request_id": "req-1"}, "failure")
+    assert event.origin is not None
+    assert event.origin.file == str(log)
+
+
+def test_syslog_arrives_over_tcp_tls_and_udp(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "ca")
+    certificate, key = authority.issue("collector")
+    syslog = SyslogSettings(
+        port=0,
+        tls_port=0,
+        udp_port=0,
+        tls_certificate=str(certificate),
+        tls_key=str(key),
+        tls_client_ca=str(authority.ca),
+    )
+
+    async def life() -> Running:
+        sidecar = Running(tmp_path / "spool", settings=msgspec.structs.replace(SETTINGS, syslog=syslog))
+        addresses = await sidecar.ready
+        tls = ssl.create_default_context(cafile=authority.ca)
+        tls.load_cert_chain(*authority.issue("sender"))
+        for way, context in (("syslog", None), ("syslog_tls", tls)):
+            host, _, port = addresses[way].rpartition(":")
+            name = "localhost" if context else None
+            _, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=name)
+            writer.write(f"<14>1 2026-01-01T00:00:00Z h shop - PAID - over {way}\n".encode())
+            await writer.drain()
+            writer.close()
+            await writer.wait_closed()
+        host, _, port = addresses["syslog_udp"].rpartition(":")
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"<14>shop: over syslog_udp", (host, int(port)))
+        async with asyncio.timeout(20), httpx.AsyncClient() as client:
+            while "events_total 3.0" not in (await client.get(f"http://{addresses['http']}/metrics")).text:
+                pass
+        sidecar.stopped.set()
+        assert await sidecar.task
+        return sidecar
+
+    sidecar = asyncio.run(life())
+    assert sorted(map(str, sidecar.bodies())) == ["over syslog", "over syslog_tls", "over syslog_udp"]
+    assert {event.service for event in sidecar.events()} == {"shop"}
+
+
+def test_positions_that_do_not_read_back_end_the_sidecar(tmp_path: Path) -> None:
+    (tmp_path / "spool" / POSITIONS).mkdir(parents=True)
+    (tmp_path / "spool" / POSITIONS / "positions").write_text("?")
+    settings = msgspec.structs.replace(SETTINGS, tail=(TailSettings(paths=("/nowhere/*",)),))
+
+    async def life() -> None:
+        with pytest.raises(StateUnknown, match="not a checkpoint"):
+            await Running(tmp_path / "spool", settings=settings).task
 
     asyncio.run(life())

@@ -35,6 +35,8 @@ MAY_IMPORT: Mapping[str, frozenset[str]] = {
 PURE = frozenset(
     {"collector.event", "collector.canonical", "collector.batch"}
     | {"collector.store.opensearch.layout", "collector.store.opensearch.documents"}
+    | {f"collector.receive.tail.{name}" for name in "lines formats messages events prints position kubernetes".split()}
+    | {f"collector.receive.syslog.{name}" for name in "framing message events".split()}
     | {"correlator.index.opensearch.documents"}
     | {
         f"correlator.{name}"

@@ -26,7 +26,7 @@ class CollectorProcess:
     `further` is TOML behind the tables with the ports.
 
     Attributes:
-        addresses: `forward`, `http`, `grpc`, `elasticsearch` and `beats` to host:port, once it has been started.
+        addresses: `forward`, `http` and what else listens to host:port, once it has been started.
     """
 
     def __init__(self, folder: Path, *, further: str = "") -> None:
@@ -53,7 +53,7 @@ class CollectorProcess:
         for line in self._process.stderr:
             self._log.append(line)
             if "ready: " in line:
-                self.addresses = dict(re.findall(rf"({'|'.join(_USES)}) (?:http://)?([\d.]+:\d+)", line))
+                self.addresses = dict(re.findall(rf"({'|'.join(_USES)}|syslog\w*) (?:http://)?([\d.]+:\d+)", line))
                 break
         else:
             raise AssertionError("the collector did not start: " + "".join(self._log))

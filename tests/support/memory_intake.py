@@ -75,13 +75,13 @@ class MemoryIntake:
             stored += 1
         return Receipt(stored=stored, duplicates=duplicates, dead_lettered=len(refused), refused=tuple(refused))
 
-    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, name: bytes = b"") -> None:
+    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, source_id: bytes = b"") -> None:
         self._press()
         assert type(raw) is bytes
-        assert len(name) <= 64
-        if name and name in self._letters:
+        assert len(source_id) <= 64
+        if source_id and source_id in self._letters:
             return
-        self._letters.add(name)
+        self._letters.add(source_id)
         self.dead.append((raw, error, origin))
 
     def _press(self) -> None:

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from collector.errors import Malformed
 from collector.receive.forward import Handshake
-from collector.receive.forward_guard import certificate_name, handshake_of, tls_of
+from collector.receive.forward_guard import certificate_name, handshake_of
 from collector.receive.forward_handshake import Greeting
 from collector.receive.forward_message import MessageReader
+from collector.receive.listening import tls_of
 from collector.settings import ForwardSettings
 from tests.servers.certificates import Authority
 from tests.support.forwarding import Sender, Setting, run, shared_key_digest

@@ -21,7 +21,7 @@ from msgspec.msgpack import Ext
 
 from collector.errors import Overloaded
 from collector.receive.forward import ForwardReceiver, Handshake
-from collector.receive.forward_guard import tls_of
+from collector.receive.listening import tls_of
 from collector.retry import RetryLimits
 from collector.send import Forwarder, Upstream
 from collector.send.forward import Compression, client_tls, event_time, new_chunk

@@ -1,6 +1,7 @@
 """Docker's JSON log lines: objects of log, stream and time (the ``json-file`` logging driver).
 
-Docker cuts a line of more than 16 KiB: the piece has exactly 16,384 bytes and no line end. It is kept, and marked `truncated`.
+Docker cuts a line of more than 16 KiB: the piece has exactly 16,384 bytes and no line end. An import keeps it, marked `truncated`; the
+tail joins the pieces. Shared by both.
 """
 
 from collections.abc import Mapping
@@ -21,13 +22,17 @@ CUT_BYTES = 16_384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DockerLine:
-    """`text` without the line end that Docker's framing has; `observed` is when Docker saw it, RFC 3339, or empty."""
+    """`text` without the line end that Docker's framing has; `observed` is when Docker saw it, RFC 3339, or empty.
+
+    `whole`: the service's line ends with this piece.
+    """
 
     text: str
     stream: str
     observed: str
     truncated: bool
     others: dict[str, Any]
+    whole: bool = True
 
     def attributes(self) -> dict[str, Any]:
         """What an event should keep of Docker's own: the stream, under OpenTelemetry's name for it, and `attrs`."""
@@ -67,6 +72,7 @@ def docker_line(line: bytes, known: str = "") -> DockerLine:
         observed=observed,
         truncated=not whole and len(text.encode("utf-8", "surrogatepass")) >= CUT_BYTES,
         others=others,
+        whole=whole,
     )
 
 

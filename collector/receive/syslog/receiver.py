@@ -1,0 +1,213 @@
+"""Listens for syslog on TCP, TLS and UDP.
+
+A sender hears nothing but how fast it is read: what one reading of a connection has brought is made durable before the connection is read again, and
+while the intake is overloaded it is not read. So at most a reading of each connection, and what the kernel holds, is lost with the process.
+Datagrams wait in a bounded queue; what does not fit is dropped, and counted.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+import ssl
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta, tzinfo
+from functools import partial
+from typing import Any
+
+from collector.errors import Malformed, Overloaded
+from collector.event import Origin
+from collector.receive import Arrival, Intake
+from collector.receive.syslog.events import RECEIVER, arrival_of_syslog
+from collector.receive.syslog.framing import Frame, FrameReader
+from collector.receive.syslog.message import parse_message
+
+__all__ = ["SyslogReceiver"]
+
+_log = logging.getLogger(__name__)
+
+_READ_BYTES = 64 * 1024
+_MAX_BACKOFF_SECONDS = 5.0
+_UDP_MESSAGES = 1_000  # taken together
+_UDP_QUEUED_BYTES = 8 * 1024 * 1024
+_UNTERMINATED = "unterminated"
+
+
+class SyslogReceiver:
+    """See the module.
+
+    Args:
+        intake: takes the events.
+        clock: Unix time in nanoseconds, for the year of times without one.
+        zone: of times without one.
+        service: ``service.name`` of messages without app name.
+        max_message_bytes: a longer one is a dead letter; max_connections: further ones are closed at once.
+        refused: called with a reason for what is lost or turned away: ``too_many_connections``, ``connection_lost``, ``datagram_dropped``, and
+            ``unacknowledged_lost`` once a message that close() had to let go.
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        *,
+        clock: Callable[[], int],
+        zone: tzinfo = UTC,
+        service: str = "",
+        max_message_bytes: int = 64 * 1024,
+        max_connections: int = 256,
+        refused: Callable[[str], object] = lambda _reason: None,
+    ) -> None:
+        self._intake = intake
+        self._clock = clock
+        self._zone = zone
+        self._service = service
+        self._max_message_bytes = max_message_bytes
+        self._max_connections = max_connections
+        self._refused = refused
+        self._servers: list[asyncio.Server] = []
+        self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._datagrams: list[tuple[asyncio.DatagramTransport, _Datagrams, asyncio.Task[None]]] = []
+
+    async def listen_tcp(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
+        """Accept senders on a TCP port; returns the port, which the system chose if `port` is 0. Raises OSError."""
+        server = await asyncio.start_server(
+            self._serve, host, port, limit=_READ_BYTES, ssl=tls, ssl_handshake_timeout=10.0 if tls else None
+        )
+        self._servers.append(server)
+        return int(server.sockets[0].getsockname()[1])
+
+    async def listen_udp(self, host: str, port: int) -> int:
+        """Take datagrams on a UDP port; returns the port. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        transport, queue = await loop.create_datagram_endpoint(
+            lambda: _Datagrams(self._refused), local_addr=(host, port)
+        )  # fmt: skip
+        self._datagrams.append((transport, queue, asyncio.create_task(self._take_datagrams(queue))))
+        return int(transport.get_extra_info("sockname")[1])
+
+    async def close(self, grace_seconds: float = 5.0) -> None:
+        """Stop listening and reading, make durable what has been read, then close; at most about `grace_seconds`."""
+        for server in self._servers:
+            server.close()
+        for transport, queue, _ in self._datagrams:
+            transport.close()
+            queue.end()
+        for writer in self._connections.values():
+            with contextlib.suppress(OSError):  # it has left already
+                writer.get_extra_info("socket").shutdown(socket.SHUT_RD)
+        tasks = [*self._connections, *(task for _, _, task in self._datagrams)]
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=grace_seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if len(self._connections) >= self._max_connections:
+            self._refused("too_many_connections")
+            writer.close()
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections[task] = writer
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        peer = str((writer.get_extra_info("peername") or ("",))[0])
+        frames = FrameReader(max_bytes=self._max_message_bytes)
+        try:
+            try:
+                while data := await reader.read(_READ_BYTES):
+                    await self._take(frames.feed(data), peer)
+            except OSError:
+                self._refused("connection_lost")
+            await self._take(frames.end(), peer)
+        except asyncio.CancelledError:
+            pass  # `close` has waited long enough, and what was lost is counted
+        finally:
+            del self._connections[task]
+            writer.close()
+
+    async def _take_datagrams(self, queue: "_Datagrams") -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            while batch := await queue.take(_UDP_MESSAGES):
+                for peer in dict.fromkeys(peer for _, peer in batch):
+                    frames = [Frame(data=data, size=len(data)) for data, sender in batch if sender == peer]
+                    await self._take(frames, peer)
+
+    async def _take(self, frames: Sequence[Frame], peer: str) -> None:
+        """Make messages durable, however long it takes: nobody else keeps them."""
+        arrivals: list[Arrival] = []
+        refusals: list[tuple[bytes, Malformed]] = []
+        now = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self._clock() // 1_000)
+        for frame in frames:
+            data = frame.data.rstrip(b"\r\n\0")
+            if not data:
+                continue
+            try:
+                if frame.size > self._max_message_bytes:
+                    raise Malformed(
+                        f"a message of {frame.size} bytes; at most {self._max_message_bytes}", label="too_large"
+                    )
+                message = parse_message(data, now=now, zone=self._zone)
+            except Malformed as error:
+                refusals.append((data, error))
+                continue
+            marks = () if frame.ended else (_UNTERMINATED,)
+            arrivals.append(arrival_of_syslog(message, service=self._service, peer=peer, marks=marks))
+        left = len(arrivals) + len(refusals)
+        try:
+            for raw, refusal in refusals:
+                await self._patiently(partial(self._intake.reject, raw, refusal, Origin(receiver=RECEIVER)))
+                left -= 1
+            if arrivals:
+                await self._patiently(partial(self._intake.accept, arrivals, heard=False))
+                left -= len(arrivals)
+        finally:
+            for _ in range(left):
+                self._refused("unacknowledged_lost")
+
+    async def _patiently(self, take: Callable[[], Awaitable[object]]) -> None:
+        wait_seconds = 0.0
+        while True:
+            try:
+                await take()
+            except Overloaded as error:
+                wait_seconds = min(max(error.retry_after_seconds, 2 * wait_seconds), _MAX_BACKOFF_SECONDS)
+                await asyncio.sleep(wait_seconds)
+            else:
+                return
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    """Datagrams that wait, bounded by their bytes."""
+
+    def __init__(self, refused: Callable[[str], object]) -> None:
+        self._refused = refused
+        self._queue: deque[tuple[bytes, str]] = deque()
+        self._queued_bytes = 0
+        self._ended = False
+        self._news = asyncio.Event()
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        """One message (RFC 5426, section 3.1)."""
+        if self._ended or self._queued_bytes + len(data) > _UDP_QUEUED_BYTES:
+            self._refused("datagram_dropped")
+            return
+        self._queue.append((data, str(addr[0])))
+        self._queued_bytes += len(data) + 64
+        self._news.set()
+
+    def end(self) -> None:
+        """Take no more."""
+        self._ended = True
+        self._news.set()
+
+    async def take(self, count: int) -> list[tuple[bytes, str]]:
+        """The next datagrams with their senders' addresses, at most so many; empty at the end."""
+        while not self._queue and not self._ended:
+            self._news.clear()
+            await self._news.wait()
+        taken = [self._queue.popleft() for _ in range(min(count, len(self._queue)))]
+        self._queued_bytes -= sum(len(data) + 64 for data, _ in taken)
+        return taken
