@@ -225,3 +225,21 @@ def test_with_store_acks_no_way_in_says_yes_before_the_store_has_it(
         return sidecar
 
     asyncio.run(life())
+
+
+def test_who_may_not_speak_for_a_service_fills_the_dead_letters(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(SETTINGS, speakers={"ledger": ("certificate:ledger",)})
+
+    async def life() -> Running:
+        sidecar = Running(tmp_path / "spool", settings=settings)
+        answer = await sidecar.post('{"message":"mine","service":"shop"}\n{"message":"forged","service":"ledger"}\n')
+        assert (answer.json()["stored"], answer.json()["dead_lettered"]) == (1, 1)
+        told = await sidecar.forward("shop", 1, {"message": "forged, too", "service": "ledger"}, {"chunk": "c"})
+        assert msgpack.unpackb(told) == {"ack": "c"}  # it is kept, in the dead letters
+        sidecar.stopped.set()
+        assert await sidecar.task
+        return sidecar
+
+    assert asyncio.run(life()).bodies() == ["mine"]
+    letters = b"".join(path.read_bytes() for path in (tmp_path / "spool" / "dead").glob("*.jsonl"))
+    assert letters.count(b'"not_its_speaker"') == 2
