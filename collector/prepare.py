@@ -7,7 +7,7 @@ last, from what is left, so a card number can reach neither the body nor a key.
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,6 +80,8 @@ class Preparer:
         extractor, protector: compiled settings.
         clock: Unix time in nanoseconds; None leaves `observed` as it came (imported files, whose bytes must not depend on when).
         max_event_bytes: a longer event is refused.
+        speakers: services to the peers (`Origin.peer`) that alone may speak for them; an event that names one of these services and comes
+            from somebody else is refused.
     """
 
     def __init__(
@@ -89,11 +91,13 @@ class Preparer:
         protector: Protector,
         clock: Callable[[], int] | None,
         max_event_bytes: int = 1024**2,
+        speakers: Mapping[str, Collection[str]] | None = None,
     ) -> None:
         self._extractor = extractor
         self._protector = protector
         self._clock = clock
         self._max_event_bytes = max_event_bytes
+        self._speakers = speakers
         self._shapes = Memo(self._known)
         self._declared: Memo[str, bool] = Memo(lambda name: protector.declares((name,)))
 
@@ -137,6 +141,8 @@ class Preparer:
         if self._protector.needs_walk(data, times=times_in(event) if undeclared else None):
             event = self._protected(event)
             data, digest = encode_event(event, exact=exact)
+        if self._speakers:
+            _check_speaker(event, self._speakers)
         facts = encode_facts(facts_of(event, digest, found.rules))
         if len(facts) > MAX_FACTS_BYTES:
             raise Malformed("its keys and names are too many or too long to be indexed", label="too_many_keys")
@@ -184,6 +190,13 @@ class Preparer:
             # where exactly stands in the event itself; the marks only say what to expect
             merged = sorted({*event.marks, *(mark.partition(":")[0] for mark in marks)})[:MAX_MARKS]
         return msgspec.structs.replace(event, marks=merged)
+
+
+def _check_speaker(event: Event, speakers: Mapping[str, Collection[str]]) -> None:
+    """Raises `Malformed` when somebody else may speak for the event's service, as it will stand in the log."""
+    allowed = speakers.get(event.service)
+    if allowed is not None and (event.origin is None or event.origin.peer not in allowed):
+        raise Malformed("its sender may not speak for the service that it names", label="not_its_speaker")
 
 
 def _encoded_plain(event: Event) -> tuple[bytes, str]:

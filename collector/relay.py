@@ -26,7 +26,7 @@ from collector.send.forward import Forwarder, Upstream, client_tls, event_time
 from collector.send.forward_answer import Credentials
 from collector.settings import RelaySettings
 
-__all__ = ["ChunkSender", "Relay", "open_relay", "relayed", "relays"]
+__all__ = ["ChunkSender", "Relay", "open_relay", "relayed", "relays", "upstream_has"]
 
 _FOLDER, _FILE, _NEW = "upstream", "frontier.json", "frontier.new"
 _CHUNK_BYTES = 4 * 2**20  # far below the 16 MiB that a message may have
@@ -114,10 +114,7 @@ class Relay:
         path = self._folder / _FILE
         if not self._disk.exists(path):
             return {}
-        try:
-            marks = msgspec.json.decode(self._disk.read(path), type=dict[str, _Mark])
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise StateUnknown(f"{path}: how far the upstream has come cannot be read: {error}") from error
+        marks = _read(self._disk.read(path), path)
         closed = [stream for stream, mark in marks.items() if mark.closed]
         for stream in closed[:-_CLOSED_KEPT]:
             del marks[stream]  # its folder has been gone for as many starts
@@ -170,6 +167,20 @@ def relays(root: Path) -> bool:
     return (root / _FOLDER).is_dir()
 
 
+def upstream_has(root: Path, stream: StreamId) -> int:
+    """The number up to which the upstream has the stream's batches, as the collector's folder `root` says; 0 when it has none.
+
+    Raises:
+        StateUnknown: what the collector kept does not read.
+        OSError: the file cannot be read.
+    """
+    path = root / _FOLDER / _FILE
+    if not path.exists():
+        return 0
+    mark = _read(path.read_bytes(), path).get(stream)
+    return mark.number if mark is not None else 0
+
+
 def relayed(data: bytes, name: str) -> tuple[Any, dict[str, Any]]:
     """What goes upstream of an event of which these are the canonical bytes: the time, and the record.
 
@@ -188,6 +199,13 @@ def relayed(data: bytes, name: str) -> tuple[Any, dict[str, Any]]:
     attributes["relay"] = relay
     stated = event.time or event.observed
     return event_time(parse_time(stated) if stated else 0), record
+
+
+def _read(data: bytes, path: Path) -> dict[str, _Mark]:
+    try:
+        return msgspec.json.decode(data, type=dict[str, _Mark])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise StateUnknown(f"{path}: how far the upstream has come cannot be read: {error}") from error
 
 
 def _chunks(batch: Batch) -> list[tuple[bytes, int]]:

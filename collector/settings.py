@@ -297,6 +297,8 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         ack: when a sender is told that its events are taken: ``spool``, after the fsync on this disk; ``store``, when the event store
             has them. A store that does not answer within 5 seconds is told to the sender, which is to send again
             (docs/life-of-an-event.md).
+        speakers: services that not everybody may speak for: each with those who alone may, as `origin.peer` names them
+            (`certificate:NAME`, `user:NAME`, `client:HOSTNAME`). From others, an event that names one of these services is a dead letter.
         mappings: files that say what the fields of others' logs mean, and ``preset:NAME`` for those that come with Tallystick
             (docs/mappings.md); the first mapping that is for a record is used.
         forward: Fluent Forward.
@@ -318,6 +320,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     name: _Name = "collector"
     service: str = ""
     ack: Literal["spool", "store"] = "spool"
+    speakers: dict[str, tuple[str, ...]] = {}
     mappings: tuple[str, ...] = ()
     forward: ForwardSettings = ForwardSettings()
     http: HttpSettings = HttpSettings()

@@ -113,6 +113,7 @@ async def run_sidecar(
         protector=protector,
         clock=clock,
         max_event_bytes=settings.spool.max_event_bytes,
+        speakers=settings.speakers,
     )
 
     loop_thread = threading.get_ident()

@@ -6,6 +6,7 @@ A collector may be writing meanwhile: what is torn at the very end of the newest
 import base64
 import binascii
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from collector.batch import SignedHeader, StreamId, open_header
 from collector.errors import StateUnknown, VerificationError
 from collector.frame import FrameError, find_frame, read_frame
 from collector.incarnation import read_meta
+from collector.relay import relays, upstream_has
 from collector.segments import only_zeros
 from deploy.checking import Account, Finding
 
@@ -34,7 +36,8 @@ def check_spools(
         root: the folder of all spools; may be absent.
         ledger: the log's origin.
         logged: for each stream the digests of the headers that the log holds, by number.
-        acknowledged: up to which batch a stream's spool may have let go of its events, as the store says now.
+        acknowledged: up to which batch a stream's spool may have let go of its events, as the store says now. Of collectors that
+            relay, their own folder says it.
         account: what was looked at is added.
         tell: gets each finding.
     """
@@ -48,7 +51,11 @@ def check_spools(
             headers = _check_headers(name, folder, logged, tell)
             _check_meta(name, folder, ledger, headers, tell)
             _check_complete(name, folder, headers, logged, tell)
-            _check_segments(name, folder, headers, acknowledged=acknowledged, account=account, tell=tell)
+            let_go = partial(upstream_has, folder.parent) if relays(folder.parent) else acknowledged
+            try:
+                _check_segments(name, folder, headers, acknowledged=let_go, account=account, tell=tell)
+            except StateUnknown as error:
+                tell(Finding(where=name, problem=str(error)))
 
 
 def _is_incarnation(folder: Path) -> bool:

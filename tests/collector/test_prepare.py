@@ -232,3 +232,50 @@ def test_a_name_that_normalising_adds_may_be_declared_too() -> None:
     own = Preparer(extractor=Extractor(StitchSettings()), protector=protector, clock=lambda: NOW_NS)
     made = own.prepare([Arrival(event=Event(time="yesterday", body="b"))])
     assert decode_event(made.events[0]).attributes == {"time.stated": "***"}
+
+
+SPEAKERS = {"payments": ("certificate:pay", "user:ann"), "closed": ()}
+
+
+@pytest.mark.parametrize(
+    ("service", "peer", "taken"),
+    [
+        ("payments", "certificate:pay", True),
+        ("payments", "user:ann", True),
+        ("payments", "certificate:shop", False),
+        ("payments", "certificate:payments", False),
+        ("payments", "", False),
+        (b"payments", "", True),  # is written in base64, so it is another one
+        ("payments\udc80", "", True),  # and this one with a replacement character
+        ("closed", "certificate:pay", False),
+        ("shop", "", True),
+        (None, "", True),
+    ],
+)
+@pytest.mark.parametrize("plain", [False, True])
+def test_only_its_speakers_speak_for_a_service(service: object, peer: str, taken: bool, plain: bool) -> None:
+    made = Preparer(
+        extractor=Extractor(StitchSettings()),
+        protector=Protector(token_key=b"k" * 32),
+        clock=lambda: NOW_NS,
+        speakers=SPEAKERS,
+    )
+    event = Event(
+        body="x",
+        resource={} if service is None else {"service.name": service},
+        origin=Origin(receiver="forward", tag="payments", peer=peer),
+    )
+    group = made.prepare([Arrival(event=event, plain=plain and type(service) is not bytes)])
+    assert all(decode_event(data).service != "payments" for data in group.events if peer == "")
+    assert [len(group.events), len(group.refused)] == [taken, not taken]
+    assert [refused.error.label for refused in group.refused] == ["not_its_speaker"] * (not taken)
+
+
+def test_an_event_of_unknown_origin_speaks_for_no_closed_service() -> None:
+    made = Preparer(
+        extractor=Extractor(StitchSettings()),
+        protector=Protector(token_key=b"k" * 32),
+        clock=None,
+        speakers=SPEAKERS,
+    )
+    assert made.prepare([Arrival(event=Event(resource={"service.name": "payments"}))]).refused

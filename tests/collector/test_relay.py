@@ -25,6 +25,7 @@ from collector.settings import CollectorSettings, ForwardSettings, HttpSettings,
 from collector.ship import BatchLimits
 from collector.sidecar import run_sidecar
 from collector.spool import Group, Spooled, SpoolLimits
+from tests.servers.certificates import Authority
 from tests.support.faulty_disk import Crashed, Fate, FaultyDisk
 from tests.support.memory_intake import MemoryIntake
 from tests.support.memory_store import MemoryStore
@@ -392,20 +393,40 @@ def test_two_sidecars_in_a_chain(tmp_path: Path) -> None:
     from collector.relay import open_relay
     from tests.support.forwarding import Sender
 
+    authority = Authority(tmp_path / "tls")
+    central_files, edge_files = authority.issue("central"), authority.issue("edge")
     (tmp_path / "key").write_text("a key of the edge\n")
+    (tmp_path / "password").write_text("a password\n")
     quick = ShipSettings(heartbeat_seconds=0)
 
     async def life() -> MemoryStore:
         store, stop_upstream, stop_edge = MemoryStore(), asyncio.Event(), asyncio.Event()
         upstream_settings = CollectorSettings(
             name="central",
-            forward=ForwardSettings(port=0, client_key_files={"edge": str(tmp_path / "key")}),
+            speakers={"shop": ("certificate:edge",)},
+            forward=ForwardSettings(
+                port=0,
+                tls_certificate=str(central_files[0]),
+                tls_key=str(central_files[1]),
+                tls_client_ca=str(authority.ca),
+                client_key_files={"edge": str(tmp_path / "key")},
+                password_files={"ann": str(tmp_path / "password")},
+            ),
             http=HttpSettings(port=-1),
             ship=quick,
         )
         upstream, addresses = await sidecar(upstream_settings, tmp_path / "central", store, stop_upstream)
         port = int(addresses["forward"].rpartition(":")[2])
-        relay = RelaySettings(host="127.0.0.1", port=port, tls=False, shared_key_file=str(tmp_path / "key"))
+        relay = RelaySettings(
+            host="127.0.0.1",
+            port=port,
+            tls_ca=str(authority.ca),
+            tls_certificate=str(edge_files[0]),
+            tls_key=str(edge_files[1]),
+            shared_key_file=str(tmp_path / "key"),
+            user="ann",
+            password_file=str(tmp_path / "password"),
+        )
         edge_settings = CollectorSettings(
             name="edge", ack="store", forward=ForwardSettings(port=0), http=HttpSettings(port=-1), ship=quick
         )
@@ -433,7 +454,7 @@ def test_two_sidecars_in_a_chain(tmp_path: Path) -> None:
     assert [event.attributes["n"] for event in events] == list(range(20))
     event = events[7]
     assert (event.service, event.transaction, event.severity_number) == ("shop", "pay-1", 9)
-    assert event.origin == Origin(receiver="forward", tag="edge", peer="client:edge")
+    assert event.origin == Origin(receiver="forward", tag="edge", peer="certificate:edge")
     assert "4111 11** **** 1111" in event.body
     relay = event.attributes["relay"]
     assert relay["event"].startswith("edge/")

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from collector.relay import Relay
+from collector.disk import OsDisk
+from collector.pipeline import Pipeline, PipelineLimits
+from collector.relay import Relay, upstream_has
 from collector.settings import RelaySettings
+from collector.ship import BatchLimits
+from collector.spool import Group, SpoolLimits
 from collector.store.sqlite import SqliteStore
+from deploy.checking import Account, Finding
+from deploy.checking.spools import check_spools
 from deploy.config import Config, ConfigError, parse
 from deploy.places import Places
 from deploy.storing import open_destination
@@ -79,3 +88,57 @@ def test_files_that_are_not_there_are_named(tmp_path: Path) -> None:
 def test_what_cannot_be_is_refused(table: dict[str, object], why: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=why):
         msgspec.convert(table, RelaySettings)
+
+
+class Taking:
+    """An upstream that takes everything."""
+
+    def send_packed(
+        self, tag: str, packed: bytes, *, count: int, chunk: str, option: Mapping[str, Any] | None = None
+    ) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def test_a_relaying_spool_that_has_let_go_is_no_finding_of_the_check(tmp_path: Path) -> None:
+    """No store and no log know its stream: what it may have let go of is what its upstream has."""
+    root = tmp_path / "spool" / "edge"
+    pipeline = Pipeline(
+        root,
+        collector="edge",
+        ledger="l",
+        store=Relay(Taking(), root=root, disk=OsDisk(), tag="edge"),
+        key=Ed25519PrivateKey.from_private_bytes(b"k" * 32),
+        limits=PipelineLimits(spool=SpoolLimits(segment_bytes=400), batch=BatchLimits(events=2, heartbeat_seconds=0)),
+    )
+    for number in range(6):
+        group = Group(group_id=b"%d" % number, source_ids=[b""], events=[b'{"body":"%0300d"}' % number], facts=[b"{}"])
+        pipeline.append(group, lambda _: None)
+        pipeline.commit_once()
+        if number == 3:
+            while pipeline.ship_once():
+                pipeline.release_once()
+
+    def findings() -> list[str]:
+        found: list[Finding] = []
+        check_spools(
+            tmp_path / "spool",
+            ledger="l",
+            logged={},
+            acknowledged=lambda _: 0,
+            account=Account(),
+            tell=found.append,
+        )
+        return [finding.problem for finding in found]
+
+    assert upstream_has(root, pipeline.stream) == 2
+    assert min(int(path.stem) for path in root.glob("*/*.seg")) > 0
+    assert findings() == []
+    frontier = root / "upstream" / "frontier.json"
+    frontier.write_bytes(b"{}")
+    assert any("are missing before it" in problem for problem in findings())
+    frontier.write_bytes(b"x")
+    assert any("cannot be read" in problem for problem in findings())
+    frontier.unlink()
+    assert upstream_has(root, pipeline.stream) == 0
+    pipeline.stop(drain_seconds=0.0)

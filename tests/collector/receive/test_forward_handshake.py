@@ -319,6 +319,23 @@ def test_tls_without_a_client_ca_asks_for_no_certificate_and_names_nobody(author
     run(story())
 
 
+def test_a_receiver_closes_while_senders_over_tls_are_leaving(authority: Authority) -> None:
+    """At some turn of the event loop such a sender has gone already, and its connection has not heard of it."""
+
+    async def story(turns: int) -> None:
+        async with Setting(tls=server_of(authority)) as at:
+            sender = await at.sender(trusting(authority))
+            sender.say(["t", 1, {}, {"chunk": "c"}])
+            assert await sender.hear() == {"ack": "c"}
+            sender.writer.close()
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await at.receiver.close(2.0)
+
+    for turns in range(8):
+        run(story(turns))
+
+
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
 def test_tls_older_than_1_2_is_refused(authority: Authority) -> None:
     async def story() -> None:
