@@ -408,17 +408,6 @@ def test_an_access_log_is_followed_and_mapped(tmp_path: Path) -> None:
         async with asyncio.timeout(20), httpx.AsyncClient() as client:
             while "events_total 1.0" not in (await client.get(f"http://{addresses['http']}/metrics")).text:
                 pass
-
-
-def test_who_may_not_speak_for_a_service_fills_the_dead_letters(tmp_path: Path) -> None:
-    settings = msgspec.structs.replace(SETTINGS, speakers={"ledger": ("certificate:ledger",)})
-
-    async def life() -> Running:
-        sidecar = Running(tmp_path / "spool", settings=settings)
-        answer = await sidecar.post('{"message":"mine","service":"shop"}\n{"message":"forged","service":"ledger"}\n')
-        assert (answer.json()["stored"], answer.json()["dead_lettered"]) == (1, 1)
-        told = await sidecar.forward("shop", 1, {"message": "forged, too", "service": "ledger"}, {"chunk": "c"})
-        assert msgpack.unpackb(told) == {"ack": "c"}  # it is kept, in the dead letters
         sidecar.stopped.set()
         assert await sidecar.task
         return sidecar
@@ -479,6 +468,20 @@ def test_positions_that_do_not_read_back_end_the_sidecar(tmp_path: Path) -> None
             await Running(tmp_path / "spool", settings=settings).task
 
     asyncio.run(life())
+
+
+def test_who_may_not_speak_for_a_service_fills_the_dead_letters(tmp_path: Path) -> None:
+    settings = msgspec.structs.replace(SETTINGS, speakers={"ledger": ("certificate:ledger",)})
+
+    async def life() -> Running:
+        sidecar = Running(tmp_path / "spool", settings=settings)
+        answer = await sidecar.post('{"message":"mine","service":"shop"}\n{"message":"forged","service":"ledger"}\n')
+        assert (answer.json()["stored"], answer.json()["dead_lettered"]) == (1, 1)
+        told = await sidecar.forward("shop", 1, {"message": "forged, too", "service": "ledger"}, {"chunk": "c"})
+        assert msgpack.unpackb(told) == {"ack": "c"}  # it is kept, in the dead letters
+        sidecar.stopped.set()
+        assert await sidecar.task
+        return sidecar
 
     assert asyncio.run(life()).bodies() == ["mine"]
     letters = b"".join(path.read_bytes() for path in (tmp_path / "spool" / "dead").glob("*.jsonl"))
