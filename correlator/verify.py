@@ -46,6 +46,7 @@ from correlator.proved import (
     open_entry,
     open_event,
 )
+from correlator.shards import key_of_log, split_origin
 from correlator.unbundle import parse_members, unpack_bundle
 
 __all__ = ["EntryReport", "Report", "TrailReport", "verify_bundle", "verify_proof"]
@@ -125,7 +126,7 @@ def verify_bundle(
 
     Args:
         data: the zip, or its members by name.
-        verifier: the log's public key, from outside; None: check all but that, and say so in `Report.trusted`.
+        verifier: the log's public key, or its ledger's, from outside; None: check all but that, and say so in `Report.trusted`.
         remembered: a checkpoint of the same log that the caller trusts from before.
         consistency: the proof between that one and the bundle's (RFC 9162 section 2.1.4), in either direction.
 
@@ -133,7 +134,7 @@ def verify_bundle(
         VerificationError: it is not true; the message names what fails first.
     """
     contents = parse_members(unpack_bundle(data) if isinstance(data, bytes) else data)
-    if verifier is not None and contents.key != verifier:
+    if verifier is not None and contents.key != key_of_log(verifier, contents.key.name):
         raise VerificationError(
             f"manifest.json: the bundle is of the key {contents.key.name} ({contents.key.fingerprint}), "
             f"not of {verifier.name} ({verifier.fingerprint})"
@@ -179,9 +180,13 @@ def verify_proof(data: bytes, verifier: Verifier, *, entry: bytes | None = None)
     claimed = proof.extra if entry is None else entry
     if claimed is None:
         raise VerificationError("the proof carries no entry, and none was given")
-    checkpoint = proof.verify(claimed, verifier)
-    opened = open_entry(claimed, f"the entry (leaf {proof.index})")
-    return EntryReport(trusted_key=verifier, checkpoint=checkpoint, leaf=proof.index, entry=opened)
+    key = key_of_log(verifier, proof.checkpoint.partition(b"\n")[0].decode("utf-8", "replace"))
+    checkpoint = proof.verify(claimed, key)
+    where = f"the entry (leaf {proof.index})"
+    opened = open_entry(claimed, where)
+    if not split_origin(checkpoint.origin)[1].may_hold(opened.trail, opened.kind):
+        raise VerificationError(f"{where}: {opened.trail} belongs into another shard's log")
+    return EntryReport(trusted_key=key, checkpoint=checkpoint, leaf=proof.index, entry=opened)
 
 
 def _report_of(part: TrailPart) -> TrailReport:
@@ -226,6 +231,7 @@ class _BundleCheck:
     def __init__(self, contents: Contents, checkpoint: Checkpoint) -> None:
         self.contents = contents
         self.checkpoint = checkpoint
+        self._ledger, self._shard = split_origin(checkpoint.origin)
         self.trail_entries: list[tuple[int, Entry]] = []
         self.events: dict[tuple[str, int], ProvedEvent] = {}
         self.used_keys: set[EnrolledKey] = set()
@@ -250,6 +256,8 @@ class _BundleCheck:
                 entry = open_entry(line.entry, where)
                 if (entry.trail, entry.position) != (part.trail, position):
                     raise VerificationError(f"{where}: the entry says {entry.trail} position {entry.position}")
+                if not self._shard.may_hold(entry.trail, entry.kind):
+                    raise VerificationError(f"{where}: {entry.trail} belongs into another shard's log")
                 _check_previous(entry, line.leaf, before, where)
                 before = (line.leaf, self._take(line.leaf, line.entry, entry, where))
                 self.trail_entries.append((line.leaf, entry))
@@ -267,7 +275,7 @@ class _BundleCheck:
         if event is not None:
             raise VerificationError(f"{where}: an event stands beside an entry of kind {entry.kind}, which has none")
         if entry.kind == "batch":
-            self._batches.append((leaf, open_batch_entry(entry, self.checkpoint.origin, where), where))
+            self._batches.append((leaf, open_batch_entry(entry, self._ledger, where), where))
 
     def _take(self, leaf: int, data: bytes, entry: Entry, where: str) -> bytes:
         """Note the leaf down for `proofs`; gives its hash."""
@@ -300,7 +308,7 @@ class _BundleCheck:
         for number, line in enumerate(self.contents.headers, 1):
             where = f"{HEADERS} line {number} (leaf {line.leaf})"
             entry = open_entry(line.entry, where)
-            signed = open_batch_entry(entry, self.checkpoint.origin, where)
+            signed = open_batch_entry(entry, self._ledger, where)
             self._take(line.leaf, line.entry, entry, where)
             key = self._check_key(line.leaf, signed, where)
             name = (signed.header.stream, signed.header.number)

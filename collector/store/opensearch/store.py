@@ -229,17 +229,35 @@ class OpenSearchStore:
                 if found.settings.get("index.append_only.enabled") != "true":
                     raise StateUnknown(f"{name} can be changed: it is not append-only, so it was not made by us")
 
-    def acknowledge(self, frontier: Mapping[StreamId, int]) -> None:
-        """See `EventStore.acknowledge`."""
+    def acknowledge(self, frontier: Mapping[StreamId, int], *, part: int = 1, parts: int = 1) -> None:
+        """See `EventStore.acknowledge`.
+
+        Each shard has a number of its own. It raises that one, then the stream's to the least of all. Of two shards that do so at
+        once, the one whose own number came later reads both; a crash in between is made good by the next word, or the next start.
+        """
         self._open()
         wanted = {stream: number for stream, number in frontier.items() if number > 0}
         if not set(wanted) <= set(self._registry.streams()):
             self._registry.read()
             known = set(self._registry.streams())
             wanted = {stream: number for stream, number in wanted.items() if stream in known}
-        if not wanted:
-            return
-        raise_number(self._connection, self._layout.acknowledged, wanted)
+        if wanted and parts > 1:
+            raise_number(
+                self._connection,
+                self._layout.acknowledged,
+                {_share(stream, part, parts): number for stream, number in wanted.items()},
+            )
+            wanted = self._least(list(wanted), parts)
+        if wanted:
+            raise_number(self._connection, self._layout.acknowledged, wanted)
+
+    def _least(self, streams: Sequence[StreamId], parts: int) -> dict[StreamId, int]:
+        """What every shard has given its word for; a stream of which one has said nothing is left out."""
+        shares = [_share(stream, part, parts) for stream in streams for part in range(1, parts + 1)]
+        told = self._connection.documents([(self._layout.acknowledged, share) for share in shares])
+        numbers = [msgspec.json.decode(one.source, type=_Acknowledged).number if one.found else 0 for one in told]
+        least = {stream: min(numbers[at * parts : at * parts + parts]) for at, stream in enumerate(streams)}
+        return {stream: number for stream, number in least.items() if number > 0}
 
     # ------------------------------------------------------------------------------------------------------------ reading
 
@@ -314,3 +332,8 @@ class OpenSearchStore:
         self._headed.update(dict.fromkeys(named))
         while len(self._headed) > _KNOWN_BATCHES:
             self._headed.popitem(last=False)
+
+
+def _share(stream: StreamId, part: int, parts: int) -> StreamId:
+    """The id of the document that says what one shard's log holds of a stream; no stream is called so."""
+    return StreamId(f"{stream} {part}/{parts}")
