@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from audit_api.export.bundle import export_bundle
 from correlator.errors import VerificationError
 from correlator.index import TrailQuery
 from correlator.settings import CorrelatorSettings
@@ -190,6 +191,12 @@ def test_a_correlator_that_takes_what_is_anothers_is_found(ledger: CutLedger, mo
     findings = found(ledger)
     assert any("belongs into another shard's log" in finding for finding in findings)
     assert any("have more than one entry in the shards' logs" in finding for finding in findings)
+    with open_ledger(ledger.config) as opened:
+        log = opened.logs[1]
+        page = log.index.find(TrailQuery(kind="transaction"), size=log.index.size(), limit=1_000)
+        stray = next(one.trail for one in page.trails if not log.shard.holds(one.trail))
+        with pytest.raises(VerificationError, match="belongs into another shard's log"):
+            verify_bundle(export_bundle(log.evidence, key=log.key, trails=[stray], page=False), ledger.key)
 
 
 def test_a_correlator_that_leaves_out_what_is_its_own_is_found(

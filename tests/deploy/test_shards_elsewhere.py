@@ -70,7 +70,7 @@ def test_shards_in_object_storage(
 
 @pytest.mark.opensearch
 @pytest.mark.timeout(1_200)
-def test_shards_on_opensearch(workshop: Workshop, cli: Cli, opensearch_settings: StoreSettings, tmp_path: Path) -> None:
+def test_shards_on_opensearch(workshop: Workshop, cli: Cli, opensearch_settings: StoreSettings) -> None:
     cluster = f"urls = {json.dumps(opensearch_settings.urls)}\nprefix = {json.dumps(opensearch_settings.prefix)}\n"
     cut(workshop, tables=f"[store]\n{cluster}[index]\n{cluster}")
     take_in(workshop, cli, "one.jsonl", range(12))
