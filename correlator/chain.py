@@ -150,7 +150,7 @@ class Chain:
             fresh = id(placed) not in self._met
             while not fresh and end < count and placements[end] is placed:
                 end += 1
-            if self._holds(placed.trail):
+            if not self._cut or self._holds(placed.trail):
                 self._add_events(placed, header.stream, header.first + start, lines[start:end], facts[start:end])
                 self.events += end - start
             if fresh:  # its links come right after its first event
@@ -159,14 +159,12 @@ class Chain:
             start = end
         if self._state.flows.declared:
             for placed, one in zip(placements, facts, strict=True):
-                if (one.access is None or not recorder) and self._holds(placed.trail):
+                if (one.access is None or not recorder) and (not self._cut or self._holds(placed.trail)):
                     trails = [placed.trail, *(other for other, _ in placed.links)]
                     self._state.flows.on_event(trails, one, self.recorded_ns)
 
     def _holds(self, trail: str) -> bool:
-        """Whether the trail is of this shard; a batch names the same few again and again."""
-        if not self._cut:
-            return True
+        """Whether the trail is of this shard, where there are several; a batch names the same few again and again."""
         known = self._held.get(trail)
         if known is None:
             known = self._held[trail] = self._state.shard.holds(trail)
@@ -214,15 +212,14 @@ class Chain:
 
     def _add_links(self, placed: Placement, because: str) -> None:
         for other, reason in placed.links:
-            mine = self._holds(placed.trail) or self._holds(other)
+            mine = not self._cut or self._holds(placed.trail) or self._holds(other)
             if mine and not self._state.linked(placed.trail, other):
                 self._add_link(placed.trail, other, f"{reason} ({because})")
 
     def _add_link(self, one: str, other: str, why: str) -> None:
         for trail, to in ((one, other), (other, one)):
-            if self._holds(
-                trail
-            ):  # else its shard reads the same event, and writes this side of the link into its own log
+            # a trail of another shard: that one reads the same event, and writes this side of the link into its own log
+            if not self._cut or self._holds(trail):
                 self.add(trail, "link", {"to": to}, why)
         self._state.put_link(one, other)
 

@@ -16,6 +16,7 @@ __all__ = ["MAX_SHARDS", "WHOLE", "Shard", "key_of_log", "shard_of", "split_orig
 MAX_SHARDS = 64
 """Each shard's log holds every batch's entry, so more of them cost more and help less."""
 
+_OF_STREAMS = frozenset({"batch", "gap", "fork", "enrolment"})
 _NAME = re.compile(r"(.+)/shard-([1-9][0-9]?)-of-([1-9][0-9]?)", re.ASCII | re.DOTALL)
 
 
@@ -58,9 +59,7 @@ class Shard:
 
         What tells of streams stands in each shard's log, so that each can be proved alone; all else only in its trail's.
         """
-        return (kind in ("batch", "gap", "fork", "enrolment") and kind_of(trail) in ("stream", "ledger")) or self.holds(
-            trail
-        )
+        return self.holds(trail) or (kind in _OF_STREAMS and kind_of(trail) in ("stream", "ledger"))
 
 
 WHOLE = Shard()

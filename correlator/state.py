@@ -86,6 +86,7 @@ class State:
     ) -> None:
         self._cold = cold
         self.shard = shard
+        self._cut = shard.count > 1
         self._hot_trails = hot_trails
         self.leaves = cold.meta.leaves
         self.recorded_ns = cold.meta.recorded_ns
@@ -165,7 +166,7 @@ class State:
         if name in self._links.young:
             return True
         for trail in (one, other):
-            if not self.shard.holds(trail):
+            if self._cut and not self.shard.holds(trail):
                 continue  # its side of the link is in another log
             head = self.head(trail)
             if head is None or head.links == 0:  # spares the cold store a look for every new trail

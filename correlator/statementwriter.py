@@ -12,11 +12,13 @@ So no statement has a smaller tree than the one before it, and a crash at any li
 
 import logging
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 
 from correlator.checkpoint import Checkpoint
-from correlator.errors import Conflict, NotFound, Overloaded, StateUnknown, VerificationError
+from correlator.errors import Conflict, NotFound, Overloaded, StateUnknown, TallyError, VerificationError
 from correlator.head import decode_head
+from correlator.metrics import CorrelatorMetrics
 from correlator.note import Signer
 from correlator.reader import LogReader
 from correlator.shards import Shard
@@ -24,6 +26,10 @@ from correlator.statement import Statement, is_statement, open_statement, sign_s
 from correlator.storage import LogStorage
 
 __all__ = ["StatementWriter", "check_continues"]
+
+_ATTEMPTS = 10
+_PAUSE_SECONDS = 0.05
+"""What a swap takes, and some: several that meet at the lock of the head get their turns."""
 
 _log = logging.getLogger("tally.correlator")
 
@@ -57,9 +63,21 @@ class StatementWriter:
         root: where the ledger's root is; of it only the head is used.
         logs: every shard's log.
         signer: the ledger's key; its name is the ledger's.
+        metrics: where to count what fails; by default its own.
+        pause: waits so many seconds, where another shard's correlator is swapping the statement just now.
     """
 
-    def __init__(self, root: LogStorage, logs: Mapping[Shard, LogStorage], signer: Signer) -> None:
+    def __init__(
+        self,
+        root: LogStorage,
+        logs: Mapping[Shard, LogStorage],
+        signer: Signer,
+        *,
+        metrics: CorrelatorMetrics | None = None,
+        pause: Callable[[float], object] = time.sleep,
+    ) -> None:
+        self.metrics = metrics or CorrelatorMetrics()
+        self._pause = pause
         self._root = root
         self._logs = list(logs.values())
         self._signer = signer
@@ -89,14 +107,7 @@ class StatementWriter:
                 raise VerificationError(
                     "the joint statement is gone, and there are logs of shards: put back a copy of it"
                 )
-            empty = Statement.empty(self._signer.name, len(self._readers))
-            try:
-                self._root.swap_head(None, sign_statement(empty, self._signer))
-            except Conflict:
-                pass  # another shard's correlator was faster
-            raw = self._root.read_head()
-            if raw is None:
-                raise StateUnknown("the joint statement was written and is not there")
+            raw = self._first()
         if not is_statement(raw):
             decode_head(raw)
             raise Conflict("the ledger is not cut into shards, which is settled when a ledger begins")
@@ -106,6 +117,23 @@ class StatementWriter:
                 f"the ledger is cut into {statement.count} shards, not {len(self._readers)}, which is settled when a ledger begins"
             )
         return statement
+
+    def _first(self) -> bytes:
+        """Write the first statement; gives what stands there then, for the shards' correlators may start all at once."""
+        empty = sign_statement(Statement.empty(self._signer.name, len(self._readers)), self._signer)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                self._root.swap_head(None, empty)
+            except Conflict:
+                pass  # another one was faster
+            except Overloaded:
+                if attempt == _ATTEMPTS:
+                    raise
+                self._pause(_PAUSE_SECONDS)
+            raw = self._root.read_head()
+            if raw is not None:
+                return raw
+        raise StateUnknown("the joint statement was written and is not there")
 
     def look(self) -> bool:
         """Write a new statement if a shard has published something since; whether one was written.
@@ -122,13 +150,18 @@ class StatementWriter:
             raise VerificationError("the joint statement is gone")
         before = open_statement(raw, self._signer.verifier)
         trees = []
+        refused = 0
         for reader, known in zip(self._readers, before.trees, strict=True):
             try:
                 tree = check_continues(reader, known)
             except VerificationError as error:
                 self._tell(known.origin, str(error))
+                refused += 1
                 tree = known
+            else:
+                self._told.pop(known.origin, None)
             trees.append((tree.size, tree.root))
+        self.metrics.statement_refused.set(refused)
         after = Statement.of(before.ledger, trees)
         if after == before:
             return False
@@ -144,12 +177,23 @@ class StatementWriter:
 
     def look_quietly(self) -> None:
         """`look`, with what fails told in the process's log: the logs go on without a statement."""
-        try:
-            self.look()
-        except Conflict:
-            pass  # whoever was faster read the same logs a moment ago; the rest is for the next look
-        except (Overloaded, StateUnknown, VerificationError) as error:
-            self._tell("", str(error))
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                self.look()
+            except (Conflict, Overloaded) as error:  # mostly another shard's correlator, at the same thing
+                if attempt < _ATTEMPTS:
+                    self._pause(_PAUSE_SECONDS)
+                    continue
+                self._failed(error)
+            except (StateUnknown, VerificationError) as error:
+                self._failed(error)
+            else:
+                self._told.pop("", None)
+            return
+
+    def _failed(self, error: TallyError) -> None:
+        self.metrics.statement_failures.inc()
+        self._tell("", str(error))
 
     def _tell(self, origin: str, problem: str) -> None:
         """Log it, unless it is what was said last."""

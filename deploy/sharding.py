@@ -2,6 +2,7 @@
 
 from correlator.errors import VerificationError
 from correlator.head import decode_head
+from correlator.metrics import CorrelatorMetrics
 from correlator.note import Signer
 from correlator.shards import Shard
 from correlator.statement import Statement, is_statement
@@ -58,7 +59,7 @@ def check_cut(config: Config) -> None:
         )
 
 
-def statement_writer(config: Config, signer: Signer) -> StatementWriter:
+def statement_writer(config: Config, signer: Signer, metrics: CorrelatorMetrics) -> StatementWriter:
     """What writes the joint statement of a ledger that is cut; `signer` is the ledger's."""
     logs = {shard: log_storage(config, shard) for shard in shards_of(config)}
-    return StatementWriter(log_storage(config), logs, signer)
+    return StatementWriter(log_storage(config), logs, signer, metrics=metrics)

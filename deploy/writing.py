@@ -141,12 +141,13 @@ def open_desk(
     """
     places.make()
     with ExitStack() as open_files:
+        metrics = metrics or CorrelatorMetrics()
         mine = places.of_shard(shard.name)
         state_folder = open_files.enter_context(hold_state(mine, name))
         check_cut(config)
         signer, made = log_signer(places, ledger=config.ledger, storage=log_storage(config))
         tell_of_key(signer, made, places)
-        statements = statement_writer(config, signer) if shard.name else None
+        statements = statement_writer(config, signer, metrics) if shard.name else None
         if statements is not None:
             statements.begin()
         store = open_store(config, places)
@@ -162,7 +163,7 @@ def open_desk(
             state_folder=state_folder,
             statements=statements,
             writer_id=f"{name or 'correlator'}@{socket.gethostname()}:{os.getpid()}",
-            metrics=metrics or CorrelatorMetrics(),
+            metrics=metrics,
         )
 
 

@@ -36,7 +36,7 @@ def verify(*, source: str, key: str | None, since: Path | None, as_json: bool) -
     that the bundle states is shown, for you to compare.
     """
     from collector.errors import NotFound, Overloaded, StateUnknown, VerificationError
-    from correlator.statement import Statement, is_statement
+    from correlator.statement import is_statement
     from correlator.storage.file import FileStorage
     from deploy.keys import read_verifier
     from deploy.logstorage import is_object_url, storage_at
@@ -51,8 +51,6 @@ def verify(*, source: str, key: str | None, since: Path | None, as_json: bool) -
         data = _read(source)
         if is_statement(data):
             _statement(data, verifier, remembered, as_json=as_json)
-        if isinstance(remembered, Statement):
-            raise Failure("could not tell: a joint statement remembered goes with a log", exit_code=EXIT_UNKNOWN)
         if data.startswith(b"c2sp.org/tlog-proof"):
             _proof(data, verifier, as_json=as_json)
         _bundle(data, verifier, remembered, as_json=as_json)
@@ -84,9 +82,12 @@ def _joined(url: str, below: str) -> str:
 
 def _checkpoint(path: Path, verifier: "Verifier | None") -> "Checkpoint | Statement":
     from correlator.checkpoint import Checkpoint
+    from correlator.statement import is_statement
     from deploy.remembered import open_remembered
 
     signed = path.read_bytes()
+    if verifier is None and is_statement(signed):
+        raise Failure("could not tell: a joint statement names no key; give it with --key", exit_code=EXIT_UNKNOWN)
     if verifier is None:
         return Checkpoint.parse(signed[: signed.rfind(b"\n\n") + 1])
     return open_remembered(signed, verifier)
@@ -113,9 +114,15 @@ def _statement(
     stop(0)
 
 
-def _bundle(data: bytes, verifier: "Verifier | None", remembered: "Checkpoint | None", *, as_json: bool) -> None:
+def _bundle(
+    data: bytes, verifier: "Verifier | None", remembered: "Checkpoint | Statement | None", *, as_json: bool
+) -> None:
+    from correlator.statement import Statement
     from correlator.verify import verify_bundle
 
+    if isinstance(remembered, Statement):  # its tree of the bundle's log; any other, of another ledger, is refused
+        origin = verify_bundle(data, verifier).checkpoint.origin
+        remembered = next((tree for tree in remembered.trees if tree.origin == origin), remembered.trees[0])
     report = verify_bundle(data, verifier, remembered=remembered)
     if as_json:
         emit_json({"verdict": "true" if report.trusted else "unknown", **_plain(report)})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -163,7 +163,8 @@ def test_all_shards_together_say_what_one_log_says(
         for one in shards:
             if data.draw(st.booleans()):
                 one.run()
-                data.draw(st.sampled_from([one.kill, one.close, lambda: None]))()
+                ends: list[Callable[[], None]] = [one.kill, one.close, lambda: None]
+                data.draw(st.sampled_from(ends))()
     found: list[Entry] = []
     for one in shards:
         one.run()

@@ -25,12 +25,13 @@ class Root:
 
     def __init__(self, count: int = COUNT) -> None:
         self.root = MemoryStorage()
+        self.pauses: list[float] = []
         self.logs: dict[Shard, LogStorage] = {
             Shard(number=number, count=count): MemoryStorage() for number in range(1, count + 1)
         }
 
     def writer(self) -> StatementWriter:
-        return StatementWriter(self.root, self.logs, SIGNER)
+        return StatementWriter(self.root, self.logs, SIGNER, pause=self.pauses.append)
 
     def append(self, number: int, *entries: bytes) -> None:
         """One shard's correlator publishes, and ends."""
@@ -136,6 +137,7 @@ def test_a_log_that_does_not_go_on_keeps_its_old_tree_and_the_others_go_on(
     assert world.standing().trees[0] == tree
     assert world.sizes() == [2, 0, 1]
     assert said in str(caplog.records[-1].__dict__["reason"])
+    assert writer.metrics.registry.get_sample_value("tally_correlator_statement_refused_shards") == 1
     told = len(caplog.records)
     assert not writer.look()
     assert len(caplog.records) == told, "it is told once"
@@ -175,6 +177,41 @@ def test_of_two_at_once_one_is_refused_and_covers_the_rest_later() -> None:
     assert world.sizes() == [1, 1, 1]
 
 
+class Busy(MemoryStorage):
+    """A root whose lock another process holds for the next so many swaps."""
+
+    busy = 0
+
+    def swap_head(self, old: bytes | None, new: bytes) -> None:
+        if self.busy:
+            self.busy -= 1
+            raise Overloaded("another process is swapping the head", retry_after_seconds=0.1)
+        super().swap_head(old, new)
+
+
+def test_several_that_start_or_look_at_once_wait_for_their_turn() -> None:
+    world = Root()
+    busy = world.root = Busy()
+    busy.busy = 3
+    assert world.writer().begin() == Statement.empty(LEDGER, COUNT)
+    assert len(world.pauses) == 3
+    world.append(1, b"a")
+    busy.busy = 3
+    writer = world.writer()
+    writer.look_quietly()
+    assert world.sizes() == [1, 0, 0]
+    assert writer.metrics.registry.get_sample_value("tally_correlator_statement_failures_total") == 0
+    busy.busy = 1_000
+    world.append(2, b"b")
+    writer.look_quietly()
+    assert writer.metrics.registry.get_sample_value("tally_correlator_statement_failures_total") == 1
+    fresh = Root()
+    stuck = fresh.root = Busy()
+    stuck.busy = 1_000
+    with pytest.raises(Overloaded):
+        fresh.writer().begin()
+
+
 class Down(MemoryStorage):
     """A root that does not answer while `down`."""
 
@@ -195,6 +232,7 @@ def test_it_goes_on_through_what_fails_and_covers_everything_in_the_end() -> Non
     down.down = True
     writer.look_quietly()
     down.down = False
+    assert writer.metrics.registry.get_sample_value("tally_correlator_statement_failures_total") == 1
     assert world.sizes() == [0, 0, 0]
     stop = threading.Event()
     stop.set()

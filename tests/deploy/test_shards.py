@@ -19,7 +19,7 @@ from correlator.index import TrailQuery
 from correlator.settings import CorrelatorSettings
 from correlator.shards import Shard
 from correlator.statement import Statement, sign_statement
-from correlator.verify import verify_bundle
+from correlator.verify import verify_bundle, verify_proof
 from deploy.cli import main
 from deploy.config import ConfigError, parse
 from deploy.keys import log_signer
@@ -263,11 +263,26 @@ def test_a_bundle_proves_a_trail_under_the_ledgers_key(
     assert code == 0
     assert f"trace/{trace_of(number)} belongs to it and is in another shard's log" in told
     assert tally("verify", str(file), "--key", str(made[0].places.log_vkey))[0] == 0
+    code, told = tally(
+        "verify", str(file), "--key", str(made[0].places.log_vkey), "--since", str(made[0].places.log / "head")
+    )
+    assert (code, "the remembered checkpoint: same" in told) == (0, True), told
     home = made[0].shards[made[0].shard_of(f"transaction/p{number}") - 1]
     report = verify_bundle(file.read_bytes(), made[0].key)
     assert report.checkpoint.origin == home.origin(made[0].key.name)
     with pytest.raises(VerificationError, match="the bundle is of the key"):
         verify_bundle(file.read_bytes(), made[0].key.named("test.example/other"))
+
+
+def test_a_single_proof_holds_under_the_ledgers_key(made: tuple[CutLedger, CutLedger]) -> None:
+    with open_ledger(made[0].config) as opened:
+        log = opened.logs[2]
+        leaf = log.index.size() - 1
+        proof = log.evidence.reader.proof(leaf, extra=log.evidence.reader.entry(leaf)).encode()
+    report = verify_proof(proof, made[0].key)
+    assert (report.checkpoint.origin, report.leaf) == (log.shard.origin(made[0].key.name), leaf)
+    with pytest.raises(VerificationError, match="not signed by"):
+        verify_proof(proof, made[0].key.named("test.example/other"))
 
 
 def test_a_search_goes_over_all_logs_and_tells_each_trail_once(made: tuple[CutLedger, CutLedger]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -80,7 +81,9 @@ def test_shards_are_killed_in_turn_and_resume(tmp_path: Path, processes: list[Pr
         ingest.stop()
     until(lambda: check_everything(ledger.config, ledger.key)[1].waiting == 0, "all is taken in")
     remembered = ledger.statement()
-    assert [process.stop() for process in running.values()] == [0, 0, 0]
+    for process in running.values():  # all at once: the last one's statement must cover what the others published
+        process.popen.send_signal(signal.SIGTERM)
+    assert [process.popen.wait(PATIENCE_SECONDS) for process in running.values()] == [0, 0, 0]
     events = 3 * (2 + 2 * ingest.payments)
     assert len(list(stored_messages(ledger.places.store))) == events
     findings, account = check_everything(ledger.config, ledger.key, since=remembered)
