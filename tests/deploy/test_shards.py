@@ -28,7 +28,7 @@ from deploy.reading import open_ledger
 from deploy.standing import standing
 from deploy.writing import open_desk
 from tests.support.cut_ledger import CUT_CONFIG, SHARDS, CutLedger
-from tests.support.whole_ledger import payment_events, trace_of
+from tests.support.whole_ledger import payment_events, put_back, take_out, trace_of
 
 PAYMENTS = 24
 EVENTS = 3 * PAYMENTS + 3 * 4 + 6
@@ -210,6 +210,23 @@ def test_a_correlator_that_leaves_out_what_is_its_own_is_found(
 
 
 shard_is_right = Shard.holds
+
+
+def test_a_gap_that_only_one_shard_saw_is_filled_and_all_holds(
+    ledger: CutLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.collect("payments", payment_events("payments", range(PAYMENTS, PAYMENTS + 12)))
+    stolen = take_out(ledger.places.store, "payments/", 3)
+    monkeypatch.setattr("deploy.importing.shards_of", lambda _: ledger.shards[:1])
+    ledger.take_in()
+    monkeypatch.undo()
+    assert any("a gap: batch 3" in finding for finding in found(ledger))
+    put_back(ledger.places.store, stolen)
+    ledger.take_in()
+    assert found(ledger) == []
+    gaps = [sum(entry.kind == "gap" for entry in ledger.entries(shard)) for shard in ledger.shards]
+    assert gaps == [1, 0, 0]
+    ledger.assert_cut_right(EVENTS + 36)
 
 
 # -- reading
