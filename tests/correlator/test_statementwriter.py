@@ -9,13 +9,14 @@ import pytest
 
 from correlator.errors import Conflict, Overloaded, VerificationError
 from correlator.log import AuditLog
+from correlator.note import Signer
 from correlator.shards import Shard
 from correlator.statement import Statement, open_statement, sign_statement
 from correlator.statementwriter import StatementWriter
 from correlator.storage import LogStorage
 from correlator.storage.memory import MemoryStorage
 from tests.support.correlating import SIGNER
-from tests.support.shipper import LEDGER, START_NS
+from tests.support.shipper import LEDGER, START_NS, key_of
 
 COUNT = 3
 
@@ -82,6 +83,15 @@ def test_every_number_of_shards_but_the_first_is_refused() -> None:
         whole.writer().begin()
     with pytest.raises(VerificationError, match="head is malformed"):
         AuditLog.open(world.root, SIGNER, clock=lambda: START_NS, writer_id="test")
+
+
+def test_another_key_does_not_go_on_with_it() -> None:
+    """As a machine would that was started without a copy of the ledger's key, and made one of its own."""
+    world = Root()
+    world.writer().begin()
+    stranger = Signer(name=LEDGER, private_key=key_of(7))
+    with pytest.raises(VerificationError, match="not signed by"):
+        StatementWriter(world.root, world.logs, stranger).begin()
 
 
 def test_a_statement_that_is_gone_is_not_begun_anew() -> None:
