@@ -108,11 +108,22 @@ class Statement:
             raise VerificationError(
                 f"the statement is of {self.count} shards of {self.ledger!r}, the older one of {older.count} of {older.ledger!r}"
             )
-        for mine, before in zip(self.trees, older.trees, strict=True):
-            if mine.size < before.size:
-                raise VerificationError(f"{mine.origin} was rolled back: {mine.size} leaves, and {before.size} before")
-            if mine.size == before.size and mine.root != before.root:
-                raise VerificationError(f"{mine.origin} was forked: two trees of {mine.size} leaves have other roots")
+        for before in older.trees:
+            self.check_covers(before)
+
+    def check_covers(self, older: Checkpoint) -> None:
+        """Check as `check_follows` against the checkpoint of one shard.
+
+        Raises:
+            VerificationError: it has no tree of that log, a smaller one, or another one of the same size.
+        """
+        mine = next((tree for tree in self.trees if tree.origin == older.origin), None)
+        if mine is None:
+            raise VerificationError(f"the statement has no tree of the log {older.origin!r}")
+        if mine.size < older.size:
+            raise VerificationError(f"{mine.origin} was rolled back: {mine.size} leaves, and {older.size} before")
+        if mine.size == older.size and mine.root != older.root:
+            raise VerificationError(f"{mine.origin} was forked: two trees of {mine.size} leaves have other roots")
 
 
 def is_statement(data: bytes) -> bool:

@@ -104,6 +104,8 @@ def _statement(
     statement = open_statement(data, verifier)
     if isinstance(remembered, Statement):
         statement.check_follows(remembered)
+    elif remembered is not None:
+        statement.check_covers(remembered)
     if as_json:
         trees = [{"origin": tree.origin, "size": tree.size, "root": tree.root.hex()} for tree in statement.trees]
         emit_json({"verdict": "true", "ledger": statement.ledger, "shards": trees})

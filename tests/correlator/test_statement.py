@@ -116,6 +116,12 @@ def test_a_later_statement_follows_and_an_earlier_or_another_one_does_not() -> N
     forked = Statement.of(LEDGER, [(7, ROOTS[0]), (0, EMPTY_ROOT), (70_000, ROOTS[4])])
     with pytest.raises(VerificationError, match="shard-3-of-3 was forked"):
         forked.check_follows(STATEMENT)
+    for tree in STATEMENT.trees:
+        later.check_covers(tree)
+    with pytest.raises(VerificationError, match="shard-3-of-3 was forked"):
+        forked.check_covers(STATEMENT.trees[2])
+    with pytest.raises(VerificationError, match="no tree of the log"):
+        later.check_covers(Checkpoint(origin=LEDGER, size=0, root=EMPTY_ROOT))
     with pytest.raises(VerificationError, match="of 2 shards"):
         Statement.empty(LEDGER, 2).check_follows(STATEMENT)
 

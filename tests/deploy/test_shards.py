@@ -349,6 +349,10 @@ def test_verify_takes_the_root_the_statement_and_a_log(
     assert code == 0
     assert [one["size"] for one in json.loads(told)["shards"]] == [tree.size for tree in ledger.statement().trees]
     assert tally("verify", str(ledger.log_folder(ledger.shards[1])), *key)[0] == 0
+    one = ledger.log_folder(ledger.shards[1]) / "checkpoint"
+    for source, code in ((ledger, 0), (earlier, 1)):
+        for what in (source.places.log, source.places.log / "head"):
+            assert tally("verify", str(what), *key, "--since", str(one))[0] == code
     newer = tmp_path / "newer"
     newer.write_bytes((ledger.places.log / "head").read_bytes())
     code, told = tally("verify", str(earlier.places.log), *key, "--since", str(newer))
