@@ -11,7 +11,7 @@ from correlator.settings import CorrelatorSettings
 from correlator.shards import split_origin
 from correlator.state import EntryReader, State
 
-__all__ = ["open_state"]
+__all__ = ["open_state", "placement_of"]
 
 
 def open_state(
@@ -37,6 +37,15 @@ def open_state(
         shard=split_origin(origin)[1],
         progress=progress,
     )
+
+
+def placement_of(settings: CorrelatorSettings) -> str:
+    """What decides an event's trail beside the event itself, as 64 hex digits; `v` rises when `correlator.stitch` decides otherwise.
+
+    Of a cut ledger it is the same for all shards, from the first event on.
+    """
+    rules = {"key_order": settings.key_order, "recorders": sorted(settings.recorders), "v": 1}
+    return hashlib.sha256(msgspec.json.encode(rules, order="sorted")).hexdigest()
 
 
 def _fingerprint(origin: str, settings: CorrelatorSettings) -> str:

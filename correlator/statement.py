@@ -2,6 +2,7 @@
 
     tallystick/shards/v1
     <ledger>
+    <placement>                64 hex digits: of the rules by which events are placed (`correlator.derived.placement_of`)
     <number of shards>
     <origin> <size> <root>     a line for each shard, in order; the root as base64
     …
@@ -27,22 +28,28 @@ __all__ = ["MAGIC", "Statement", "is_statement", "open_statement", "sign_stateme
 MAGIC = "tallystick/shards/v1"
 """The first line: no other text that a ledger's key signs begins so."""
 
+_HEX64 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _COUNT = re.compile(r"[1-9][0-9]?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
-    """The trees of all shards of `ledger` at one moment: `trees[n - 1]` is shard n's, and its origin says so."""
+    """The trees of all shards of `ledger` at one moment: `trees[n - 1]` is shard n's, and its origin says so.
+
+    `placement` stands for the rules by which every shard places events: shards with other rules could each leave an event to the other.
+    """
 
     ledger: str
+    placement: str
     trees: tuple[Checkpoint, ...]
 
     @classmethod
-    def of(cls, ledger: str, trees: Sequence[tuple[int, bytes]]) -> "Statement":
+    def of(cls, ledger: str, placement: str, trees: Sequence[tuple[int, bytes]]) -> "Statement":
         """The statement over trees of these sizes and roots, one for each shard in order."""
         count = len(trees)
         return cls(
             ledger=ledger,
+            placement=placement,
             trees=tuple(
                 Checkpoint(origin=Shard(number=number, count=count).origin(ledger), size=size, root=root)
                 for number, (size, root) in enumerate(trees, 1)
@@ -50,9 +57,9 @@ class Statement:
         )
 
     @classmethod
-    def empty(cls, ledger: str, count: int) -> "Statement":
+    def empty(cls, ledger: str, placement: str, count: int) -> "Statement":
         """The statement of a ledger that begins: no shard has a leaf."""
-        return cls.of(ledger, [(0, EMPTY_ROOT)] * count)
+        return cls.of(ledger, placement, [(0, EMPTY_ROOT)] * count)
 
     @property
     def count(self) -> int:
@@ -62,7 +69,7 @@ class Statement:
     @property
     def text(self) -> bytes:
         """The note's text: what is signed."""
-        lines = [MAGIC, self.ledger, str(self.count)]
+        lines = [MAGIC, self.ledger, self.placement, str(self.count)]
         lines += [f"{tree.origin} {tree.size} {base64.b64encode(tree.root).decode('ascii')}" for tree in self.trees]
         return "".join(f"{line}\n" for line in lines).encode()
 
@@ -77,29 +84,33 @@ class Statement:
             lines = text.decode("utf-8").split("\n")
         except UnicodeDecodeError as error:
             raise VerificationError(f"the statement is not UTF-8 at byte {error.start}") from error
-        if len(lines) < 4 or lines.pop() != "" or lines[0] != MAGIC:
-            raise VerificationError(f"the statement does not begin with {MAGIC}, ledger and number of shards")
-        ledger, stated = lines[1:3]
+        if len(lines) < 5 or lines.pop() != "" or lines[0] != MAGIC:
+            raise VerificationError(
+                f"the statement does not begin with {MAGIC}, ledger, placement and number of shards"
+            )
+        ledger, placement, stated = lines[1:4]
+        if _HEX64.fullmatch(placement) is None:
+            raise VerificationError("the statement's placement is not 64 hex digits")
         count = int(stated) if _COUNT.fullmatch(stated) else 0
         if not 2 <= count <= MAX_SHARDS:
             raise VerificationError(f"the statement's number of shards is not one from 2 to {MAX_SHARDS}")
-        if len(lines) != 3 + count:
-            raise VerificationError(f"the statement is of {count} shards and has {len(lines) - 3} lines for them")
+        if len(lines) != 4 + count:
+            raise VerificationError(f"the statement is of {count} shards and has {len(lines) - 4} lines for them")
         trees = []
-        for number, line in enumerate(lines[3:], 1):
+        for number, line in enumerate(lines[4:], 1):
             origin = Shard(number=number, count=count).origin(ledger)
             named, _, rest = line.rpartition(" ")[0].rpartition(" ")
             if named != origin:
-                raise VerificationError(f"line {3 + number} of the statement is not of {origin[:200]!r}")
-            size = parse_number(rest, f"the size in line {3 + number} of the statement")
-            root = decode_base64(line.rpartition(" ")[2], f"the root in line {3 + number} of the statement")
+                raise VerificationError(f"line {4 + number} of the statement is not of {origin[:200]!r}")
+            size = parse_number(rest, f"the size in line {4 + number} of the statement")
+            root = decode_base64(line.rpartition(" ")[2], f"the root in line {4 + number} of the statement")
             if len(root) != HASH_BYTES or (size == 0 and root != EMPTY_ROOT):
-                raise VerificationError(f"the root in line {3 + number} of the statement is none of a tree of {size}")
+                raise VerificationError(f"the root in line {4 + number} of the statement is none of a tree of {size}")
             trees.append((size, root))
-        return cls.of(ledger, trees)
+        return cls.of(ledger, placement, trees)
 
     def check_follows(self, older: "Statement") -> None:
-        """Check what can be seen without the logs: the same ledger and shards, no tree smaller, none of the same size another.
+        """Check what can be seen without the logs: the same ledger, shards and rules, no tree smaller, none of the same size another.
 
         Raises:
             VerificationError: it does not follow; the message names the shard.
@@ -107,6 +118,10 @@ class Statement:
         if (self.ledger, self.count) != (older.ledger, older.count):
             raise VerificationError(
                 f"the statement is of {self.count} shards of {self.ledger!r}, the older one of {older.count} of {older.ledger!r}"
+            )
+        if self.placement != older.placement:
+            raise VerificationError(
+                "the statement is of shards that place events by other rules than those of the older one"
             )
         for before in older.trees:
             self.check_covers(before)

@@ -63,6 +63,7 @@ class StatementWriter:
         root: where the ledger's root is; of it only the head is used.
         logs: every shard's log.
         signer: the ledger's key; its name is the ledger's.
+        placement: of the rules by which this correlator places events (`correlator.derived.placement_of`).
         metrics: where to count what fails; by default its own.
         pause: waits so many seconds, where another shard's correlator is swapping the statement just now.
     """
@@ -73,10 +74,12 @@ class StatementWriter:
         logs: Mapping[Shard, LogStorage],
         signer: Signer,
         *,
+        placement: str,
         metrics: CorrelatorMetrics | None = None,
         pause: Callable[[float], object] = time.sleep,
     ) -> None:
         self.metrics = metrics or CorrelatorMetrics()
+        self._placement = placement
         self._pause = pause
         self._root = root
         self._logs = list(logs.values())
@@ -96,7 +99,8 @@ class StatementWriter:
         """The statement that stands; a ledger without one begins with the statement of no leaves, which fixes the number of shards.
 
         Raises:
-            Conflict: what stands there is of another number of shards, or the head of a ledger that is not cut.
+            Conflict: what stands there is of another number of shards or other rules of placing, or the head of a ledger that is
+                not cut.
             VerificationError: what stands there is not signed by the ledger's key; or nothing does, and there are logs.
             Overloaded, StateUnknown: from the storage.
         """
@@ -116,11 +120,16 @@ class StatementWriter:
             raise Conflict(
                 f"the ledger is cut into {statement.count} shards, not {len(self._readers)}, which is settled when a ledger begins"
             )
+        if statement.placement != self._placement:
+            raise Conflict(
+                "correlator.key_order or correlator.recorders is not as when the ledger began: of a ledger that is cut into shards"
+                " they stay as they are, because shards that place by different rules could each leave an event to the other"
+            )
         return statement
 
     def _first(self) -> bytes:
         """Write the first statement; gives what stands there then, for the shards' correlators may start all at once."""
-        empty = sign_statement(Statement.empty(self._signer.name, len(self._readers)), self._signer)
+        empty = sign_statement(Statement.empty(self._signer.name, self._placement, len(self._readers)), self._signer)
         for attempt in range(1, _ATTEMPTS + 1):
             try:
                 self._root.swap_head(None, empty)
@@ -162,7 +171,7 @@ class StatementWriter:
                 self._told.pop(known.origin, None)
             trees.append((tree.size, tree.root))
         self.metrics.statement_refused.set(refused)
-        after = Statement.of(before.ledger, trees)
+        after = Statement.of(before.ledger, before.placement, trees)
         if after == before:
             return False
         after.check_follows(before)

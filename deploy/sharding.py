@@ -1,5 +1,6 @@
 """Which shards the configured ledger is cut into, and whether that is what the ledger itself says."""
 
+from correlator.derived import placement_of
 from correlator.errors import VerificationError
 from correlator.head import decode_head
 from correlator.metrics import CorrelatorMetrics
@@ -62,4 +63,5 @@ def check_cut(config: Config) -> None:
 def statement_writer(config: Config, signer: Signer, metrics: CorrelatorMetrics) -> StatementWriter:
     """What writes the joint statement of a ledger that is cut; `signer` is the ledger's."""
     logs = {shard: log_storage(config, shard) for shard in shards_of(config)}
-    return StatementWriter(log_storage(config), logs, signer, metrics=metrics)
+    placement = placement_of(config.correlator)
+    return StatementWriter(log_storage(config), logs, signer, placement=placement, metrics=metrics)

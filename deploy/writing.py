@@ -19,7 +19,7 @@ from correlator.shards import WHOLE, Shard
 from correlator.standby import Standby, wait_for_silence
 from correlator.statementwriter import StatementWriter
 from correlator.storage import LogStorage
-from deploy.config import Config
+from deploy.config import Config, ConfigError
 from deploy.indexing import open_index
 from deploy.keys import log_signer, tell_of_key
 from deploy.logstorage import log_storage
@@ -135,7 +135,7 @@ def open_desk(
 
     Raises:
         Conflict: another process of this name works in the data folder.
-        ConfigError: the log's key cannot be used, or the ledger began with another number of shards.
+        ConfigError: the log's key cannot be used, or the ledger began with another number of shards or other rules of placing.
         VerificationError: the joint statement was changed.
         Overloaded, StateUnknown: a file does not answer.
     """
@@ -149,7 +149,10 @@ def open_desk(
         tell_of_key(signer, made, places)
         statements = statement_writer(config, signer, metrics) if shard.name else None
         if statements is not None:
-            statements.begin()
+            try:
+                statements.begin()
+            except Conflict as error:  # nobody else's doing, as a Conflict is that others raise here
+                raise ConfigError(f"{config.ledger}: {error}") from error
         store = open_store(config, places)
         open_files.callback(store.close)
         index = open_index(config, mine)

@@ -7,9 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
+from correlator.derived import placement_of
 from correlator.errors import Conflict, Overloaded, VerificationError
 from correlator.log import AuditLog
 from correlator.note import Signer
+from correlator.settings import CorrelatorSettings
 from correlator.shards import Shard
 from correlator.statement import Statement, open_statement, sign_statement
 from correlator.statementwriter import StatementWriter
@@ -19,6 +21,7 @@ from tests.support.correlating import SIGNER
 from tests.support.shipper import LEDGER, START_NS, key_of
 
 COUNT = 3
+RULES = placement_of(CorrelatorSettings())
 
 
 class Root:
@@ -32,7 +35,7 @@ class Root:
         }
 
     def writer(self) -> StatementWriter:
-        return StatementWriter(self.root, self.logs, SIGNER, pause=self.pauses.append)
+        return StatementWriter(self.root, self.logs, SIGNER, placement=RULES, pause=self.pauses.append)
 
     def append(self, number: int, *entries: bytes) -> None:
         """One shard's correlator publishes, and ends."""
@@ -55,7 +58,7 @@ class Root:
 def test_it_begins_with_no_leaves_and_follows_what_is_published() -> None:
     world = Root()
     writer = world.writer()
-    assert writer.begin() == Statement.empty(LEDGER, COUNT)
+    assert writer.begin() == Statement.empty(LEDGER, RULES, COUNT)
     assert not writer.look(), "nothing was published"
     world.append(2, b"a", b"b")
     assert writer.look()
@@ -91,7 +94,20 @@ def test_another_key_does_not_go_on_with_it() -> None:
     world.writer().begin()
     stranger = Signer(name=LEDGER, private_key=key_of(7))
     with pytest.raises(VerificationError, match="not signed by"):
-        StatementWriter(world.root, world.logs, stranger).begin()
+        StatementWriter(world.root, world.logs, stranger, placement=RULES).begin()
+
+
+@pytest.mark.parametrize(
+    "rules", [CorrelatorSettings(key_order=("order_id",)), CorrelatorSettings(recorders=("api", "other"))]
+)
+def test_shards_that_place_by_other_rules_do_not_begin(rules: CorrelatorSettings) -> None:
+    """Else one would leave an event to another, which has left it to the first."""
+    world = Root()
+    world.writer().begin()
+    with pytest.raises(Conflict, match="key_order or"):
+        StatementWriter(world.root, world.logs, SIGNER, placement=placement_of(rules)).begin()
+    same = CorrelatorSettings(recorders=("api",), hub_links=7, step_entries=5)
+    StatementWriter(world.root, world.logs, SIGNER, placement=placement_of(same)).begin()
 
 
 def test_a_statement_that_is_gone_is_not_begun_anew() -> None:
@@ -171,7 +187,7 @@ def test_of_two_at_once_one_is_refused_and_covers_the_rest_later() -> None:
     slow = world.root = Slow()
     one, two = world.writer(), world.writer()
     slow.first = two.begin
-    assert one.begin() == Statement.empty(LEDGER, COUNT)
+    assert one.begin() == Statement.empty(LEDGER, RULES, COUNT)
     world.append(1, b"a")
 
     def faster() -> None:
@@ -203,7 +219,7 @@ def test_several_that_start_or_look_at_once_wait_for_their_turn() -> None:
     world = Root()
     busy = world.root = Busy()
     busy.busy = 3
-    assert world.writer().begin() == Statement.empty(LEDGER, COUNT)
+    assert world.writer().begin() == Statement.empty(LEDGER, RULES, COUNT)
     assert len(world.pauses) == 3
     world.append(1, b"a")
     busy.busy = 3
@@ -258,7 +274,7 @@ def test_an_old_statement_put_back_is_caught_up_with() -> None:
     world.writer().look()
     newer, raw = world.standing(), world.root.read_head()
     assert raw is not None
-    world.root.swap_head(raw, sign_statement(Statement.empty(LEDGER, COUNT), SIGNER))
+    world.root.swap_head(raw, sign_statement(Statement.empty(LEDGER, RULES, COUNT), SIGNER))
     with pytest.raises(VerificationError, match="rolled back"):
         world.standing().check_follows(newer)
     world.writer().look()

@@ -116,7 +116,9 @@ def statement_of_more(ledger: CutLedger, _: CutLedger) -> None:
     """Signed, and ahead of a log: what a rollback of that log alone leaves."""
     trees = [(tree.size + (at == 1), tree.root) for at, tree in enumerate(ledger.statement().trees)]
     signer, _made = log_signer(ledger.places, ledger=ledger.config.ledger)
-    (ledger.places.log / "head").write_bytes(sign_statement(Statement.of(signer.name, trees), signer))
+    (ledger.places.log / "head").write_bytes(
+        sign_statement(Statement.of(signer.name, ledger.statement().placement, trees), signer)
+    )
 
 
 def shard_rolled_back(ledger: CutLedger, earlier: CutLedger) -> None:
@@ -396,6 +398,17 @@ def test_a_ledger_that_is_not_cut_stays_whole(tmp_path: Path, tally: Callable[..
     code, told = tally("check", ledger=ledger)
     assert code == 2
     assert "correlator.shards is 3, and the ledger test.example/audit is not cut" in told
+
+
+def test_other_rules_of_placing_are_refused(ledger: CutLedger, tally: Callable[..., tuple[int, str]]) -> None:
+    (ledger.folder / "tally.toml").write_text(
+        CUT_CONFIG.replace("[correlator]\n", '[correlator]\nkey_order = ["order_id"]\n')
+    )
+    code, told = tally("run", "correlator", "--shard", "1", ledger=ledger)
+    assert (code, "correlator.key_order or correlator.recorders is not as when" in told) == (2, True), told
+    with pytest.raises(ConfigError, match="is not as when the ledger began"):
+        ledger.take_in()
+    assert found(ledger) == [], "readers do not place anything"
 
 
 def test_a_statement_that_was_changed_stops_a_correlator(ledger: CutLedger, made: tuple[CutLedger, CutLedger]) -> None:
