@@ -95,6 +95,8 @@ class Chain:
         self._beginning = b'{"clock_stepped":true,"facts":' if self._stepped else b'{"facts":'
         # by id, placements whose links all stand, and how their entries end; held here, so that the id stays theirs
         self._met: dict[int, tuple[Placement, bytes]] = {}
+        self._cut = state.shard.count > 1
+        self._held: dict[str, bool] = {}
 
     def add(self, trail: str, kind: Kind, detail: dict[str, Any], why: str = "") -> int:
         """An entry that is no event; returns its leaf index."""
@@ -129,7 +131,10 @@ class Chain:
         self.others.append(entry)
 
     def add_batch(self, signed: SignedHeader, lines: Sequence[bytes], facts: Sequence[Facts], why: str = "") -> None:
-        """A batch: its own entry in the stream's trail, then its events, each in its trail, and their links."""
+        """A batch: its own entry in the stream's trail, then its events, each in its trail, and their links.
+
+        Of a ledger that is cut into shards: of the events those of this shard's trails, and of each link this shard's side.
+        """
         header = signed.header
         if not len(lines) == len(facts) == header.count:
             raise ValueError(f"{len(lines)} lines and {len(facts)} facts of {header.count} events")
@@ -137,7 +142,6 @@ class Chain:
         self.add(stream_trail(header.stream), "batch", detail, why)
         stream = self._state.stream(header.stream)
         stream.on_batch(header, signed.digest, self.recorded_ns)
-        self.events += header.count
         recorder = stream.role == "recorder"
         placements = self._stitcher.place_all(facts, header.stream, recorder=recorder)
         start, count = 0, len(placements)
@@ -146,15 +150,26 @@ class Chain:
             fresh = id(placed) not in self._met
             while not fresh and end < count and placements[end] is placed:
                 end += 1
-            self._add_events(placed, header.stream, header.first + start, lines[start:end], facts[start:end])
+            if not self._cut or self._holds(placed.trail):
+                self._add_events(placed, header.stream, header.first + start, lines[start:end], facts[start:end])
+                self.events += end - start
             if fresh:  # its links come right after its first event
+                self._ending(placed)
                 self._add_links(placed, f"event {header.first + start} of {header.stream}")
             start = end
         if self._state.flows.declared:
             for placed, one in zip(placements, facts, strict=True):
-                if not recorder or (one.access is None and one.retirement is None):
+                own = recorder and (one.access is not None or one.retirement is not None)
+                if not own and (not self._cut or self._holds(placed.trail)):
                     trails = [placed.trail, *(other for other, _ in placed.links)]
                     self._state.flows.on_event(trails, one, self.recorded_ns)
+
+    def _holds(self, trail: str) -> bool:
+        """Whether the trail is of this shard, where there are several; a batch names the same few again and again."""
+        known = self._held.get(trail)
+        if known is None:
+            known = self._held[trail] = self._state.shard.holds(trail)
+        return known
 
     def _add_events(
         self, placed: Placement, stream: str, sequence: int, lines: Sequence[bytes], facts: Sequence[Facts]
@@ -198,12 +213,15 @@ class Chain:
 
     def _add_links(self, placed: Placement, because: str) -> None:
         for other, reason in placed.links:
-            if not self._state.linked(placed.trail, other):
+            mine = not self._cut or self._holds(placed.trail) or self._holds(other)
+            if mine and not self._state.linked(placed.trail, other):
                 self._add_link(placed.trail, other, f"{reason} ({because})")
 
     def _add_link(self, one: str, other: str, why: str) -> None:
-        self.add(one, "link", {"to": other}, why)
-        self.add(other, "link", {"to": one}, why)
+        for trail, to in ((one, other), (other, one)):
+            # a trail of another shard: that one reads the same event, and writes this side of the link into its own log
+            if not self._cut or self._holds(trail):
+                self.add(trail, "link", {"to": to}, why)
         self._state.put_link(one, other)
 
     def add_enrolment(self, *, stream: str, key: str, how: str, role: str) -> None:

@@ -16,7 +16,7 @@ from correlator.note import Verifier
 from correlator.storage import CHECKPOINT, LogStorage
 from correlator.tiles import ENTRIES, HEIGHT, WIDTH, HashTile, Tile, TileHashReader, encode_bundle, parse_bundle
 
-__all__ = ["Finding", "check_log"]
+__all__ = ["Finding", "check_continues", "check_log"]
 
 _HEAD = "head"
 _TILE_BYTES = WIDTH * HASH_BYTES
@@ -99,6 +99,15 @@ def check_log(
         yield from _check_continues(storage, tree, head, f"the head's checkpoint of {head.size} leaves")
     if since is not None:
         yield from _check_continues(storage, tree, since, f"the remembered checkpoint of {since.size} leaves")
+
+
+def check_continues(storage: LogStorage, verifier: Verifier, known: Checkpoint, what: str) -> Iterator[Finding]:
+    """Check that the published log continues the tree `known` of it, which findings call `what`; raises as `check_log`."""
+    published, problems = _open_published(storage, verifier)
+    if published is not None:
+        yield from _check_continues(storage, published, known, what)
+    elif known.size:
+        yield from problems
 
 
 def _open_published(storage: LogStorage, verifier: Verifier) -> tuple[Checkpoint | None, list[Finding]]:

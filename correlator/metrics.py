@@ -69,6 +69,16 @@ class CorrelatorMetrics:
             "Steps that had to be given up and tried again: the store, the log, the index or the disk did not answer.",
             registry=self.registry,
         )
+        self.statement_failures = Counter(
+            "tally_correlator_statement_failures_total",
+            "Looks at the joint statement over all shards that failed; the next one makes up for it.",
+            registry=self.registry,
+        )
+        self.statement_refused = Gauge(
+            "tally_correlator_statement_refused_shards",
+            "Shards whose log does not continue what the joint statement says of it: rolled back, forked or lost.",
+            registry=self.registry,
+        )
         for kind in _KINDS:
             self.entries.labels(kind)
         for reason in _REASONS:

@@ -15,7 +15,7 @@ import base64
 import binascii
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 from cryptography.exceptions import InvalidSignature
@@ -126,6 +126,10 @@ class Verifier:
         """``SHA256:<hex>`` over the 32 key bytes: for a person to compare."""
         return "SHA256:" + sha256(self.public_key).hexdigest()
 
+    def named(self, name: str) -> "Verifier":
+        """The same key under another name, which gives it another key ID; raises as the constructor."""
+        return replace(self, name=name)
+
     def verify(self, text: bytes, signature: bytes) -> int | None:
         """Check a signature over a note's text; gives the POSIX seconds that a cosignature states, else None.
 
@@ -185,6 +189,10 @@ class Signer:
     def name(self) -> str:
         """The key name."""
         return self.verifier.name
+
+    def named(self, name: str) -> "Signer":
+        """The same key under another name, which gives it another key ID; raises `VerificationError` as `Verifier`."""
+        return Signer(name=name, private_key=self._private_key)
 
     @property
     def skey(self) -> str:

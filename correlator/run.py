@@ -35,6 +35,7 @@ from correlator.note import Signer
 from correlator.reader import LogReader
 from correlator.reindex import catch_up
 from correlator.settings import CorrelatorSettings
+from correlator.shards import split_origin
 from correlator.source import BadBatch, BatchSource
 from correlator.state import State
 from correlator.stitch import Stitcher
@@ -121,7 +122,7 @@ class Correlator:
         Args:
             store: where collectors ship to.
             storage: where the log lies.
-            signer: the log's key; its name is the ledger's.
+            signer: the log's key; its name is the log's origin, which says which shard of the ledger it is, if it is one.
             index: of the trails; may be empty or behind.
             state_folder: of the derived state; made when absent.
             settings: see there.
@@ -146,7 +147,7 @@ class Correlator:
                 state_folder,
                 reader,
                 log.size,
-                ledger=signer.name,
+                origin=signer.name,
                 settings=settings,
                 progress=heartbeat.during(progress),
             )
@@ -158,7 +159,7 @@ class Correlator:
                 state=state,
                 index=index,
                 settings=settings,
-                ledger=signer.name,
+                ledger=split_origin(signer.name)[0],
                 clock=clock,
                 metrics=metrics,
             )
@@ -315,7 +316,7 @@ class Correlator:
             else:
                 self._catch_up_index(None)
         if self._unacknowledged:
-            self._store.acknowledge(self._unacknowledged)
+            self._store.acknowledge(self._unacknowledged, part=self._state.shard.number, parts=self._state.shard.count)
             self._unacknowledged = {}
         self._gauge(made=bool(chain.entries))
 

@@ -142,7 +142,7 @@ class Standby:
         self.metrics = metrics or CorrelatorMetrics()
         self.metrics.role.state("standby")
         self._storage = storage
-        self._ledger = verifier.name
+        self._origin = verifier.name
         self._reader = LogReader(storage, verifier, cached_tiles=64, cached_bundles=16)
         self._index = index
         self._state_folder = state_folder
@@ -226,7 +226,7 @@ class Standby:
             return
         if self._state is None:
             self._state = open_state(
-                self._state_folder, self._reader, size, ledger=self._ledger, settings=self._settings
+                self._state_folder, self._reader, size, origin=self._origin, settings=self._settings
             )
             self._flushed = self._state.leaves
         state = self._state

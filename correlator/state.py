@@ -20,6 +20,7 @@ from correlator.entry import Entry, decode_entry
 from correlator.errors import StateUnknown
 from correlator.merkle import leaf_hash
 from correlator.progress import FlowTracker
+from correlator.shards import WHOLE, Shard
 from correlator.stitch import Stitcher
 from correlator.streams import StreamState
 from correlator.trail import kind_of
@@ -71,6 +72,7 @@ class State:
     """What stitching and chaining need to know of the log so far. For one thread; made by `open`.
 
     Attributes:
+        shard: which of the ledger's shards the log is.
         leaves: how many leaves are applied, published or not.
         recorded_ns: recorded time of the last of them.
         streams: every stream's frontier, by stream id; change one through `stream`.
@@ -79,8 +81,12 @@ class State:
         flows: progress of the declared flows.
     """
 
-    def __init__(self, cold: ColdState, flows: FlowTracker, *, hot_trails: int = HOT_TRAILS) -> None:
+    def __init__(
+        self, cold: ColdState, flows: FlowTracker, *, hot_trails: int = HOT_TRAILS, shard: Shard = WHOLE
+    ) -> None:
         self._cold = cold
+        self.shard = shard
+        self._cut = shard.count > 1
         self._hot_trails = hot_trails
         self.leaves = cold.meta.leaves
         self.recorded_ns = cold.meta.recorded_ns
@@ -109,6 +115,7 @@ class State:
         fingerprint: str = "",
         flows: Callable[[ColdState], FlowTracker] = FlowTracker,
         hot_trails: int = HOT_TRAILS,
+        shard: Shard = WHOLE,
         progress: Callable[[int, int], None] | None = None,
     ) -> "State":
         """The state of the log's first `size` leaves: what the cold store has, and the rest replayed from the log.
@@ -122,6 +129,7 @@ class State:
             fingerprint: of what the state follows from beside the log: another one means to begin again.
             flows: makes the flows' tracker.
             hot_trails: trails of one generation in memory.
+            shard: which of the ledger's shards the log is; the fingerprint must say so.
             progress: called with (leaves applied, `size`) now and then.
 
         Raises:
@@ -139,7 +147,7 @@ class State:
         ):
             cold.clear()
             cold.meta = Meta(fingerprint=fingerprint)
-        state = cls(cold, flows(cold), hot_trails=hot_trails)
+        state = cls(cold, flows(cold), hot_trails=hot_trails, shard=shard)
         while state.leaves < size:
             last = b""
             for data in reader.entries(state.leaves, min(size, state.leaves + _REPLAY_LEAVES)):
@@ -158,6 +166,8 @@ class State:
         if name in self._links.young:
             return True
         for trail in (one, other):
+            if self._cut and not self.shard.holds(trail):
+                continue  # its side of the link is in another log
             head = self.head(trail)
             if head is None or head.links == 0:  # spares the cold store a look for every new trail
                 return False

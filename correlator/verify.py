@@ -16,8 +16,6 @@ that a collector told the truth.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 from collector.batch import SignedHeader
 from correlator.bundle import (
@@ -46,76 +44,13 @@ from correlator.proved import (
     open_entry,
     open_event,
 )
+from correlator.report import Consistency, EntryReport, Report, TrailReport
 from correlator.retired import retired_events
+from correlator.shards import key_of_log, split_origin
 from correlator.trail import RETIREMENTS
 from correlator.unbundle import parse_members, unpack_bundle
 
 __all__ = ["EntryReport", "Report", "TrailReport", "verify_bundle", "verify_proof"]
-
-Consistency = Literal["not asked", "same", "continues", "precedes", "not shown"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrailReport:
-    """What holds of one trail: its entries from position `first` on, `entries` of them, chained up to this head.
-
-    ``first == 0`` means that the beginning is here. `head_hash` is the leaf hash of the last entry, 64 hex digits.
-    """
-
-    trail: str
-    first: int
-    entries: int
-    head_leaf: int
-    head_hash: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Report:
-    """What was found to hold.
-
-    Attributes:
-        trusted: true when the log's key was given from outside. Else everything fits together under the key that the
-            bundle itself states, and whether that is the log's key is for the reader to find out (``key.fingerprint``).
-        ledger: the log's name.
-        key: the log's public key.
-        checkpoint: the tree that every entry was shown to be in.
-        trails: the trail asked for first, then those linked to it.
-        events, withheld: events whose bytes are here, and events of which only the entry is.
-        retired: of those withheld, how many were retired by policy: the retirements are in the bundle.
-        streams: the collectors' keys that signed the events.
-        recorded: when the first and the last of the trails' entries were recorded, RFC 3339.
-        consistency: how the checkpoint relates to the remembered one.
-        page: whether there is a page for people (which then was checked).
-    """
-
-    trusted: bool
-    ledger: str
-    key: Verifier
-    checkpoint: Checkpoint
-    trails: tuple[TrailReport, ...]
-    events: int
-    withheld: int
-    retired: int
-    headers: int
-    streams: tuple[EnrolledKey, ...]
-    recorded: tuple[str, str]
-    consistency: Consistency
-    page: bool
-
-    @property
-    def exit_code(self) -> int:
-        """What a command ends with: 0 true, 2 could not tell. False is a `VerificationError`: 1."""
-        return 0 if self.trusted else 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EntryReport:
-    """What a ``.tlog-proof`` file shows: that this entry is in the tree of this checkpoint."""
-
-    trusted_key: Verifier
-    checkpoint: Checkpoint
-    leaf: int
-    entry: Entry
 
 
 def verify_bundle(
@@ -129,7 +64,7 @@ def verify_bundle(
 
     Args:
         data: the zip, or its members by name.
-        verifier: the log's public key, from outside; None: check all but that, and say so in `Report.trusted`.
+        verifier: the log's public key, or its ledger's, from outside; None: check all but that, and say so in `Report.trusted`.
         remembered: a checkpoint of the same log that the caller trusts from before.
         consistency: the proof between that one and the bundle's (RFC 9162 section 2.1.4), in either direction.
 
@@ -137,7 +72,7 @@ def verify_bundle(
         VerificationError: it is not true; the message names what fails first.
     """
     contents = parse_members(unpack_bundle(data) if isinstance(data, bytes) else data)
-    if verifier is not None and contents.key != verifier:
+    if verifier is not None and contents.key != key_of_log(verifier, contents.key.name):
         raise VerificationError(
             f"manifest.json: the bundle is of the key {contents.key.name} ({contents.key.fingerprint}), "
             f"not of {verifier.name} ({verifier.fingerprint})"
@@ -185,9 +120,13 @@ def verify_proof(data: bytes, verifier: Verifier, *, entry: bytes | None = None)
     claimed = proof.extra if entry is None else entry
     if claimed is None:
         raise VerificationError("the proof carries no entry, and none was given")
-    checkpoint = proof.verify(claimed, verifier)
-    opened = open_entry(claimed, f"the entry (leaf {proof.index})")
-    return EntryReport(trusted_key=verifier, checkpoint=checkpoint, leaf=proof.index, entry=opened)
+    key = key_of_log(verifier, proof.checkpoint.partition(b"\n")[0].decode("utf-8", "replace"))
+    checkpoint = proof.verify(claimed, key)
+    where = f"the entry (leaf {proof.index})"
+    opened = open_entry(claimed, where)
+    if not split_origin(checkpoint.origin)[1].may_hold(opened.trail, opened.kind):
+        raise VerificationError(f"{where}: {opened.trail} belongs into another shard's log")
+    return EntryReport(trusted_key=key, checkpoint=checkpoint, leaf=proof.index, entry=opened)
 
 
 def _report_of(part: TrailPart) -> TrailReport:
@@ -232,6 +171,7 @@ class _BundleCheck:
     def __init__(self, contents: Contents, checkpoint: Checkpoint) -> None:
         self.contents = contents
         self.checkpoint = checkpoint
+        self._ledger, self._shard = split_origin(checkpoint.origin)
         self.trail_entries: list[tuple[int, Entry]] = []
         self.events: dict[tuple[str, int], ProvedEvent] = {}
         self.used_keys: set[EnrolledKey] = set()
@@ -256,6 +196,8 @@ class _BundleCheck:
                 entry = open_entry(line.entry, where)
                 if (entry.trail, entry.position) != (part.trail, position):
                     raise VerificationError(f"{where}: the entry says {entry.trail} position {entry.position}")
+                if not self._shard.may_hold(entry.trail, entry.kind):
+                    raise VerificationError(f"{where}: {entry.trail} belongs into another shard's log")
                 _check_previous(entry, line.leaf, before, where)
                 before = (line.leaf, self._take(line.leaf, line.entry, entry, where))
                 self.trail_entries.append((line.leaf, entry))
@@ -273,7 +215,7 @@ class _BundleCheck:
         if event is not None:
             raise VerificationError(f"{where}: an event stands beside an entry of kind {entry.kind}, which has none")
         if entry.kind == "batch":
-            self._batches.append((leaf, open_batch_entry(entry, self.checkpoint.origin, where), where))
+            self._batches.append((leaf, open_batch_entry(entry, self._ledger, where), where))
 
     def _take(self, leaf: int, data: bytes, entry: Entry, where: str) -> bytes:
         """Note the leaf down for `proofs`; gives its hash."""
@@ -306,7 +248,7 @@ class _BundleCheck:
         for number, line in enumerate(self.contents.headers, 1):
             where = f"{HEADERS} line {number} (leaf {line.leaf})"
             entry = open_entry(line.entry, where)
-            signed = open_batch_entry(entry, self.checkpoint.origin, where)
+            signed = open_batch_entry(entry, self._ledger, where)
             self._take(line.leaf, line.entry, entry, where)
             key = self._check_key(line.leaf, signed, where)
             name = (signed.header.stream, signed.header.number)

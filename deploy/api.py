@@ -32,9 +32,14 @@ async def serve_api(
     """Serve until `stopped` is set; waits first until the correlator has made a ledger, if there is none yet.
 
     Raises:
+        ConfigError: the ledger is cut into shards.
         OSError: the address cannot be bound.
         StateUnknown: the recorder's spool is another process's.
     """
+    if config.correlator.shards > 1:
+        raise ConfigError(
+            "the API does not serve a ledger that is cut into shards yet: `tally trail`, `find`, `export`, `check` and `verify` do"
+        )
     with ExitStack() as open_files:
         found = None
         while found is None:

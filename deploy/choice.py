@@ -34,6 +34,6 @@ def the_one(ledger: Ledger, text: str, *, tenant: str, record: Record, action: s
 def summary_of(ledger: Ledger, trail: str) -> TrailSummary:
     """The summary of a whole trail id; raises `Failure`."""
     try:
-        return ledger.index.trail(trail)
+        return ledger.summary(trail)
     except NotFound as error:
         raise Failure(str(error)) from error

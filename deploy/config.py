@@ -23,6 +23,7 @@ from collector.settings import CollectorSettings
 from collector.store.settings import StoreSettings
 from correlator.index.settings import IndexSettings
 from correlator.settings import CorrelatorSettings
+from correlator.shards import split_origin
 from deploy.retention import RetentionSettings
 
 __all__ = ["SCHEMES", "Config", "ConfigError", "load", "parse"]
@@ -77,7 +78,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     retention: RetentionSettings = msgspec.field(default_factory=RetentionSettings)
 
     def __post_init__(self) -> None:
-        """Refuse a place of the log that nothing can open, or that holds a credential."""
+        """Refuse a place of the log that nothing can open, or that holds a credential, and a ledger named as a shard is."""
+        if split_origin(self.ledger)[0] != self.ledger:
+            raise ValueError("ledger ends as the origin of a shard does (docs/operating.md)")
         if self.log:
             _check_url(self.log, SCHEMES, "log")
         if self.log_endpoint:

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
 from typing import Protocol, TypeVar
 
 from correlator.errors import Conflict, Overloaded
 from correlator.metrics import CorrelatorMetrics
 from correlator.run import Correlator
+from correlator.shards import Shard
 from correlator.standby import Turn, wait_for_silence
 from deploy.config import Config
 from deploy.health import health_server
@@ -48,7 +49,7 @@ class _Duty:
 
 
 async def serve_correlator(
-    config: Config, places: Places, *, name: str, standby: bool, stopped: asyncio.Event, ready: Ready
+    config: Config, places: Places, *, shard: Shard, name: str, standby: bool, stopped: asyncio.Event, ready: Ready
 ) -> None:
     """Write the log until `stopped` is set; with `standby`, only when it is this process's turn.
 
@@ -58,6 +59,7 @@ async def serve_correlator(
     Args:
         config: the configuration.
         places: where everything is kept.
+        shard: whose log it is.
         name: of this correlator, where several share a data folder; else empty.
         standby: wait while another process writes the log.
         stopped: set to end it.
@@ -74,12 +76,13 @@ async def serve_correlator(
         check_patience(config)
     metrics = CorrelatorMetrics()
     duty = _Duty()
+    port = config.correlator.metrics_port
     with ExitStack() as open_files:
-        desk = open_files.enter_context(open_desk(config, places, name=name, metrics=metrics))
+        desk = open_files.enter_context(open_desk(config, places, shard=shard, name=name, metrics=metrics))
         address = open_files.enter_context(
             health_server(
                 metrics.registry,
-                port=config.correlator.metrics_port,
+                port=port + shard.number - 1 if port else 0,
                 alive=duty.alive,
                 ready=duty.ready,
                 word=lambda: duty.word,
@@ -106,7 +109,7 @@ async def serve_correlator(
                     _log.warning("not taken over: %s", error)
                     await _pause(stopped)
                     continue
-                await _write(at_work, duty, stopped=stopped, told=lambda: ready(addresses, role="writer"))
+                await _write(desk, at_work, duty, stopped=stopped, told=lambda: ready(addresses, role="writer"))
                 return
 
 
@@ -120,11 +123,31 @@ async def _stand_by(desk: Desk, duty: _Duty, *, stopped: asyncio.Event, told: Ca
             duty.at_work, duty.word = None, "opening the log"
 
 
-async def _write(at_work: Correlator, duty: _Duty, *, stopped: asyncio.Event, told: Callable[[], None]) -> None:
+async def _write(
+    desk: Desk, at_work: Correlator, duty: _Duty, *, stopped: asyncio.Event, told: Callable[[], None]
+) -> None:
     duty.at_work, duty.word = at_work, "ok"
     told()
-    await _in_thread(at_work.run, stopped)
-    await asyncio.to_thread(finish, at_work, within_seconds=FINISH_SECONDS)
+    async with _statements(desk):
+        await _in_thread(at_work.run, stopped)
+        await asyncio.to_thread(finish, at_work, within_seconds=FINISH_SECONDS)
+
+
+@asynccontextmanager
+async def _statements(desk: Desk) -> AsyncIterator[None]:
+    """Keep the joint statement up to date for the block, in a thread of its own: it reads the logs of all shards."""
+    writer = desk.statements
+    if writer is None:
+        yield
+        return
+    every_seconds = desk.config.correlator.statement_seconds
+    ended = threading.Event()
+    keeping = asyncio.create_task(asyncio.to_thread(writer.run, ended, every_seconds=every_seconds))
+    try:
+        yield
+    finally:
+        ended.set()
+        await keeping
 
 
 async def _in_thread(work: Callable[[threading.Event], T], stopped: asyncio.Event) -> T:

@@ -25,6 +25,7 @@ from deploy.config import Config
 from deploy.indexing import open_index
 from deploy.keys import collector_key, token_key
 from deploy.places import Places
+from deploy.sharding import shards_of
 from deploy.storing import open_store
 from deploy.writing import open_correlator
 
@@ -181,24 +182,30 @@ def correlate(config: Config, places: Places, *, expected_events: int, progress:
 
     `progress` is told how many entries of about how many are made.
     """
-    try:
-        with open_correlator(config, places) as correlator:
-            before = correlator.size
-            while correlator.step():
-                made = correlator.size - before
-                progress(made, max(made, expected_events))
-    except Conflict:
-        return False
-    return True
+    mine = True
+    done = 0
+    for shard in shards_of(config):
+        try:
+            with open_correlator(config, places, shard=shard) as correlator:
+                before = correlator.size - done
+                while correlator.step():
+                    made = correlator.size - before
+                    progress(made, max(made, expected_events))
+                done = correlator.size - before
+        except Conflict:
+            mine = False
+    return mine
 
 
 def hubs(config: Config, places: Places) -> list[tuple[str, int]]:
     """The keys' trails that link too many others to mean one thing, with how many: most first."""
-    index = open_index(config, places, read_only=True)
-    try:
-        found = [(summary.trail, len(summary.links)) for summary in _keys(index) if summary.hub]
-    finally:
-        index.close()
+    found = []
+    for shard in shards_of(config):
+        index = open_index(config, places.of_shard(shard.name), read_only=True)
+        try:
+            found += [(summary.trail, len(summary.links)) for summary in _keys(index) if summary.hub]
+        finally:
+            index.close()
     return sorted(found, key=lambda one: (-one[1], one[0]))
 
 

@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import TYPE_CHECKING
 
+import msgspec
 from prometheus_client import CollectorRegistry
 
 from collector.store.metrics import ClusterMetrics
 from correlator.errors import StateUnknown
 from correlator.index import TrailIndex
+from correlator.index.settings import IndexSettings
 from deploy.config import Config, ConfigError
 from deploy.places import Places
 from deploy.storing import check_cluster
@@ -26,7 +28,9 @@ def index_is_embedded(config: Config) -> bool:
 
 def index_name(config: Config, places: Places) -> str:
     """Where the index is, for people."""
-    return str(places.index) if index_is_embedded(config) else f"{config.index.prefix}-trails on OpenSearch"
+    return (
+        str(places.index) if index_is_embedded(config) else f"{_settings(config, places).prefix}-trails on OpenSearch"
+    )
 
 
 def open_index(
@@ -47,7 +51,7 @@ def open_index(
     kind = _opensearch(config)
     try:
         watch = None if registry is None else ClusterMetrics(registry, part="index")
-        return kind(config.index, hub_links=hub_links, read_only=read_only, watch=watch)
+        return kind(_settings(config, places), hub_links=hub_links, read_only=read_only, watch=watch)
     except OSError as error:
         raise _unreadable(error) from error
 
@@ -61,7 +65,7 @@ def rebuild_index(config: Config, places: Places, *, tell: Callable[[str], None]
     Raises:
         ConfigError, Overloaded: as `open_index`.
     """
-    return _emptied(config, places, tell) if index_is_embedded(config) else _beside(config)
+    return _emptied(config, places, tell) if index_is_embedded(config) else _beside(config, places)
 
 
 @contextmanager
@@ -79,15 +83,22 @@ def _emptied(config: Config, places: Places, tell: Callable[[str], None]) -> Ite
 
 
 @contextmanager
-def _beside(config: Config) -> Iterator[TrailIndex]:
+def _beside(config: Config, places: Places) -> Iterator[TrailIndex]:
     kind = _opensearch(config)
     try:
-        index = kind(config.index, hub_links=config.correlator.hub_links, beside=True)
+        index = kind(_settings(config, places), hub_links=config.correlator.hub_links, beside=True)
     except OSError as error:
         raise _unreadable(error) from error
     with closing(index):
         yield index
         index.take_over()
+
+
+def _settings(config: Config, places: Places) -> IndexSettings:
+    """Each shard of a ledger has an index of its own, under names that the roles of an uncut one cover."""
+    if not places.shard:
+        return config.index
+    return msgspec.structs.replace(config.index, prefix=f"{config.index.prefix}-trails-{places.shard}")
 
 
 def _opensearch(config: Config) -> "type[OpenSearchIndex]":

@@ -62,9 +62,10 @@ def log_signer(places: Places, *, ledger: str, storage: LogStorage | None = None
     path = places.log_key
     made = False
     if not path.exists():
-        if (places.log.exists() and any(places.log.iterdir())) or (
+        has_log = (places.log.exists() and any(places.log.iterdir())) or (
             storage is not None and storage.read_head() is not None
-        ):
+        )
+        if has_log and not path.exists():  # another shard's correlator may have made both meanwhile, the key first
             raise ConfigError(f"{path} is missing, and there is a log: only its own key can go on signing it")
         places.make()
         with contextlib.suppress(FileExistsError):  # another process of ours was faster

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from correlator.shards import WHOLE, Shard
 from correlator.storage import LogStorage
 from correlator.storage.file import FileStorage
 from deploy.config import SCHEMES, Config, ConfigError
@@ -11,16 +12,18 @@ from deploy.places import Places
 __all__ = ["is_object_url", "log_storage", "storage_at"]
 
 
-def log_storage(config: Config) -> LogStorage:
-    """The storage of the configured log: its folder in the data folder, or `config.log`.
+def log_storage(config: Config, shard: Shard = WHOLE) -> LogStorage:
+    """The storage of the configured log, or of a shard's: its folder in the data folder, or below `config.log`.
+
+    A ledger that is cut has in `WHOLE`'s place its joint statement, as the head, and nothing else.
 
     Raises:
         ConfigError: the extra that talks to object storage is not installed.
         StateUnknown: the driver cannot make anything of the URL or the environment.
     """
     if not config.log:
-        return FileStorage(Places(Path(config.data)).log)
-    return storage_at(config.log, endpoint=config.log_endpoint)
+        return FileStorage(Places(Path(config.data), shard.name).log)
+    return storage_at(shard.origin(config.log.rstrip("/")) if shard.name else config.log, endpoint=config.log_endpoint)
 
 
 def is_object_url(text: str) -> bool:

@@ -8,9 +8,17 @@ __all__ = ["Places"]
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """The files and folders of one installation under `root`; nothing is made by asking for a path."""
+    """The files and folders of one installation under `root`; nothing is made by asking for a path.
+
+    `shard`: the name of the shard whose log, state and index are meant; empty for a ledger that is not cut.
+    """
 
     root: Path
+    shard: str = ""
+
+    def of_shard(self, shard: str) -> "Places":
+        """The same installation, with log, state and index of the shard of this name."""
+        return Places(self.root, shard)
 
     @property
     def keys(self) -> Path:
@@ -38,8 +46,8 @@ class Places:
 
     @property
     def log(self) -> Path:
-        """The log: C2SP files, head and staging."""
-        return self.root / "log"
+        """The log: C2SP files, head and staging. Of a cut ledger without a shard: where its shards' logs and the joint statement are."""
+        return self.root / "log" / self.shard
 
     @property
     def state(self) -> Path:
@@ -48,12 +56,12 @@ class Places:
 
     def state_of(self, correlator: str) -> Path:
         """Derived state of the correlator of this name, where several share the data folder; the empty name is the only one's."""
-        return self.root / (f"state-{correlator}" if correlator else "state")
+        return self.root / "-".join(part for part in ("state", self.shard, correlator) if part)
 
     @property
     def index(self) -> Path:
         """The trail index."""
-        return self.root / "index.sqlite"
+        return self.root / (f"index-{self.shard}.sqlite" if self.shard else "index.sqlite")
 
     @property
     def tokens(self) -> Path:

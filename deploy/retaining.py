@@ -29,7 +29,7 @@ from correlator.trail import RETIREMENTS
 from deploy.checking import DAMAGE, Finding
 from deploy.checking.entries import EntryCheck
 from deploy.checking.heads import Heads
-from deploy.config import Config
+from deploy.config import Config, ConfigError
 from deploy.indexing import open_index
 from deploy.keys import log_verifier
 from deploy.logstorage import log_storage
@@ -234,7 +234,7 @@ class _LastLook:
         heads = Heads(folder / "heads")
         entries = self._entries = EntryCheck(
             store=desk.store,
-            ledger=desk.verifier.name,
+            origin=desk.verifier.name,
             heads=heads,
             tell=self._tell,
             wanted=lambda header: month_of(header) in self._due,
@@ -304,10 +304,13 @@ def open_retaining(config: Config) -> Iterator[Retaining]:
     """Open all that is needed; everything may be running.
 
     Raises:
-        ConfigError: there is no ledger yet, or its key cannot be read.
+        ConfigError: there is no ledger yet, its key cannot be read, or the ledger is cut into shards: a retirement stands in one
+            shard's log, and the bundles of the others could not show it.
         NotFound: it has no store or index yet.
         Overloaded, StateUnknown: something does not answer, or is not ours.
     """
+    if config.correlator.shards > 1:
+        raise ConfigError("tally retain does not know ledgers that are cut into shards yet (docs/operating.md)")
     places = Places(Path(config.data))
     verifier = log_verifier(places)
     with ExitStack() as opened:

@@ -5,7 +5,7 @@ Looking at it is no access: it shows names of streams and counts, and no event.
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from collector.store import EventStore
 from correlator.head import decode_head
 from correlator.index import TrailIndex, TrailQuery
 from correlator.log import LogReader
+from correlator.shards import Shard, key_of_log
 from correlator.storage import LogStorage
 from correlator.trail import stream_trail
 from deploy.config import Config
@@ -29,6 +30,7 @@ from deploy.logstorage import log_storage
 from deploy.places import Places
 from deploy.processes import Running, running
 from deploy.reading import gaps_of
+from deploy.sharding import check_cut, shards_of
 from deploy.sidecarstate import SidecarState, ask_sidecar
 from deploy.storing import open_store
 
@@ -77,7 +79,10 @@ class Spool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it. `gaps`: what is missing still, in sentences; `trails`: how many stand so, counted up to 1,000 each. `problems`: what could not be told, and why."""
+    """All of it. `gaps`: what is missing still, in sentences; `trails`: how many stand so, counted up to 1,000 each. `problems`: what could not be told, and why.
+
+    Of a ledger that is cut into shards `shards` has one `Ledger` for each log, and `ledger` is null.
+    """
 
     data: str
     processes: tuple[Running, ...]
@@ -88,6 +93,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     spools: tuple[Spool, ...]
     bytes: dict[str, int]
     problems: tuple[str, ...]
+    shards: tuple[Ledger, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 def standing(config: Config) -> Standing:
@@ -95,26 +101,32 @@ def standing(config: Config) -> Standing:
     places = Places(Path(config.data))
     problems: list[str] = []
     ledger: Ledger | None = None
+    shards: tuple[Ledger, ...] | msgspec.UnsetType = msgspec.UNSET
     streams: tuple[StreamLine, ...] = ()
     trails: dict[str, int] = {}
     gaps: tuple[str, ...] = ()
     if places.log_vkey.exists():
         with ExitStack() as open_files:
             try:
-                index = open_index(config, places, read_only=True)
-                open_files.callback(index.close)
+                check_cut(config)
                 store = open_store(config, places, read_only=True)
                 open_files.callback(store.close)
-                storage = log_storage(config)
-                reader = LogReader(storage, log_verifier(places))
-                ledger = _ledger(places, storage, reader, index)
-                streams = tuple(_streams(store, index))
-                gaps = tuple(gaps_of(index, reader, [stream.stream for stream in streams]))
-                trails = _trails(index)
+                logs = [_open_log(config, places, shard, open_files) for shard in shards_of(config)]
+                ledgers = tuple(_ledger(places, storage, reader, index) for _, storage, reader, index in logs)
+                if len(logs) > 1:
+                    shards = ledgers
+                else:
+                    ledger = ledgers[0]
+                streams = tuple(_streams(store, [index for *_, index in logs]))
+                names = [stream.stream for stream in streams]
+                found = (gap for _, _, reader, index in logs for gap in gaps_of(index, reader, names))
+                gaps = tuple(dict.fromkeys(found))
+                trails = _trails([(shard, index) for shard, _, _, index in logs])
             except TallyError as error:
                 problems.append(str(error))
     else:
         problems.append(f"there is no ledger in {places.root} yet: `tally up` or `tally import` make one")
+    parts = [places.of_shard(shard.name) for shard in shards_of(config)]
     return Standing(
         data=str(places.root),
         processes=tuple(running(places.run)),
@@ -126,11 +138,22 @@ def standing(config: Config) -> Standing:
         bytes={
             "store": _size(places.store),
             **({} if config.log else {"log": _size(places.log)}),
-            "index": _size(places.index),
-            "state": _size(places.state),
+            "index": sum(_size(one.index) for one in parts),
+            "state": sum(_size(one.state) for one in parts),
         },
         problems=tuple(problems),
+        shards=shards,
     )
+
+
+def _open_log(
+    config: Config, places: Places, shard: Shard, open_files: ExitStack
+) -> tuple[Shard, LogStorage, LogReader, TrailIndex]:
+    index = open_index(config, places.of_shard(shard.name), read_only=True)
+    open_files.callback(index.close)
+    storage = log_storage(config, shard)
+    verifier = log_verifier(places)
+    return shard, storage, LogReader(storage, key_of_log(verifier, shard.origin(verifier.name))), index
 
 
 def _ledger(places: Places, storage: LogStorage, reader: LogReader, index: TrailIndex) -> Ledger:
@@ -151,22 +174,31 @@ def _ledger(places: Places, storage: LogStorage, reader: LogReader, index: Trail
     )
 
 
-def _streams(store: EventStore, index: TrailIndex) -> Iterator[StreamLine]:
+def _streams(store: EventStore, indexes: Sequence[TrailIndex]) -> Iterator[StreamLine]:
+    """Of a cut ledger a stream stands as it does in the log where it stands worst."""
     for stream in store.streams():
         logged = store.acknowledged(stream)
-        try:
-            status = index.trail(stream_trail(stream)).status
-        except NotFound:
-            status = "new"
+        found = {_status(index, stream) for index in indexes}
+        status = next(one for one in ("gap", "new", *sorted(found)) if one in found)
         waiting = len(store.batches_after({stream: logged}, WAITING_LIMIT))
         yield StreamLine(stream=stream, logged_batch=logged, waiting_batches=waiting, status=status)
 
 
-def _trails(index: TrailIndex) -> dict[str, int]:
-    size = index.size()
-    return {
-        status: len(index.find(TrailQuery(status=status), size=size, limit=COUNT_LIMIT).trails) for status in STATUSES
-    }
+def _status(index: TrailIndex, stream: str) -> str:
+    try:
+        return index.trail(stream_trail(stream)).status
+    except NotFound:
+        return "new"
+
+
+def _trails(indexes: Sequence[tuple[Shard, TrailIndex]]) -> dict[str, int]:
+    counts = dict.fromkeys(STATUSES, 0)
+    for shard, index in indexes:
+        size = index.size()
+        for status in STATUSES:
+            found = index.find(TrailQuery(status=status), size=size, limit=COUNT_LIMIT).trails
+            counts[status] += sum(shard.holds(one.trail) for one in found)
+    return {status: min(count, COUNT_LIMIT) for status, count in counts.items()}
 
 
 def _spools(places: Places) -> Iterator[Spool]:

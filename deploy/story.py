@@ -63,6 +63,14 @@ class Link(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     followed: bool = False
 
 
+class ProvedTree(msgspec.Struct, frozen=True, kw_only=True):
+    """A signed tree: the log's origin, its leaves, its root in hex."""
+
+    origin: str
+    size: int
+    root: str
+
+
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
     """What was verified before the story was told.
 
@@ -72,6 +80,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
         origin, size, root: the signed checkpoint that everything was verified against.
         key: the verifier key's name and key ID.
         entries, events: how many entries (chain and inclusion) and events (digest) hold.
+        further: of a ledger that is cut into shards the trees of other shards' logs that parts of the story were verified against; else not there.
     """
 
     state: str
@@ -82,6 +91,7 @@ class Proof(msgspec.Struct, frozen=True, kw_only=True):
     key: str = ""
     entries: int = 0
     events: int = 0
+    further: tuple[ProvedTree, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Story(msgspec.Struct, frozen=True, kw_only=True):
@@ -176,6 +186,9 @@ def _notes(story: Story) -> Iterator[tuple[str, list[str], str]]:
     where = (
         f"the log {proof.origin} of {count(proof.size, 'leaf', 'leaves')}, signed by {proof.key}" if proof.size else ""
     )
+    if proof.further:
+        trees = (f"{tree.origin} of {count(tree.size, 'leaf', 'leaves')}" for tree in proof.further)
+        where = f"{where}, and in {', '.join(trees)}"
     if proof.state == "verified":
         told = f"verified: {count(proof.entries, 'entry', 'entries')} and {count(proof.events, 'event')}, in {where}"
     elif proof.state == "false":

@@ -66,5 +66,9 @@ class EventStore(Destination, Protocol):
         One whose first batch is being stored just now may be listed already; none is ever left out.
         """
 
-    def acknowledge(self, frontier: Mapping[StreamId, int]) -> None:
-        """The correlator's word that the log holds every batch up to these numbers: spools may let go of them."""
+    def acknowledge(self, frontier: Mapping[StreamId, int], *, part: int = 1, parts: int = 1) -> None:
+        """The correlator's word that the log holds every batch up to these numbers: spools may let go of them.
+
+        Where the ledger is cut into `parts` shards, it is the word of shard `part` alone, and spools may let go of what every
+        shard has given its word for: one that has not said anything yet holds all of them back.
+        """

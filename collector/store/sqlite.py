@@ -49,6 +49,17 @@ CREATE TABLE bodies (
 """
 # the facts lie apart from the bodies so that the correlator's reading never touches a body's pages
 
+_SHARES = """
+CREATE TABLE IF NOT EXISTS shares (
+    stream INTEGER NOT NULL REFERENCES streams (id),
+    parts INTEGER NOT NULL,
+    part INTEGER NOT NULL,
+    acknowledged INTEGER NOT NULL,
+    PRIMARY KEY (stream, parts, part)
+) WITHOUT ROWID
+"""
+"""What each shard's log holds; made only where a ledger is cut, so that other files stay as they were."""
+
 _PASSING = frozenset(
     {
         sqlite3.SQLITE_BUSY,
@@ -217,13 +228,34 @@ class SqliteStore:
         with wrapped(self._path):
             return [StreamId(row[0]) for row in self._db.execute("SELECT stream FROM streams ORDER BY id")]
 
-    def acknowledge(self, frontier: Mapping[StreamId, int]) -> None:
+    def acknowledge(self, frontier: Mapping[StreamId, int], *, part: int = 1, parts: int = 1) -> None:
         """See `EventStore.acknowledge`."""
         with wrapped(self._path), transaction(self._db):
+            if parts > 1:
+                frontier = self._least(frontier, part, parts)
             self._db.executemany(
                 "UPDATE streams SET acknowledged = max(acknowledged, ?) WHERE stream = ?",
                 [(number, stream) for stream, number in frontier.items()],
             )
+
+    def _least(self, frontier: Mapping[StreamId, int], part: int, parts: int) -> dict[StreamId, int]:
+        """Note one shard's word down, in the caller's transaction; gives what all of them have said by now."""
+        self._db.execute(_SHARES)
+        self._db.executemany(
+            "INSERT INTO shares (stream, parts, part, acknowledged) SELECT id, ?, ?, ? FROM streams WHERE stream = ?"
+            " ON CONFLICT DO UPDATE SET acknowledged = max(acknowledged, excluded.acknowledged)",
+            [(parts, part, number, stream) for stream, number in frontier.items()],
+        )
+        least: dict[StreamId, int] = {}
+        for stream in frontier:
+            told, number = self._db.execute(
+                "SELECT count(*), min(acknowledged) FROM shares"
+                " WHERE stream = (SELECT id FROM streams WHERE stream = ?) AND parts = ?",
+                (stream, parts),
+            ).fetchone()
+            if told == parts:
+                least[stream] = int(number)
+        return least
 
     def acknowledged(self, stream: StreamId) -> int:
         """See `EventStore.acknowledged`."""

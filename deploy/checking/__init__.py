@@ -40,3 +40,14 @@ class Account:
     retired: int = 0
     waiting: int = 0
     spooled_frames: int = 0
+
+    def add(self, other: "Account") -> None:
+        """Take in what was looked at in another log of the same ledger: it tells of the same streams and batches, and of other events."""
+        self.leaves += other.leaves
+        self.trails += other.trails
+        self.events += other.events
+        self.retired += other.retired
+        self.spooled_frames += other.spooled_frames
+        self.streams = max(self.streams, other.streams)
+        self.batches = max(self.batches, other.batches)
+        self.waiting = max(self.waiting, other.waiting)

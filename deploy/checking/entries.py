@@ -14,6 +14,7 @@ from collector.errors import NotFound, VerificationError
 from collector.store import EventStore
 from correlator.entry import Entry
 from correlator.proved import EnrolledKey, check_placement, open_batch_entry, open_enrolment, open_entry, open_event
+from correlator.shards import split_origin
 from correlator.streams import StreamState
 from correlator.trail import parse_trail
 from deploy.checking import DAMAGE, Account, Finding
@@ -29,12 +30,14 @@ _WAITING_A_TURN = 32
 
 @dataclass(slots=True)
 class _Stream:
-    """A stream as far as the entries told of it: its state, keys, and what the last batch of it still owes."""
+    """A stream as far as the entries told of it: its state, keys, and what the last batch of it still owes, or has `here`."""
 
     state: StreamState
     keys: dict[str, EnrolledKey] = field(default_factory=dict)
     owed: dict[int, tuple[bytes, bytes | None]] = field(default_factory=dict)
     key: EnrolledKey | None = None
+    here: bytearray = field(default_factory=bytearray)
+    first: int = 0
 
 
 class EntryCheck:
@@ -42,7 +45,7 @@ class EntryCheck:
 
     Args:
         store: the event store.
-        ledger: the log's origin.
+        origin: the log's, which says of which ledger it is, and which shard of it.
         heads: of no trail yet.
         tell: gets each finding.
         wanted: of which batches the store is asked; None: of all.
@@ -55,7 +58,7 @@ class EntryCheck:
         self,
         *,
         store: EventStore,
-        ledger: str,
+        origin: str,
         heads: Heads,
         tell: Callable[[Finding], None],
         wanted: Callable[[BatchHeader], bool] | None = None,
@@ -65,8 +68,10 @@ class EntryCheck:
         self.account = Account()
         self.digests: dict[str, dict[int, str]] = {}
         """For each stream the digest of each logged header, for the check of the spools."""
+        self.here: dict[str, dict[int, bytearray]] = {}
+        """Of a shard's log: for each stream and logged batch, how often each of its events has an entry here."""
         self._store = store
-        self._ledger = ledger
+        self._ledger, self._shard = split_origin(origin)
         self._tell = tell
         # read before the log is: what the log takes in meanwhile may be acknowledged meanwhile
         self._acknowledged = {stream: store.acknowledged(stream) for stream in store.streams()}
@@ -80,6 +85,8 @@ class EntryCheck:
             self.account.leaves += 1
             try:
                 entry = open_entry(data, "the entry")
+                if not self._shard.may_hold(entry.trail, entry.kind):
+                    self._found(entry.trail, "it belongs into another shard's log", leaf)
                 self._chain(leaf, entry, data)
                 self._content(leaf, entry)
             except VerificationError as error:
@@ -200,6 +207,9 @@ class EntryCheck:
         bodies = self._bodies(leaf, header, refs)
         lines = zip(refs, stored.facts_lines(), bodies, strict=True)
         stream.owed = {ref.sequence: (line, body) for ref, line, body in lines}
+        if self._shard.count > 1:
+            self.here.setdefault(header.stream, {})[header.number] = stream.here = bytearray(header.count)
+            stream.first = header.first
 
     def _bodies(self, leaf: int, header: BatchHeader, refs: Sequence[EventRef]) -> Sequence[bytes | None]:
         """The events' bytes, None for those that the store cannot give."""
@@ -243,6 +253,9 @@ class EntryCheck:
         self.account.events += 1
         stream = self._stream(entry.stream)
         line, data = stream.owed.pop(entry.sequence, (b"", None))
+        if 0 <= entry.sequence - stream.first < len(stream.here):
+            at = entry.sequence - stream.first
+            stream.here[at] = min(stream.here[at] + 1, 255)
         name = f"event {entry.sequence} of stream {entry.stream}"
         try:
             proved = open_event(entry, data, name)
@@ -256,11 +269,11 @@ class EntryCheck:
             self._found(name, "its entry says other facts than its collector signed", leaf)
 
     def _owed_by(self, name: str, stream: _Stream) -> None:
-        """A batch's events come into the log with it: those that did not are missing."""
-        if stream.owed:
+        """A batch's events come into the log with it: those that did not are missing. Of shards only all logs together can show it."""
+        if stream.owed and self._shard.count == 1:
             first, last = min(stream.owed), max(stream.owed)
             self._found(f"stream {name}", f"{len(stream.owed)} events of {first} to {last} have no entry in the log")
-            stream.owed = {}
+        stream.owed = {}
 
     # -------------------------------------------------------------------------------------------------------------- end
 

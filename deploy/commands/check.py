@@ -13,7 +13,8 @@ from deploy.wording import count
     "--since",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="CHECKPOINT",
-    help="A signed checkpoint kept from before (a copy of log/checkpoint): the log must continue it.",
+    help="A signed checkpoint kept from before (a copy of log/checkpoint): the log must continue it. Of a ledger that is cut into "
+    "shards one of a shard's, or a joint statement (a copy of log/head).",
 )
 @click.option("--key", metavar="KEY|FILE", help="The log's public key (default: keys/log.vkey in the data folder).")
 @json_option
@@ -25,14 +26,14 @@ def check(session: Session, *, since: Path | None, key: str | None, as_json: boo
     --since. Exit code 0: all holds; 1: findings; 2: could not tell.
     """
     from collector.errors import NotFound, Overloaded, StateUnknown, VerificationError
-    from correlator.checkpoint import open_checkpoint
     from deploy.checking.whole import check_everything
     from deploy.keys import log_verifier, read_verifier
     from deploy.progress import progress
+    from deploy.remembered import open_remembered
 
     try:
         verifier = read_verifier(key) if key else log_verifier(session.places)
-        remembered = open_checkpoint(since.read_bytes(), verifier) if since else None
+        remembered = open_remembered(since.read_bytes(), verifier) if since else None
         with progress("checking", unit="leaves", quiet=as_json) as report:
             findings, account = check_everything(session.config, verifier, since=remembered, progress=report)
     except (Overloaded, StateUnknown, NotFound, OSError) as error:

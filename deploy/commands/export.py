@@ -30,7 +30,7 @@ def export(session: Session, *, identity: str, output: Path, tenant: str, force:
         raise Failure(f"{output} exists; --force replaces it")
     with open_ledger(session.config) as ledger, recorded(session) as record:
         summary = the_one(ledger, identity, tenant=tenant, record=record, action="trail.export")
-        bundle, head = ledger.export(summary)
+        bundle, head, elsewhere = ledger.export(summary)
         record(action="trail.export", trail=summary.trail, head=head)
         key = ledger.key
     scratch = output.with_name(f"{output.name}.{os.getpid()}.new")
@@ -40,7 +40,10 @@ def export(session: Session, *, identity: str, output: Path, tenant: str, force:
     finally:
         scratch.unlink(missing_ok=True)
     if as_json:
-        emit_json({"file": str(output), "trail": summary.trail, "bytes": len(bundle), "key": key.vkey})
+        further = {"elsewhere": elsewhere} if session.config.correlator.shards > 1 else {}
+        emit_json({"file": str(output), "trail": summary.trail, "bytes": len(bundle), "key": key.vkey, **further})
         return
     show(f"{output}: {summary.trail}, {len(bundle):,} bytes")
+    for trail in elsewhere:
+        show(f"{trail} belongs to it and is in another shard's log: export it by itself")
     show(f"verify it with: tally verify {output} --key {session.places.log_vkey}")

@@ -65,18 +65,18 @@ def find(
         amount=money,
     )
     with open_ledger(session.config) as ledger, recorded(session) as record:
-        page = ledger.index.find(query, size=ledger.evidence.tree().size, limit=limit)
+        trails, more = ledger.search(query, limit=limit)
         record(action="trails.search", trail="", head=-1)
     if as_json:
-        emit_json({"trails": page.trails, "more": page.next_below is not None})
+        emit_json({"trails": trails, "more": more})
         return
-    for summary in page.trails:
+    for summary in trails:
         services = ", ".join((*summary.services, *map(_in_words, summary.amounts)))
         show(
             f"{summary.status:<12} {summary.first_time[:19]:<19}  {summary.entries:>5}  {summary.trail}  {services}".rstrip()
         )
-    if page.next_below is not None:
-        click.echo(f"… and more than these {len(page.trails)}: narrow it down, or --limit", err=True)
+    if more:
+        click.echo(f"… and more than these {len(trails)}: narrow it down, or --limit", err=True)
 
 
 def _in_words(amount: tuple[str, str, str]) -> str:

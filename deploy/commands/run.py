@@ -81,25 +81,31 @@ def _with_schemes(addresses: Mapping[str, str], settings: CollectorSettings) -> 
     "--standby", is_flag=True, help="Wait while another correlator writes the log, and take over when it ends or hangs."
 )
 @click.option("--name", metavar="NAME", default="", help="Of this one, where several share a data folder.")
+@click.option("--shard", metavar="N", type=int, help="Which shard's log it writes, where correlator.shards is above 1.")
 @_supervised
 @pass_session
-def correlator(session: Session, *, standby: bool, name: str, supervised: bool) -> None:
+def correlator(session: Session, *, standby: bool, name: str, shard: int | None, supervised: bool) -> None:
     """Run the correlator, the log's only writer: it checks batches, stitches events into trails and signs the log.
 
     A second one is refused while the first writes. With --standby (or correlator.standby) it follows the log instead, and becomes
-    the writer when that one ends, or has given no sign of life for correlator.take_over_seconds.
+    the writer when that one ends, or has given no sign of life for correlator.take_over_seconds. Of a ledger that is cut into shards
+    each has a correlator of its own, which writes that shard's log alone.
     """
     from deploy.correlating import serve_correlator
+    from deploy.sharding import chosen_shard
 
     config, places = session.config, session.places
     if name and not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
         raise ConfigError(f"--name {name}: a name is made of a-z, 0-9 and ._-")
 
+    mine = chosen_shard(config, shard)
+
     async def body(stopped: asyncio.Event, ready: Ready) -> None:
         waits = standby or config.correlator.standby
-        await serve_correlator(config, places, name=name, standby=waits, stopped=stopped, ready=ready)
+        await serve_correlator(config, places, shard=mine, name=name, standby=waits, stopped=stopped, ready=ready)
 
-    serve(f"correlator-{name}" if name else "correlator", places, body, supervised=supervised)
+    called = ("correlator", f"shard-{mine.number}" if mine.name else "", name)
+    serve("-".join(part for part in called if part), places, body, supervised=supervised)
 
 
 @run.command()

@@ -47,8 +47,8 @@ def _show(found: "Standing") -> None:
         show("nothing is running")
     for problem in found.problems:
         show(problem)
-    if found.ledger is not None:
-        ledger = found.ledger
+    ledgers = list(found.shards or ()) or [one for one in (found.ledger,) if one is not None]
+    for ledger in ledgers:
         lag = f"; {ledger.index_lag_leaves:,} not indexed yet" if ledger.index_lag_leaves else ""
         show(
             f"\nlog      {ledger.origin}, {count(ledger.leaves, 'leaf', 'leaves')}, head written {_age(ledger.head_age_seconds)} ago{lag}"
@@ -56,7 +56,9 @@ def _show(found: "Standing") -> None:
         show(
             f"writer   {f'{ledger.writer}, epoch' if ledger.writer else 'nobody: the log is closed; epoch'} {ledger.epoch}"
         )
-        show(f"key      {ledger.key}")
+        if ledger is ledgers[-1]:
+            show(f"key      {ledger.key}")
+    if ledgers:
         sizes = ", ".join(f"{name} {size_in_words(size)}" for name, size in found.bytes.items())
         show(f"disk     {sizes}")
         told = ", ".join(

@@ -16,6 +16,7 @@ from deploy.logstorage import log_storage
 from deploy.places import Places
 from deploy.processes import Running
 from deploy.session import Failure, Session, emit_json, json_option, pass_session, say
+from deploy.sharding import shards_of
 from deploy.up import Child, Supervisor
 
 
@@ -25,8 +26,8 @@ from deploy.up import Child, Supervisor
 def up(session: Session, *, as_json: bool) -> None:
     """Run everything on this machine; Ctrl-C stops it cleanly.
 
-    Starts the collector (one for each [sidecars.NAME], where there are any), the correlator and the API as processes of their
-    own, and starts again what crashes. On Ctrl-C or SIGTERM the API stops first, then the collectors drain and close their
+    Starts the collector (one for each [sidecars.NAME], where there are any), the correlator (one for each shard) and the API as
+    processes of their own, and starts again what crashes. On Ctrl-C or SIGTERM the API stops first, then the collectors drain and close their
     streams, then the correlator takes in what they left. Where everyone listens is written to run/ in the data folder.
     """
     places = session.places
@@ -35,6 +36,8 @@ def up(session: Session, *, as_json: bool) -> None:
     with _alone(places):
         storage = log_storage(session.config)
         tell_of_key(*log_signer(places, ledger=session.config.ledger, storage=storage), places)
+        if session.config.correlator.shards > 1:
+            say("the ledger is cut into shards, which the API does not serve yet: it is not started")
         for old in places.run.glob("*.log"):
             old.unlink()
         reason = asyncio.run(_supervise(children_of(session), places, logs, as_json=as_json))
@@ -76,8 +79,12 @@ def children_of(session: Session) -> list[Child]:
         )
         for name in collectors
     ]
-    children.append(Child(name="correlator", command=[*tally, "run", "correlator", "--supervised"], stage=2))
-    children.append(Child(name="api", command=[*tally, "run", "api", "--supervised"], stage=0))
+    for shard in shards_of(session.config):
+        which = ["--shard", str(shard.number)] if shard.name else []
+        name = f"correlator-shard-{shard.number}" if shard.name else "correlator"
+        children.append(Child(name=name, command=[*tally, "run", "correlator", "--supervised", *which], stage=2))
+    if session.config.correlator.shards == 1:  # of several the API knows nothing yet
+        children.append(Child(name="api", command=[*tally, "run", "api", "--supervised"], stage=0))
     return children
 
 

@@ -9,8 +9,11 @@ from deploy.session import EXIT_FALSE, EXIT_UNKNOWN, Failure, emit_json, json_op
 from deploy.wording import count
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from correlator.checkpoint import Checkpoint
     from correlator.note import Verifier
+    from correlator.statement import Statement
     from correlator.storage import LogStorage
     from correlator.verify import Report
 
@@ -21,17 +24,19 @@ if TYPE_CHECKING:
 @click.option(
     "--since",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="A signed checkpoint of the log, remembered from before.",
+    help="A signed checkpoint of the log, or a joint statement, remembered from before.",
 )
 @json_option
 def verify(*, source: str, key: str | None, since: Path | None, as_json: bool) -> None:
     """Verify a bundle, a .tlog-proof, or a whole log (its folder, or its s3://, gs:// or az:// URL) against the log's public key.
 
-    Another URL is fetched first (with the bearer token of $TALLY_TOKEN, where that is set). Exit code 0: true. 1: false; the first
+    Of a ledger that is cut into shards also the joint statement, or all logs below it (the folder that its statement is in), or one.
+    The key is the ledger's. Another URL is fetched first (with the bearer token of $TALLY_TOKEN, where that is set). Exit code 0: true. 1: false; the first
     thing that does not hold is named. 2: could not tell, because it could not be read, or no key was given: then the key
     that the bundle states is shown, for you to compare.
     """
     from collector.errors import NotFound, Overloaded, StateUnknown, VerificationError
+    from correlator.statement import is_statement
     from correlator.storage.file import FileStorage
     from deploy.keys import read_verifier
     from deploy.logstorage import is_object_url, storage_at
@@ -40,10 +45,12 @@ def verify(*, source: str, key: str | None, since: Path | None, as_json: bool) -
     try:
         remembered = _checkpoint(since, verifier) if since else None
         if is_object_url(source):
-            _log(storage_at(source), verifier, remembered, as_json=as_json)
+            _log(lambda below: storage_at(_joined(source, below)), verifier, remembered, as_json=as_json)
         if Path(source).is_dir():
-            _log(FileStorage(Path(source)), verifier, remembered, as_json=as_json)
+            _log(lambda below: FileStorage(Path(source) / below), verifier, remembered, as_json=as_json)
         data = _read(source)
+        if is_statement(data):
+            _statement(data, verifier, remembered, as_json=as_json)
         if data.startswith(b"c2sp.org/tlog-proof"):
             _proof(data, verifier, as_json=as_json)
         _bundle(data, verifier, remembered, as_json=as_json)
@@ -69,18 +76,55 @@ def _read(source: str) -> bytes:
     return data
 
 
-def _checkpoint(path: Path, verifier: "Verifier | None") -> "Checkpoint":
-    from correlator.checkpoint import Checkpoint, open_checkpoint
+def _joined(url: str, below: str) -> str:
+    return f"{url.rstrip('/')}/{below}" if below else url
+
+
+def _checkpoint(path: Path, verifier: "Verifier | None") -> "Checkpoint | Statement":
+    from correlator.checkpoint import Checkpoint
+    from correlator.statement import is_statement
+    from deploy.remembered import open_remembered
 
     signed = path.read_bytes()
+    if verifier is None and is_statement(signed):
+        raise Failure("could not tell: a joint statement names no key; give it with --key", exit_code=EXIT_UNKNOWN)
     if verifier is None:
         return Checkpoint.parse(signed[: signed.rfind(b"\n\n") + 1])
-    return open_checkpoint(signed, verifier)
+    return open_remembered(signed, verifier)
 
 
-def _bundle(data: bytes, verifier: "Verifier | None", remembered: "Checkpoint | None", *, as_json: bool) -> None:
+def _statement(
+    data: bytes, verifier: "Verifier | None", remembered: "Checkpoint | Statement | None", *, as_json: bool
+) -> None:
+    """Verify a joint statement by itself: that the ledger's key signed it, and that it follows the one remembered."""
+    from correlator.statement import Statement, open_statement
+
+    if verifier is None:
+        raise Failure("could not tell: a joint statement names no key; give it with --key", exit_code=EXIT_UNKNOWN)
+    statement = open_statement(data, verifier)
+    if isinstance(remembered, Statement):
+        statement.check_follows(remembered)
+    elif remembered is not None:
+        statement.check_covers(remembered)
+    if as_json:
+        trees = [{"origin": tree.origin, "size": tree.size, "root": tree.root.hex()} for tree in statement.trees]
+        emit_json({"verdict": "true", "ledger": statement.ledger, "shards": trees})
+    else:
+        show(f"TRUE: the ledger {statement.ledger} signed the trees of its {statement.count} shards")
+        for tree in statement.trees:
+            show(f"{tree.origin}  {count(tree.size, 'leaf', 'leaves')}, root {tree.root.hex()}")
+    stop(0)
+
+
+def _bundle(
+    data: bytes, verifier: "Verifier | None", remembered: "Checkpoint | Statement | None", *, as_json: bool
+) -> None:
+    from correlator.statement import Statement
     from correlator.verify import verify_bundle
 
+    if isinstance(remembered, Statement):  # its tree of the bundle's log; any other, of another ledger, is refused
+        origin = verify_bundle(data, verifier).checkpoint.origin
+        remembered = next((tree for tree in remembered.trees if tree.origin == origin), remembered.trees[0])
     report = verify_bundle(data, verifier, remembered=remembered)
     if as_json:
         emit_json({"verdict": "true" if report.trusted else "unknown", **_plain(report)})
@@ -144,19 +188,30 @@ def _proof(data: bytes, verifier: "Verifier | None", *, as_json: bool) -> None:
     stop(0)
 
 
-def _log(storage: "LogStorage", verifier: "Verifier | None", remembered: "Checkpoint | None", *, as_json: bool) -> None:
-    from correlator.check import check_log
+def _log(
+    storage_of: "Callable[[str], LogStorage]",
+    verifier: "Verifier | None",
+    remembered: "Checkpoint | Statement | None",
+    *,
+    as_json: bool,
+) -> None:
+    """Verify a log, or all shards' logs where a joint statement stands in its place; `storage_of` gives what is below it."""
+    from deploy.checking.logs import verify_logs
     from deploy.progress import progress
 
     if verifier is None:
         raise Failure("could not tell: a log names no key; give it with --key", exit_code=EXIT_UNKNOWN)
     with progress("checking the log", unit="leaves", quiet=as_json) as report:
-        findings = list(check_log(storage, verifier, since=remembered, progress=report))
+        findings, names = verify_logs(storage_of, verifier, since=remembered, progress=report)
     if as_json:
         emit_json({"verdict": "false" if findings else "true", "findings": findings})
     else:
         for finding in findings:
             show(f"FALSE: {finding}")
-        if not findings:
-            show(f"TRUE: every leaf and tile of {verifier.name} leads to the signed root")
+        if not findings and len(names) > 1:
+            show(
+                f"TRUE: the joint statement holds, and every leaf and tile of {', '.join(names)} leads to the signed root"
+            )
+        elif not findings:
+            show(f"TRUE: every leaf and tile of {names[0]} leads to the signed root")
     stop(EXIT_FALSE if findings else 0)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from collector.errors import TallyError
+from correlator.shards import WHOLE, Shard
 from deploy.config import Config
 from deploy.examining import Chart
 from deploy.indexing import open_index
@@ -25,9 +26,9 @@ def examine_store_file(config: Config, places: Places) -> Chart:
     return chart
 
 
-def examine_index_file(config: Config, places: Places) -> Chart:
-    """Open the index's SQLite file for reading."""
-    chart = Chart("index")
+def examine_index_file(config: Config, places: Places, *, shard: Shard = WHOLE) -> Chart:
+    """Open a shard's, or the ledger's, SQLite file of the index for reading; `places` are the shard's."""
+    chart = Chart(f"index of {shard.name}" if shard.name else "index")
     _open(
         chart,
         places.index,

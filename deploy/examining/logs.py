@@ -6,6 +6,7 @@ from correlator.checkpoint import Checkpoint, open_checkpoint
 from correlator.errors import NotFound, TallyError, VerificationError
 from correlator.head import Head, decode_head
 from correlator.note import Verifier
+from correlator.shards import WHOLE, Shard
 from correlator.storage import CHECKPOINT, LogStorage
 from correlator.storage.file import FileStorage
 from deploy.config import Config, ConfigError
@@ -21,6 +22,7 @@ def examine_log(
     config: Config,
     places: Places,
     *,
+    shard: Shard = WHOLE,
     opened: Callable[[], LogStorage],
     now_ns: Callable[[], int],
     write_probe: bool,
@@ -30,12 +32,13 @@ def examine_log(
     Args:
         config: says where it lies.
         places: where its key is.
+        shard: which of the ledger's logs it is.
         opened: opens it.
         now_ns: Unix time in nanoseconds.
         write_probe: try, by writing and removing one small object, whether object storage keeps the conditions of a put.
     """
-    chart = Chart("log")
-    name = config.log or str(places.log)
+    chart = Chart(f"log of {shard.name}" if shard.name else "log")
+    name = "/".join(part for part in (config.log or str(places.log), shard.name) if part)
     try:
         storage = opened()
         raw = storage.read_head()
@@ -63,7 +66,7 @@ def examine_log(
         _conditions(chart, storage, seen=False, write_probe=write_probe)
         return chart, None
     chart.ok("storage", f"{name} can be read")
-    head = _head(chart, raw, places)
+    head = _head(chart, raw, places, shard)
     if head is not None:
         judge_head(chart, head, now_ns=now_ns(), take_over_seconds=config.correlator.take_over_seconds)
         _conditions(chart, storage, seen=True, write_probe=write_probe)
@@ -78,10 +81,11 @@ def _published(storage: LogStorage) -> bool:
     return True
 
 
-def _head(chart: Chart, raw: bytes, places: Places) -> Head | None:
+def _head(chart: Chart, raw: bytes, places: Places, shard: Shard) -> Head | None:
     try:
         head = decode_head(raw)
         verifier = log_verifier(places)
+        verifier = verifier.named(shard.origin(verifier.name))
     except VerificationError as error:
         chart.fail("head", str(error), "tally check    # and bring the head back from its copy")
         return None

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -23,6 +24,7 @@ from deploy.examining.settings import examine_settings
 from deploy.logstorage import log_storage
 from deploy.places import Places
 from deploy.processes import running
+from deploy.sharding import shards_of
 
 __all__ = ["Patient", "examine", "verdict_of"]
 
@@ -59,14 +61,25 @@ def examine(patient: Patient) -> Iterator[Chart]:
     yield examine_certificates(config, now=now)
     if not config.store.urls:
         yield examine_store_file(config, places)
+    shards = shards_of(config)
     if not config.index.urls:
-        yield examine_index_file(config, places)
+        for shard in shards:
+            yield examine_index_file(config, places.of_shard(shard.name), shard=shard)
     yield from _clusters(patient, now)
-    log, head = examine_log(
-        config, places, opened=lambda: log_storage(config), now_ns=patient.clock, write_probe=patient.write_probe
-    )
-    yield log
-    yield examine_clock(head_written_ns=head.written_ns if head else None, now_ns=patient.clock())
+    written_ns = []
+    for shard in shards:
+        log, head = examine_log(
+            config,
+            places,
+            shard=shard,
+            opened=partial(log_storage, config, shard),
+            now_ns=patient.clock,
+            write_probe=patient.write_probe,
+        )
+        yield log
+        if head is not None:
+            written_ns.append(head.written_ns)
+    yield examine_clock(head_written_ns=max(written_ns, default=None), now_ns=patient.clock())
     yield examine_processes(processes)
 
 

@@ -164,6 +164,31 @@ def test_an_acknowledgement_never_goes_back(store: EventStore) -> None:
     assert store.acknowledged(STREAM) == 3
 
 
+def test_shards_acknowledge_what_every_one_of_them_holds(store: EventStore) -> None:
+    filled(store, 1, 1, 1)
+    filled(store, 1, shipper=Shipper(OTHER))
+    store.acknowledge({STREAM: 3, OTHER: 1}, part=1, parts=3)
+    store.acknowledge({STREAM: 2}, part=3, parts=3)
+    assert store.acknowledged(STREAM) == 0, "the second one has not started yet"
+    store.acknowledge({STREAM: 0, OTHER: 0}, part=2, parts=3)
+    assert store.acknowledged(STREAM) == 0
+    store.acknowledge({STREAM: 3, OTHER: 1}, part=2, parts=3)
+    assert store.acknowledged(STREAM) == 2
+    assert store.acknowledged(OTHER) == 0, "the third one has said nothing of it"
+    store.acknowledge({STREAM: 1}, part=2, parts=3)
+    assert store.acknowledged(STREAM) == 2, "no word is taken back"
+    store.acknowledge({STREAM: 3, OTHER: 1}, part=3, parts=3)
+    assert (store.acknowledged(STREAM), store.acknowledged(OTHER)) == (3, 1)
+
+
+def test_words_of_another_number_of_shards_do_not_count(store: EventStore) -> None:
+    filled(store, 1, 1)
+    store.acknowledge({STREAM: 2}, part=1, parts=3)
+    store.acknowledge({STREAM: 2}, part=2, parts=2)
+    store.acknowledge({STREAM: 2}, part=3, parts=3)
+    assert store.acknowledged(STREAM) == 0
+
+
 # -- SQLite
 
 

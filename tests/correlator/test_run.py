@@ -550,8 +550,8 @@ class Flaky(MemoryStore):
             raise Overloaded("the store does not answer", retry_after_seconds=0.01)
         return super().batches_after(frontier, limit)
 
-    def acknowledge(self, frontier: Mapping[StreamId, int]) -> None:
-        super().acknowledge(frontier)
+    def acknowledge(self, frontier: Mapping[StreamId, int], *, part: int = 1, parts: int = 1) -> None:
+        super().acknowledge(frontier, part=part, parts=parts)
         self.acknowledgement.set()
 
 

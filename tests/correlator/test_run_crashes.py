@@ -83,8 +83,8 @@ class MortalStore(MemoryStore):
         super().__init__()
         self._fate = fate
 
-    def acknowledge(self, frontier: Mapping[StreamId, int]) -> None:
-        self._fate.meet(lambda: super(MortalStore, self).acknowledge(frontier))
+    def acknowledge(self, frontier: Mapping[StreamId, int], *, part: int = 1, parts: int = 1) -> None:
+        self._fate.meet(lambda: super(MortalStore, self).acknowledge(frontier, part=part, parts=parts))
 
 
 FLOW = Flow(

@@ -18,6 +18,7 @@ from correlator.note import Signer
 from correlator.reader import LogReader
 from correlator.run import Correlator
 from correlator.settings import CorrelatorSettings
+from correlator.shards import WHOLE, Shard
 from correlator.storage import LogStorage
 from correlator.storage.memory import MemoryStorage
 from tests.support.memory_store import MemoryStore
@@ -37,6 +38,11 @@ class Correlating:
     settings: CorrelatorSettings = field(default_factory=lambda: CorrelatorSettings(missing_poll_seconds=3_600))
     now_ns: int = START_NS
     correlator: Correlator | None = None
+    shard: Shard = WHOLE
+
+    @property
+    def signer(self) -> Signer:
+        return SIGNER.named(self.shard.origin(LEDGER))
 
     def clock(self) -> int:
         return self.now_ns
@@ -45,7 +51,7 @@ class Correlating:
         self.correlator = Correlator.open(
             store=self.store,
             storage=self.storage,
-            signer=SIGNER,
+            signer=self.signer,
             index=self.index,
             state_folder=self.folder / "state",
             settings=self.settings,
@@ -81,7 +87,7 @@ class Correlating:
 
     def entries(self) -> list[Entry]:
         """The whole log, each chain checked: positions without holes, each naming the leaf and hash of the one before."""
-        reader = LogReader(self.storage, SIGNER.verifier)
+        reader = LogReader(self.storage, self.signer.verifier)
         data = reader.entries(0, reader.tree().size)
         entries = [decode_entry(one) for one in data]
         heads: dict[str, tuple[int, int]] = {}

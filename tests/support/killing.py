@@ -60,6 +60,8 @@ class Process:
         self.name = {"collector": "collector-collector"}.get(arguments[0], arguments[0])
         if arguments[-2:-1] == ("--name",):
             self.name = f"{arguments[0]}-{arguments[-1]}"
+        elif arguments[-2:-1] == ("--shard",):
+            self.name = f"{arguments[0]}-shard-{arguments[-1]}"
         self._folder = folder
         with (folder / f"{self.name}.log").open("ab") as log:
             self.popen = subprocess.Popen(

@@ -19,6 +19,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.batches: dict[StreamId, dict[int, Batch]] = {}
         self.frontier: dict[StreamId, int] = {}
+        self.shares: dict[tuple[StreamId, int], dict[int, int]] = {}
         self.down = ""
         self.appends = 0
 
@@ -80,8 +81,13 @@ class MemoryStore:
         self._reach()
         return list(self.batches)
 
-    def acknowledge(self, frontier: Mapping[StreamId, int]) -> None:
+    def acknowledge(self, frontier: Mapping[StreamId, int], *, part: int = 1, parts: int = 1) -> None:
         self._reach()
+        if parts > 1:
+            for stream, number in frontier.items():
+                told = self.shares.setdefault((stream, parts), dict.fromkeys(range(1, parts + 1), 0))
+                told[part] = max(told[part], number)
+            frontier = {stream: min(self.shares[stream, parts].values()) for stream in frontier}
         for stream, number in frontier.items():
             if stream in self.batches:
                 self.frontier[stream] = max(self.frontier.get(stream, 0), number)

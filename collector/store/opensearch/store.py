@@ -262,8 +262,12 @@ class OpenSearchStore:
                 if found.settings.get("index.append_only.enabled") != "true":
                     raise StateUnknown(f"{name} can be changed: it is not append-only, so it was not made by us")
 
-    def acknowledge(self, frontier: Mapping[StreamId, int]) -> None:
-        """See `EventStore.acknowledge`."""
+    def acknowledge(self, frontier: Mapping[StreamId, int], *, part: int = 1, parts: int = 1) -> None:
+        """See `EventStore.acknowledge`.
+
+        Each shard has a number of its own. It raises that one, then the stream's to the least of all. Of two shards that do so at
+        once, the one whose own number came later reads both; a crash in between is made good by the next word, or the next start.
+        """
         self._open()
         wanted = {stream: number for stream, number in frontier.items() if number > 0}
         if not set(wanted) <= set(self._registry.streams()):
@@ -273,10 +277,23 @@ class OpenSearchStore:
         if not wanted:
             return
         try:
-            raise_number(self._connection, self._layout.acknowledged, wanted)
+            if parts > 1:
+                shares = {_share(stream, part, parts): number for stream, number in wanted.items()}
+                raise_number(self._connection, self._layout.acknowledged, shares)
+                wanted = self._least(list(wanted), parts)
+            if wanted:
+                raise_number(self._connection, self._layout.acknowledged, wanted)
         except Overloaded:
             self._ready.discard(self._layout.acknowledged)  # it may be gone: the next call looks
             raise
+
+    def _least(self, streams: Sequence[StreamId], parts: int) -> dict[StreamId, int]:
+        """What every shard has given its word for; a stream of which one has said nothing is left out."""
+        shares = [_share(stream, part, parts) for stream in streams for part in range(1, parts + 1)]
+        told = self._connection.documents([(self._layout.acknowledged, share) for share in shares])
+        numbers = [msgspec.json.decode(one.source, type=_Acknowledged).number if one.found else 0 for one in told]
+        least = {stream: min(numbers[at * parts : at * parts + parts]) for at, stream in enumerate(streams)}
+        return {stream: number for stream, number in least.items() if number > 0}
 
     # ------------------------------------------------------------------------------------------------------------ reading
 
@@ -351,3 +368,8 @@ class OpenSearchStore:
         self._headed.update(dict.fromkeys(named))
         while len(self._headed) > _KNOWN_BATCHES:
             self._headed.popitem(last=False)
+
+
+def _share(stream: StreamId, part: int, parts: int) -> StreamId:
+    """The id of the document that says what one shard's log holds of a stream; no stream is called so."""
+    return StreamId(f"{stream} {part}/{parts}")

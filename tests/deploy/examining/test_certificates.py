@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from collector.store.settings import StoreSettings
-from deploy.config import parse
+from deploy.config import ConfigError, parse
 from deploy.examining import Chart
 from deploy.examining.certificates import examine_certificates, shown_by
 from deploy.examining.cluster import reach
@@ -60,10 +60,11 @@ def test_one_of_another_key_or_of_none_is_told(authority: Authority, tmp_path: P
     assert "cannot be read" in only(examined(api(tmp_path / "x.pem", key), tmp_path)).found
 
 
-def test_half_a_listeners_tls_is_told(authority: Authority, tmp_path: Path) -> None:
+def test_half_a_listeners_tls_is_refused_before_anything_is_examined(authority: Authority, tmp_path: Path) -> None:
     certificate, _ = authority.issue("half", days=400)
-    chart = examined(f'[collector.http]\ntls_certificate = "{certificate}"\n', tmp_path)
-    assert outcomes(chart)["collector.http"] == "failed"
+    for table in ("collector.http", "collector.forward", "collector.beats", "audit_api"):
+        with pytest.raises(ConfigError, match=f"{table}: tls_certificate and tls_key"):
+            parse(f'[{table}]\ntls_certificate = "{certificate}"\n', source="", folder=tmp_path)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from correlator.shards import WHOLE
 from deploy.config import Config, ConfigError, parse
 from deploy.correlating import serve_correlator
 from deploy.examining.settings import examine_settings
@@ -51,7 +52,7 @@ def test_a_standby_does_not_start_with_it(tmp_path: Path) -> None:
     config = config_of(CLUSTER, tmp_path)
     places = Places(Path(config.data))
     serving = serve_correlator(
-        config, places, name="", standby=True, stopped=asyncio.Event(), ready=lambda *_args, **_more: None
+        config, places, shard=WHOLE, name="", standby=True, stopped=asyncio.Event(), ready=lambda *_args, **_more: None
     )
     with pytest.raises(ConfigError, match=r"store\.timeout_seconds: 30 s is too long .* at most 7 s"):
         asyncio.run(serving)
