@@ -29,10 +29,11 @@ def examine_certificates(config: Config, *, now: dt.datetime) -> Chart:
         for key, secret in (("ca_file", ""), ("client_certificate", settings.client_key))
     ]
     for table, collector in collectors_of(config).items():
-        for way, listener in (("forward", collector.forward), ("http", collector.http)):
-            if bool(listener.tls_certificate) != bool(listener.tls_key):
-                chart.fail(f"{table}.{way}", "tls_certificate and tls_key come together", "set both, or neither")
-            pairs.append((f"{table}.{way}.tls_certificate", listener.tls_certificate, listener.tls_key))
+        for way in ("forward", "http", "grpc", "elasticsearch", "beats", "syslog", "relay"):
+            one = getattr(collector, way)
+            pairs.append((f"{table}.{way}.tls_certificate", one.tls_certificate, one.tls_key))
+            authorities = "tls_ca" if way == "relay" else "tls_client_ca"
+            pairs.append((f"{table}.{way}.{authorities}", getattr(one, authorities), ""))
     pairs.append(("audit_api.tls_certificate", config.audit_api.tls_certificate, config.audit_api.tls_key))
     seen = set[tuple[str, str]]()
     for setting, name, key in pairs:

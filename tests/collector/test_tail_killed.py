@@ -22,7 +22,7 @@ from tests.support.collector_process import CollectorProcess
 from tests.support.need import need
 from tests.support.tailing import copytruncate
 
-KILLS = min(5, int(os.environ.get("TALLY_KILLS", "4")))
+KILLS = min(5, int(os.environ.get("TALLY_KILLS", "3")))
 SEED = int(os.environ.get("TALLY_SEED", "7"))
 PATIENCE_SECONDS = 60.0
 
@@ -73,7 +73,7 @@ class Service(threading.Thread):
     def run(self) -> None:
         while not self.done.wait(0.005):
             with self.log.open("ab") as file:
-                for _ in range(self._random.randint(1, 40)):
+                for _ in range(self._random.randint(1, 12)):
                     name = f"{self.log.stem} {len(self.written)}"
                     more = "\n  more" * self._random.randint(0, 2)
                     file.write(f"{name}{more}\n".encode())
@@ -138,5 +138,5 @@ def wait_until_stored(collector: CollectorProcess, count: int) -> None:
     """Until the store has so many events, or patience ends; then what is missing is counted."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline and len(collector.stored()) < count:
-        time.sleep(0.2)
+        time.sleep(0.5)
     time.sleep(0.5)  # more than there should be would come now

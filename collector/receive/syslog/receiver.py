@@ -1,7 +1,8 @@
 """Listens for syslog on TCP, TLS and UDP.
 
 A sender hears nothing but how fast it is read: what one reading of a connection has brought is made durable before the connection is read again, and
-while the intake is overloaded it is not read. So at most a reading of each connection, and what the kernel holds, is lost with the process.
+while the intake is overloaded it is not read. So at most a reading of each connection, what the event loop has read ahead for the next (twice as much at
+most), and what the kernel holds, is lost with the process.
 Datagrams wait in a bounded queue; what does not fit is dropped, and counted.
 """
 

@@ -67,6 +67,18 @@ def test_half_a_listeners_tls_is_refused_before_anything_is_examined(authority: 
             parse(f'[{table}]\ntls_certificate = "{certificate}"\n', source="", folder=tmp_path)
 
 
+def test_the_certificates_of_every_way_in_are_looked_at(authority: Authority, tmp_path: Path) -> None:
+    certificate, key = authority.issue("soon", days=5)
+    tables = ("forward", "http", "grpc", "elasticsearch", "beats", "syslog", "relay")
+    pair = f'tls_certificate = "{certificate}"\ntls_key = "{key}"\n'
+    for table in tables:
+        chart = examined(f"[collector.{table}]\n{pair}", tmp_path)
+        assert outcomes(chart) == {f"collector.{table}.tls_certificate": "warning"}
+        name = "tls_ca" if table == "relay" else "tls_client_ca"
+        chart = examined(f'[collector.{table}]\n{pair}{name} = "{tmp_path / "none.pem"}"\n', tmp_path)
+        assert outcomes(chart)[f"collector.{table}.{name}"] == "failed"
+
+
 @contextmanager
 def serving(certificate: Path, key: Path) -> Iterator[int]:
     """A TLS server that shakes hands and hangs up; gives its port."""

@@ -149,6 +149,46 @@ def test_a_copy_is_not_read_before_and_after_the_original_is_emptied(tmp_path: P
     assert Counter(tail.bodies) == Counter(expected)
 
 
+def test_a_copy_that_is_shorter_than_what_was_read_is_not_read_again(tmp_path: Path) -> None:
+    """Also where only time had ended an event: read from its beginning the copy would give another one."""
+    tail = Tailing(tmp_path, multiline=MultilineSettings(indented=True, timeout_seconds=1))
+    tail.entries = (
+        TailSettings(paths=(f"{tail.logs}/app.log*",), multiline=MultilineSettings(indented=True, timeout_seconds=1)),
+    )
+    log, copy = tail.logs / "app.log", tail.logs / "app.log.1"
+    write(log, "error\n")
+    tail.look(
+        list,
+        lambda: write(log, "  at a\n"),
+        list,
+        lambda: write(copy, log.read_bytes()),
+        lambda: write(log, "behind the copy\n"),
+        lambda: log.write_text("new\n"),
+        *[list] * 3,
+    )
+    tail.look(list, list)
+    assert tail.bodies == ["error", "  at a", "behind the copy", "new"]
+
+
+def test_a_file_is_itself_before_it_is_anothers_copy(tmp_path: Path) -> None:
+    tail = Tailing(tmp_path)
+    tail.entries = (TailSettings(paths=(f"{tail.logs}/app.log*",)),)
+    log = tail.logs / "app.log"
+    write(log, "welcome\n")
+    tail.look()
+    write(log, "first\n")
+    log.rename(tail.logs / "app.log.2")
+    write(tail.logs / "app.log.1", "welcome\nsecond\n")
+    tail.look()
+    told = [(event.body, Path(event.origin.file).name) for event in tail.intake.events if event.origin]
+    assert sorted(told) == [
+        ("first", "app.log.2"),
+        ("second", "app.log.1"),
+        ("welcome", "app.log"),
+        ("welcome", "app.log.1"),
+    ]
+
+
 def test_a_file_with_the_same_banner_is_another_file(tmp_path: Path) -> None:
     tail = Tailing(tmp_path)
     tail.entries = (TailSettings(paths=(f"{tail.logs}/app*",)),)
