@@ -81,7 +81,7 @@ def _show(subject: str, checks: "list[Check]", *, everything: bool) -> None:
 def _line(outcome: str, subject: str, text: str) -> None:
     width = min(shutil.get_terminal_size((100, 24)).columns, _MOST_COLUMNS)
     lines = textwrap.wrap(text, max(width - _INDENT, 40), break_long_words=False, break_on_hyphens=False)
-    show(f"{_WORDS[outcome]:<{_OUTCOME_COLUMNS}}{subject:<{_INDENT - _OUTCOME_COLUMNS}}{lines[0]}")
+    show(f"{_WORDS[outcome]:<{_OUTCOME_COLUMNS}}{subject:<{_INDENT - _OUTCOME_COLUMNS - 1}} {lines[0]}")
     for line in lines[1:]:
         show(f"{'':<{_INDENT}}{line}")
 

@@ -146,8 +146,7 @@ def _tokens(chart: Chart, places: Places, now_ns: int) -> None:
         records = read_tokens(places.tokens)
         mode = places.tokens.stat().st_mode & 0o777
     except FileNotFoundError:
-        chart.ok("tokens", "none yet: nobody can use the API (tally token add NAME --role auditor)")
-        return
+        records, mode = [], 0
     except TokensError as error:
         chart.fail("tokens", str(error), f"mend {places.tokens}, or make it anew with `tally token add`")
         return
@@ -158,6 +157,9 @@ def _tokens(chart: Chart, places: Places, now_ns: int) -> None:
             f"chmod 600 {places.tokens}",
         )
         return
+    if not records:
+        chart.ok("tokens", "none yet: nobody can use the API (tally token add NAME --role auditor)")
+        return
     over = [record.principal for record in records if record.expires and parse_time(record.expires) <= now_ns]
     soon = [
         record.principal
@@ -165,7 +167,7 @@ def _tokens(chart: Chart, places: Places, now_ns: int) -> None:
         if record.expires and now_ns < parse_time(record.expires) <= now_ns + 7 * 86_400 * 10**9
     ]
     left = len(records) - len(over)
-    if records and not left:
+    if not left:
         chart.warn("tokens", "all have expired: nobody can use the API", "tally token add NAME --role auditor")
     elif soon:
         names = ", ".join(sorted(set(soon)))

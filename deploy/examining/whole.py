@@ -120,7 +120,7 @@ def _cluster(
 
     config = patient.config
     table, settings = group[0]
-    chart = Chart("OpenSearch" if alone else f"OpenSearch of [{table}]")
+    chart = Chart("OpenSearch" if alone else f"{table} cluster")
     login = Login(user=patient.user, password_file=patient.password_file) if patient.user else None
     denied: list[str] = []
     if not reach(chart, settings, table, now=now, login=login, denied=denied):
@@ -143,7 +143,7 @@ def _cluster(
                 examine_index_rights(chart, questions)
         yield chart
     if denied:
-        chart = Chart("OpenSearch" if alone else f"OpenSearch of [{table}]")
+        chart = Chart("OpenSearch" if alone else f"{table} cluster")
         tell_denied(chart, settings.user, denied)
         yield chart
 

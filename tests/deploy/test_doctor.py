@@ -89,6 +89,18 @@ def test_a_damaged_index_is_told(ledger: Workshop, cli: Cli) -> None:
     assert (wrong["subject"], wrong["mend"]) == ("index", ["stop the correlator, and: tally reindex"])
 
 
+def test_store_and_index_on_two_clusters_are_examined_each(workshop: Workshop, cli: Cli) -> None:
+    clusters = '[store]\nurls = ["http://127.0.0.1:1"]\n[index]\nurls = ["http://127.0.0.1:2"]\n'
+    workshop.file.write_text(workshop.file.read_text() + clusters)
+    code, checks = examined(cli)
+    wrong = {check["subject"]: check["name"] for check in checks if check["outcome"] != "ok"}
+    assert (code, wrong) == (1, {"store cluster": "http://127.0.0.1:1", "index cluster": "http://127.0.0.1:2"})
+    one = clusters.replace("127.0.0.1:2", "127.0.0.1:1")
+    workshop.file.write_text(workshop.file.read_text().replace(clusters, one))
+    wrong = {check["subject"]: check["name"] for check in examined(cli)[1] if check["outcome"] != "ok"}
+    assert wrong == {"OpenSearch": "http://127.0.0.1:1"}, "what is the same is asked once"
+
+
 def test_half_of_a_login_is_refused(workshop: Workshop, cli: Cli) -> None:
     code, _, err = cli("doctor", "--user", "ann")
     assert (code, "come together" in err) == (2, True)
