@@ -224,7 +224,9 @@ BYTE_CHANGES: Mapping[str, Callable[[bytes], bytes]] = {
     "cut off a byte": lambda data: data[:-1],
     "cut in half": lambda data: data[: len(data) // 2],
     "empty": _nothing,
-    "append a byte": lambda data: data + b"\x01",  # not a zero: behind a segment's last frame that is room not written yet
+    "append a byte": lambda data: (
+        data + b"\x01"
+    ),  # not a zero: behind a segment's last frame that is room not written yet
 }
 
 
