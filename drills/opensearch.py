@@ -23,7 +23,7 @@ OPENSEARCH_PARTS = ("opensearch-nodes", "opensearch-outage", *_ON_SMALL_DISKS)
 """Each needs Java 21 and Maven, and the last two root (or `unshare -rm`), to mount small disks."""
 
 _SPOOL_BYTES = 16 * 1024**2
-_DISKS = {"server": 256, OWN_DISK: 48}
+_DISKS = {"server": 512, OWN_DISK: 48}
 """Small disks with their MiB."""
 
 

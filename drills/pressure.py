@@ -22,12 +22,17 @@ __all__ = ["PRESSURE_SETTINGS", "pressure_drill"]
 PRESSURE_SETTINGS = {
     # as a server has them; a test server otherwise looks at no disk, because a developer's may be full
     "cluster.routing.allocation.disk.threshold_enabled": True,
+    # room left, in place of 5, 10 and 15 % of the disk: more than a server writes between two looks at so small a disk
+    "cluster.routing.allocation.disk.watermark.flood_stage": "64mb",
+    "cluster.routing.allocation.disk.watermark.high": "72mb",
+    "cluster.routing.allocation.disk.watermark.low": "80mb",
     "cluster.info.update.interval": "10s",  # the least; by default 30 s
     "monitor.fs.health.refresh_interval": "5s",  # by default 60 s: so long a server takes to see that it can write again
     "indexing_pressure.memory.limit": "4mb",  # by default a tenth of the heap
 }
 """What the drill's server is started with."""
 
+_LEAVE_BYTES = 60 * 1024**2
 _HOG_BYTES = (*[256 * 1024] * 16, *[8 * 1024] * 32, *[512] * 32)
 """Of their requests: the small ones fill what the large ones leave."""
 
@@ -60,11 +65,9 @@ def pressure_drill(
             time.sleep(hold_seconds)
             cluster.ask("PUT", f"/{prefix}-events-*/_settings", {"index.blocks.write": None})
         _again(story, events)
-        with story.phase("its disk is beyond the flood-stage watermark") as phase:
-            disk.fill(leave_bytes=int(disk.size_bytes * 0.03))
+        with story.phase("its disk is beyond the flood-stage watermark") as phase, _nearly_full(disk):
             _told(story, phase, "flood-stage watermark")
             time.sleep(hold_seconds)
-            disk.free()
         _again(story, events)
         with story.phase("its disk is full") as phase, _kept_full(disk):
             # who asks first hears of the disk; then its shards are closed, and the others hear of that
@@ -92,6 +95,16 @@ def _again(story: Story, events: int) -> None:
     with story.phase("let go") as phase:
         phase.resumed_seconds = story.stored_on()
         story.send(events)
+
+
+@contextmanager
+def _nearly_full(disk: SmallDisk) -> Iterator[None]:
+    """With less room than the watermark asks for, and more than is written before the server looks again."""
+    disk.fill(leave_bytes=_LEAVE_BYTES)
+    try:
+        yield
+    finally:
+        disk.free()
 
 
 @contextmanager

@@ -26,7 +26,7 @@ def disk() -> Iterator[SmallDisk]:
     with tempfile.TemporaryDirectory(prefix="tally-drill-") as name:
         folder = Path(name)
         folder.chmod(0o755)  # the server runs as somebody else, whom pytest's own folders keep out
-        with SmallDisk(folder / "server", mebibytes=256) as disk:
+        with SmallDisk(folder / "server", mebibytes=384) as disk:
             yield disk
 
 
