@@ -81,6 +81,7 @@ def refusal(event: Event, **settings: Any) -> str:
 @example([Event(origin=Origin(receiver="forward", tag="\ud800"))])
 @example([Event(access=Access(principal="\udcff", action="read"))])
 @example([Event(time="yesterday \ud800")])
+@example([Event(marks=["\ud800"], body=f"card {CARD}")])
 @example([Event(attributes={"baggage": "transaction.id=%ED%A0%80"})])
 def test_whatever_an_event_holds_it_is_taken_or_refused(events: list[Event]) -> None:
     made = preparer(keys=(KeyRule(name="order_id", fields=("attributes.order",)),)).prepare(
