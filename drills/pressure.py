@@ -38,7 +38,14 @@ _HOG_BYTES = (*[256 * 1024] * 16, *[8 * 1024] * 32, *[512] * 32)
 
 
 def pressure_drill(
-    folder: Path, cluster: Cluster, disk: SmallDisk, *, prefix: str, events: int, hold_seconds: float
+    folder: Path,
+    cluster: Cluster,
+    disk: SmallDisk,
+    *,
+    prefix: str,
+    events: int,
+    hold_seconds: float,
+    pause_seconds: float = 0.05,
 ) -> Outcome:
     """Press in four ways, one after the other, each until the sidecars have said what it is; and let go.
 
@@ -49,6 +56,7 @@ def pressure_drill(
         prefix: of index names that nobody else has.
         events: acknowledged before, between and afterwards.
         hold_seconds: how long the pressure goes on after it was told of.
+        pause_seconds: between a sender's groups of ten events.
     """
     installation = Installation(folder, urls=cluster.urls, prefix=prefix)
 
@@ -76,7 +84,7 @@ def pressure_drill(
         _again(story, events)
         until("indexes can be made", lambda: _may_make(cluster))  # with the disk full, that was blocked as well
 
-    return Story(installation).tell(steps)
+    return Story(installation, pause_seconds=pause_seconds).tell(steps)
 
 
 def _told(story: Story, phase: Phase, *texts: str) -> None:

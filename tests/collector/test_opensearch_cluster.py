@@ -101,10 +101,9 @@ def test_nodes_are_killed_in_the_middle_and_nothing_is_missing_or_doubled(cluste
 def test_sidecars_and_correlator_go_on_while_nodes_are_killed(cluster: Cluster, tmp_path: Path) -> None:
     outcome = nodes_drill(tmp_path / "drill", cluster, prefix="drill", events=300, down_seconds=1.0)
     holds(outcome, at_least=1_500)
-    calm = outcome.phase("all three nodes")
     for killed in (outcome.phase("the node with the primary"), outcome.phase("the cluster manager")):
         assert killed.resumed_seconds is not None
-        assert killed.most[AGE] > calm.most[AGE], "the SRE sees it"
+        assert killed.most[AGE] > 0.2, "the SRE sees it: events wait longer than a round takes"
         assert killed.most[WAITING] > 0
 
 

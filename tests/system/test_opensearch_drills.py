@@ -64,7 +64,9 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path, cluster: Cluster
 
 
 def test_a_server_that_refuses_and_one_whose_disk_is_full(tmp_path: Path, cluster: Cluster, disk: SmallDisk) -> None:
-    outcome = pressure_drill(tmp_path / "drill", cluster, disk, prefix="pressure", events=100, hold_seconds=0.0)
+    outcome = pressure_drill(
+        tmp_path / "drill", cluster, disk, prefix="pressure", events=100, hold_seconds=0.0, pause_seconds=0.3
+    )
     holds(outcome, at_least=500)
     for name, said in (
         ("it has too much to do", "has too much to do: rejected_execution_exception"),
