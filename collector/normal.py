@@ -146,7 +146,9 @@ def normalised(raw: Event, found: Found, walk: Normaliser, now: str) -> Event:
         origin=_origin(raw.origin, value) if raw.origin else None,
     )
     if walk.marks or found.marks or raw.marks:
-        event = msgspec.structs.replace(event, marks=sorted({*map(value, raw.marks), *walk.marks, *found.marks})[:MAX_MARKS])
+        event = msgspec.structs.replace(
+            event, marks=sorted({*map(value, raw.marks), *walk.marks, *found.marks})[:MAX_MARKS]
+        )
     return event
 
 

@@ -12,6 +12,7 @@ from collector.metrics import CollectorMetrics
 from collector.receive import Intake
 from collector.receive.beats import BeatsReceiver
 from collector.receive.body import BodyLimits
+from collector.receive.business_events import BusinessEventReceiver
 from collector.receive.credentials import Credentials
 from collector.receive.elasticsearch import ElasticsearchReceiver
 from collector.receive.forward import ForwardReceiver
@@ -138,8 +139,11 @@ class WaysIn:
             limits = BodyLimits(max_body_bytes=own.max_body_bytes, max_inflated_bytes=4 * own.max_body_bytes)
             otlp = OtlpReceiver(exports, limits=limits, refused=refused)
             ndjson = NdjsonReceiver(self._intake, clock=self._clock, limits=limits, refused=refused)
+            business = BusinessEventReceiver(
+                self._intake, clock=self._clock, service=settings.service, limits=limits, refused=refused
+            )
             app = create_app(
-                [*otlp.routes, *ndjson.routes],
+                [*otlp.routes, *ndjson.routes, *business.routes],
                 registry=self._metrics.registry,
                 not_ready=self._not_ready,
                 standing=self._standing,

@@ -15,11 +15,12 @@ from collector.receive import Arrival
 from collector.receive.event_line import EventLine, arrival_of_event
 from collector.receive.record import arrival_of_record
 
-__all__ = ["arrival_of_line", "object_of_line"]
+__all__ = ["arrival_of_line", "object_of_line", "value_of_json"]
 
 
 _decode_event = msgspec.json.Decoder(EventLine).decode
 _decode_record = msgspec.json.Decoder(dict[str, Any]).decode
+_decode = msgspec.json.Decoder().decode
 
 
 def object_of_line(line: bytes) -> dict[str, Any]:
@@ -28,16 +29,25 @@ def object_of_line(line: bytes) -> dict[str, Any]:
         return _decode_record(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
+    value = value_of_json(line)
+    if not isinstance(value, dict):
+        raise Malformed("not a JSON object", label="bad_json")
+    return value
+
+
+def value_of_json(data: bytes) -> Any:
+    """The JSON value that `data` is; raises `Malformed` when it is none."""
     try:
-        value = json.loads(line.decode("utf-8", "surrogateescape"))
+        return _decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return json.loads(data.decode("utf-8", "surrogateescape"))
     except RecursionError as error:
         raise Malformed("nested too deeply", label="too_deep") from error
     except ValueError as error:
         where = f"column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         raise Malformed("not JSON", where=where, label="bad_json") from error
-    if not isinstance(value, dict):
-        raise Malformed("not a JSON object", label="bad_json")
-    return value
 
 
 def arrival_of_line(line: bytes, *, origin: Origin, service: str = "", observed: str = "") -> Arrival:

@@ -141,6 +141,29 @@ def test_events_of_all_ports_are_shipped_and_a_stop_closes_the_stream(tmp_path: 
     assert sidecar.store.batches[StreamId(stream)][max(sidecar.store.batches[stream])].signed.header.closed
 
 
+def test_a_cloudevent_is_taken_on_the_same_port(tmp_path: Path) -> None:
+    headers = {
+        "ce-specversion": "1.0",
+        "ce-id": "1",
+        "ce-source": "/shop",
+        "ce-type": "paid",
+        "content-type": "text/plain",
+    }
+
+    async def life() -> Running:
+        sidecar = Running(tmp_path / "spool")
+        async with httpx.AsyncClient(trust_env=False) as client:
+            url = f"http://{(await sidecar.ready)['http']}/v1/cloudevents"
+            answer = await client.post(url, content=b"card 4111 1111 1111 1111", headers=headers)
+        assert answer.json()["stored"] == 1
+        sidecar.stopped.set()
+        assert await sidecar.task
+        return sidecar
+
+    (body,) = asyncio.run(life()).bodies()
+    assert str(body).startswith("card [4111 11** **** 1111")
+
+
 def test_records_are_mapped_before_anything_is_written(tmp_path: Path) -> None:
     line = '203.0.113.7 - - [10/Oct/2026:13:55:36 +0200] "GET /pay HTTP/1.1" 502 2326 "-" "card 4111 1111 1111 1111" "req-1"'
 
