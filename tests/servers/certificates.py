@@ -12,6 +12,17 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _ORGANISATION = "tallystick tests"
+_AUTHORITYS_USES = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=True,
+    encipher_only=False,
+    decipher_only=False,
+)
 
 
 class Authority:
@@ -23,7 +34,14 @@ class Authority:
         self._key = _new_key()
         self._name = _distinguished("ca")
         basics = x509.BasicConstraints(ca=True, path_length=0)
-        builder = _builder(self._name, self._name, self._key).add_extension(basics, critical=True)
+        identifier = x509.SubjectKeyIdentifier.from_public_key(self._key.public_key())
+        self._identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier)
+        builder = (
+            _builder(self._name, self._name, self._key)
+            .add_extension(basics, critical=True)
+            .add_extension(_AUTHORITYS_USES, critical=True)
+            .add_extension(identifier, critical=False)
+        )
         self._certificate = builder.sign(self._key, hashes.SHA256())
         self.ca = folder / "ca.pem"
         self.ca.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
@@ -43,6 +61,7 @@ class Authority:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+            .add_extension(self._identifier, critical=False)  # from 3.13 on, Python refuses a certificate without it
             .sign(self._key, hashes.SHA256())
         )
         made, made_key = self.folder / f"{name}.pem", self.folder / f"{name}-key.pem"
