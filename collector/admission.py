@@ -52,4 +52,5 @@ def admit(
         events=group.events if whole else [group.events[at] for at in keep],
         facts=group.facts if whole else [group.facts[at] for at in keep],
     )
-    return Spooled(first=first, stored=len(keep), duplicates=total - len(keep)), frame
+    spooled = Spooled(first=first, stored=len(keep), duplicates=total - len(keep), kept=() if whole else keep)
+    return spooled, frame

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from collector.frame import MAX_FRAME_BYTES
 
@@ -41,11 +41,15 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spooled:
-    """What became of a group: how many events were written, from which sequence on, and how many were there before."""
+    """What became of a group: how many events were written, from which sequence on, and how many were there before.
+
+    `kept`: where some were written and some were there before, the places in the group of those that were written.
+    """
 
     first: int
     stored: int
     duplicates: int
+    kept: Sequence[int] = field(default=(), compare=False)
 
 
 def checked_size(group: Group) -> int:

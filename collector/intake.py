@@ -9,7 +9,7 @@ number of groups in it; with ``ack = "store"`` the shipping thread hops once mor
 import asyncio
 import hashlib
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TypeVar
 
@@ -22,6 +22,7 @@ from collector.metrics import CollectorMetrics
 from collector.pipeline import Pipeline
 from collector.prepare import Prepared, Preparer, Refused, raw_of
 from collector.receive import Arrival, Receipt
+from collector.red import Request
 from collector.spool import Group, Spooled
 
 __all__ = ["SpoolIntake", "groups_of"]
@@ -65,7 +66,7 @@ class SpoolIntake:
         prepared = self._preparer.prepare(arrivals)
         groups = list(groups_of(prepared, group_id or b""))
         if len(groups) == 1 and not prepared.refused:  # nearly always
-            return self._take(groups[0], partial(self._receipt, began), heard)
+            return self._take(groups[0], partial(self._receipt, began), heard, prepared.requests)
         return self._accept_parts(prepared, groups, group_id or b"", began, heard)
 
     async def _accept_parts(
@@ -73,7 +74,7 @@ class SpoolIntake:
     ) -> Receipt:
         for refused in prepared.refused:
             await asyncio.to_thread(self._bury, refused, group_id)
-        outcomes = await self._take_all(groups, heard)
+        outcomes = await self._take_all(groups, heard, prepared.requests)
         whole = Spooled(
             first=0,
             stored=sum(outcome.stored for outcome in outcomes),
@@ -100,19 +101,27 @@ class SpoolIntake:
         self._dead_letters.add(raw_of(refused.arrival), refused.error, refused.arrival.event.origin, source_id=name)
         self._metrics.refused(refused.error.label)
 
-    async def _take_all(self, groups: Sequence[Group], heard: bool) -> Sequence[Spooled]:
+    async def _take_all(
+        self, groups: Sequence[Group], heard: bool, requests: Mapping[int, Request]
+    ) -> Sequence[Spooled]:
         # one after the other would cost a sync each: they are queued together and share one
         waiting: list[asyncio.Future[Spooled]] = []
+        start = 0
         try:
             for group in groups:
-                waiting.append(self._take(group, _as_it_is, heard))  # noqa: PERF401 - what was queued before an error must be known
+                end = start + len(group.events)
+                its = {at - start: request for at, request in requests.items() if start <= at < end}
+                waiting.append(self._take(group, _as_it_is, heard, its))
+                start = end
         except Overloaded:
             for future in waiting:  # the part that is queued is kept, and recognised by its name when all comes again
                 future.cancel()
             raise
         return await asyncio.gather(*waiting)
 
-    def _take(self, group: Group, told: Callable[[Spooled], T], heard: bool) -> asyncio.Future[T]:
+    def _take(
+        self, group: Group, told: Callable[[Spooled], T], heard: bool, requests: Mapping[int, Request]
+    ) -> asyncio.Future[T]:
         """Queue a group; the future is what `told` makes of what became of it. Raises Overloaded: nothing was queued."""
         future: asyncio.Future[T] = self._loop.create_future()
         patience_seconds = self._store_patience_seconds if heard else None
@@ -130,6 +139,9 @@ class SpoolIntake:
         def spooled(outcome: Spooled | Exception) -> None:
             if isinstance(outcome, Spooled):
                 self._metrics.taken(stored=outcome.stored, duplicates=outcome.duplicates)
+                if requests and outcome.stored:
+                    places = outcome.kept or requests  # a re-send is no second request
+                    self._metrics.answered(requests[at] for at in places if at in requests)
             if patience_seconds is None or isinstance(outcome, Exception):
                 answer(outcome)
                 return

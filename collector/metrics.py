@@ -1,12 +1,13 @@
-"""Every metric of the collector: its name, unit and meaning. Labels have a closed set of values.
+"""Every metric of the collector: its name, unit and meaning. Labels have a closed set of values, or a bound (`collector.red`).
 
 Naming: https://prometheus.io/docs/practices/naming/
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from collector.red import Request, RequestMetrics
 from collector.standing import PipelineState
 
 __all__ = ["CollectorMetrics"]
@@ -16,11 +17,12 @@ class CollectorMetrics:
     """The collector's metrics in a registry of its own.
 
     `tally_collector_refused_total{reason}`: inputs and connections refused; reasons are the `Malformed.label`s of the code and the
-    receivers' words for connections that end badly.
+    receivers' words for connections that end badly. `services` and `operations` bound the labels of `collector.red`.
     """
 
-    def __init__(self, *, collector: str) -> None:
+    def __init__(self, *, collector: str, services: int = 20, operations: int = 50) -> None:
         self.registry = CollectorRegistry()
+        self._services = RequestMetrics(self.registry, services=services, operations=operations)
         self._stored = Counter(
             "tally_collector_events_total", "Events made durable in the spool.", registry=self.registry
         )
@@ -118,6 +120,11 @@ class CollectorMetrics:
         self._stored.inc(stored)
         if duplicates:
             self._duplicates.inc(duplicates)
+
+    def answered(self, requests: Iterable[Request]) -> None:
+        """Count requests that services have answered."""
+        for request in requests:
+            self._services.count(request)
 
     def refused(self, reason: str) -> None:
         """Count one refusal."""

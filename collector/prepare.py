@@ -8,7 +8,7 @@ last, from what is left, so a card number can reach neither the body nor a key.
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -32,6 +32,7 @@ from collector.normal import MAX_MARKS, STATED_TIME, normalised, plain, times_in
 from collector.paths import Shape, shape_of
 from collector.protect import ProtectError, Protector
 from collector.receive import Arrival
+from collector.red import ACCESS_LOG, Request, request_of
 
 __all__ = ["Prepared", "Preparer", "Refused", "raw_of"]
 
@@ -54,12 +55,16 @@ class Refused:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What a group became: side by side the source ids, event bytes and facts lines, and what was refused."""
+    """What a group became: side by side the source ids, event bytes and facts lines, and what was refused.
+
+    `requests`: those of the events that tell of a request, by their place among the events.
+    """
 
     source_ids: list[bytes]
     events: list[bytes]
     facts: list[bytes]
     refused: list[Refused]
+    requests: dict[int, Request] = field(default_factory=dict)
 
 
 class _Shape(msgspec.Struct, frozen=True):
@@ -82,6 +87,7 @@ class Preparer:
         max_event_bytes: a longer event is refused.
         speakers: services to the peers (`Origin.peer`) that alone may speak for them; an event that names one of these services and comes
             from somebody else is refused.
+        requests: whether to look for requests (`Prepared.requests`).
     """
 
     def __init__(
@@ -92,12 +98,14 @@ class Preparer:
         clock: Callable[[], int] | None,
         max_event_bytes: int = 1024**2,
         speakers: Mapping[str, Collection[str]] | None = None,
+        requests: bool = False,
     ) -> None:
         self._extractor = extractor
         self._protector = protector
         self._clock = clock
         self._max_event_bytes = max_event_bytes
         self._speakers = speakers
+        self._requests = requests
         self._shapes = Memo(self._known)
         self._declared: Memo[str, bool] = Memo(lambda name: protector.declares((name,)))
 
@@ -105,9 +113,14 @@ class Preparer:
         """Prepare a group. Never raises for what is in an event: what cannot be taken is in `refused`."""
         prepared = Prepared(source_ids=[], events=[], facts=[], refused=[])
         now = format_time(self._clock()) if self._clock else ""
+        looks = self._requests
         for at, arrival in enumerate(arrivals):
             try:
-                event, facts = self._one(arrival.event, now, vouched=arrival.plain)
+                kept, event, facts = self._one(arrival.event, now, vouched=arrival.plain)
+                # of most events these two looks are all: they are logs
+                request = (
+                    request_of(kept) if looks and (kept.span is not None or kept.event_name == ACCESS_LOG) else None
+                )
             except (Malformed, ProtectError) as error:
                 refusal = error if isinstance(error, Malformed) else Malformed(str(error), label="unprotectable")
                 prepared.refused.append(Refused(at=at, arrival=arrival, error=refusal))
@@ -117,12 +130,14 @@ class Preparer:
                 refusal = Malformed(f"{type(error).__name__} while it was prepared", label="defect")
                 prepared.refused.append(Refused(at=at, arrival=arrival, error=refusal))
                 continue
+            if request is not None:
+                prepared.requests[len(prepared.events)] = request
             prepared.source_ids.append(arrival.source_id or b"")
             prepared.events.append(event)
             prepared.facts.append(facts)
         return prepared
 
-    def _one(self, raw: Event, now: str, *, vouched: bool) -> tuple[bytes, bytes]:
+    def _one(self, raw: Event, now: str, *, vouched: bool) -> tuple[Event, bytes, bytes]:
         shape = self._shapes[shape_of(raw)]
         found = self._extractor.find(raw, shape.plan)
         event = plain(raw, found, now, vouched=vouched) if shape.named else None
@@ -146,7 +161,7 @@ class Preparer:
         facts = encode_facts(facts_of(event, digest, found.rules))
         if len(facts) > MAX_FACTS_BYTES:
             raise Malformed("its keys and names are too many or too long to be indexed", label="too_many_keys")
-        return data, facts
+        return event, data, facts
 
     def _known(self, shape: Shape) -> "_Shape":
         attributes, resource, scope, _ = shape

@@ -21,6 +21,7 @@ __all__ = [
     "OtlpSettings",
     "ProtectSettings",
     "RelaySettings",
+    "RequestsSettings",
     "ShipSettings",
     "SpoolSettings",
 ]
@@ -288,6 +289,18 @@ class RelaySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError("tls = false, and yet there are settings for it")
 
 
+class RequestsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rate, errors and duration of services on ``/metrics``, from server and consumer spans and access logs (docs/operating.md).
+
+    Attributes:
+        services: so many names of services at most; the requests of the rest are counted under ``other``. 0: requests are not counted.
+        operations: so many names of operations at most of each service and kind; the requests of the rest are counted under ``other``.
+    """
+
+    services: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 20
+    operations: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 50
+
+
 class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One sidecar.
 
@@ -313,6 +326,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         spool: bounds on disk.
         ship: batches.
         relay: another collector to ship to.
+        requests: rate, errors and duration of services.
         protect: masking.
         stitch: where transaction IDs and business keys stand.
     """
@@ -334,6 +348,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     spool: SpoolSettings = SpoolSettings()
     ship: ShipSettings = ShipSettings()
     relay: RelaySettings = RelaySettings()
+    requests: RequestsSettings = RequestsSettings()
     protect: ProtectSettings = ProtectSettings()
     stitch: StitchSettings = StitchSettings()
 

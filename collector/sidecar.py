@@ -33,7 +33,7 @@ from collector.spool import Done, Spooled, SpoolLimits, deliver_here
 from collector.store import Destination
 from collector.waysin import WaysIn
 
-__all__ = ["DEAD_LETTERS", "pipeline_limits", "run_sidecar"]
+__all__ = ["DEAD_LETTERS", "metrics_of", "pipeline_limits", "run_sidecar"]
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +63,12 @@ def pipeline_limits(settings: CollectorSettings) -> PipelineLimits:
         linger_seconds=settings.ship.linger_seconds,
         journal_ids=settings.spool.journal_ids,
     )
+
+
+def metrics_of(settings: CollectorSettings) -> CollectorMetrics:
+    """New metrics for a collector of these settings."""
+    bounds = settings.requests
+    return CollectorMetrics(collector=settings.name, services=bounds.services, operations=bounds.operations)
 
 
 async def run_sidecar(
@@ -114,6 +120,7 @@ async def run_sidecar(
         clock=clock,
         max_event_bytes=settings.spool.max_event_bytes,
         speakers=settings.speakers,
+        requests=settings.requests.services > 0,
     )
 
     loop_thread = threading.get_ident()
@@ -142,7 +149,7 @@ async def run_sidecar(
         clock=clock,
         total_bytes=settings.spool.dead_letters_max_bytes,
     )
-    metrics = metrics or CollectorMetrics(collector=settings.name)
+    metrics = metrics or metrics_of(settings)
     metrics.watch(pipeline.state)
     intake: Intake = SpoolIntake(
         preparer=preparer,

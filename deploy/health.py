@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.exposition import choose_encoder
 
 __all__ = ["health_server"]
 
@@ -32,7 +32,8 @@ def health_server(
 
         def do_GET(self) -> None:
             if self.path == "/metrics":
-                self._send(200, generate_latest(registry), CONTENT_TYPE_LATEST)
+                encoder, kind = choose_encoder(",".join(self.headers.get_all("accept", [])))
+                self._send(200, encoder(registry), kind)
             elif self.path in ("/livez", "/readyz"):
                 well = alive() if self.path == "/livez" else ready()
                 told = "ok" if self.path == "/livez" else word()

@@ -39,8 +39,7 @@ def settings_of(config: Config, name: str | None) -> CollectorSettings:
 @pass_session
 def collector(session: Session, *, name: str | None, supervised: bool) -> None:
     """Run a sidecar collector: Fluent Forward, OTLP and JSON lines in, signed batches out."""
-    from collector.metrics import CollectorMetrics
-    from collector.sidecar import run_sidecar
+    from collector.sidecar import metrics_of, run_sidecar
     from deploy.keys import collector_key, token_key
     from deploy.storing import open_destination
 
@@ -48,7 +47,7 @@ def collector(session: Session, *, name: str | None, supervised: bool) -> None:
     settings = settings_of(config, name)
 
     async def body(stopped: asyncio.Event, ready: Ready) -> None:
-        metrics = CollectorMetrics(collector=settings.name)
+        metrics = metrics_of(settings)
         # a store that is down keeps no sidecar from starting: its spool takes events all the same
         store = open_destination(config, places, settings, registry=metrics.registry)
         try:

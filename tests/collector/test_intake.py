@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from collector.deadletters import DeadLetters, read_dead_letters
 from collector.disk import AppendFile, OsDisk
 from collector.errors import Malformed, Overloaded
-from collector.event import Event, Origin
+from collector.event import Event, Origin, Span
 from collector.extract import Extractor, StitchSettings
 from collector.group import MAX_GROUP_EVENTS
 from collector.intake import SpoolIntake, groups_of
@@ -36,8 +36,13 @@ KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 PROTECTOR = Protector(token_key=b"t" * 32)
 
 
-def preparer() -> Preparer:
-    return Preparer(extractor=Extractor(StitchSettings()), protector=PROTECTOR, clock=lambda: 1_700_000_000 * 10**9)
+def preparer(*, requests: bool = False) -> Preparer:
+    return Preparer(
+        extractor=Extractor(StitchSettings()),
+        protector=PROTECTOR,
+        clock=lambda: 1_700_000_000 * 10**9,
+        requests=requests,
+    )
 
 
 class Sidecar:
@@ -80,7 +85,7 @@ class Sidecar:
         self.metrics = CollectorMetrics(collector="payments")
         self.metrics.watch(self.pipeline.state)
         self.intake = SpoolIntake(
-            preparer=preparer(),
+            preparer=preparer(requests=True),
             pipeline=self.pipeline,
             dead_letters=self.dead,
             metrics=self.metrics,
@@ -370,3 +375,27 @@ def test_a_sender_alone_is_committed_at_once_and_many_of_a_turn_share_a_sync(tmp
 
     disk = QuickDisk()
     run(tmp_path, story, disk=disk, monotonic=lambda: 0.0)
+
+
+def test_a_request_is_counted_when_it_is_stored_and_once(tmp_path: Path) -> None:
+    """A re-send is no second request, not even one that brings something new along."""
+
+    def spans(*names: str) -> list[Arrival]:
+        made = [Event(span=Span(name=name, kind="SERVER"), resource={"service.name": "shop"}) for name in names]
+        return [Arrival(event=event, source_id=b"span" + event.name.encode()) for event in made]
+
+    async def story(sidecar: Sidecar) -> None:
+        def counted(name: str) -> float | None:
+            labels = {"service": "shop", "operation": name, "kind": "server", "outcome": "success"}
+            return sidecar.sample("tally_service_requests_total", **labels)
+
+        await sidecar.intake.accept(spans("a", "b"), group_id=b"g1")
+        await sidecar.intake.accept(spans("a", "b"), group_id=b"g1")
+        await sidecar.intake.accept([*arrivals("log"), *spans("b", "c"), BAD, *spans("d", "a", "d")], group_id=b"g2")
+        assert [counted(name) for name in "abcd"] == [1, 1, 1, 1]
+        many = [Arrival(event=Event(span=Span(name="e", kind="SERVER"), resource={"service.name": "shop"}))] * 20_000
+        await sidecar.intake.accept(many, group_id=b"g3")
+        await sidecar.intake.accept(many, group_id=b"g3")
+        assert counted("e") == 20_000
+
+    run(tmp_path, story)
