@@ -17,6 +17,7 @@ from collector.errors import Malformed
 from collector.event import Facts, decode_facts, encode_facts, format_time
 from correlator.entry import Entry, Kind, Previous, encode_entry
 from correlator.flow import Verdict
+from correlator.flowmetrics import ToldVerdict
 from correlator.index import IndexedLeaf
 from correlator.index.leaves import EventRun, Leaves
 from correlator.state import Head, State
@@ -74,6 +75,9 @@ class Chain:
         indexed: the same for the index.
         events: how many of them are events.
         others: those that are no events.
+        created: when the batches were cut that brought events, as their headers say.
+        late_events: how many of the events filled a gap.
+        verdicts: those that were made.
 
     Args:
         state: read and changed.
@@ -92,6 +96,9 @@ class Chain:
         self.indexed = Leaves(state.leaves, self.entries)
         self.events = 0
         self.others: list[Entry] = []
+        self.created: list[str] = []
+        self.late_events = 0
+        self.verdicts: list[ToldVerdict] = []
         self._beginning = b'{"clock_stepped":true,"facts":' if self._stepped else b'{"facts":'
         # by id, placements whose links all stand, and how their entries end; held here, so that the id stays theirs
         self._met: dict[int, tuple[Placement, bytes]] = {}
@@ -145,6 +152,7 @@ class Chain:
         recorder = stream.role == "recorder"
         placements = self._stitcher.place_all(facts, header.stream, recorder=recorder)
         start, count = 0, len(placements)
+        before = self.events
         while start < count:
             placed, end = placements[start], start + 1
             fresh = id(placed) not in self._met
@@ -157,6 +165,9 @@ class Chain:
                 self._ending(placed)
                 self._add_links(placed, f"event {header.first + start} of {header.stream}")
             start = end
+        if self.events > before:
+            self.created.append(header.created)
+            self.late_events += self.events - before if why else 0
         if self._state.flows.declared:
             for placed, one in zip(placements, facts, strict=True):
                 own = recorder and (one.access is not None or one.retirement is not None)
@@ -268,6 +279,10 @@ class Chain:
             "missing": list(verdict.missing),
             "reason": verdict.reason,
         }
+        progress = self._state.flows.progress_of(trail, verdict.flow)
+        if progress is not None:
+            told = ToldVerdict(verdict.flow, verdict.verdict, progress.currency, revised=bool(progress.verdict))
+            self.verdicts.append(told)
         self.add(trail, "verdict", detail)
         self._state.flows.on_verdict(trail, detail)
 

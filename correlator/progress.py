@@ -11,11 +11,20 @@ from typing import Any
 
 import msgspec
 
+from collector.amounts import is_amount
 from collector.event import Facts
 from correlator.coldstate import ColdState, Table, time_key
 from correlator.flow import CompiledFlow, Flow, Verdict
 
-__all__ = ["FlowTracker", "Progress"]
+__all__ = ["OPEN", "SEVERAL", "FlowTracker", "Progress"]
+
+OPEN = "open"
+"""How a flow without a verdict stands."""
+
+SEVERAL = "several"
+"""Instead of a currency, where a flow has more than one."""
+
+_STANDING = b"n"  # one row, written with the rest of a flush
 
 _HOT = 32_768
 _DUE_A_STEP = 4_096
@@ -30,6 +39,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
         happened: step -> how often.
         deadline_ns: recorded time after which it is no longer open; 0: never.
         verdict: the newest verdict entry, as `_text` writes it; empty when there is none.
+        currency: of the amounts that events of its steps state, as in their keys (``eur``, ``xxx`` where none is said); `SEVERAL` when they
+            differ; empty when there are none.
     """
 
     trail: str
@@ -37,10 +48,26 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     happened: dict[str, int]
     deadline_ns: int
     verdict: str = ""
+    currency: str = ""
+
+    @property
+    def standing(self) -> str:
+        """The word of its newest verdict, `OPEN` when there is none."""
+        return self.verdict.partition(" ")[0] or OPEN
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Progress).decode
+_decode_standing = msgspec.msgpack.Decoder(dict[str, dict[str, int]]).decode
+
+
+def _currency(before: str, facts: Facts) -> str:
+    """The currency of the amounts so far and of these: the same in whatever order events come."""
+    for name in facts.keys:
+        if is_amount(name):
+            currency = name.rpartition(".")[2]
+            before = currency if before in ("", currency) else SEVERAL
+    return before
 
 
 def _text(verdict: str, missing: Sequence[str]) -> str:
@@ -53,6 +80,10 @@ class FlowTracker:
     Args:
         cold: the cold store.
         flows: as declared.
+
+    Attributes:
+        declared: whether there are any.
+        standing: by flow, how many trails are `OPEN`, and how many have each newest verdict.
     """
 
     def __init__(self, cold: ColdState, flows: Sequence[Flow] = ()) -> None:
@@ -64,6 +95,23 @@ class FlowTracker:
         self._touched: dict[str, None] = {}
         self._scan_from = b"t"
         self._fired: list[bytes] = []
+        raw = cold.get(_STANDING)
+        self.standing = _decode_standing(raw) if raw is not None else self._counted()
+
+    def _counted(self) -> dict[str, dict[str, int]]:
+        """`standing` of a state that did not keep it: everything is looked at, once."""
+        counts: dict[str, dict[str, int]] = {}
+        for _, raw in self._cold.items(b"p") if self.declared else ():
+            progress = _decode(raw)
+            flow = counts.setdefault(progress.flow, {})
+            flow[progress.standing] = flow.get(progress.standing, 0) + 1
+        return counts
+
+    def _stands(self, flow: str, now: str, *, before: str = "") -> None:
+        counts = self.standing.setdefault(flow, {})
+        counts[now] = counts.get(now, 0) + 1
+        if before:
+            counts[before] -= 1
 
     def on_event(self, trails: Sequence[str], facts: Facts, recorded_ns: int) -> None:
         """An event of these trails (its own, and those it links to) is in the log."""
@@ -72,19 +120,23 @@ class FlowTracker:
             if steps:
                 for trail in trails:
                     if flow.applies_to(trail):
-                        self._count(flow, trail, steps, recorded_ns)
+                        self._count(flow, trail, steps, facts, recorded_ns)
 
-    def _count(self, flow: CompiledFlow, trail: str, steps: Sequence[str], recorded_ns: int) -> None:
+    def _count(self, flow: CompiledFlow, trail: str, steps: Sequence[str], facts: Facts, recorded_ns: int) -> None:
         name = f"{trail}\n{flow.flow.name}"
         known = self._table.get(name)
         happened = dict(known.happened) if known is not None else {}
         for step in steps:
             happened[step] = happened.get(step, 0) + 1
+        currency = _currency("" if known is None else known.currency, facts)
         if known is not None:
-            progress = msgspec.structs.replace(known, happened=happened)
+            progress = msgspec.structs.replace(known, happened=happened, currency=currency)
         else:
             deadline_ns = recorded_ns + flow.deadline_ns if flow.deadline_ns else 0
-            progress = Progress(trail=trail, flow=flow.flow.name, happened=happened, deadline_ns=deadline_ns)
+            progress = Progress(
+                trail=trail, flow=flow.flow.name, happened=happened, deadline_ns=deadline_ns, currency=currency
+            )
+            self._stands(flow.flow.name, OPEN)
             if deadline_ns:
                 heappush(self._timers, (deadline_ns, name))
         self._table.put(name, progress)
@@ -102,6 +154,7 @@ class FlowTracker:
         if known is not None:
             text = _text(detail["verdict"], detail["missing"])
             self._table.put(name, msgspec.structs.replace(known, verdict=text))
+            self._stands(known.flow, detail["verdict"], before=known.standing)
 
     def verdicts(self, now_ns: int) -> Iterator[tuple[str, Verdict]]:
         """(trail, verdict) where the verdict is new: of trails touched since the last call, and of deadlines passed.
@@ -155,6 +208,8 @@ class FlowTracker:
         yield from self._table.changed()
         for deadline_ns, name in self._timers:
             yield time_key(b"t", deadline_ns, name), name.encode()
+        if self.declared:
+            yield _STANDING, _encode(self.standing)
 
     def removed(self) -> Sequence[bytes]:
         """What the next flush removes."""

@@ -97,6 +97,7 @@ class Correlator:
         self._beat_ns = time.monotonic_ns()
         self._ready = False
         self.metrics.role.state("writer")
+        self._gauge_flows()
         self.metrics.epoch.set(log.epoch)
         self.metrics.head_unchanged_seconds.set(0)
 
@@ -332,6 +333,9 @@ class Correlator:
         self._index_behind = False
 
     def _count(self, chain: Chain) -> None:
+        self.metrics.stitched(chain.created, self._clock())
+        self.metrics.late_events.inc(chain.late_events)
+        self.metrics.flows.count(chain.verdicts)
         kinds = Counter(entry.kind for entry in chain.others)
         kinds["event"] = chain.events
         for kind, count in kinds.items():
@@ -341,6 +345,9 @@ class Correlator:
                 if entry.kind == "gap":
                     self.metrics.gaps.labels(entry.detail["reason"]).inc()
 
+    def _gauge_flows(self) -> None:
+        self.metrics.flows.show([flow.name for flow in self._settings.flows], self._state.flows.standing)
+
     def _gauge(self, *, made: bool) -> None:
         metrics = self.metrics
         metrics.log_size.set(self._audit_log.size)
@@ -348,6 +355,7 @@ class Correlator:
         metrics.index_lag.set(0 if not self._index_behind else self._audit_log.size - self._index.size())
         if made:
             _gauge_streams(metrics, self._state.streams.values())
+            self._gauge_flows()
         if self._state.leaves:
             metrics.head_age_seconds.set(max(0.0, (self._clock() - self._state.recorded_ns) / 1e9))
 

@@ -1,14 +1,18 @@
 """Verdict entries: when they are made, re-issued, and what a restart or a late fact does to them."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
+from prometheus_client import CollectorRegistry
 
-from collector.event import Event
+from collector.event import Event, parse_time
+from correlator.coldstate import ColdState
 from correlator.entry import Entry
 from correlator.flow import Flow, FlowMatch, FlowStep
+from correlator.flowmetrics import FlowMetrics, ToldVerdict
 from correlator.settings import CorrelatorSettings
 from tests.support.correlating import Correlating
 from tests.support.shipper import TRACE, Shipper, pay
@@ -169,3 +173,113 @@ def test_any_order_ends_in_the_same_verdict(tmp_path: Path) -> None:
         last.add((found.detail["verdict"], tuple(found.detail["missing"])))
         world.close()
     assert last == {("compensated", ())}
+
+
+# -- what of it stands on the metrics
+
+
+def sample(world: Correlating, name: str, **labels: str) -> float | None:
+    assert world.correlator is not None
+    return world.correlator.metrics.registry.get_sample_value(name, labels)
+
+
+def counted(world: Correlating, verdict: str, currency: str = "none") -> float | None:
+    return sample(world, "tally_flow_verdicts_total", flow="payment", verdict=verdict, currency=currency)
+
+
+def standing(world: Correlating) -> dict[str, float | None]:
+    states = ("open", "complete", "incomplete", "compensated", "failed")
+    found = {state: sample(world, "tally_flow_trails", flow="payment", state=state) for state in states}
+    return {state: count for state, count in found.items() if count != 0}
+
+
+def test_metrics_tell_verdicts_by_currency_and_how_trails_stand(world: Correlating) -> None:
+    shipper = Shipper(heartbeat_seconds=0)
+    euro, yen = {"amount.eur": "12.5"}, {"amount.jpy": "100"}
+    world.store.append(
+        shipper.batch(did("received", keys=euro), did("received", "p2"), did("received", "p3", keys=yen))
+    )
+    world.run()
+    assert standing(world) == {"open": 3}
+    assert counted(world, "complete") == 0
+    world.store.append(
+        shipper.batch(did("charged"), did("notified"), did("failed", "p2"), did("charged", "p3", keys=euro))
+    )
+    world.run()
+    assert standing(world) == {"open": 1, "complete": 1, "failed": 1}
+    assert (counted(world, "complete", "EUR"), counted(world, "failed")) == (1, 1)
+    world.now_ns += 60 * SECOND
+    world.run()
+    assert standing(world) == {"incomplete": 1, "complete": 1, "failed": 1}
+    assert counted(world, "incomplete", "several") == 1
+    world.store.append(shipper.batch(did("notified", "p3")))
+    world.run()
+    assert standing(world) == {"complete": 2, "failed": 1}
+    assert counted(world, "complete", "several") == 1
+    assert sample(world, "tally_flow_revised_verdicts_total", flow="payment") == 1
+
+
+@pytest.mark.parametrize("how", ["stopped", "killed", "state lost", "state of an older version"])
+def test_after_a_restart_counters_begin_and_gauges_go_on(world: Correlating, how: str) -> None:
+    shipper = Shipper(heartbeat_seconds=0)
+    steps = [did(name, key, keys={"amount.eur": "1"}) for key in ("p1", "p2") for name in ("received", "charged")]
+    world.store.append(shipper.batch(*steps, did("notified")))
+    world.run()
+    assert standing(world) == {"open": 1, "complete": 1}
+    if how == "killed":
+        world.kill()
+    else:
+        world.close()
+    if how == "state lost":
+        shutil.rmtree(world.folder / "state")
+    elif how == "state of an older version":
+        cold = ColdState(world.folder / "state")
+        assert cold.get(b"n") is not None
+        cold.write([], removed=[b"n"])
+        cold.close()
+    world.open()
+    assert standing(world) == {"open": 1, "complete": 1}
+    assert counted(world, "complete", "EUR") is None
+    world.store.append(shipper.batch(did("notified", "p2")))
+    world.run()
+    assert standing(world) == {"complete": 2}
+    assert counted(world, "complete", "EUR") == 1, "the currency is kept"
+
+
+def test_currencies_on_the_metrics_are_bounded() -> None:
+    registry = CollectorRegistry()
+    metrics = FlowMetrics(registry)
+    codes = [f"{a}{b}x" for a in "abcdefgh" for b in "abcdefgh"]
+    metrics.count(ToldVerdict("payment", "complete", code, revised=False) for code in codes)
+    (family,) = [one for one in registry.collect() if one.name == "tally_flow_verdicts"]
+    values = {one.labels["currency"]: one.value for one in family.samples if one.name.endswith("_total")}
+    assert len(values) == 33
+    assert values["other"] == 32
+    assert "AAX" in values
+
+
+def test_late_events_and_the_time_that_stitching_takes_are_counted(world: Correlating) -> None:
+    shipper = Shipper(heartbeat_seconds=0)
+    world.store.append(shipper.batch(did("received")))
+    late = shipper.batch(did("charged"), did("notified"))
+    world.store.append(shipper.batch(did("received", "p2")))
+    world.run()
+    assert sample(world, "tally_correlator_late_events_total") == 0
+    assert sample(world, "tally_stitch_latency_seconds_count") == 2
+    cut_ns = parse_time(late.signed.header.created)
+    world.now_ns = max(world.now_ns, cut_ns) + 3_600 * SECOND
+    before = sample(world, "tally_stitch_latency_seconds_sum")
+    assert before is not None
+    world.store.append(late)
+    world.run()
+    assert sample(world, "tally_correlator_late_events_total") == 2
+    assert sample(world, "tally_stitch_latency_seconds_count") == 3
+    after = sample(world, "tally_stitch_latency_seconds_sum")
+    assert after is not None
+    assert after - before == pytest.approx((world.now_ns - cut_ns) / SECOND)
+    assert world.correlator is not None
+    world.correlator.metrics.stitched(
+        ["2026-02-31T00:00:00.000000000Z", "2999-01-01T00:00:00.000000000Z"], world.now_ns
+    )
+    assert sample(world, "tally_stitch_latency_seconds_count") == 4
+    assert sample(world, "tally_stitch_latency_seconds_sum") == after
