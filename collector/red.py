@@ -131,6 +131,7 @@ class RequestMetrics:
     def __init__(self, registry: CollectorRegistry, *, services: int, operations: int) -> None:
         self._most = (services, operations)
         self._known: dict[str, dict[str, set[str]]] = {}  # service -> kind -> operations
+        self._series: dict[tuple[str, str, str, str], tuple[Counter, Histogram]] = {}
         self._requests = Counter(
             "tally_service_requests_total",
             "Requests that services have answered, as their spans and their gateways' access logs tell.",
@@ -156,10 +157,16 @@ class RequestMetrics:
     def count(self, request: Request) -> None:
         """Count a request, with its trace as the exemplar where there is one."""
         service, operation = self._bounded(request)
+        name = (service, operation, request.kind, request.outcome)
+        series = self._series.get(name)
+        if series is None:
+            series = self._requests.labels(*name), self._seconds.labels(*name[:3])
+            self._series[name] = series  # finding them by their labels again costs as much as counting
+        counted, seconds = series
         exemplar = {"trace_id": request.trace_id} if request.trace_id else None
-        self._requests.labels(service, operation, request.kind, request.outcome).inc(exemplar=exemplar)
+        counted.inc(exemplar=exemplar)
         if request.seconds is not None:
-            self._seconds.labels(service, operation, request.kind).observe(request.seconds, exemplar=exemplar)
+            seconds.observe(request.seconds, exemplar=exemplar)
 
     def _bounded(self, request: Request) -> tuple[str, str]:
         services, operations = self._most
