@@ -293,12 +293,12 @@ class RequestsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     """Rate, errors and duration of services on ``/metrics``, from server and consumer spans and access logs (docs/operating.md).
 
     Attributes:
-        services: so many names of services at most; the requests of the rest are counted under ``other``. 0: requests are not counted.
-        operations: so many names of operations at most of each service and kind; the requests of the rest are counted under ``other``.
+        max_services: so many names of services at most; the requests of the rest are counted under ``other``. 0: requests are not counted.
+        max_operations: so many names of operations at most of each service and kind; the requests of the rest are counted under ``other``.
     """
 
-    services: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 20
-    operations: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 50
+    max_services: Annotated[int, msgspec.Meta(ge=0, le=1_000)] = 20
+    max_operations: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 50
 
 
 class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

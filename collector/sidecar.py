@@ -68,7 +68,7 @@ def pipeline_limits(settings: CollectorSettings) -> PipelineLimits:
 def metrics_of(settings: CollectorSettings) -> CollectorMetrics:
     """New metrics for a collector of these settings."""
     bounds = settings.requests
-    return CollectorMetrics(collector=settings.name, services=bounds.services, operations=bounds.operations)
+    return CollectorMetrics(collector=settings.name, services=bounds.max_services, operations=bounds.max_operations)
 
 
 async def run_sidecar(
@@ -120,7 +120,7 @@ async def run_sidecar(
         clock=clock,
         max_event_bytes=settings.spool.max_event_bytes,
         speakers=settings.speakers,
-        requests=settings.requests.services > 0,
+        requests=settings.requests.max_services > 0,
     )
 
     loop_thread = threading.get_ident()

@@ -238,6 +238,9 @@ async def test_metrics_tell_of_requests_and_of_nobody(api: Api) -> None:
     await api.get("/v1/trails")
     await api.get("/v1/trails", None)
     text = (await api.get("/metrics", None)).text
+    asked = await api.get("/metrics", None, Accept="application/openmetrics-text;version=1.0.0")
+    assert asked.headers["content-type"].startswith("application/openmetrics-text")
+    assert asked.text.endswith("# EOF\n")
     assert 'tally_api_request_seconds_count{code="200",route="findTrails"} 1.0' in text
     assert 'tally_api_refused_total{reason="unauthenticated"} 1.0' in text
     assert "tally_api_accesses_total 2.0" in text

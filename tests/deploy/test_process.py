@@ -56,6 +56,9 @@ def test_health_and_metrics() -> None:
         assert httpx.get(f"http://{address}/readyz").status_code == 200
         assert httpx.get(f"http://{address}/livez").status_code == 503
         assert "tally_test_total 3.0" in httpx.get(f"http://{address}/metrics").text
+        asked = httpx.get(f"http://{address}/metrics", headers={"accept": "application/openmetrics-text;version=1.0.0"})
+        assert asked.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+        assert asked.text.endswith("# EOF\n")
         assert httpx.get(f"http://{address}/else").status_code == 404
         assert httpx.post(f"http://{address}/metrics").status_code == 501
     role = {"word": "standing by"}

@@ -37,6 +37,9 @@ def test_health_metrics_and_errors() -> None:
             metrics = await client.get("/metrics")
             assert metrics.headers["content-type"].startswith("text/plain")
             assert "tally_seen_total 3.0" in metrics.text
+            asked = await client.get("/metrics", headers={"accept": "application/openmetrics-text;version=1.0.0"})
+            assert asked.headers["content-type"].startswith("application/openmetrics-text")
+            assert asked.text.endswith("# EOF\n")
             broken = await client.get("/breaks")
             assert broken.status_code == 500
             assert broken.headers["content-type"] == "application/problem+json"
