@@ -109,7 +109,8 @@ class TrailIndex(Protocol):
     def find(self, query: TrailQuery, *, size: int, below: int | None = None, limit: int = 50) -> Page:
         """Trails that match and whose first leaf is below `size` (and below `below`), newest first.
 
-        A cursor is the pair (size, below): leaf bounds, so paging is stable while the log grows.
+        A cursor is the pair (size, below): leaf bounds, so paging is stable while the log grows. A page that has a `next_below`
+        may hold fewer than `limit` trails, or none: a search by text looks at so many trails at a time.
         """
 
     def trail(self, trail: str) -> TrailSummary:

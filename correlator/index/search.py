@@ -1,6 +1,6 @@
 """A search as SQL. The narrowest condition leads, and its index is in the order of the row id, so that nothing is sorted."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from correlator.index import TextSearch, TrailQuery
 from correlator.index.rows import STATUSES
@@ -19,22 +19,20 @@ Lead = tuple[str, list[object]]
 """A statement that gives first leaves, and what is bound in it."""
 
 _RARE = 20_000
-"""Trails up to which those that have a term are gathered; more of them are met by walking all, newest first."""
+"""Trails up to which those that have a term are gathered; with no such term all are walked, newest first."""
 
 
-def leading(text: TextSearch, count: Callable[[str, list[object]], int]) -> Lead | None:
-    """What gives the trails that may have the text's rarest term, and some that have not; None when every term is frequent.
+def leading(text: TextSearch, count: Callable[[str, list[object]], int]) -> list[Lead]:
+    """For each rare term of the text what gives the trails that may have it, and some that have not; empty when every term is frequent.
 
     `count` runs a statement that gives one number.
     """
-    best: Lead | None = None
-    fewest = _RARE + 1
-    for term in text.terms:
-        sql, arguments = _may_have(term)
-        number = count(f"SELECT count(*) FROM ({sql} LIMIT {_RARE + 1})", arguments)  # noqa: S608 - constants
-        if number < fewest:
-            best, fewest = (sql, arguments), number
-    return best
+    leads = map(_may_have, text.terms)
+    return [
+        (sql, bound)
+        for sql, bound in leads
+        if count(f"SELECT count(*) FROM ({sql} LIMIT {_RARE + 1})", bound) <= _RARE  # noqa: S608 - constants
+    ]
 
 
 def _may_have(term: TextTerm) -> Lead:
@@ -57,10 +55,10 @@ def _equal(column: str, text: str, *, prefix: bool) -> Lead:
     return (f"{column} >= ? AND {column} < ?", [text, end]) if end else (f"{column} >= ?", [text])
 
 
-def search(query: TrailQuery, bound: int, limit: int, *, lead: Lead | None = None) -> tuple[str, list[object]]:
+def search(query: TrailQuery, bound: int, limit: int, *, leads: Sequence[Lead] = ()) -> tuple[str, list[object]]:
     """The SQL of a query and what is bound in it: trails with a first leaf below `bound`, newest first, at most `limit`.
 
-    The query's text is not in it: of what is found, the caller decides. With `lead` only trails that it gives are found.
+    The query's text is not in it: of what is found, the caller decides. Only trails that each of `leads` gives are found.
     """
     tables = "trails"
     where: list[str] = []
@@ -107,9 +105,9 @@ def search(query: TrailQuery, bound: int, limit: int, *, lead: Lead | None = Non
         else:  # few trails are left: each is asked
             where.append(f"EXISTS (SELECT 1 FROM amounts WHERE amounts.first_leaf = trails.first_leaf AND {meets})")  # noqa: S608 - constants
         arguments += (query.amount.currency, query.amount.least, query.amount.most)
-    if lead is not None:
-        where.append(f"trails.first_leaf IN ({lead[0]})")
-        arguments += lead[1]
+    for statement, its_arguments in leads:
+        where.append(f"trails.first_leaf IN ({statement})")
+        arguments += its_arguments
     where.append(f"{order} < ?")
     columns = ", ".join(f"trails.{column}" for column in COLUMNS.split(", "))
     sql = f"SELECT {columns} FROM {tables} WHERE {' AND '.join(where)} ORDER BY {order} DESC LIMIT ?"  # noqa: S608 - constants; values are bound

@@ -3,7 +3,7 @@
 A trail's row id is its first leaf index, so "newest first" is the order of the table and every secondary index, and a cursor
 is a bound on the row id. Leaves are kept as runs: one blob for each `apply` that touched the trail. Side tables hold a
 trail's keys, services, names of events, texts and links, one row each, written when they are new. A search by text is led by its
-rarest term, and what that finds is decided by `Row.has_text`.
+rare terms, and what that finds is decided by `Row.has_text`.
 
 The writer keeps the rows that it touched lately in memory, so that an upsert needs no read. ``synchronous=NORMAL`` is enough: a
 power cut may lose the last transactions, never the order of them, and `size` says from which leaf to go on.
@@ -14,7 +14,6 @@ import threading
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -31,6 +30,9 @@ __all__ = ["SqliteIndex"]
 
 _HOT_ROWS = 8_192
 _KNOWN_NAMES = 65_536
+_LOOKS = 50_000
+"""Trails that one search by text looks at: then it gives what it has, and others have their turn."""
+_LOOKS_A_TURN = 256
 _BUSY_MS = 5_000
 _UPSERT = """
 INSERT INTO trails VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
@@ -227,18 +229,26 @@ class SqliteIndex:
         """See `TrailIndex.find`."""
         bound = size if below is None else min(size, below)
         with self._lock, _wrapped(self._path):
-            found = list(islice(self._found(query, bound, limit + 1), limit + 1))
+            found, looked_down_to = self._found(query, bound, limit + 1)
             summaries = tuple(self._summary(row, size) for row in found[:limit])
-        return Page(trails=summaries, next_below=summaries[-1].first_leaf if len(found) > limit else None)
+        return Page(trails=summaries, next_below=summaries[-1].first_leaf if len(found) > limit else looked_down_to)
 
-    def _found(self, query: TrailQuery, bound: int, limit: int) -> Iterator[tuple[object, ...]]:
+    def _found(self, query: TrailQuery, bound: int, limit: int) -> tuple[list[tuple[object, ...]], int | None]:
+        """At most `limit` rows that match; and, when it gave up looking before there were so many, the last first leaf looked at."""
         if query.text is None:
-            yield from self._db.execute(*search(query, bound, limit))
-            return
-        lead = leading(query.text, lambda sql, arguments: int(self._db.execute(sql, arguments).fetchone()[0]))
-        for row in self._db.execute(*search(query, bound, -1, lead=lead)):
-            if _row_of(row).has_text(query.text):
-                yield row
+            return self._db.execute(*search(query, bound, limit)).fetchall(), None
+        leads = leading(query.text, lambda sql, arguments: int(self._db.execute(sql, arguments).fetchone()[0]))
+        rows = self._db.execute(*search(query, bound, _LOOKS, leads=leads)).fetchmany
+        found: list[tuple[object, ...]] = []
+        looked, last = 0, bound
+        while some := rows(_LOOKS_A_TURN):
+            for row in some:
+                looked, last = looked + 1, int(row[0])
+                if _row_of(row).has_text(query.text):
+                    found.append(row)
+                    if len(found) == limit:
+                        return found, None
+        return found, last if looked == _LOOKS else None
 
     def trail(self, trail: str) -> TrailSummary:
         """See `TrailIndex.trail`."""
@@ -308,8 +318,8 @@ class SqliteIndex:
     def explain(self, query: TrailQuery) -> str:
         """SQLite's plan for this query, for tests: no search may sort, or read what it does not need."""
         with self._lock:
-            lead = leading(query.text, lambda *_: 0) if query.text is not None else None
-            sql, arguments = search(query, 1 << 60, 51, lead=lead)
+            leads = leading(query.text, lambda *_: 0) if query.text is not None else []
+            sql, arguments = search(query, 1 << 60, 51, leads=leads)
             return "\n".join(str(row[3]) for row in self._db.execute(f"EXPLAIN QUERY PLAN {sql}", arguments))
 
 

@@ -379,6 +379,16 @@ def test_a_text_of_frequent_words_alone_is_found_by_walking(tmp_path: Path, monk
     assert trails(index, text=TextSearch.parse("even s")) == [f"transaction/{number}" for number in (8, 6, 4, 2, 0)]
     assert trails(index, text=TextSearch.parse("even odd")) == []
     assert trails(index, text=TextSearch.parse("s 3")) == ["transaction/3"]
+    monkeypatch.setattr("correlator.index.sqlite._LOOKS", 4)
+    for text, expected in (("even s", [8, 6, 4, 2, 0]), ("even odd", [])):
+        for limit in (1, 2, 9):
+            found, below, pages = [], None, 0
+            while pages == 0 or below is not None:
+                page = index.find(TrailQuery(text=TextSearch.parse(text)), size=9, below=below, limit=limit)
+                found += [int(one.trail.partition("/")[2]) for one in page.trails]
+                below, pages = page.next_below, pages + 1
+                assert len(page.trails) <= limit
+            assert (found, pages >= 3) == (expected, True)
     index.close()
 
 
