@@ -144,7 +144,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         {
             "size": _integer("Leaves of the log that this search looks at, on all its pages."),
             "trails": _list(ref("TrailSummary")),
-            "next": _nullable(_string("The next page's cursor; null when there is none.")),
+            "next": _nullable(_string("The next page's cursor, after a short page, too; null when there is none.")),
         },
         example={"size": 35, "trails": [_SUMMARY_EXAMPLE], "next": "MS4zNS4xNA"},
     ),

@@ -18,8 +18,9 @@ from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.parameters import Parameter, decode_cursor, encode_cursor, flag, raw_tail, time, trail_of, whole_number
 from audit_api.settings import ApiSettings
 from collector.errors import NotFound
-from correlator.index import AmountRange, TrailQuery
+from correlator.index import AmountRange, TextSearch, TrailQuery
 from correlator.index.rows import STATUSES
+from correlator.index.words import MAX_TEXT
 from correlator.story import story
 
 __all__ = ["TRAIL_PARAMETER", "Trails", "trail_target"]
@@ -109,6 +110,15 @@ class Trails:
                     default=None,
                     example="EUR:10..20",
                 ),
+                Parameter(
+                    name="text",
+                    about="Words, all of which must be found, in any case: each as the value of the trail's own id or of one of "
+                    "its keys, whole, or as a word of the name of a service or an event. `refund*` finds what begins so.",
+                    schema={"type": "string", "minLength": 1, "maxLength": MAX_TEXT},
+                    parse=TextSearch.parse,
+                    default=None,
+                    example="payment rec*",
+                ),
                 Parameter(name="tenant", about="The tenant.", schema=text, parse=_not_empty, example=None),
                 Parameter(
                     name="cursor",
@@ -140,7 +150,18 @@ class Trails:
         query = TrailQuery(
             **{
                 name: values[name]
-                for name in ("tenant", "transaction", "key", "service", "since", "until", "status", "kind", "amount")
+                for name in (
+                    "tenant",
+                    "transaction",
+                    "key",
+                    "service",
+                    "since",
+                    "until",
+                    "status",
+                    "kind",
+                    "amount",
+                    "text",
+                )
             }
         )
         page = index.find(query, size=size, below=below, limit=values["limit"])

@@ -1,4 +1,4 @@
-"""The trail index: find trails by transaction, key, service, time, status and amount. Never the record, always rebuildable.
+"""The trail index: find trails by transaction, key, service, time, status, amount and text. Never the record, always rebuildable.
 
 `TrailIndex` is the seam: one SQLite file is the embedded default (`correlator.index.sqlite`), an OpenSearch cluster the
 distributed one (`correlator.index.opensearch`). Everything in it follows from the log's entries, so `tally reindex` can make
@@ -14,8 +14,9 @@ import msgspec
 from collector.event import Facts
 from correlator.entry import Entry
 from correlator.index.amounts import AmountRange
+from correlator.index.words import TextSearch
 
-__all__ = ["AmountRange", "IndexedLeaf", "Page", "TrailIndex", "TrailQuery", "TrailSummary"]
+__all__ = ["AmountRange", "IndexedLeaf", "Page", "TextSearch", "TrailIndex", "TrailQuery", "TrailSummary"]
 
 
 class IndexedLeaf(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -38,6 +39,7 @@ class TrailSummary:
         first_leaf, last_leaf: leaf indexes of its first and last entry.
         first_time, last_time: least and greatest stated time of its events, RFC 3339; empty when none states one.
         services: sorted names of the services that took part.
+        events: sorted names of its events; of the first `correlator.index.rows.MAX_EVENT_NAMES` different ones.
         keys: sorted (name, value) pairs of its business keys.
         amounts: for each currency in which its events tell amounts, sorted: its code (ISO 4217), the least and the greatest of them.
         status: the newest verdict (complete, incomplete, compensated, failed), else ``error`` if an event tells of one, else ``ok``;
@@ -53,6 +55,7 @@ class TrailSummary:
     first_time: str = ""
     last_time: str = ""
     services: tuple[str, ...] = ()
+    events: tuple[str, ...] = ()
     keys: tuple[tuple[str, str], ...] = ()
     amounts: tuple[tuple[str, str, str], ...] = ()
     status: str = "ok"
@@ -66,7 +69,8 @@ class TrailQuery:
 
     `transaction`: the transaction ID, within `tenant`; `key`: (name, value) of a business key; `since`, `until`: the span from
     the least to the greatest stated time of the trail's events meets [since, until); `amount`: the span from the least to the
-    greatest amount of the trail's events in that currency meets the range; `kind`: the trail's family
+    greatest amount of the trail's events in that currency meets the range; `text`: each of its terms is the value of the trail's
+    own id or of one of its keys, or is among the words of its services' and events' names; `kind`: the trail's family
     (transaction, key, trace, stream, access).
     """
 
@@ -79,6 +83,7 @@ class TrailQuery:
     status: str = ""
     kind: str = ""
     amount: AmountRange | None = None
+    text: TextSearch | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +109,8 @@ class TrailIndex(Protocol):
     def find(self, query: TrailQuery, *, size: int, below: int | None = None, limit: int = 50) -> Page:
         """Trails that match and whose first leaf is below `size` (and below `below`), newest first.
 
-        A cursor is the pair (size, below): leaf bounds, so paging is stable while the log grows.
+        A cursor is the pair (size, below): leaf bounds, so paging is stable while the log grows. A page that has a `next_below`
+        may hold fewer than `limit` trails, or none: a search by text looks at so many trails at a time.
         """
 
     def trail(self, trail: str) -> TrailSummary:

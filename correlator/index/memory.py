@@ -73,6 +73,7 @@ class MemoryIndex:
             first_time=row.first_time,
             last_time=row.last_time,
             services=tuple(sorted(row.services)),
+            events=tuple(sorted(row.events)),
             keys=tuple(sorted(row.keys)),
             amounts=row.told_amounts(),
             status=STATUSES[row.status],
@@ -99,4 +100,5 @@ def _matches(row: Row, query: TrailQuery) -> bool:
         and (not query.since or row.last_time >= query.since)
         and (not query.until or row.first_time < query.until)
         and (query.amount is None or _meets(row, query.amount))
+        and (query.text is None or row.has_text(query.text))
     )

@@ -7,12 +7,16 @@ from collector.event import Facts, decode_facts
 from correlator.index import IndexedLeaf
 from correlator.index.amounts import number_of, ordered
 from correlator.index.leaves import EventRun, Leaves
+from correlator.index.words import TextSearch, texts_of, words_of
 from correlator.trail import kind_of, parse_trail
 
-__all__ = ["HUB_LINKS", "STATUSES", "Row", "absorb", "is_hub", "names_of"]
+__all__ = ["HUB_LINKS", "MAX_EVENT_NAMES", "STATUSES", "Row", "absorb", "is_hub", "names_of"]
 
 HUB_LINKS = 20
 """Links of a key's trail up to which it is followed, unless the settings say otherwise."""
+
+MAX_EVENT_NAMES = 256
+"""Different names of events that an index keeps of a trail, the first ones: a row that is rewritten must not grow for ever."""
 
 STATUSES = ("ok", "error", "gap", "complete", "incomplete", "compensated", "failed")
 """By rank: a verdict outranks everything, and a newer verdict an older one."""
@@ -26,6 +30,7 @@ class Row:
     __slots__ = (
         "amounts",
         "entries",
+        "events",
         "first_leaf",
         "first_time",
         "keys",
@@ -33,6 +38,7 @@ class Row:
         "last_time",
         "links",
         "new_amounts",
+        "new_events",
         "new_keys",
         "new_leaves",
         "new_links",
@@ -54,6 +60,7 @@ class Row:
         status: int = 0,
         links: int = 0,
         services: set[str] | None = None,
+        events: set[str] | None = None,
         keys: set[tuple[str, str]] | None = None,
         amounts: dict[str, tuple[str, str]] | None = None,
     ) -> None:
@@ -66,11 +73,13 @@ class Row:
         self.status = status
         self.links = links
         self.services = set() if services is None else services
+        self.events = set() if events is None else events
         self.keys = set() if keys is None else keys
         self.amounts = {} if amounts is None else amounts
         """Currency to the least and the greatest, as `ordered` has them: bounded, however many amounts a trail has."""
         self.new_leaves: list[int] = []
         self.new_services: Sequence[str] = ()  # most rows have none, and many rows are kept in memory
+        self.new_events: Sequence[str] = ()
         self.new_keys: Sequence[tuple[str, str]] = ()
         self.new_amounts: Sequence[str] = ()
         self.new_links: list[str] = []
@@ -79,11 +88,15 @@ class Row:
         """All that was new is in the index."""
         self.new_leaves = []
         self.new_links = []
-        self.new_services = self.new_keys = self.new_amounts = ()
+        self.new_services = self.new_events = self.new_keys = self.new_amounts = ()
 
     def told_amounts(self) -> tuple[tuple[str, str, str], ...]:
         """The amounts as a summary tells them."""
         return tuple((name, number_of(least), number_of(most)) for name, (least, most) in sorted(self.amounts.items()))
+
+    def has_text(self, text: TextSearch) -> bool:
+        """Whether every term of it is found in this trail."""
+        return text.meets(texts_of(self.trail, self.keys), words_of(self.services) | words_of(self.events))
 
 
 def absorb(leaves: Sequence[IndexedLeaf | EventRun], row_of: Callable[[str], Row | None]) -> Collection[Row]:
@@ -139,9 +152,9 @@ def _absorb_entry(row: Row, indexed: IndexedLeaf) -> None:
 
 
 def _absorb_events(row: Row, events: Iterable[Facts]) -> None:
-    services, keys = row.services, row.keys
+    services, names, keys = row.services, row.events, row.keys
     for facts in events:
-        time, service = facts.time, facts.service
+        time, service, name = facts.time, facts.service, facts.name
         if time:
             if not row.first_time:
                 row.first_time = row.last_time = time
@@ -152,6 +165,9 @@ def _absorb_events(row: Row, events: Iterable[Facts]) -> None:
         if service and service not in services:
             services.add(service)
             row.new_services = (*row.new_services, service)
+        if name and name not in names and len(names) < MAX_EVENT_NAMES:
+            names.add(name)
+            row.new_events = (*row.new_events, name)
         if facts.keys:
             for key in facts.keys.items():
                 if key not in keys:

@@ -2,7 +2,8 @@
 
 A trail's row id is its first leaf index, so "newest first" is the order of the table and every secondary index, and a cursor
 is a bound on the row id. Leaves are kept as runs: one blob for each `apply` that touched the trail. Side tables hold a
-trail's keys, services and links, one row each, written when they are new.
+trail's keys, services, names of events, texts and links, one row each, written when they are new. A search by text is led by its
+rare terms, and what that finds is decided by `Row.has_text`.
 
 The writer keeps the rows that it touched lately in memory, so that an upsert needs no read. ``synchronous=NORMAL`` is enough: a
 power cut may lose the last transactions, never the order of them, and `size` says from which leaf to go on.
@@ -21,72 +22,23 @@ from collector.sqlitefile import set_up, transaction, version_of
 from correlator.errors import NotFound, Overloaded, StateUnknown, VerificationError
 from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
 from correlator.index.rows import HUB_LINKS, STATUSES, Row, absorb, is_hub, names_of
-from correlator.index.search import COLUMNS, KINDS, search
+from correlator.index.schema import SCHEMA, SCHEMA_VERSION, TABLES
+from correlator.index.search import COLUMNS, KINDS, leading, search
+from correlator.index.words import name_words, texts_of
 
 __all__ = ["SqliteIndex"]
 
-_SCHEMA_VERSION = 2
-_SCHEMA = """
-CREATE TABLE trails (
-    first_leaf INTEGER PRIMARY KEY,
-    trail TEXT NOT NULL UNIQUE,
-    tenant TEXT NOT NULL,
-    kind INTEGER NOT NULL,
-    entries INTEGER NOT NULL,
-    last_leaf INTEGER NOT NULL,
-    first_time TEXT NOT NULL,
-    last_time TEXT NOT NULL,
-    status INTEGER NOT NULL,
-    links INTEGER NOT NULL,
-    services TEXT NOT NULL,
-    keys TEXT NOT NULL,
-    amounts TEXT NOT NULL
-);
-CREATE INDEX trails_by_kind ON trails (kind);
-CREATE INDEX trails_by_status ON trails (status) WHERE status > 0;
-CREATE INDEX trails_by_tenant ON trails (tenant) WHERE tenant <> '';
-CREATE TABLE runs (
-    first_leaf INTEGER NOT NULL,
-    position INTEGER NOT NULL,
-    leaves BLOB NOT NULL,
-    PRIMARY KEY (first_leaf, position)
-) WITHOUT ROWID;
-CREATE TABLE names (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
-CREATE TABLE services (
-    service INTEGER NOT NULL,
-    first_leaf INTEGER NOT NULL,
-    PRIMARY KEY (service, first_leaf)
-) WITHOUT ROWID;
-CREATE TABLE keys (
-    name INTEGER NOT NULL,
-    value TEXT NOT NULL,
-    first_leaf INTEGER NOT NULL,
-    PRIMARY KEY (name, value, first_leaf)
-) WITHOUT ROWID;
-CREATE TABLE amounts (
-    first_leaf INTEGER NOT NULL,
-    currency TEXT NOT NULL,
-    least TEXT NOT NULL,
-    most TEXT NOT NULL,
-    PRIMARY KEY (first_leaf, currency)
-) WITHOUT ROWID;
-CREATE INDEX amounts_by_most ON amounts (currency, most, least);
-CREATE TABLE links (
-    first_leaf INTEGER NOT NULL,
-    trail TEXT NOT NULL,
-    PRIMARY KEY (first_leaf, trail)
-) WITHOUT ROWID;
-CREATE TABLE progress (size INTEGER NOT NULL);
-INSERT INTO progress VALUES (0);
-"""
-_TABLES = ("trails", "runs", "names", "services", "keys", "amounts", "links")
 _HOT_ROWS = 8_192
+_KNOWN_NAMES = 65_536
+_LOOKS = 50_000
+"""Trails that one search by text looks at: then it gives what it has, and others have their turn."""
+_LOOKS_A_TURN = 256
 _BUSY_MS = 5_000
 _UPSERT = """
-INSERT INTO trails VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO trails VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (first_leaf) DO UPDATE SET entries = excluded.entries, last_leaf = excluded.last_leaf,
     first_time = excluded.first_time, last_time = excluded.last_time, status = excluded.status,
-    links = excluded.links, services = excluded.services, keys = excluded.keys, amounts = excluded.amounts
+    links = excluded.links, services = excluded.services, events = excluded.events, keys = excluded.keys, amounts = excluded.amounts
 WHERE excluded.last_leaf > trails.last_leaf
 """
 _BY_TRAIL = f"SELECT {COLUMNS} FROM trails WHERE trail = ?"  # noqa: S608 - made of constants
@@ -113,6 +65,7 @@ class SqliteIndex:
         self._young: dict[str, Row] = {}
         self._old: dict[str, Row] = {}
         self._names: dict[str, int] = {}
+        self._worded: dict[str, int] = {}
         self._known_size = -1  # other than the file's when another process wrote it: then the rows above are stale
         with _wrapped(path):
             mode = "ro" if read_only else "rwc"
@@ -127,7 +80,7 @@ class SqliteIndex:
                 if not read_only:
                     _prepare(self._db)
                     path.chmod(0o600)
-                elif version_of(self._db) != _SCHEMA_VERSION:
+                elif version_of(self._db) != SCHEMA_VERSION:
                     raise NotFound(f"{path}: no trail index of this version here yet")
                 self._db.execute("PRAGMA cache_size = -16384")
             except BaseException:
@@ -181,7 +134,7 @@ class SqliteIndex:
         return row
 
     def _write(self, rows: Iterable[Row]) -> None:
-        trails, runs, services, keys, amounts, links = [], [], [], [], [], []
+        trails, runs, services, events, keys, texts, amounts, links = [], [], [], [], [], [], [], []
         for row in rows:
             first = row.first_leaf
             self._young[row.trail] = row
@@ -199,13 +152,18 @@ class SqliteIndex:
                     row.status,
                     row.links,
                     _encode(sorted(row.services)),
+                    _encode(sorted(row.events)),
                     _encode(sorted(row.keys)),
                     _encode(row.amounts) if row.amounts else "{}",
                 )
             )
             runs.append((first, row.entries - len(row.new_leaves), array("Q", row.new_leaves).tobytes()))
             if row.new_services:
-                services += [(self._name(name), first) for name in row.new_services]
+                services += [(self._worded_name(name), first) for name in row.new_services]
+            if row.new_events:
+                events += [(self._worded_name(name), first) for name in row.new_events]
+            if row.new_keys or row.new_leaves[0] == first:
+                texts += [(text, first) for text in texts_of(row.trail, row.new_keys)]
             if row.new_keys:
                 keys += [(self._name(name), value, first) for name, value in row.new_keys]
             if row.new_amounts:
@@ -218,6 +176,8 @@ class SqliteIndex:
         many(_UPSERT, trails)
         many("INSERT INTO runs VALUES (?, ?, ?)", sorted(runs))
         many("INSERT OR IGNORE INTO services VALUES (?, ?)", sorted(services))
+        many("INSERT OR IGNORE INTO events VALUES (?, ?)", sorted(events))
+        many("INSERT OR IGNORE INTO texts VALUES (?, ?)", sorted(texts))
         many("INSERT OR IGNORE INTO keys VALUES (?, ?, ?)", sorted(keys))
         many("INSERT OR REPLACE INTO amounts VALUES (?, ?, ?, ?)", sorted(amounts))
         many("INSERT OR IGNORE INTO links VALUES (?, ?)", sorted(links))
@@ -230,8 +190,21 @@ class SqliteIndex:
             self._names[name] = int(number)
         return int(number)
 
+    def _worded_name(self, name: str) -> int:
+        """As `_name`, of what is found by its words."""
+        number = self._worded.get(name)
+        if number is None:
+            number = self._name(name)
+            words = [(word, number) for word in name_words(name)]
+            self._db.executemany("INSERT OR IGNORE INTO words VALUES (?, ?)", words)
+            if len(self._worded) >= _KNOWN_NAMES:  # names of events may be made of numbers
+                self._worded.clear()
+                self._names.clear()
+            self._worded[name] = number
+        return number
+
     def _forget(self) -> None:
-        self._young, self._old, self._names, self._known_size = {}, {}, {}, -1
+        self._young, self._old, self._names, self._worded, self._known_size = {}, {}, {}, {}, -1
 
     def _size(self) -> int:
         return int(self._db.execute("SELECT size FROM progress").fetchone()[0])
@@ -241,7 +214,7 @@ class SqliteIndex:
         with self._lock, _wrapped(self._path):
             self._forget()
             with transaction(self._db):
-                for table in _TABLES:
+                for table in TABLES:
                     self._db.execute(f"DELETE FROM {table}")  # noqa: S608 - our own names
                 self._db.execute("UPDATE progress SET size = 0")
 
@@ -255,11 +228,27 @@ class SqliteIndex:
     def find(self, query: TrailQuery, *, size: int, below: int | None = None, limit: int = 50) -> Page:
         """See `TrailIndex.find`."""
         bound = size if below is None else min(size, below)
-        sql, arguments = search(query, bound, limit + 1)
         with self._lock, _wrapped(self._path):
-            found = self._db.execute(sql, arguments).fetchall()
+            found, looked_down_to = self._found(query, bound, limit + 1)
             summaries = tuple(self._summary(row, size) for row in found[:limit])
-        return Page(trails=summaries, next_below=summaries[-1].first_leaf if len(found) > limit else None)
+        return Page(trails=summaries, next_below=summaries[-1].first_leaf if len(found) > limit else looked_down_to)
+
+    def _found(self, query: TrailQuery, bound: int, limit: int) -> tuple[list[tuple[object, ...]], int | None]:
+        """At most `limit` rows that match; and, when it gave up looking before there were so many, the last first leaf looked at."""
+        if query.text is None:
+            return self._db.execute(*search(query, bound, limit)).fetchall(), None
+        leads = leading(query.text, lambda sql, arguments: int(self._db.execute(sql, arguments).fetchone()[0]))
+        rows = self._db.execute(*search(query, bound, _LOOKS, leads=leads)).fetchmany
+        found: list[tuple[object, ...]] = []
+        looked, last = 0, bound
+        while some := rows(_LOOKS_A_TURN):
+            for row in some:
+                looked, last = looked + 1, int(row[0])
+                if _row_of(row).has_text(query.text):
+                    found.append(row)
+                    if len(found) == limit:
+                        return found, None
+        return found, last if looked == _LOOKS else None
 
     def trail(self, trail: str) -> TrailSummary:
         """See `TrailIndex.trail`."""
@@ -307,6 +296,7 @@ class SqliteIndex:
             first_time=row.first_time,
             last_time=row.last_time,
             services=tuple(sorted(row.services)),
+            events=tuple(sorted(row.events)),
             keys=tuple(sorted(row.keys)),
             amounts=row.told_amounts(),
             status=STATUSES[row.status],
@@ -327,8 +317,9 @@ class SqliteIndex:
 
     def explain(self, query: TrailQuery) -> str:
         """SQLite's plan for this query, for tests: no search may sort, or read what it does not need."""
-        sql, arguments = search(query, 1 << 60, 51)
         with self._lock:
+            leads = leading(query.text, lambda *_: 0) if query.text is not None else []
+            sql, arguments = search(query, 1 << 60, 51, leads=leads)
             return "\n".join(str(row[3]) for row in self._db.execute(f"EXPLAIN QUERY PLAN {sql}", arguments))
 
 
@@ -343,7 +334,7 @@ def _encode(value: object) -> str:
 
 
 def _row_of(found: tuple[object, ...]) -> Row:
-    first_leaf, trail, entries, last_leaf, first_time, last_time, status, links, services, keys, amounts = found
+    first_leaf, trail, entries, last_leaf, first_time, last_time, status, links, services, events, keys, amounts = found
     return Row(
         trail=str(trail),
         first_leaf=int(first_leaf),  # type: ignore[call-overload]  # SQLite's column types are ours
@@ -354,6 +345,7 @@ def _row_of(found: tuple[object, ...]) -> Row:
         status=int(status),  # type: ignore[call-overload]  # as above
         links=int(links),  # type: ignore[call-overload]  # as above
         services=set(_decode_services(str(services))),
+        events=set(_decode_services(str(events))),
         keys=set(_decode_keys(str(keys))),
         amounts=_decode_amounts(str(amounts)),
     )
@@ -364,10 +356,10 @@ def _run(blob: bytes) -> list[int]:
 
 
 def _prepare(db: sqlite3.Connection) -> None:
-    version = set_up(db, schema=_SCHEMA, version=_SCHEMA_VERSION, synchronous="NORMAL", busy_seconds=_BUSY_MS / 1000)
-    if version != _SCHEMA_VERSION:
+    version = set_up(db, schema=SCHEMA, version=SCHEMA_VERSION, synchronous="NORMAL", busy_seconds=_BUSY_MS / 1000)
+    if version != SCHEMA_VERSION:
         raise StateUnknown(
-            f"the trail index has format {version}; this program knows {_SCHEMA_VERSION}: remove it and reindex"
+            f"the trail index has format {version}; this program knows {SCHEMA_VERSION}: remove it and reindex"
         )
 
 

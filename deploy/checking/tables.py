@@ -15,6 +15,10 @@ __all__ = ["table_differences"]
 _VIEWS = {
     "kind and tenant": "SELECT first_leaf, kind || ' ' || tenant FROM {db}.trails",
     "services": "SELECT first_leaf, (SELECT name FROM {db}.names WHERE id = service) FROM {db}.services",
+    "names of events": "SELECT first_leaf, (SELECT name FROM {db}.names WHERE id = event) FROM {db}.events",
+    "words": "SELECT first_leaf, (SELECT names.name FROM {db}.names WHERE id = found.name), word FROM (SELECT first_leaf, event AS name FROM {db}.events"
+    " UNION ALL SELECT first_leaf, service FROM {db}.services) AS found JOIN {db}.words USING (name)",
+    "texts": "SELECT first_leaf, text FROM {db}.texts",
     "keys": "SELECT first_leaf, (SELECT n.name FROM {db}.names AS n WHERE n.id = keys.name), value FROM {db}.keys",
     "currencies": "SELECT first_leaf, currency FROM {db}.amounts",
 }

@@ -126,7 +126,7 @@ class IndexCheck:
 
 def _grown(found: TrailSummary, ours: TrailSummary) -> bool:
     """Whether what differs is only what a trail gains by growing: the correlator went on while we looked."""
-    gained = ("first_time", "last_time", "services", "keys", "amounts", "status", "links", "hub")
+    gained = ("first_time", "last_time", "services", "events", "keys", "amounts", "status", "links", "hub")
     return replace(found, **{name: getattr(ours, name) for name in gained}) == ours
 
 

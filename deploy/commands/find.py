@@ -18,6 +18,11 @@ KINDS = ("transaction", "key", "trace", "stream", "access", "ledger")
 @click.option(
     "--amount", metavar="RANGE", help="With amounts in this range: EUR:10..20, EUR:10.., EUR:..20 or EUR:12.50."
 )
+@click.option(
+    "--text",
+    metavar="WORDS",
+    help="With all these words in its id, its keys' values or names of services and events; refund* begins a word.",
+)
 @click.option("--tenant", default="", help="Look within this tenant.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Most trails to print.")
 @json_option
@@ -32,6 +37,7 @@ def find(
     status: str | None,
     kind: str | None,
     amount: str | None,
+    text: str | None,
     tenant: str,
     limit: int,
     as_json: bool,
@@ -39,7 +45,7 @@ def find(
     """List trails, newest first, that meet every condition given."""
     from collector.errors import Malformed
     from collector.event import format_time, parse_time
-    from correlator.index import AmountRange, TrailQuery
+    from correlator.index import AmountRange, TextSearch, TrailQuery
     from deploy.reading import open_ledger
     from deploy.recording import recorded
 
@@ -50,6 +56,10 @@ def find(
         money = AmountRange.parse(amount) if amount is not None else None
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--amount") from error
+    try:
+        words = TextSearch.parse(text) if text is not None else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--text") from error
     try:
         bounds = [format_time(parse_time(bound)) if bound else "" for bound in (since, until)]
     except Malformed as error:
@@ -63,6 +73,7 @@ def find(
         status=status or "",
         kind=kind or "",
         amount=money,
+        text=words,
     )
     with open_ledger(session.config) as ledger, recorded(session) as record:
         trails, more = ledger.search(query, limit=limit)

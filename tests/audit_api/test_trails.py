@@ -59,6 +59,9 @@ async def test_each_condition_finds_what_meets_it(api: Api) -> None:
     assert await found(api, "kind=transaction&until=2026-01-01T00:01:00Z") == payments[2:]
     assert await found(api, "kind=transaction&until=2026-01-01T02:01:00%2B02:00") == payments[2:]
     assert await found(api, "kind=transaction&until=2026-01-01T02:01:00+02:00") == payments[2:]
+    assert await found(api, "kind=transaction&text=Requested%20pay-1") == [PAYMENT]
+    assert await found(api, "text=LEDG*&kind=transaction") == payments
+    assert await found(api, "text=nothing") == []
     assert len(await found(api, "")) == 12
 
 

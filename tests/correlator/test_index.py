@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from correlator.errors import NotFound, Overloaded, StateUnknown
-from correlator.index import AmountRange, TrailIndex, TrailQuery
+from correlator.index import AmountRange, TextSearch, TrailIndex, TrailQuery
 from correlator.index.memory import MemoryIndex
 from correlator.index.opensearch.index import OpenSearchIndex
+from correlator.index.rows import MAX_EVENT_NAMES
 from correlator.index.sqlite import SqliteIndex
 from tests.support.leaves import TIME, Leaves, in_runs, story
 
@@ -113,6 +114,64 @@ def test_amounts_are_found_by_range_within_their_currency(index: TrailIndex) -> 
         TrailQuery(amount=AmountRange.parse("EUR:..")), size=len(leaves.made), below=page.next_below, limit=2
     )
     assert [one.trail[12:] for one in (*page.trails, *rest.trails)] == ["two", "refund", "b", "a"]
+
+
+def test_text_is_found_in_ids_keys_and_names(index: TrailIndex) -> None:
+    leaves = Leaves()
+    leaves.event(
+        "transaction/PAY-1", service="paymentGateway", name="payment.refundTimeout", keys={"order_id": "O 1/x"}
+    )
+    leaves.event("tenant/acme/transaction/Pay-1", service="ledger", name="refund.requested")
+    leaves.event("key/account/Ab-7", name="refund_timeout", keys={"amount.eur": "77"})
+    leaves.event("trace/" + "a" * 32, service="ledger")
+    leaves.add("transaction/links-only", "link", to="transaction/PAY-1")
+    index.apply(leaves.made)
+    leaves.event("trace/" + "a" * 32, service="ledger", name="Timeout", keys={"order_id": "o-2"})
+    index.apply(leaves.made[5:])
+
+    def of(text: str, **more: Any) -> list[int]:
+        page = index.find(TrailQuery(text=TextSearch.parse(text), **more), size=1 << 40)
+        return [one.first_leaf for one in page.trails]
+
+    assert of("refund timeout") == of("TIMEOUT Refund") == [2, 0]
+    assert of("timeout") == [3, 2, 0]
+    assert of("refundtimeout") == of("refundTimeout") == of("payment.refundTimeout") == [0]
+    assert of("refund_timeout") == [2, 0], "each word of it is a word of the names"
+    assert of("pay-1") == of("PAY-1") == [1, 0]
+    assert of("pay-1", tenant="acme") == [1]
+    assert of("pay") == [], "a value is matched whole"
+    assert of("pay*") == [1, 0]
+    assert of("o") == [0], "a value with white space is several"
+    assert of("1/X ledger") == []
+    assert of("1/X gateway") == [0]
+    assert of("ab-7") == [2]
+    assert of("o-2") == [3]
+    assert of("links-only") == [4]
+    assert of("eur") == of("77") == of("order_id") == of("transaction") == [], "names of keys, and amounts, are no text"
+    assert of("ledg*", kind="trace") == of("ledger", service="ledger", kind="trace") == [3]
+    assert of("refund", key=("order_id", "O 1/x")) == of("refund", service="paymentGateway") == [0]
+    assert of("refund-*") == [2, 1, 0]
+    assert of("refun-*") == [], "a word that a sign ends is whole"
+    assert of("payment-ref*") == [0]
+    assert of("ab*", status="error") == of("nothing refund") == []
+    assert index.trail("transaction/PAY-1").events == ("payment.refundTimeout",)
+    first = index.find(TrailQuery(text=TextSearch.parse("timeout")), size=len(leaves.made), limit=2)
+    assert ([one.first_leaf for one in first.trails], first.next_below) == ([3, 2], 2)
+    leaves.event("transaction/late", name="timeout")
+    index.apply(leaves.made[6:])
+    rest = index.find(TrailQuery(text=TextSearch.parse("timeout")), size=6, below=first.next_below, limit=2)
+    assert ([one.first_leaf for one in rest.trails], rest.next_below) == ([0], None)
+
+
+def test_names_of_events_are_kept_up_to_a_number(index: TrailIndex) -> None:
+    leaves = Leaves()
+    for number in range(MAX_EVENT_NAMES + 3):
+        leaves.event("transaction/t", name=f"e{number}")
+    index.apply(leaves.made[:100])
+    index.apply(leaves.made[100:])
+    assert len(index.trail("transaction/t").events) == MAX_EVENT_NAMES
+    for number, found in ((0, 1), (MAX_EVENT_NAMES - 1, 1), (MAX_EVENT_NAMES, 0)):
+        assert len(trails(index, text=TextSearch.parse(f"e{number}"))) == found
 
 
 def test_pages_are_stable_while_the_log_grows(index: TrailIndex) -> None:
@@ -219,12 +278,14 @@ some_trails = st.sampled_from(["transaction/a", "transaction/b", "key/k/v", "tra
 some_facts: st.SearchStrategy[dict[str, Any]] = st.builds(
     dict,
     service=st.sampled_from(["", "s1", "s2"]),
+    name=st.sampled_from(["", "K.one", "oneTwo", "two\U0010ffff v", "İx"]),
     time=st.sampled_from(["", *(TIME.format(n) for n in range(4))]),
     keys=st.dictionaries(
         st.sampled_from(["k", "l", "amount.eur", "amount.usd"]), st.sampled_from(["v", "1", "2.5", "-3"])
     ),
     error=st.booleans(),
 )
+text_searches = ("v", "one", "ONE s1", "t*", "k/v", "a one*", "İx", "two\U0010ffff*", "b* s*", "2.5", "k-* o*")
 
 
 @given(
@@ -262,6 +323,8 @@ def test_sqlite_and_memory_never_differ(
         TrailQuery(until=TIME.format(1), kind="transaction"),
         TrailQuery(status="error"),
         TrailQuery(tenant="x"),
+        *(TrailQuery(text=TextSearch.parse(text)) for text in text_searches),
+        TrailQuery(text=TextSearch.parse("one"), service="s1", kind="transaction"),
     ):
         assert disk.find(query, size=size, limit=3) == memory.find(query, size=size, limit=3)
     for trail in {trail for trail, _ in what}:
@@ -291,6 +354,9 @@ def test_sqlite_and_memory_never_differ(
             TrailQuery(amount=AmountRange.parse("EUR:1.."), service="s"),
             "SEARCH amounts USING PRIMARY KEY (first_leaf=? AND currency=?)",
         ),
+        (TrailQuery(text=TextSearch.parse("a b*")), "SEARCH texts USING PRIMARY KEY (text=?)"),
+        (TrailQuery(text=TextSearch.parse("a*")), "SEARCH words USING PRIMARY KEY (word>? AND word<?)"),
+        (TrailQuery(text=TextSearch.parse("a"), service="s"), "SEARCH services USING PRIMARY KEY (service=?"),
         (TrailQuery(since="2026"), "SEARCH trails USING INTEGER PRIMARY KEY (rowid<?)"),
     ],
 )
@@ -300,6 +366,29 @@ def test_no_search_sorts_or_scans(tmp_path: Path, query: TrailQuery, uses: str) 
     assert uses in plan
     assert "TEMP B-TREE" not in plan
     assert "SCAN" not in plan
+    index.close()
+
+
+def test_a_text_of_frequent_words_alone_is_found_by_walking(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("correlator.index.search._RARE", 2)
+    leaves = Leaves()
+    for number in range(9):
+        leaves.event(f"transaction/{number}", service="s", name=("odd", "even")[number % 2 == 0])
+    index = SqliteIndex(tmp_path / "index.sqlite")
+    index.apply(leaves.made)
+    assert trails(index, text=TextSearch.parse("even s")) == [f"transaction/{number}" for number in (8, 6, 4, 2, 0)]
+    assert trails(index, text=TextSearch.parse("even odd")) == []
+    assert trails(index, text=TextSearch.parse("s 3")) == ["transaction/3"]
+    monkeypatch.setattr("correlator.index.sqlite._LOOKS", 4)
+    for text, expected in (("even s", [8, 6, 4, 2, 0]), ("even odd", [])):
+        for limit in (1, 2, 9):
+            found, below, pages = [], None, 0
+            while pages == 0 or below is not None:
+                page = index.find(TrailQuery(text=TextSearch.parse(text)), size=9, below=below, limit=limit)
+                found += [int(one.trail.partition("/")[2]) for one in page.trails]
+                below, pages = page.next_below, pages + 1
+                assert len(page.trails) <= limit
+            assert (found, pages >= 3) == (expected, True)
     index.close()
 
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from correlator.errors import NotFound, Overloaded, StateUnknown, TallyError
-from correlator.index import AmountRange, IndexedLeaf, TrailIndex, TrailQuery, TrailSummary
+from correlator.index import AmountRange, IndexedLeaf, TextSearch, TrailIndex, TrailQuery, TrailSummary
 from correlator.index.amounts import ordered
 from correlator.index.memory import MemoryIndex
 from correlator.index.opensearch import documents
@@ -78,6 +78,7 @@ def busy(count: int, *, seed: int) -> Leaves:
             leaves.event(
                 trail,
                 service=dice.choice(["", "s1", "s2"]),
+                name=dice.choice(["", "K.one", "oneTwo", "İx"]),
                 time=TIME.format(second) if second else "",
                 keys={dice.choice(["k", "l", "amount.eur"]): dice.choice(["v", "w", "1", "-2.5"])},
                 error=dice.random() < 0.1,
@@ -115,6 +116,9 @@ def test_a_trail_comes_back_from_its_document(keys: set[tuple[str, str]], servic
         {"amountLeast": [f"EUR={ordered('1')}"], "amountMost": [f"USD={ordered('1')}"]},
         {"amountLeast": [f"EUR={ordered('2')}"], "amountMost": [f"EUR={ordered('1')}"]},
         {"amountLeast": ["EUR=1"], "amountMost": ["EUR=1"]},
+        {"events": ["refund"]},
+        {"words": ["refund"]},
+        {"texts": []},
     ],
 )
 def test_a_document_that_says_two_things_is_told(change: dict[str, Any]) -> None:
@@ -181,6 +185,7 @@ def test_it_never_differs_from_the_index_in_memory(opened: Callable[..., OpenSea
             TrailQuery(tenant="x", kind="key"),
             TrailQuery(transaction="a"),
             TrailQuery(amount=AmountRange.parse("EUR:..0")),
+            *(TrailQuery(text=TextSearch.parse(text)) for text in ("v", "one S1", "t* k*", "İx w", "a tw*")),
         ):
             assert index.find(query, size=size, limit=3) == memory.find(query, size=size, limit=3)
         for trail in {one.entry.trail for one in leaves.made[:at]}:

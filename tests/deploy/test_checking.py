@@ -71,6 +71,8 @@ def test_what_waits_for_the_correlator_is_no_finding(ledger: Workshop, cli: Cli)
 
 STORE_EVENT = "substr(events, 1, 40) || x'78' || substr(events, 42)"
 
+FIRST_OF_P2 = "(SELECT first_leaf FROM trails WHERE trail = 'transaction/p2')"
+
 TAMPER: dict[str, tuple[Callable[[Workshop], None], str]] = {
     "an event in the store is changed": (
         lambda ledger: sql(ledger.places.store, f"UPDATE bodies SET events = {STORE_EVENT}"),
@@ -151,7 +153,7 @@ TAMPER: dict[str, tuple[Callable[[Workshop], None], str]] = {
         lambda ledger: sql(
             ledger.places.index,
             "INSERT INTO trails SELECT first_leaf + 1000000, 'transaction/p9', tenant, kind, entries, last_leaf, first_time,"
-            " last_time, status, links, services, keys, amounts FROM trails WHERE trail = 'transaction/p2'",
+            " last_time, status, links, services, events, keys, amounts FROM trails WHERE trail = 'transaction/p2'",
             "UPDATE trails SET first_leaf = (SELECT max(size) FROM progress) - 1 WHERE trail = 'transaction/p9'",
         ),
         "index, transaction/p9: the index knows it, and the log does not",
@@ -163,6 +165,24 @@ TAMPER: dict[str, tuple[Callable[[Workshop], None], str]] = {
             "WHERE first_leaf = (SELECT first_leaf FROM trails WHERE trail = 'transaction/p2')",
         ),
         "index, transaction/p2: the index names other leaves than the log has of it",
+    ),
+    "a name of an event is deleted from the index": (
+        lambda ledger: sql(ledger.places.index, "DELETE FROM events WHERE first_leaf = " + FIRST_OF_P2),
+        "index, transaction/p2: the index does not have all of its names of events",
+    ),
+    "a word is deleted from the index": (
+        lambda ledger: sql(ledger.places.index, "DELETE FROM words WHERE word = 'received'"),
+        "the index does not have all of its words",
+    ),
+    "a text is deleted from the index": (
+        lambda ledger: sql(ledger.places.index, "DELETE FROM texts WHERE text = 'p2'"),
+        "index, transaction/p2: the index does not have all of its texts",
+    ),
+    "a name that a trail has no event of is in the index": (
+        lambda ledger: sql(
+            ledger.places.index, """UPDATE trails SET events = '["refunded"]' WHERE trail = 'transaction/p2'"""
+        ),
+        "index, transaction/p2: the index says otherwise of it than the log: events",
     ),
     "leaves in the index are no leaves": (
         lambda ledger: sql(ledger.places.index, "UPDATE runs SET leaves = 'text'"),

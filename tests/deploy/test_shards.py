@@ -15,7 +15,7 @@ import pytest
 
 from audit_api.export.bundle import export_bundle
 from correlator.errors import VerificationError
-from correlator.index import TrailQuery
+from correlator.index import TextSearch, TrailQuery
 from correlator.settings import CorrelatorSettings
 from correlator.shards import Shard
 from correlator.statement import Statement, sign_statement
@@ -314,6 +314,13 @@ def test_a_search_goes_over_all_logs_and_tells_each_trail_once(made: tuple[CutLe
         assert [one.trail for one in few] == [one.trail for one in trails[:5]]
         streams, _ = opened.search(TrailQuery(kind="stream"), limit=1_000)
         assert len({one.trail for one in streams}) == len(streams) == 3
+        text, more = opened.search(TrailQuery(text=TextSearch.parse("LOOK* paid p*"), kind="transaction"), limit=5)
+        assert [one.trail for one in text] == []
+        paid, more = opened.search(TrailQuery(text=TextSearch.parse("PAID p*"), kind="transaction"), limit=1_000)
+        assert sorted(one.trail for one in paid) == sorted(one.trail for one in trails)
+        for number in range(PAYMENTS):
+            (one,) = opened.search(TrailQuery(text=TextSearch.parse(f"paid P{number}")))[0]
+            assert one.trail == f"transaction/p{number}"
         assert [one.trail for one in opened.find("o1")] == [
             one.trail for one in opened.search(TrailQuery(key=("order_id", "o1")))[0] if one.services
         ]

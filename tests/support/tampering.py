@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from collector.store import sqlite as store_schema
-from correlator.index import sqlite as index_schema
+from correlator.index import schema as index_schema
 from tests.support.whole_ledger import WholeLedger
 
 __all__ = ["HARMLESS", "LEDGER_CASES", "MEMBER_CASES", "QUICK_CASES", "Case", "MemberCase", "edit", "flip_at"]
@@ -372,7 +372,7 @@ LEDGER_CASES: Sequence[Case] = (
     *_store_extra(),
     *_database_files(),
     *_log_cases(),
-    *_database("index", index_schema._SCHEMA, lambda ledger: ledger.places.index),
+    *_database("index", index_schema.SCHEMA, lambda ledger: ledger.places.index),
     *_spool_cases(),
 )
 """What `tally check` must find, unless `HARMLESS` says why not."""

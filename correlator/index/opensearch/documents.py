@@ -17,6 +17,7 @@ from correlator.errors import StateUnknown, VerificationError
 from correlator.index import TrailQuery
 from correlator.index.amounts import LEAST, MOST, number_of
 from correlator.index.rows import STATUSES, Row, names_of
+from correlator.index.words import TextTerm, texts_of, words_of
 from correlator.trail import transaction_trail
 
 __all__ = [
@@ -38,7 +39,7 @@ __all__ = [
     "trail_id",
 ]
 
-FORMAT = 2
+FORMAT = 3
 """Of all that this module says; an index of another format is made anew."""
 
 CHUNK_LEAVES = 512
@@ -66,6 +67,10 @@ MAPPING: Mapping[str, Any] = {
         "firstTime": _KEYWORD,
         "lastTime": _KEYWORD,
         "services": _KEYWORD,
+        "events": _KEYWORD,
+        # what free text is looked for in, made of what is told
+        "words": _KEYWORD,
+        "texts": _KEYWORD,
         "keys": _KEYWORD,
         # both in the order of the numbers, a value a currency
         "amountLeast": _KEYWORD,
@@ -83,9 +88,11 @@ class TrailDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     """A trail. Only what has a `first_leaf` is one: chunks and the mark have none, and no search finds them.
 
     Attributes:
-        entries, first_leaf, last_leaf, services, status: as in `correlator.index.TrailSummary`.
+        entries, first_leaf, last_leaf, services, events, status: as in `correlator.index.TrailSummary`.
         tenant, kind: of the trail's id, to be searched.
         first_time, last_time: least and greatest stated time; not there when no event states one.
+        words: of the names of services and events, as `correlator.index.words.words_of` has them.
+        texts: the values of the trail's id and of its keys, as `correlator.index.words.texts_of` has them.
         keys: business keys, each as ``name=value``.
         amount_least, amount_most: of each currency, as ``EUR=…``, least and greatest as `correlator.index.amounts.ordered` has them.
         links: how many entries link it.
@@ -102,6 +109,9 @@ class TrailDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     first_time: str = ""
     last_time: str = ""
     services: list[str] = []
+    events: list[str] = []
+    words: list[str] = []
+    texts: list[str] = []
     keys: list[str] = []
     amount_least: list[str] = []
     amount_most: list[str] = []
@@ -144,6 +154,7 @@ class TrailDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
             status=STATUSES.index(self.status),
             links=self.links,
             services=set(self.services),
+            events=set(self.events),
             keys={_key_of(term) for term in self.keys},
             amounts=self.amounts(),
         )
@@ -190,6 +201,9 @@ class KeptTrail:
                 first_time=row.first_time,
                 last_time=row.last_time,
                 services=sorted(row.services),
+                events=sorted(row.events),
+                words=_words(row),
+                texts=_texts(row),
                 keys=[_key_term(*key) for key in sorted(row.keys)],
                 amount_least=[f"{currency}={span[0]}" for currency, span in sorted(row.amounts.items())],
                 amount_most=[f"{currency}={span[1]}" for currency, span in sorted(row.amounts.items())],
@@ -243,12 +257,12 @@ def opened(id_: str, data: bytes) -> TrailDocument:
     try:
         document = _decode_trail(data)
         tenant, kind = names_of(document.trail)
-        document.amounts()
+        row = document.row()
         leaves, links = document.entries - len(document.leaves), document.links - len(document.linked)
         sound = (
             id_ == trail_id(document.trail)
             and (tenant, kind) == (document.tenant, document.kind)
-            and document.status in STATUSES
+            and (document.words, document.texts) == (_words(row), _texts(row))
             and leaves >= 0
             and links >= 0
             and leaves % CHUNK_LEAVES == links % CHUNK_LINKS == 0
@@ -312,12 +326,30 @@ def search_of(query: TrailQuery, bound: int, limit: int) -> dict[str, Any]:
         least = {"gte": f"{amount.currency}={LEAST}", "lte": f"{amount.currency}={amount.most}"}
         most = {"gte": f"{amount.currency}={amount.least}", "lte": f"{amount.currency}={MOST}"}
         conditions += [{"range": {"amountLeast": least}}, {"range": {"amountMost": most}}]
+    conditions += [_has(term) for term in query.text.terms] if query.text is not None else []
     return {
         "size": limit,
         "track_total_hits": False,
         "sort": [{"firstLeaf": "desc"}],
         "query": {"bool": {"filter": conditions}},
     }
+
+
+def _words(row: Row) -> list[str]:
+    return sorted(words_of(row.services) | words_of(row.events))
+
+
+def _texts(row: Row) -> list[str]:
+    return sorted(texts_of(row.trail, row.keys))
+
+
+def _has(term: TextTerm) -> dict[str, Any]:
+    either: list[dict[str, Any]] = [{"prefix" if term.prefix else "term": {"texts": term.text}}]
+    if term.words:
+        named: list[dict[str, Any]] = [{"term": {"words": word}} for word in term.words[:-1]]
+        last = "prefix" if term.open_word else "term"
+        either.append({"bool": {"filter": [*named, {last: {"words": term.words[-1]}}]}})
+    return {"bool": {"should": either, "minimum_should_match": 1}}
 
 
 def _key_term(name: str, value: str) -> str:

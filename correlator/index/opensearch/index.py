@@ -313,6 +313,7 @@ class OpenSearchIndex:
             first_time=one.first_time,
             last_time=one.last_time,
             services=tuple(sorted(row.services)),
+            events=tuple(sorted(row.events)),
             keys=tuple(sorted(row.keys)),
             amounts=row.told_amounts(),
             status=one.status,
