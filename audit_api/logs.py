@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from audit_api.accesses import AccessHistory, PastAccess
 from audit_api.evidence import Evidence, SignedTree
-from collector.errors import NotFound, VerificationError
+from collector.errors import NotFound, Overloaded, VerificationError
 from collector.store import EventStore
 from correlator.index import TrailIndex, TrailQuery, TrailSummary
 from correlator.log import LogReader
@@ -59,10 +59,12 @@ class FoundTrails:
     """A page of a search over several logs.
 
     Attributes:
+        size: leaves of all logs together when the search began.
         trails: each trail with its log, newest first.
         bounds: for each log, below which leaf index the next page goes on; 0: it has no more. Empty: there is no next page.
     """
 
+    size: int
     trails: Sequence[tuple[ServedLog, TrailSummary]]
     bounds: tuple[int, ...]
 
@@ -91,6 +93,7 @@ class Logs:
         self.all = tuple(logs)
         self.key = key
         self._root = root
+        self._stated: tuple[bytes, Statement] | None = None
         if [log.shard for log in self.all] != [
             Shard(number=at + 1, count=len(self.all)) for at in range(len(self.all))
         ]:
@@ -167,6 +170,10 @@ class Logs:
                 if not self.cut:
                     raise
                 continue  # that shard has not published anything
+            except (Overloaded, VerificationError):
+                if not self.cut:
+                    raise
+                complete = False  # one log's trouble, which /readyz tells, keeps no trail of another from being read
             complete = complete and history.complete
         if self.cut:
             found.sort(key=lambda one: (one.access.time, one.log.shard.number, one.access.leaf))
@@ -174,23 +181,29 @@ class Logs:
 
     # Search -----------------------------------------------------------------------------------------------------------
 
-    def sizes(self) -> tuple[int, ...]:
-        """Of each log the leaves that can be searched now."""
-        return tuple(log.size() for log in self.all)
-
-    def find(self, query: TrailQuery, *, bounds: Sequence[int], limit: int) -> FoundTrails:
-        """A page of the trails that match and whose first leaf is below their log's bound, newest first.
+    def find(
+        self, query: TrailQuery, *, cursor: tuple[int, Sequence[int]] | None = None, limit: int = 50
+    ) -> FoundTrails:
+        """A page of the trails that match, newest first; with the cursor of the page before those that follow it.
 
         Newest is whose first entry was recorded last. Within a log that is the order of leaves, so a bound for each log says what was
         told already, whatever is appended meanwhile; between logs it is as good as their correlators' clocks.
 
         Args:
             query: the conditions.
-            bounds: one for each log, as of the page before; at first `sizes`.
+            cursor: `size` and `bounds` of the page before.
             limit: most trails, at least 1.
+
+        Raises:
+            VerificationError: the log holds another entry than it signed where a trail begins.
         """
-        after = [min(bound, size) for bound, size in zip(bounds, self.sizes(), strict=True)]
-        runs = [self._run(log, query, bound, limit) for log, bound in zip(self.all, after, strict=True)]
+        sizes = [log.size() for log in self.all]
+        size, bounds = (sum(sizes), sizes) if cursor is None else cursor
+        after = [min(bound, now) for bound, now in zip(bounds, sizes, strict=True)]
+        runs = [
+            self._run(log, query, size=now, below=bound, limit=limit)
+            for log, now, bound in zip(self.all, sizes, after, strict=True)
+        ]
         heads: dict[int, tuple[str, TrailSummary]] = {}
         trails: list[tuple[ServedLog, TrailSummary]] = []
         moved: Sequence[int] = range(len(runs))
@@ -207,12 +220,12 @@ class Logs:
             after[newest] = told.first_leaf
             moved = (newest,)
         following = tuple(bound if at in heads else 0 for at, bound in enumerate(after)) if heads else ()
-        return FoundTrails(trails=trails, bounds=following)
+        return FoundTrails(size=size, trails=trails, bounds=following)
 
-    def _run(self, log: ServedLog, query: TrailQuery, bound: int, limit: int) -> Iterator[TrailSummary]:
+    def _run(
+        self, log: ServedLog, query: TrailQuery, *, size: int, below: int | None, limit: int
+    ) -> Iterator[TrailSummary]:
         """The trails of one log that match, newest first; of those that stand in every log, its own alone."""
-        below: int | None = bound
-        size = log.size()
         while below:
             page = log.evidence.index.find(query, size=size, below=below, limit=limit)
             yield from (one for one in page.trails if log.shard.holds(one.trail))
@@ -235,7 +248,9 @@ class Logs:
         return trees
 
     def statement(self) -> tuple[bytes, Statement]:
-        """The joint statement as it was signed, and what it says, once every log is shown to continue it.
+        """The joint statement as it was signed, and what it says, once every log was shown to continue it.
+
+        That is shown once for each statement: from then on each log's reader holds it to the tree that was seen.
 
         Raises:
             NotFound: there is none.
@@ -244,9 +259,12 @@ class Logs:
         raw = self._root.read_head() if self._root is not None else None
         if raw is None:
             raise NotFound("the ledger has no joint statement")
+        if self._stated is not None and self._stated[0] == raw:
+            return self._stated
         statement = open_statement(raw, self.key)
         if statement.count != len(self.all):
             raise VerificationError(f"the joint statement is of {statement.count} shards, {len(self.all)} are served")
         for log, known in zip(self.all, statement.trees, strict=True):
             continuing(log.evidence.reader, known)
-        return raw, statement
+        self._stated = raw, statement
+        return self._stated

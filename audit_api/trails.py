@@ -160,14 +160,10 @@ class Trails:
         return _encode({"size": size, "trails": [summary_json(one) for one in page.trails], "next": following})
 
     def _find_over_logs(self, query: TrailQuery, values: Mapping[str, Any]) -> bytes:
-        bounds = self.logs.sizes()
-        size = sum(bounds)
-        if values["cursor"] is not None:
-            size, bounds = values["cursor"]
-        page = self.logs.find(query, bounds=bounds, limit=values["limit"])
-        following = encode_bounds(size, page.bounds) if page.bounds else None
+        page = self.logs.find(query, cursor=values["cursor"], limit=values["limit"])
+        following = encode_bounds(page.size, page.bounds) if page.bounds else None
         trails = [self._summary_json(log, one) for log, one in page.trails]
-        return _encode({"size": size, "trails": trails, "next": following})
+        return _encode({"size": page.size, "trails": trails, "next": following})
 
     def _summary_json(self, log: ServedLog, summary: TrailSummary) -> dict[str, Any]:
         return summary_json(summary) | self._log_json(log)

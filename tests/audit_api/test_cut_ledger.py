@@ -378,6 +378,13 @@ async def test_a_log_that_does_not_answer_is_named(made: CutLedger, tmp_path: Pa
         ready = await api.get("/readyz", None)
         assert ready.status_code == 503
         assert ready.json()["reasons"] == ["the log of shard 2 does not answer: VerificationError"]
+        for number in range(PAYMENTS):
+            answer = await api.get(f"/v1/trails/transaction/p{number}")
+            if ledger.shard_of(f"transaction/p{number}") == 2:
+                assert answer.status_code == 500
+            else:  # the others' trails are read, and it is said that not all is known of who read them
+                assert (answer.status_code, answer.json()["accesses"]["complete"]) == (200, False)
+        assert (await api.get("/v1/trails")).status_code == 500, "a search leaves no log out in silence"
 
 
 # -- the OpenAPI document
