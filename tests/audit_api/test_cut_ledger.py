@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,15 @@ from hypothesis import strategies as st
 
 from audit_api.cut_schemas import CUT_SCHEMAS
 from audit_api.parameters import decode_bounds, encode_bounds
+from collector.store.sqlite import SqliteStore
 from correlator.checkpoint import open_checkpoint
+from correlator.index.sqlite import SqliteIndex
 from correlator.merkle import leaf_hash, verify_consistency, verify_inclusion
 from correlator.shards import key_of_log
 from correlator.statement import Statement, open_statement
 from correlator.unbundle import parse_members, unpack_bundle
 from correlator.verify import verify_bundle, verify_proof
+from deploy.api import open_logs
 from tests.audit_api.test_openapi import mismatches, requests_of
 from tests.support.apis import Api, open_cut_api
 from tests.support.cut_ledger import CutLedger
@@ -241,6 +245,46 @@ async def test_a_trace_whose_log_is_behind_is_named(tmp_path: Path, monkeypatch:
         assert story["elsewhere"] == [f"trace/{trace_of(number)}"]
         assert (await api.get(f"/v1/trails/trace/{trace_of(number)}")).status_code == 404
         assert (await api.get(f"/v1/exports/transaction/p{number}")).status_code == 200
+
+
+async def test_shards_that_have_published_nothing_hold_up_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = CutLedger(tmp_path)
+    ledger.begin()
+    ledger.collect("gateway", payment_events("gateway", range(PAYMENTS)))
+    first, *others = ledger.shards
+    with monkeypatch.context() as patch:
+        patch.setattr("deploy.importing.shards_of", lambda _: (first,))
+        ledger.take_in()
+    with ExitStack() as open_files:
+        assert open_logs(ledger.config, ledger.places, open_files) is None, "the API waits for every index"
+    for shard in others:
+        SqliteIndex(ledger.places.of_shard(shard.name).index).close()
+    async with open_cut_api(tmp_path, ledger) as api:
+        for number in range(PAYMENTS):
+            there = ledger.shard_of(f"transaction/p{number}") == 1
+            for path in ("trails", "exports"):
+                answer = await api.get(f"/v1/{path}/transaction/p{number}")
+                assert answer.status_code == (200 if there else 404), answer.text
+        names = [one["trail"] for one in (await told(api, "/v1/trails?kind=transaction"))["trails"]]
+        assert sorted(names) == sorted(
+            f"transaction/p{number}" for number in range(PAYMENTS) if ledger.shard_of(f"transaction/p{number}") == 1
+        )
+        assert [one["origin"] for one in (await told(api, "/v1/checkpoint"))["checkpoints"]] == [
+            first.origin(ledger.key.name)
+        ]
+        status = await told(api, "/v1/status")
+        assert list(mismatches(status, CUT_SCHEMAS["Status"], schemas=CUT_SCHEMAS)) == []
+        assert [one["checkpoint"] is None for one in status["logs"]] == [False, True, True]
+        codes = set()
+        with closing(SqliteStore(ledger.places.store, read_only=True)) as store:
+            (stream,) = store.streams()
+        for sequence in range(3 * PAYMENTS):
+            answer = await api.get(f"/v1/events/{stream}/{sequence}/proof")
+            codes.add(answer.status_code)
+            assert answer.status_code == 200 or answer.json()["type"].endswith(":not-logged-yet"), answer.text
+        assert codes == {200, 404}
 
 
 async def test_who_read_a_trail_is_told_from_other_logs(api: Api, made: CutLedger) -> None:
