@@ -133,8 +133,8 @@ class AccessHistory:
         """The latest accesses of a trail, oldest first."""
         now = self.monotonic()
         if now - self._looked_at >= self.refresh_seconds:
-            self._looked_at = now
             self._refresh()
+            self._looked_at = now  # only now: what could not be looked at is not told as if it had been
         return sorted(self._by_trail.get(trail, ()), key=lambda access: access.leaf)
 
     def _refresh(self) -> None:

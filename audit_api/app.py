@@ -19,26 +19,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from audit_api.accesses import AccessHistory, AccessRecorder
+from audit_api.accesses import AccessRecorder
 from audit_api.auth import Authenticator
-from audit_api.evidence import Evidence
+from audit_api.cut_schemas import CUT_SCHEMAS
 from audit_api.export.operation import Exports
 from audit_api.gate import Gate, Operation
 from audit_api.health import Health
 from audit_api.log_paths import LogPaths
+from audit_api.logs import Logs
 from audit_api.metrics import ApiMetrics
 from audit_api.openapi import DESCRIPTION, TAGS, extras_of, responses_of, security_schemes
 from audit_api.overview import Overview
 from audit_api.problems import Problem, problem_response
 from audit_api.proofs import Proofs
-from audit_api.schemas import SCHEMAS
+from audit_api.schemas import SCHEMAS, Schemas
 from audit_api.settings import ApiSettings
 from audit_api.trails import Trails
-from collector.store import EventStore
-from correlator.index import TrailIndex
-from correlator.log import LogReader
-from correlator.note import Verifier
-from correlator.storage import LogStorage
 
 __all__ = ["create_app", "serve"]
 
@@ -53,11 +49,7 @@ _HEADERS = (
 
 def create_app(
     *,
-    index: TrailIndex,
-    log_reader: LogReader,
-    log_storage: LogStorage,
-    log_key: Verifier,
-    store: EventStore,
+    logs: Logs,
     recorder: AccessRecorder,
     authenticator: Authenticator,
     settings: ApiSettings,
@@ -67,18 +59,13 @@ def create_app(
     """The API over one ledger. What it is given stays its caller's to close.
 
     Args:
-        index: finds trails; used by one thread of the API alone.
-        log_reader: the log, checked with `log_key`.
-        log_storage: the same log's objects, served under their C2SP paths as they are.
-        log_key: the log's public key.
-        store: the events; used by one thread of the API alone.
+        logs: the ledger's only one (`Logs.whole`), or those of its shards; used by one thread of the API alone.
         recorder: puts accesses on record; used by several threads.
         authenticator: tells who asks.
         settings: limits, and what is public.
         clock: Unix time in nanoseconds.
         monotonic: seconds that only go forward.
     """
-    evidence = Evidence(index=index, reader=log_reader, store=store)
     metrics = ApiMetrics()
     gate = Gate(
         authenticator=authenticator,
@@ -88,14 +75,14 @@ def create_app(
         monotonic=monotonic,
         metrics=metrics,
     )
-    health = Health(gate=gate, evidence=evidence, metrics=metrics)
-    history = AccessHistory(evidence=evidence, monotonic=monotonic)
+    health = Health(gate=gate, logs=logs, metrics=metrics)
+    schemas = CUT_SCHEMAS if logs.cut else SCHEMAS
     operations = [
-        *Trails(evidence, history, settings).operations(),
-        *Exports(evidence, log_key, settings).operations(),
-        *Proofs(evidence, log_key, settings.public_log).operations(),
-        *LogPaths(log_storage, settings.public_log).operations(),
-        *Overview(evidence, log_key, authenticator).operations(),
+        *Trails(logs, settings).operations(),
+        *Exports(logs, settings).operations(),
+        *Proofs(logs, settings.public_log).operations(),
+        *LogPaths(logs, settings.public_log).operations(),
+        *Overview(logs, authenticator).operations(),
     ]
 
     @contextlib.asynccontextmanager
@@ -117,15 +104,15 @@ def create_app(
         exception_handlers={HTTPException: _no_such_path, Exception: _our_fault},
     )
     for operation in operations:
-        _add(app, gate, operation)
+        _add(app, gate, operation, schemas)
     for path, (endpoint, about) in health.endpoints().items():
         _add_public(app, path, endpoint, about)
-    _add_public(app, "/openapi.json", _openapi_endpoint(app, operations), "This document.")
+    _add_public(app, "/openapi.json", _openapi_endpoint(app, operations, schemas), "This document.")
     app.add_middleware(_EveryAnswer, secure=bool(settings.tls_certificate))
     return app
 
 
-def _add(app: FastAPI, gate: Gate, operation: Operation) -> None:
+def _add(app: FastAPI, gate: Gate, operation: Operation, schemas: Schemas) -> None:
     async def endpoint(request: Request) -> Response:
         return await gate.answer(operation, request)
 
@@ -139,7 +126,7 @@ def _add(app: FastAPI, gate: Gate, operation: Operation) -> None:
         tags=[operation.tag],
         response_class=Response,
         response_model=None,
-        responses=responses_of(operation),
+        responses=responses_of(operation, schemas),
         openapi_extra=extras_of(operation),
     )
 
@@ -173,26 +160,26 @@ def _add_public(app: FastAPI, path: str, endpoint: Callable[[Request], Any], abo
     )
 
 
-def _openapi_endpoint(app: FastAPI, operations: Sequence[Operation]) -> Callable[[Request], Any]:
+def _openapi_endpoint(app: FastAPI, operations: Sequence[Operation], schemas: Schemas) -> Callable[[Request], Any]:
     made: list[bytes] = []
 
     async def endpoint(_: Request) -> Response:
         if not made:
-            made.append(msgspec.json.encode(_openapi_document(app, operations)))
+            made.append(msgspec.json.encode(_openapi_document(app, operations, schemas)))
         return Response(made[0], media_type="application/json")
 
     return endpoint
 
 
-def _openapi_document(app: FastAPI, operations: Sequence[Operation]) -> dict[str, Any]:
+def _openapi_document(app: FastAPI, operations: Sequence[Operation], schemas: Schemas) -> dict[str, Any]:
     document = app.openapi()
     document["components"] = {
-        "schemas": {**SCHEMAS, "OpenApi": {"type": "object", "additionalProperties": True}},
+        "schemas": {**schemas, "OpenApi": {"type": "object", "additionalProperties": True}},
         "securitySchemes": security_schemes(),
     }
     for operation in operations:  # as declared: FastAPI takes the nulls out of examples, and they mean something
         path = operation.path.replace(":path}", "}")
-        responses = {str(status): answer for status, answer in responses_of(operation).items()}
+        responses = {str(status): answer for status, answer in responses_of(operation, schemas).items()}
         document["paths"][path]["get"]["responses"] = responses
     return document
 

@@ -2,14 +2,15 @@
 
 import math
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 from prometheus_client.exposition import choose_encoder
 from starlette.requests import Request
 from starlette.responses import Response
 
-from audit_api.evidence import Evidence
 from audit_api.gate import Gate
+from audit_api.logs import Logs
 from audit_api.metrics import ApiMetrics
 from collector.errors import TallyError
 
@@ -21,16 +22,24 @@ class Health:
 
     Args:
         gate: whose thread reads.
-        evidence: the ledger.
+        logs: the ledger's.
         metrics: what ``/metrics`` shows.
     """
 
-    def __init__(self, *, gate: Gate, evidence: Evidence, metrics: ApiMetrics) -> None:
+    def __init__(self, *, gate: Gate, logs: Logs, metrics: ApiMetrics) -> None:
         self._gate = gate
-        self._evidence = evidence
+        self._logs = logs
         self._metrics = metrics
-        self._sizes = {"log": math.nan, "index": math.nan}
-        metrics.watch(log_size=lambda: self._sizes["log"], indexed=lambda: self._sizes["index"])
+        self._sizes: dict[tuple[str, int], float] = {}
+        for log in logs.all:
+            metrics.watch(
+                log_size=partial(self._size, "log", log.shard.number),
+                indexed=partial(self._size, "index", log.shard.number),
+                shard=str(log.shard.number) if logs.cut else "",
+            )
+
+    def _size(self, what: str, number: int) -> float:
+        return self._sizes.get((what, number), math.nan)
 
     def endpoints(self) -> dict[str, tuple[Callable[[Request], Awaitable[Response]], str]]:
         """Path to endpoint and what it is for."""
@@ -59,16 +68,18 @@ class Health:
 
     def _look(self) -> list[str]:
         reasons = []
-        looks: tuple[tuple[str, str, Callable[[], int]], ...] = (
-            ("log", "the log", lambda: self._evidence.tree().size),
-            ("index", "the index", self._evidence.index.size),
-        )
-        for name, what, size in looks:
-            try:
-                self._sizes[name] = size()
-            except TallyError as error:
-                self._sizes[name] = math.nan
-                reasons.append(f"{what} does not answer: {type(error).__name__}")
+        for log in self._logs.all:
+            of = f" of shard {log.shard.number}" if self._logs.cut else ""
+            looks: tuple[tuple[str, str, Callable[[], int]], ...] = (
+                ("log", f"the log{of}", lambda evidence=log.evidence: evidence.tree().size),  # type: ignore[misc]  # bound now
+                ("index", f"the index{of}", log.evidence.index.size),
+            )
+            for name, what, size in looks:
+                try:
+                    self._sizes[name, log.shard.number] = size()
+                except TallyError as error:
+                    self._sizes[name, log.shard.number] = math.nan
+                    reasons.append(f"{what} does not answer: {type(error).__name__}")
         return reasons
 
 

@@ -24,6 +24,7 @@ class ApiMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._leaves: tuple[Gauge, ...] = ()
         self.request_seconds = Histogram(
             "tally_api_request_seconds",
             "From a request to its answer, recording its access included.",
@@ -47,9 +48,13 @@ class ApiMetrics:
             registry=self.registry,
         )
 
-    def watch(self, *, log_size: Callable[[], float], indexed: Callable[[], float]) -> None:
-        """Show how far log and index are; the functions give NaN when they cannot tell."""
-        Gauge("tally_api_log_leaves", "Leaves under the log's checkpoint.", registry=self.registry).set_function(
-            log_size
-        )
-        Gauge("tally_api_indexed_leaves", "Leaves in the trail index.", registry=self.registry).set_function(indexed)
+    def watch(self, *, log_size: Callable[[], float], indexed: Callable[[], float], shard: str = "") -> None:
+        """Show how far a log and its index are; the functions give NaN when they cannot tell. `shard`: its number, where there are several."""
+        if not self._leaves:
+            labels = ["shard"] if shard else []
+            self._leaves = (
+                Gauge("tally_api_log_leaves", "Leaves under the log's checkpoint.", labels, registry=self.registry),
+                Gauge("tally_api_indexed_leaves", "Leaves in the trail index.", labels, registry=self.registry),
+            )
+        for gauge, function in zip(self._leaves, (log_size, indexed), strict=True):
+            (gauge.labels(shard) if shard else gauge).set_function(function)

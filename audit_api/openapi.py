@@ -4,7 +4,7 @@ from typing import Any
 
 from audit_api.gate import Operation
 from audit_api.problems import MEDIA_TYPE, PROBLEMS
-from audit_api.schemas import SCHEMAS, ref
+from audit_api.schemas import Schemas, ref
 
 __all__ = ["DESCRIPTION", "TAGS", "extras_of", "responses_of", "security_schemes"]
 
@@ -36,12 +36,12 @@ def security_schemes() -> dict[str, Any]:
     }
 
 
-def responses_of(operation: Operation) -> dict[int | str, dict[str, Any]]:
-    """Every answer that an operation can give, by status."""
+def responses_of(operation: Operation, schemas: Schemas) -> dict[int | str, dict[str, Any]]:
+    """Every answer that an operation can give, by status; `schemas` have the examples."""
     content: dict[str, Any] = {}
     for media_type, (schema, example) in operation.answers.items():
         content[media_type] = {"schema": ref(schema)}
-        shown = example if example is not None else SCHEMAS[schema].get("example")
+        shown = example if example is not None else schemas[schema].get("example")
         if shown is not None:
             content[media_type]["example"] = shown
     answers: dict[int | str, dict[str, Any]] = {200: {"description": operation.summary, "content": content}}

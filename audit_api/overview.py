@@ -8,15 +8,17 @@ import msgspec
 
 from audit_api.answers import checkpoint_json
 from audit_api.auth import ROLES, Authenticator
-from audit_api.evidence import Evidence, SignedTree
+from audit_api.evidence import SignedTree
 from audit_api.gate import Call, Operation, Reading, Runner
+from audit_api.logs import Logs
 from audit_api.parameters import Parameter, whole_number
 from collector.errors import NotFound
-from correlator.note import Verifier
+from correlator.index import TrailSummary
 from correlator.trail import stream_trail
 
 __all__ = ["Overview"]
 
+_STATUSES = ("gap", "error")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -24,8 +26,7 @@ _encode = msgspec.json.Encoder().encode
 class Overview:
     """The operations for those who run the ledger."""
 
-    evidence: Evidence
-    key: Verifier
+    logs: Logs
     authenticator: Authenticator
 
     def operations(self) -> list[Operation]:
@@ -36,7 +37,12 @@ class Overview:
                 path="/v1/status",
                 tag="operation",
                 summary="How the ledger stands",
-                about="The checkpoint, and how many leaves the index has of it.",
+                about=(
+                    "The joint statement, which each shard's log is shown to continue, each log's checkpoint, and how many leaves its "
+                    "index has of it."
+                    if self.logs.cut
+                    else "The checkpoint, and how many leaves the index has of it."
+                ),
                 action="status.read",
                 roles=frozenset({"sre", "auditor", "admin"}),
                 read=self.status,
@@ -89,17 +95,39 @@ class Overview:
 
     async def status(self, _: Call, run: Runner) -> Reading:
         """How the ledger stands."""
-        return Reading(body=await run(self._status))
+        return Reading(body=await run(self._status_of_shards if self.logs.cut else self._status))
 
     def _status(self) -> bytes:
-        tree: SignedTree = self.evidence.tree()
-        indexed = self.evidence.index.size()
+        evidence = self.logs.all[0].evidence
+        tree: SignedTree = evidence.tree()
+        indexed = evidence.index.size()
         return b'{"ledger":%b,"fingerprint":%b,"checkpoint":%b,"indexed":%d,"index_lag":%d}' % (
             _encode(tree.checkpoint.origin),
-            _encode(self.key.fingerprint),
+            _encode(self.logs.key.fingerprint),
             checkpoint_json(tree),
             indexed,
             max(0, tree.size - indexed),
+        )
+
+    def _status_of_shards(self) -> bytes:
+        note, _ = self.logs.statement()  # before the checkpoints, so that none of them is older
+        rows = []
+        for log in self.logs.all:
+            indexed = log.evidence.index.size()
+            try:
+                tree = log.evidence.tree()
+            except NotFound:
+                told, lag = b"null", 0
+            else:
+                told, lag = checkpoint_json(tree), max(0, tree.size - indexed)
+            rows.append(
+                b'{"log":%b,"checkpoint":%b,"indexed":%d,"index_lag":%d}' % (_encode(log.key.name), told, indexed, lag)
+            )
+        return b'{"ledger":%b,"fingerprint":%b,"statement":%b,"logs":[%b]}' % (
+            _encode(self.logs.key.name),
+            _encode(self.logs.key.fingerprint),
+            _encode(note.decode("utf-8")),
+            b",".join(rows),
         )
 
     async def streams(self, call: Call, run: Runner) -> Reading:
@@ -107,18 +135,30 @@ class Overview:
         return Reading(body=await run(self._streams, call.values))
 
     def _streams(self, values: Mapping[str, Any]) -> bytes:
-        streams = self.evidence.store.streams()
+        streams = self.logs.store.streams()
         start, end = values["start"], values["start"] + values["limit"]
         rows = []
         for stream in streams[start:end]:
-            row: dict[str, Any] = {"stream": stream, "logged_batch": self.evidence.store.acknowledged(stream)}
-            try:
-                summary = self.evidence.index.trail(stream_trail(stream))
-                row |= {"trail": summary.trail, "status": summary.status, "entries": summary.entries}
-            except NotFound:
+            row: dict[str, Any] = {"stream": stream, "logged_batch": self.logs.store.acknowledged(stream)}
+            summaries = self._summaries(stream_trail(stream))
+            if summaries:
+                status = min((one.status for one in summaries), key=_worst_first)
+                row |= {"trail": summaries[0].trail, "status": status, "entries": summaries[0].entries}
+            else:
                 row |= {"trail": None, "status": "unknown", "entries": 0}
             rows.append(row)
         return _encode({"streams": rows, "next": end if end < len(streams) else None})
+
+    def _summaries(self, trail: str) -> list[TrailSummary]:
+        """What each log tells of the trail of a stream, for each has one; that of the trail's own shard first."""
+        home = self.logs.of(trail)
+        found = []
+        for log in (home, *(log for log in self.logs.all if log is not home)):
+            try:
+                found.append(log.evidence.index.trail(trail))
+            except NotFound:
+                continue
+        return found
 
     async def principals(self, _: Call, __: Runner) -> Reading:
         """Who is known here."""
@@ -127,3 +167,7 @@ class Overview:
             for one in self.authenticator.principals()
         ]
         return Reading(body=_encode({"principals": rows}))
+
+
+def _worst_first(status: str) -> int:
+    return _STATUSES.index(status) if status in _STATUSES else len(_STATUSES)

@@ -23,7 +23,9 @@ from correlator.trail import parse_trail
 
 __all__ = [
     "Parameter",
+    "decode_bounds",
     "decode_cursor",
+    "encode_bounds",
     "encode_cursor",
     "flag",
     "parse_query",
@@ -133,6 +135,26 @@ def decode_cursor(text: str) -> tuple[int, int]:
     if found is None or encode_cursor(int(found[1]), int(found[2])) != text:
         raise ValueError("it is not a cursor that this API gave out")
     return int(found[1]), int(found[2])
+
+
+_BOUNDS = re.compile(r"2(\.(0|[1-9a-f][0-9a-f]{0,13})){2,65}", re.ASCII)
+
+
+def encode_bounds(size: int, bounds: Sequence[int]) -> str:
+    """As `encode_cursor`, of a search over several logs: the leaves that it looks at in all, and a leaf bound for each log."""
+    return ".".join(["2", *(f"{number:x}" for number in (size, *bounds))])
+
+
+def decode_bounds(count: int) -> Callable[[str], tuple[int, tuple[int, ...]]]:
+    """A parser of such cursors over `count` logs, at most 64; it raises ValueError for what is none of ours."""
+
+    def parse(text: str) -> tuple[int, tuple[int, ...]]:
+        if _BOUNDS.fullmatch(text) is None or text.count(".") != count + 1:
+            raise ValueError("it is not a cursor that this API gave out")
+        size, *bounds = (int(part, 16) for part in text.split(".")[1:])
+        return size, tuple(bounds)
+
+    return parse
 
 
 def raw_tail(request: Request, prefix: str) -> str:

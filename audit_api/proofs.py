@@ -9,14 +9,14 @@ import msgspec
 from starlette.requests import Request
 
 from audit_api.answers import base64_list, checkpoint_json, retired_json
-from audit_api.evidence import Evidence, LoggedEntry, SignedTree
+from audit_api.evidence import LoggedEntry
 from audit_api.gate import Call, Operation, Reading, Runner
+from audit_api.logs import Logs, ServedLog
 from audit_api.parameters import Parameter, whole_number
 from audit_api.problems import Problem
 from collector.batch import EventRef, StreamId, stream_id
 from collector.errors import Malformed, NotFound
 from collector.event import decode_event, facts_of
-from correlator.note import Verifier
 from correlator.stitch import Stitcher
 from correlator.trail import RETIREMENTS, access_trail, stream_trail
 
@@ -30,10 +30,9 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Proofs:
-    """The operations on proofs. `key` is the log's public key; `public` lets anyone ask for what holds hashes alone."""
+    """The operations on proofs. `public` lets anyone ask for what holds hashes alone."""
 
-    evidence: Evidence
-    key: Verifier
+    logs: Logs
     public: bool = True
 
     def operations(self) -> list[Operation]:
@@ -73,7 +72,12 @@ class Proofs:
                 path="/v1/checkpoint",
                 tag="proofs",
                 summary="Read the latest checkpoint",
-                about="The log's signed size and root, and the key that this ledger says it has: for comparing, not for trust.",
+                about=(
+                    "The joint statement over all shards' logs, which each of them is shown to continue, and each log's signed size "
+                    "and root; with the key that this ledger says it has: for comparing, not for trust."
+                    if self.logs.cut
+                    else "The log's signed size and root, and the key that this ledger says it has: for comparing, not for trust."
+                ),
                 action="checkpoint.read",
                 roles=roles,
                 read=self.checkpoint,
@@ -107,39 +111,70 @@ class Proofs:
                         parse=whole_number(0, _MAX_SIZE),
                         default=None,
                     ),
+                    *self._shard_parameter(),
                 ),
                 answers={"application/json": ("Consistency", None)},
                 problems=("not-found",),
             ),
         ]
 
+    def _shard_parameter(self) -> tuple[Parameter, ...]:
+        if not self.logs.cut:
+            return ()
+        last = len(self.logs.all)
+        return (
+            Parameter(
+                name="shard",
+                about="Whose log.",
+                schema={"type": "integer", "minimum": 1, "maximum": last},
+                parse=whole_number(1, last),
+                default=None,
+                example=1,
+            ),
+        )
+
     # Checkpoints ------------------------------------------------------------------------------------------------------
 
     async def checkpoint(self, _: Call, run: Runner) -> Reading:
-        """The latest checkpoint."""
-        tree: SignedTree = await run(self.evidence.tree)
-        body = b'{"checkpoint":%b,"key":%b,"fingerprint":%b}' % (
-            checkpoint_json(tree),
-            _encode(self.key.vkey),
-            _encode(self.key.fingerprint),
+        """The latest checkpoint; of a ledger that is cut the joint statement, and every log's checkpoint."""
+        told: bytes = await run(self._covered if self.logs.cut else self._checkpoint)
+        body = b'{%b,"key":%b,"fingerprint":%b}' % (
+            told,
+            _encode(self.logs.key.vkey),
+            _encode(self.logs.key.fingerprint),
         )
         return Reading(body=body)
 
+    def _checkpoint(self) -> bytes:
+        return b'"checkpoint":%b' % checkpoint_json(self.logs.all[0].evidence.tree())
+
+    def _covered(self) -> bytes:
+        note, _ = self.logs.statement()  # before the checkpoints, so that none of them is older
+        return b'"statement":%b,"checkpoints":[%b]' % (
+            _encode(note.decode("utf-8")),
+            b",".join(checkpoint_json(tree) for tree in self.logs.trees()),
+        )
+
     async def consistency(self, call: Call, run: Runner) -> Reading:
         """The proof between two sizes."""
-        return Reading(body=await run(self._consistency, call.values["first"], call.values["second"]))
+        return Reading(body=await run(self._consistency, call.values))
 
-    def _consistency(self, first: int | None, second: int | None) -> bytes:
+    def _consistency(self, values: Mapping[str, Any]) -> bytes:
+        first, second = values["first"], values["second"]
         if first is None:
             raise Problem("bad-parameter", "it is needed", parameter="first")
-        tree = self.evidence.tree()
+        if self.logs.cut and values["shard"] is None:
+            raise Problem("bad-parameter", "it is needed: each shard has a log of its own", parameter="shard")
+        evidence = self.logs.all[values["shard"] - 1 if self.logs.cut else 0].evidence
+        tree = evidence.tree()
         end = tree.size if second is None else second
         if first > end:
             raise Problem("bad-parameter", "the first size is larger than the second", parameter="first")
-        reader = self.evidence.reader
+        reader = evidence.reader
         proof = reader.consistency(first, end)
         return _encode(
             {
+                **({"log": tree.checkpoint.origin} if self.logs.cut else {}),
                 "first": {"size": first, "root": _base64(reader.root(first))},
                 "second": {"size": end, "root": _base64(reader.root(end))},
                 "proof": base64_list(proof),
@@ -151,9 +186,9 @@ class Proofs:
     async def prove(self, call: Call, run: Runner) -> Reading:
         """The proof of one event."""
         ref = call.target["ref"]
-        found: LoggedEntry = await run(self._find, ref)
+        log, found = await run(self._find, ref)
         as_text = TLOG_PROOF in call.accept and "application/json" not in call.accept
-        body = await run(self._tlog_proof if as_text else self._proof, found)
+        body = await run(self._tlog_proof if as_text else self._proof, log, found)
         return Reading(
             body=body,
             media_type=f"{TLOG_PROOF}; charset=utf-8" if as_text else "application/json",
@@ -162,13 +197,13 @@ class Proofs:
             head=found.leaf,
         )
 
-    def _find(self, ref: EventRef) -> LoggedEntry:
-        """The entry of an event: it follows from the event alone in which trails it may be."""
+    def _find(self, ref: EventRef) -> tuple[ServedLog, LoggedEntry]:
+        """The entry of an event, and the log that it is in: it follows from the event alone in which trails it may be."""
         try:
-            (data,) = self.evidence.store.events([ref])
+            (data,) = self.logs.store.events([ref])
             facts = facts_of(decode_event(data), "", {})
         except NotFound:
-            facts = self.evidence.retired_facts(ref)
+            facts = self.logs.of(RETIREMENTS).evidence.retired_facts(ref)
         except Malformed as error:
             raise NotFound(
                 f"event {ref.sequence} of stream {ref.stream} in the store cannot be read: {error}"
@@ -179,33 +214,43 @@ class Proofs:
         if facts.retirement is not None:
             trails.insert(0, RETIREMENTS)
         trails.append(stream_trail(ref.stream, facts.tenant))
-        size = self.evidence.tree().size
+        size = 0
         needle = b'"sequence":%d,"stream":%b' % (ref.sequence, _encode(ref.stream))
         for trail in trails:
+            log = self.logs.of(trail)
+            evidence = log.evidence
+            try:
+                size = evidence.tree().size
+            except NotFound:
+                if not self.logs.cut:
+                    raise
+                continue  # that shard has not published anything
             start = 0
-            while leaves := self.evidence.index.leaves(trail, start=start, limit=_CHUNK, size=size):
+            while leaves := evidence.index.leaves(trail, start=start, limit=_CHUNK, size=size):
                 for leaf in leaves:
-                    if needle in self.evidence.reader.entry(leaf):
-                        (one,) = self.evidence.entries([leaf])
+                    if needle in evidence.reader.entry(leaf):
+                        (one,) = evidence.entries([leaf])
                         if (one.entry.stream, one.entry.sequence) == (ref.stream, ref.sequence):
-                            return one
+                            return log, one
                 start += len(leaves)
+        where = "its shard's log yet" if self.logs.cut else f"the log of {size} leaves"
         raise Problem(
             "not-logged-yet",
-            f"event {ref.sequence} of stream {ref.stream} is stored, but not in the log of {size} leaves",
+            f"event {ref.sequence} of stream {ref.stream} is stored, but not in {where}",
             headers={"Retry-After": "1"},
         )
 
-    def _tlog_proof(self, found: LoggedEntry) -> bytes:
-        return self.evidence.reader.proof(found.leaf, extra=found.data).encode()
+    def _tlog_proof(self, log: ServedLog, found: LoggedEntry) -> bytes:
+        return log.evidence.reader.proof(found.leaf, extra=found.data).encode()
 
-    def _proof(self, found: LoggedEntry) -> bytes:
-        tree = self.evidence.tree()
-        events, problems = self.evidence.events_or_problems([found])
-        batch = self.evidence.batch_of(found)
-        path = self.evidence.facts_path(batch, found.entry.sequence)
-        proof = self.evidence.reader.inclusion(found.leaf, tree.size)
-        logged = self.evidence.reader.inclusion(batch.leaf, tree.size)
+    def _proof(self, log: ServedLog, found: LoggedEntry) -> bytes:
+        evidence = log.evidence
+        tree = evidence.tree()
+        events, problems = evidence.events_or_problems([found])
+        batch = evidence.batch_of(found)
+        path = evidence.facts_path(batch, found.entry.sequence)
+        proof = evidence.reader.inclusion(found.leaf, tree.size)
+        logged = evidence.reader.inclusion(batch.leaf, tree.size)
         return b'{"trail":%b,"leaf":%d,"entry":%b,"event":%b,%b"proof":%b,"checkpoint":%b,"batch":%b}' % (
             _encode(found.entry.trail),
             found.leaf,
@@ -213,7 +258,7 @@ class Proofs:
             events.get(found.leaf, b"null"),
             b'"problem":%b,' % _encode(problems[found.leaf])
             if problems
-            else b'"retired":%b,' % _encode(retired_json(self.evidence.retired(found)))
+            else b'"retired":%b,' % _encode(retired_json(evidence.retired(found)))
             if found.leaf not in events
             else b"",
             _encode(base64_list(proof)),

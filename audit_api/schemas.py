@@ -5,7 +5,10 @@ from typing import Any
 
 from audit_api.problems import PROBLEMS
 
-__all__ = ["SCHEMAS", "ref"]
+__all__ = ["SCHEMAS", "Schemas", "ref"]
+
+Schemas = Mapping[str, dict[str, Any]]
+"""JSON Schemas by name."""
 
 _HASH = "zo8IgfuybOCZWoMfuddclN+x358f8p7fdRY370Tj3XU="
 _TIME = "2026-01-01T00:01:00.000000000Z"

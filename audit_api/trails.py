@@ -11,17 +11,27 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
-from audit_api.accesses import AccessHistory
 from audit_api.answers import MAX_LINKS, base64_list, checkpoint_json, retired_json, skeleton, summary_json
 from audit_api.evidence import Evidence, LoggedEntry, SignedTree
 from audit_api.gate import Call, Operation, Reading, Runner
-from audit_api.parameters import Parameter, decode_cursor, encode_cursor, flag, raw_tail, time, trail_of, whole_number
+from audit_api.logs import Logs, ServedLog
+from audit_api.parameters import (
+    Parameter,
+    decode_bounds,
+    decode_cursor,
+    encode_bounds,
+    encode_cursor,
+    flag,
+    raw_tail,
+    time,
+    trail_of,
+    whole_number,
+)
 from audit_api.settings import ApiSettings
 from collector.errors import NotFound
-from correlator.index import AmountRange, TextSearch, TrailQuery
+from correlator.index import AmountRange, TextSearch, TrailQuery, TrailSummary
 from correlator.index.rows import STATUSES
 from correlator.index.words import MAX_TEXT
-from correlator.story import story
 
 __all__ = ["TRAIL_PARAMETER", "Trails", "trail_target"]
 
@@ -32,10 +42,9 @@ _encode = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Trails:
-    """The operations on trails. `history` tells who read a trail before."""
+    """The operations on trails."""
 
-    evidence: Evidence
-    history: AccessHistory
+    logs: Logs
     settings: ApiSettings
 
     def operations(self) -> list[Operation]:
@@ -123,8 +132,8 @@ class Trails:
                 Parameter(
                     name="cursor",
                     about="`next` of the page before, with the same conditions.",
-                    schema={"type": "string", "maxLength": 100},
-                    parse=decode_cursor,
+                    schema={"type": "string", "maxLength": 1000 if self.logs.cut else 100},
+                    parse=decode_bounds(len(self.logs.all)) if self.logs.cut else decode_cursor,
                     default=None,
                 ),
                 Parameter(
@@ -144,9 +153,6 @@ class Trails:
         return Reading(body=await run(self._find, call.values))
 
     def _find(self, values: Mapping[str, Any]) -> bytes:
-        index = self.evidence.index
-        cursor = values["cursor"]
-        size, below = cursor if cursor is not None else (min(index.size(), self.evidence.tree().size), None)
         query = TrailQuery(
             **{
                 name: values[name]
@@ -164,9 +170,28 @@ class Trails:
                 )
             }
         )
+        if self.logs.cut:
+            return self._find_over_logs(query, values)
+        evidence = self.logs.all[0].evidence
+        index = evidence.index
+        cursor = values["cursor"]
+        size, below = cursor if cursor is not None else (min(index.size(), evidence.tree().size), None)
         page = index.find(query, size=size, below=below, limit=values["limit"])
         following = None if page.next_below is None else encode_cursor(size, page.next_below)
         return _encode({"size": size, "trails": [summary_json(one) for one in page.trails], "next": following})
+
+    def _find_over_logs(self, query: TrailQuery, values: Mapping[str, Any]) -> bytes:
+        page = self.logs.find(query, cursor=values["cursor"], limit=values["limit"])
+        following = encode_bounds(page.size, page.bounds) if page.bounds else None
+        trails = [self._summary_json(log, one) for log, one in page.trails]
+        return _encode({"size": page.size, "trails": trails, "next": following})
+
+    def _summary_json(self, log: ServedLog, summary: TrailSummary) -> dict[str, Any]:
+        return summary_json(summary) | self._log_json(log)
+
+    def _log_json(self, log: ServedLog) -> dict[str, Any]:
+        """Which log leaf indexes are of, where there are several."""
+        return {"log": log.key.name} if self.logs.cut else {}
 
     # Read -------------------------------------------------------------------------------------------------------------
 
@@ -232,23 +257,25 @@ class Trails:
 
     def _read(self, call: Call) -> tuple[bytes, int]:
         trail, values = call.target["trail"], call.values
-        tree = self.evidence.tree()
-        index = self.evidence.index
+        log = self.logs.of(trail)
+        evidence = log.evidence
+        tree = evidence.tree()
+        index = evidence.index
         try:
             summary = index.trail(trail)
         except NotFound as error:
             raise NotFound(f"there is no trail {trail} below leaf {tree.size}") from error
         leaves = index.leaves(trail, start=values["start"], limit=values["limit"], size=tree.size)
-        entries = self.evidence.entries(leaves)
+        entries = evidence.entries(leaves)
         if call.has_role("auditor", "admin"):
-            rows = self._full_rows(entries, tree, values)
+            rows = self._full_rows(evidence, entries, tree, values)
         else:
             rows = [skeleton(one) for one in entries]
         end = values["start"] + len(leaves)
         more = bool(leaves) and end < summary.entries
         body = b'{"trail":%b,"summary":%b,"checkpoint":%b,"entries":[%b],"next":%b,"story":%b,"accesses":%b}' % (
             _encode(trail),
-            _encode(summary_json(summary)),
+            _encode(self._summary_json(log, summary)),
             checkpoint_json(tree),
             b",".join(rows),
             b"%d" % end if more else b"null",
@@ -257,45 +284,51 @@ class Trails:
         )
         return body, leaves[-1] if leaves else -1
 
-    def _full_rows(self, entries: Sequence[LoggedEntry], tree: SignedTree, values: Mapping[str, Any]) -> list[bytes]:
+    def _full_rows(
+        self, evidence: Evidence, entries: Sequence[LoggedEntry], tree: SignedTree, values: Mapping[str, Any]
+    ) -> list[bytes]:
         events: dict[int, bytes] = {}
         problems: dict[int, str] = {}
         if values["events"]:
-            events, problems = self.evidence.events_or_problems(entries)
+            events, problems = evidence.events_or_problems(entries)
         rows = []
         for one in entries:
             row = b'{"leaf":%d,"entry":%b,"event":%b' % (one.leaf, one.data, events.get(one.leaf, b"null"))
             if problems and one.leaf in problems:
                 row += b',"problem":' + _encode(problems[one.leaf])
             elif values["events"] and one.entry.kind == "event" and one.leaf not in events:
-                row += b',"retired":' + _encode(retired_json(self.evidence.retired(one)))
+                row += b',"retired":' + _encode(retired_json(evidence.retired(one)))
             if values["proofs"]:
-                row += b',"proof":' + _encode(base64_list(self.evidence.reader.inclusion(one.leaf, tree.size)))
+                row += b',"proof":' + _encode(base64_list(evidence.reader.inclusion(one.leaf, tree.size)))
             rows.append(row + b"}")
         return rows
 
     def _story(self, trail: str) -> dict[str, Any]:
-        told = story(trail, self.evidence.index.trail)
+        told = self.logs.story(trail)
+        home = self.logs.of(trail)
+        elsewhere = [trace for trace in told.traces if self.logs.of(trace) is not home]
         return {
             "traces": told.traces,
             "traces_left_out": told.traces_left_out,
             "related": [{"trail": one.trail, "through": one.through or None} for one in told.related[:MAX_LINKS]],
             "related_left_out": max(0, len(told.related) - MAX_LINKS),
             "hubs": told.hubs[:MAX_LINKS],
+            **({"elsewhere": elsewhere} if self.logs.cut else {}),
         }
 
     def _accesses(self, trail: str) -> dict[str, Any]:
-        accesses = self.history.of(trail)
+        accesses, complete = self.logs.accesses(trail)
         return {
-            "complete": self.history.complete,
+            "complete": complete,
             "entries": [
                 {
-                    "leaf": one.leaf,
-                    "time": one.time,
-                    "principal": one.principal,
-                    "action": one.action,
-                    "head": one.head,
-                    "refused": one.refused,
+                    "leaf": one.access.leaf,
+                    "time": one.access.time,
+                    "principal": one.access.principal,
+                    "action": one.access.action,
+                    "head": one.access.head,
+                    "refused": one.access.refused,
+                    **self._log_json(one.log),
                 }
                 for one in accesses
             ],

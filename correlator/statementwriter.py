@@ -25,7 +25,7 @@ from correlator.shards import Shard
 from correlator.statement import Statement, is_statement, open_statement, sign_statement
 from correlator.storage import LogStorage
 
-__all__ = ["StatementWriter"]
+__all__ = ["StatementWriter", "continuing"]
 
 _ATTEMPTS = 10
 _PAUSE_SECONDS = 0.05
@@ -34,7 +34,7 @@ _PAUSE_SECONDS = 0.05
 _log = logging.getLogger("tally.correlator")
 
 
-def _continuing(reader: LogReader, known: Checkpoint) -> Checkpoint:
+def continuing(reader: LogReader, known: Checkpoint) -> Checkpoint:
     """The log's published tree, once it is shown to continue the tree `known` of it. A log without a checkpoint is one of no leaves.
 
     Raises:
@@ -162,7 +162,7 @@ class StatementWriter:
         refused = 0
         for reader, known in zip(self._readers, before.trees, strict=True):
             try:
-                tree = _continuing(reader, known)
+                tree = continuing(reader, known)
             except VerificationError as error:
                 self._tell(known.origin, str(error))
                 refused += 1

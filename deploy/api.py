@@ -3,25 +3,28 @@
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from audit_api.app import create_app, serve
 from audit_api.auth import TokenFile
-from collector.errors import NotFound
-from collector.store import EventStore
-from correlator.index import TrailIndex
+from audit_api.evidence import Evidence
+from audit_api.logs import Logs, ServedLog
+from collector.errors import NotFound, Overloaded, StateUnknown
 from correlator.log import LogReader
-from correlator.note import Verifier
+from correlator.shards import key_of_log
 from deploy.config import Config, ConfigError
 from deploy.indexing import index_is_embedded, open_index
 from deploy.keys import log_verifier
 from deploy.logstorage import log_storage
 from deploy.places import Places
 from deploy.recording import RECORDER, open_recorder
+from deploy.sharding import check_cut, shards_of
 from deploy.storing import is_embedded, open_store
 
-__all__ = ["serve_api"]
+__all__ = ["open_logs", "serve_api"]
 
+_CACHED_TILES = 2048
+_CACHED_BUNDLES = 256
 _LOOK_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 60
 
@@ -32,35 +35,27 @@ async def serve_api(
     """Serve until `stopped` is set; waits first until the correlator has made a ledger, if there is none yet.
 
     Raises:
-        ConfigError: the ledger is cut into shards.
+        ConfigError: the ledger began with another number of shards.
         OSError: the address cannot be bound.
         StateUnknown: the recorder's spool is another process's.
     """
-    if config.correlator.shards > 1:
-        raise ConfigError(
-            "the API does not serve a ledger that is cut into shards yet: `tally trail`, `find`, `export`, `check` and `verify` do"
-        )
+    with suppress(Overloaded, StateUnknown):  # a storage that is away now: then each answer says so
+        check_cut(config)
     with ExitStack() as open_files:
-        found = None
-        while found is None:
+        logs = None
+        while logs is None:
             if stopped.is_set():
                 return
-            found = _open(config, places, open_files)
-            if found is None:
+            logs = open_logs(config, places, open_files)
+            if logs is None:
                 await _pause(stopped)
-        key, store, index = found
         recorder = open_files.enter_context(
             open_recorder(config, places, spool=RECORDER, heartbeat_seconds=_HEARTBEAT_SECONDS)
         )
         if not places.tokens.exists():
             places.tokens.touch(mode=0o600)
-        storage = log_storage(config)
         app = create_app(
-            index=index,
-            log_reader=LogReader(storage, key),
-            log_storage=storage,
-            log_key=key,
-            store=store,
+            logs=logs,
             recorder=recorder,
             authenticator=TokenFile(places.tokens, clock=time.time_ns),
             settings=config.audit_api,
@@ -68,23 +63,37 @@ async def serve_api(
         await serve(app, config.audit_api, stopped=stopped, ready=lambda url: ready({"http": url}))
 
 
-def _open(config: Config, places: Places, open_files: ExitStack) -> tuple[Verifier, EventStore, TrailIndex] | None:
+def open_logs(config: Config, places: Places, open_files: ExitStack) -> Logs | None:
     """The ledger's files opened for reading, or None while one of them is not there yet."""
+    shards = shards_of(config)
     if is_embedded(config) and not places.store.exists():
         return None
-    if index_is_embedded(config) and not places.index.exists():
+    if index_is_embedded(config) and not all(places.of_shard(shard.name).index.exists() for shard in shards):
         return None
     with ExitStack() as opened:
         try:
             key = log_verifier(places)
             store = open_store(config, places, read_only=True)
             opened.callback(store.close)
-            index = open_index(config, places, read_only=True)
-            opened.callback(index.close)
+            logs = []
+            for shard in shards:
+                index = open_index(config, places.of_shard(shard.name), read_only=True)
+                opened.callback(index.close)
+                storage = log_storage(config, shard)
+                log_key = key_of_log(key, shard.origin(key.name))
+                # what readers keep in memory is for all logs together as much as for one
+                reader = LogReader(
+                    storage,
+                    log_key,
+                    cached_tiles=max(_CACHED_TILES // len(shards), 64),
+                    cached_bundles=max(_CACHED_BUNDLES // len(shards), 16),
+                )
+                evidence = Evidence(index=index, reader=reader, store=store)
+                logs.append(ServedLog(evidence=evidence, storage=storage, key=log_key, shard=shard))
         except (ConfigError, NotFound):
             return None
         open_files.push(opened.pop_all())
-    return key, store, index
+    return Logs(logs, key=key, monotonic=time.monotonic, root=log_storage(config))
 
 
 async def _pause(stopped: asyncio.Event) -> None:

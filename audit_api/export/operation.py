@@ -3,15 +3,13 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from audit_api.evidence import Evidence
 from audit_api.export.bundle import BundleExport, TooLarge
 from audit_api.gate import Call, Operation, Reading, Runner
+from audit_api.logs import Logs
 from audit_api.parameters import Parameter, flag
 from audit_api.problems import Problem
 from audit_api.settings import ApiSettings
 from audit_api.trails import TRAIL_PARAMETER, trail_target
-from correlator.note import Verifier
-from correlator.story import story
 
 __all__ = ["Exports"]
 
@@ -22,8 +20,7 @@ _AT_ONCE = 2
 class Exports:
     """Exports, of which `_AT_ONCE` are made at a time: each holds its bundle in memory."""
 
-    evidence: Evidence
-    key: Verifier
+    logs: Logs
     settings: ApiSettings
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
 
@@ -40,6 +37,12 @@ class Exports:
                     "A zip with the trail's entries and events, the signed batch headers, inclusion proofs and the signed "
                     "checkpoint: `tally verify FILE --key KEY` checks it offline. The same trail at the same checkpoint is the "
                     "same file."
+                    + (
+                        " A bundle is of one shard's log: `Tally-Traces-Elsewhere` counts the traces of the story that stand in other"
+                        " logs; each is a bundle of its own, and `story.elsewhere` of the trail names them."
+                        if self.logs.cut
+                        else ""
+                    )
                 ),
                 action="trail.export",
                 roles=frozenset({"auditor", "admin"}),
@@ -81,7 +84,8 @@ class Exports:
         """The bundle. Read in steps, so that other requests are answered in between."""
         async with self._room:
             try:
-                export: BundleExport = await run(self._begin, call)
+                export: BundleExport
+                export, elsewhere = await run(self._begin, call)
                 while await run(export.step):
                     pass
                 # packing reads nothing more, so it need not keep the reading thread from others
@@ -97,31 +101,37 @@ class Exports:
             headers={
                 "Content-Disposition": f'attachment; filename="{_file_name(call.target["trail"])}-{checkpoint.size}.zip"',
                 "Tally-Checkpoint-Size": str(checkpoint.size),
+                **({"Tally-Traces-Elsewhere": str(elsewhere)} if self.logs.cut else {}),
             },
             trail=call.target["trail"],
             head=export.head,
         )
 
-    def _begin(self, call: Call) -> BundleExport:
+    def _begin(self, call: Call) -> tuple[BundleExport, int]:
+        """The export, and how many traces of the story are in other logs."""
         trail = call.target["trail"]
+        log = self.logs.of(trail)
         linked: list[str] = []
+        elsewhere = 0
         if call.values["linked"]:
-            told = story(trail, self.evidence.index.trail)
+            told = self.logs.story(trail)
             if told.traces and told.traces_left_out:  # of a hub, no trace is part of the story
                 raise Problem(
                     "export-too-large",
                     f"{trail} has {told.traces_left_out} more traces than a story may have: export it with linked=false",
                     limit=len(told.traces),
                 )
-            linked = [*told.traces]
-        return BundleExport(
-            self.evidence,
-            key=self.key,
+            linked = [trace for trace in told.traces if self.logs.of(trace) is log]
+            elsewhere = len(told.traces) - len(linked)
+        export = BundleExport(
+            log.evidence,
+            key=log.key,
             trails=[trail, *linked],
             events=call.values["events"],
             page=call.values["page"],
             max_entries=self.settings.export_entries,
         )
+        return export, elsewhere
 
 
 def _file_name(trail: str) -> str:

@@ -36,8 +36,6 @@ def up(session: Session, *, as_json: bool) -> None:
     with _alone(places):
         storage = log_storage(session.config)
         tell_of_key(*log_signer(places, ledger=session.config.ledger, storage=storage), places)
-        if session.config.correlator.shards > 1:
-            say("the ledger is cut into shards, which the API does not serve yet: it is not started")
         for old in places.run.glob("*.log"):
             old.unlink()
         reason = asyncio.run(_supervise(children_of(session), places, logs, as_json=as_json))
@@ -83,8 +81,7 @@ def children_of(session: Session) -> list[Child]:
         which = ["--shard", str(shard.number)] if shard.name else []
         name = f"correlator-shard-{shard.number}" if shard.name else "correlator"
         children.append(Child(name=name, command=[*tally, "run", "correlator", "--supervised", *which], stage=2))
-    if session.config.correlator.shards == 1:  # of several the API knows nothing yet
-        children.append(Child(name="api", command=[*tally, "run", "api", "--supervised"], stage=0))
+    children.append(Child(name="api", command=[*tally, "run", "api", "--supervised"], stage=0))
     return children
 
 

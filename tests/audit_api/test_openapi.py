@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from audit_api.problems import PROBLEMS
-from audit_api.schemas import SCHEMAS
+from audit_api.schemas import SCHEMAS, Schemas
 from tests.support.apis import Api
 
 pytestmark = pytest.mark.anyio
@@ -23,13 +23,13 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def mismatches(value: Any, schema: dict[str, Any], where: str = "$") -> Iterator[str]:
+def mismatches(value: Any, schema: dict[str, Any], where: str = "$", *, schemas: Schemas = SCHEMAS) -> Iterator[str]:
     """Where a value is not what a schema (of the few keywords that ours use) says."""
     if "$ref" in schema:
-        yield from mismatches(value, SCHEMAS[schema["$ref"].rpartition("/")[2]], where)
+        yield from mismatches(value, schemas[schema["$ref"].rpartition("/")[2]], where, schemas=schemas)
         return
     if "anyOf" in schema:
-        tried = [list(mismatches(value, option, where)) for option in schema["anyOf"]]
+        tried = [list(mismatches(value, option, where, schemas=schemas)) for option in schema["anyOf"]]
         if all(tried):
             yield f"{where}: none of them: {tried}"
         return
@@ -45,12 +45,12 @@ def mismatches(value: Any, schema: dict[str, Any], where: str = "$") -> Iterator
                 yield f"{where}: {name} is missing"
         for name, part in value.items():
             if name in schema["properties"]:
-                yield from mismatches(part, schema["properties"][name], f"{where}.{name}")
+                yield from mismatches(part, schema["properties"][name], f"{where}.{name}", schemas=schemas)
             elif not schema["additionalProperties"]:
                 yield f"{where}: {name} is not declared"
     elif isinstance(value, list):
         for at, part in enumerate(value):
-            yield from mismatches(part, schema["items"], f"{where}[{at}]")
+            yield from mismatches(part, schema["items"], f"{where}[{at}]", schemas=schemas)
 
 
 def test_a_mismatch_is_found() -> None:

@@ -19,6 +19,8 @@ import httpx
 import msgpack
 import pytest
 
+from correlator.shards import shard_of
+
 CONFIG = """
 [collector]
 name = "side"
@@ -36,10 +38,10 @@ PATIENCE_SECONDS = 45.0
 class Up:
     """A running `tally up`."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, config: str = CONFIG) -> None:
         self.folder = folder
         self.config = folder / "tally.toml"
-        self.config.write_text(CONFIG)
+        self.config.write_text(config)
         self.command = [sys.executable, "-m", "deploy.cli", "--config", str(self.config)]
         self.errors = (folder / "stderr").open("wb")
         self.process = subprocess.Popen([*self.command, "up", "--json"], stdout=subprocess.PIPE, stderr=self.errors)
@@ -229,3 +231,49 @@ def test_a_taken_port_is_told_and_ends_everything(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "collector-side cannot listen: Address already in use" in done.stderr
     assert done.stderr.splitlines()[-1].startswith("tally: collector-side cannot run")
+
+
+@pytest.mark.crash
+def test_a_ledger_that_is_cut_is_served_and_verified(tmp_path: Path) -> None:
+    """Five processes: what a sender logged is found, read, exported and verified through the one API over three logs."""
+    up = Up(tmp_path, f"{CONFIG}\n[correlator]\nshards = 3\n")
+    try:
+        correlators = {f"correlator-shard-{number}" for number in (1, 2, 3)}
+        assert set(up.ready) == {"collector-side", "api", *correlators}
+        transactions = [f"t-{number}" for number in range(6)]
+        shards = {shard_of(f"transaction/{name}", 3) for name in transactions}
+        assert shards == {1, 2, 3}, "the test needs one of each"
+        for name in transactions:
+            up.send(name, "paid")
+        token = up.tally("token", "add", "ann", "--role", "auditor").stdout.strip()
+        api = up.address("api", "http")
+        until(lambda: get(f"{api}/readyz").status_code == 200)
+
+        def served() -> bool:
+            page = get(f"{api}/v1/trails?kind=transaction", token)
+            return page.status_code == 200 and len(page.json()["trails"]) == len(transactions)
+
+        until(served)
+        folder = up.folder / "tally-data"
+        key = str(folder / "keys" / "log.vkey")
+        for name in transactions:
+            bundle = f"{api}/v1/exports/transaction/{name}"
+            assert up.tally("verify", bundle, "--key", key, token=token).stdout.startswith("TRUE: ")
+
+        def recorded() -> bool:
+            accesses = get(f"{api}/v1/trails/transaction/t-0", token).json()["accesses"]["entries"]
+            return any((one["principal"], one["action"]) == ("ann", "trail.export") for one in accesses)
+
+        until(recorded)
+        until(lambda: get(f"{api}/log/head").status_code == 200)
+        note = up.folder / "statement"
+        note.write_bytes(get(f"{api}/log/head").content)
+        assert up.tally("verify", str(note), "--key", key).stdout.startswith("TRUE: ")
+        assert json.loads(up.tally("status", "--url", api, token=token).stdout)["ledger"] == "localhost/tallystick"
+        checked = up.tally("check", "--since", str(note))
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+    finally:
+        up.close()
+    stopped = re.findall(r"^stopping (.+)$", (up.folder / "stderr").read_text(), re.MULTILINE)
+    assert stopped[:2] == ["api", "collector-side"]
+    assert set(stopped[2:]) == correlators

@@ -387,6 +387,7 @@ def test_another_number_of_shards_is_refused(
         ["reindex"],
         ["trail", "p1"],
         ["run", "correlator", *(["--shard", "1"] * (count > 1))],
+        ["run", "api"],
     ):
         code, told = tally(*command, ledger=ledger)
         assert code == 2, command
@@ -433,11 +434,6 @@ def test_a_correlator_must_know_its_shard(
 ) -> None:
     code, told = tally("run", "correlator", *arguments)
     assert (code, said in told) == (2, True), told
-
-
-def test_the_api_refuses_a_cut_ledger(tally: Callable[..., tuple[int, str]]) -> None:
-    code, told = tally("run", "api")
-    assert (code, "does not serve a ledger that is cut into shards" in told) == (2, True), told
 
 
 def test_retiring_months_of_a_cut_ledger_is_refused(tally: Callable[..., tuple[int, str]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,9 +14,12 @@ from fastapi import FastAPI
 from audit_api.accesses import AccessRecorder
 from audit_api.app import create_app
 from audit_api.auth import ROLES, TokenFile, TokenRecord, hash_token, new_token, render_tokens
+from audit_api.logs import Logs
 from audit_api.settings import ApiSettings
 from collector.batch import EventRef, StreamId
 from collector.event import Event, decode_event, encode_event
+from deploy.api import open_logs
+from tests.support.cut_ledger import CutLedger
 from tests.support.ledgers import SIGNER, START_NS, SmallLedger
 
 
@@ -53,11 +56,17 @@ class Api:
 
     app: FastAPI
     client: httpx.AsyncClient
-    ledger: SmallLedger
     record: KeptRecord
     clocks: Clocks
     tokens: dict[str, str]
     token_file: Path
+    small: SmallLedger | None = None
+
+    @property
+    def ledger(self) -> SmallLedger:
+        """The small ledger that it serves."""
+        assert self.small is not None
+        return self.small
 
     async def get(self, path: str, role: str | None = "auditor", **headers: str) -> httpx.Response:
         """GET as the principal of a role, or as nobody."""
@@ -82,11 +91,14 @@ def make_app(
 ) -> FastAPI:
     """The application over a small ledger."""
     return create_app(
-        index=ledger.index,
-        log_reader=ledger.reader,
-        log_storage=ledger.storage,
-        log_key=SIGNER.verifier,
-        store=ledger.store,
+        logs=Logs.whole(
+            index=ledger.index,
+            reader=ledger.reader,
+            storage=ledger.storage,
+            key=SIGNER.verifier,
+            store=ledger.store,
+            monotonic=clocks.monotonic,
+        ),
         recorder=recorder,
         authenticator=TokenFile(token_file, clock=clocks.wall),
         settings=settings,
@@ -99,23 +111,50 @@ def make_app(
 async def open_api(
     folder: Path, ledger: SmallLedger, settings: ApiSettings, recorder: AccessRecorder | None = None
 ) -> AsyncIterator[Api]:
-    """The application, started, with a client that is connected to it without a network."""
+    """The application over a small ledger, started, with a client that is connected to it without a network."""
     token_file = folder / "tokens.toml"
     tokens = write_tokens(token_file)
     clocks, record = Clocks(), KeptRecord()
     app = make_app(ledger, recorder=recorder or record, token_file=token_file, settings=settings, clocks=clocks)
+    async with _started(app) as client:
+        yield Api(
+            app=app,
+            client=client,
+            record=record,
+            clocks=clocks,
+            tokens=tokens,
+            token_file=token_file,
+            small=ledger,
+        )
+
+
+@asynccontextmanager
+async def open_cut_api(folder: Path, ledger: CutLedger, settings: ApiSettings | None = None) -> AsyncIterator[Api]:
+    """As `open_api`, over a ledger that is cut into shards, its files opened as `tally run api` opens them."""
+    token_file = folder / "tokens.toml"
+    tokens = write_tokens(token_file)
+    clocks, record = Clocks(), KeptRecord()
+    with ExitStack() as open_files:
+        logs = open_logs(ledger.config, ledger.places, open_files)
+        assert logs is not None
+        app = create_app(
+            logs=logs,
+            recorder=record,
+            authenticator=TokenFile(token_file, clock=clocks.wall),
+            settings=settings or ApiSettings(burst_requests=10_000),
+            clock=clocks.wall,
+            monotonic=clocks.monotonic,
+        )
+        async with _started(app) as client:
+            yield Api(app=app, client=client, record=record, clocks=clocks, tokens=tokens, token_file=token_file)
+
+
+@asynccontextmanager
+async def _started(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
     with anyio.fail_after(60):
         async with (
             app.router.lifespan_context(app),
             httpx.AsyncClient(transport=transport, base_url="http://api") as client,
         ):
-            yield Api(
-                app=app,
-                client=client,
-                ledger=ledger,
-                record=record,
-                clocks=clocks,
-                tokens=tokens,
-                token_file=token_file,
-            )
+            yield client
