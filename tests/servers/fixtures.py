@@ -14,6 +14,7 @@ import pytest
 
 from collector.store.settings import StoreSettings
 from correlator.index.settings import IndexSettings
+from tests.servers.kafka import Kafka
 from tests.servers.opensearch import Cluster
 from tests.servers.opensearch_security import Security
 
@@ -57,3 +58,10 @@ def opensearch_settings(opensearch: Cluster) -> Iterator[StoreSettings]:
 def opensearch_index(opensearch_settings: StoreSettings) -> IndexSettings:
     """The same for a trail index."""
     return IndexSettings(urls=opensearch_settings.urls, prefix=opensearch_settings.prefix)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    """One Kafka node, plain text."""
+    with Kafka() as server:
+        yield server
