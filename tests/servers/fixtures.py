@@ -17,6 +17,7 @@ from correlator.index.settings import IndexSettings
 from tests.servers.kafka import Kafka
 from tests.servers.opensearch import Cluster
 from tests.servers.opensearch_security import Security
+from tests.servers.rabbitmq import RabbitMq
 
 
 @pytest.fixture(scope="session")
@@ -64,4 +65,11 @@ def opensearch_index(opensearch_settings: StoreSettings) -> IndexSettings:
 def kafka() -> Iterator[Kafka]:
     """One Kafka node, plain text."""
     with Kafka() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMq]:
+    """One RabbitMQ node, plain text."""
+    with RabbitMq() as server:
         yield server

@@ -60,7 +60,7 @@ class Kafka:
         self._java = java.java_home(kafka_home.JAVA_AT_LEAST)
         self._home = kafka_home.install(self._java)
         self.folder = Path(tempfile.mkdtemp(prefix="kafka-"))
-        self.port, controller = _free_ports(2)
+        self.port, controller = free_ports(2)
         self._process: subprocess.Popen[bytes] | None = None
         self._settings = self.folder / "server.properties"
         self._settings.write_text(
@@ -147,7 +147,8 @@ class Kafka:
         self.stop()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on."""
     sockets = [socket.socket() for _ in range(count)]
     try:
         for one in sockets:

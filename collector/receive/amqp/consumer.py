@@ -149,8 +149,8 @@ class AmqpConsumer:
                 more = came.get_nowait()
                 if more is not None:
                     batch.append(more)
-            if batch:
-                return batch  # if the connection is gone by now, it comes again, and is recognised if it can be
+            if batch and not _is_over(channel):  # else it comes again, and need not be told from itself
+                return batch
         return ()
 
     async def _hand(self, deliveries: Sequence[AbstractIncomingMessage]) -> None:
@@ -191,6 +191,10 @@ class AmqpConsumer:
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._stopping.wait(), seconds)
+
+
+def _is_over(channel: AbstractChannel) -> bool:
+    return channel.is_closed
 
 
 def _delivery(message: AbstractIncomingMessage, queue: str) -> Delivery:
