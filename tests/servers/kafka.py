@@ -13,15 +13,25 @@ from pathlib import Path
 from typing import Self
 
 from tests.servers import java, kafka_home
+from tests.servers.certificates import Authority
 from tests.servers.opensearch_home import cache_folder
+
+USER, PASSWORD = "tally", "open-sesame"
 
 _START_SECONDS = 180.0
 
 _SETTINGS = """process.roles=broker,controller
 node.id=1
-listeners=CLIENT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=CLIENT://127.0.0.1:{port}
-listener.security.protocol.map=CLIENT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=CLIENT://127.0.0.1:{port},SECURE://127.0.0.1:{secure},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=CLIENT://127.0.0.1:{port},SECURE://127.0.0.1:{secure}
+listener.security.protocol.map=CLIENT:PLAINTEXT,SECURE:SASL_SSL,CONTROLLER:PLAINTEXT
+sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.secure.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
+listener.name.secure.ssl.client.auth=required
+ssl.keystore.type=PEM
+ssl.keystore.location={tls}/both.pem
+ssl.truststore.type=PEM
+ssl.truststore.location={tls}/ca.pem
 inter.broker.listener.name=CLIENT
 controller.listener.names=CONTROLLER
 controller.quorum.bootstrap.servers=127.0.0.1:{controller}
@@ -54,17 +64,31 @@ _LOG4J = """Configuration:
 
 
 class Kafka:
-    """One node with data in a folder of its own, which `stop` removes."""
+    """One node with data in a folder of its own, which `stop` removes.
+
+    At `secure_address` it wants a certificate of `authority`, and `USER` with `PASSWORD` by SCRAM-SHA-512.
+    """
 
     def __init__(self) -> None:
         self._java = java.java_home(kafka_home.JAVA_AT_LEAST)
         self._home = kafka_home.install(self._java)
         self.folder = Path(tempfile.mkdtemp(prefix="kafka-"))
-        self.port, controller = free_ports(2)
+        self.port, secure, controller = free_ports(3)
+        self.secure_address = f"127.0.0.1:{secure}"
+        self.authority = Authority(self.folder / "tls")
+        certificate, key = self.authority.issue("kafka")
+        (self.folder / "tls" / "both.pem").write_bytes(key.read_bytes() + certificate.read_bytes())
         self._process: subprocess.Popen[bytes] | None = None
         self._settings = self.folder / "server.properties"
         self._settings.write_text(
-            _SETTINGS.format(port=self.port, controller=controller, data=self.folder / "data"), encoding="utf-8"
+            _SETTINGS.format(
+                port=self.port,
+                secure=secure,
+                controller=controller,
+                data=self.folder / "data",
+                tls=self.folder / "tls",
+            ),
+            encoding="utf-8",
         )
         (self.folder / "log4j2.yaml").write_text(_LOG4J, encoding="utf-8")
 
@@ -94,8 +118,12 @@ class Kafka:
         """Start it, and return when it takes connections."""
         if not (self.folder / "data").exists():
             cluster = "dGFsbHlzdGljay10ZXN0cw"  # 16 bytes in base64, as the storage tool wants them
+            scram = f"SCRAM-SHA-512=[name={USER},password={PASSWORD}]"
             subprocess.run(
-                self._command("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._settings)),
+                self._command(
+                    *("kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(self._settings)),
+                    *("--add-scram", scram),
+                ),
                 check=True,
                 capture_output=True,
                 timeout=_START_SECONDS,

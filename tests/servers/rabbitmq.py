@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
 
+from tests.servers.certificates import Authority
 from tests.servers.kafka import free_ports
 from tests.support.need import need
 
@@ -22,7 +23,7 @@ _START_SECONDS = 120.0
 
 
 class RabbitMq:
-    """One node without plugins, whose user is `guest`. `stop` ends it and its epmd, and removes what it kept."""
+    """One node without plugins, whose user is `guest`; with TLS it wants a certificate of `authority`. `stop` ends it and its epmd, and removes what it kept."""
 
     def __init__(self) -> None:
         found = shutil.which("rabbitmq-server", path=f"{_PROGRAMS}:/usr/sbin:{os.environ.get('PATH', '')}")
@@ -31,12 +32,17 @@ class RabbitMq:
         need(epmd, "needs epmd, which comes with Erlang")
         self._program, self._epmd_program = str(found), str(epmd)
         self.folder = Path(tempfile.mkdtemp(prefix="rabbitmq-"))
-        self.port, self._distribution, self._names = free_ports(3)
+        self.port, self.tls_port, self._distribution, self._names = free_ports(4)
+        self.authority = Authority(self.folder / "tls")
+        certificate, key = self.authority.issue("rabbitmq")
         self._node = f"tally{secrets.token_hex(4)}@localhost"
         self._process: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
         (self.folder / "rabbitmq.conf").write_text(
-            f"listeners.tcp.1 = 127.0.0.1:{self.port}\nlog.console = true\nlog.console.level = warning\nlog.file = false\n",
+            f"listeners.tcp.1 = 127.0.0.1:{self.port}\nlisteners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
+            f"ssl_options.cacertfile = {self.authority.ca}\nssl_options.certfile = {certificate}\n"
+            f"ssl_options.keyfile = {key}\nssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true\n"
+            "log.console = true\nlog.console.level = warning\nlog.file = false\n",
             encoding="utf-8",
         )
         (self.folder / "plugins").write_text("[].\n", encoding="utf-8")

@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Self
 
 import aio_pika
@@ -14,6 +15,7 @@ import pytest
 from pamqp import commands as spec
 
 from collector.receive.amqp.settings import AmqpSettings
+from tests.servers.certificates import Authority
 from tests.servers.rabbitmq import RabbitMq
 from tests.support.memory_intake import MemoryIntake
 
@@ -29,7 +31,8 @@ class Consumption:
         from collector.receive.amqp.consumer import AmqpConsumer
 
         self.reports: list[tuple[str, str, int, int]] = []
-        settings = AmqpSettings(queue=queue, port=server.port, **further)
+        own: dict[str, Any] = {"port": server.port} | further
+        settings = AmqpSettings(queue=queue, **own)
         self._consumer = AmqpConsumer(
             settings, intake, clock=time.time_ns, report=lambda *told: self.reports.append(told)
         )
@@ -152,6 +155,31 @@ def test_nothing_is_acknowledged_before_it_is_durable(rabbitmq: RabbitMq) -> Non
         again_delivered = [event for event in intake.events if "redelivered" in event.marks]
         assert sorted(int(str(event.body)) for event in again_delivered) == list(range(5))
         assert await left(rabbitmq, queue) == 0
+
+    asyncio.run(story())
+
+
+def test_tls_with_a_certificate(rabbitmq: RabbitMq, tmp_path: Path) -> None:
+    async def story() -> None:
+        intake, queue = MemoryIntake(), a_queue()
+        await publish(rabbitmq, queue, [message(b"one")])
+        certificate, key = rabbitmq.authority.issue("collector")
+        password = tmp_path / "password"
+        password.write_text("guest\n")
+        secure: dict[str, Any] = {
+            "port": rabbitmq.tls_port,
+            "tls": True,
+            "tls_ca": str(rabbitmq.authority.ca),
+            "password_file": str(password),
+        }
+        shown = {"tls_certificate": str(certificate), "tls_key": str(key)}
+        strange = secure | shown | {"tls_ca": str(Authority(tmp_path).ca)}
+        for refused in (secure, strange):
+            async with Consumption(MemoryIntake(), rabbitmq, queue, **refused) as consumption:
+                await asyncio.sleep(0.5)
+                assert {told[2] for told in consumption.reports} == {0}
+        async with Consumption(intake, rabbitmq, queue, **secure, **shown) as consumption:
+            await consumption.until(lambda: len(intake.events) == 1)
 
     asyncio.run(story())
 

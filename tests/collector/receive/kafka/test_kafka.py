@@ -7,12 +7,14 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
 from collector.receive.kafka.settings import KafkaSettings
-from tests.servers.kafka import Kafka
+from tests.servers.certificates import Authority
+from tests.servers.kafka import PASSWORD, USER, Kafka
 from tests.support.kafka_topics import Message, committed, make_topic, produce
 from tests.support.memory_intake import MemoryIntake
 
@@ -163,6 +165,37 @@ def test_a_second_member_takes_over_exactly_where_the_first_was(kafka: Kafka) ->
         counts = Counter(str(event.body) for event in (*one.events, *other.events))
         # commits are a minute apart: what was not committed when partitions were given back would stand in both
         assert counts == Counter(str(number) for number in range(written))
+
+    asyncio.run(story())
+
+
+def test_tls_with_a_certificate_and_a_password(kafka: Kafka, tmp_path: Path) -> None:
+    async def story() -> None:
+        topic = await make_topic(kafka.address)
+        await produce(kafka.address, topic, numbered(3))
+        certificate, key = kafka.authority.issue("collector")
+        (tmp_path / "right").write_text(f"{PASSWORD}\n")
+        (tmp_path / "wrong").write_text("open, please")
+        secure: dict[str, Any] = {
+            "address": kafka.secure_address,
+            "topic": topic,
+            "tls": True,
+            "tls_ca": str(kafka.authority.ca),
+            "tls_certificate": str(certificate),
+            "tls_key": str(key),
+            "sasl": "SCRAM-SHA-512",
+            "user": USER,
+        }
+        async with Consumption(MemoryIntake(), **secure, password_file=str(tmp_path / "wrong")) as refused:
+            await asyncio.sleep(1.0)
+            assert {told[2] for told in refused.reports} == {0}
+        strange = secure | {"tls_ca": str(Authority(tmp_path).ca), "password_file": str(tmp_path / "right")}
+        async with Consumption(MemoryIntake(), **strange) as refusing:
+            await asyncio.sleep(1.0)
+            assert {told[2] for told in refusing.reports} == {0}
+        intake = MemoryIntake()
+        async with Consumption(intake, **secure, password_file=str(tmp_path / "right")) as consumption:
+            await consumption.until(lambda: len(intake.events) == 3)
 
     asyncio.run(story())
 
