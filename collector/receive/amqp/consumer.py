@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS
+from aio_pika.exceptions import CONNECTION_EXCEPTIONS, AMQPError
 
 from collector.errors import Malformed, Overloaded
 from collector.event import format_time
@@ -77,8 +77,9 @@ class AmqpConsumer:
         while not self._stopping.is_set():
             try:
                 await self._consume(breaker)
-            except (*CONNECTION_EXCEPTIONS, TimeoutError) as error:
-                self._standing.away(str(error) or type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - whatever the library makes of a broker's bytes, the other ways in go on
+                known = isinstance(error, AMQPError | OSError)  # what others say may hold what was in a message
+                self._standing.away((str(error) if known else "") or type(error).__name__)
                 await self._pause(breaker.failed())
 
     def stop(self) -> None:

@@ -106,8 +106,9 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         while not self._stopping.is_set():
             try:
                 await self._consume(breaker)
-            except (KafkaError, OSError, TimeoutError) as error:
-                self._standing.away(str(error) or type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - whatever the library makes of a broker's bytes, the other ways in go on
+                known = isinstance(error, KafkaError | OSError)  # what others say may hold what was in a message
+                self._standing.away((str(error) if known else "") or type(error).__name__)
                 await self._pause(breaker.failed())
 
     def stop(self) -> None:
