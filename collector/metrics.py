@@ -112,6 +112,18 @@ class CollectorMetrics:
                 "waiting_files": "Files of an entry of the tail that wait: too many are open, or they cannot be read.",
             }.items()
         }
+        self._broker = Gauge(
+            "tally_collector_broker_connected",
+            "1 while the broker of an entry of Kafka or RabbitMQ answers.",
+            ["system", "entry"],
+            registry=self.registry,
+        )
+        self._broker_messages = Counter(
+            "tally_collector_broker_messages_total",
+            "Messages of an entry of Kafka or RabbitMQ that are durable, those recognised and dead letters included.",
+            ["system", "entry"],
+            registry=self.registry,
+        )
         info = Gauge("tally_collector_info", "The collector's name.", ["collector"], registry=self.registry)
         info.labels(collector).set(1)
 
@@ -151,6 +163,11 @@ class CollectorMetrics:
             ("waiting_files", waiting_files),
         ):
             self._tail[name].labels(label).set(value)
+
+    def broker(self, system: str, label: str, connected: bool, messages: int) -> None:
+        """How an entry of a broker stands, and how many messages were taken since it was last told."""
+        self._broker.labels(system, label).set(connected)
+        self._broker_messages.labels(system, label).inc(messages)
 
     def watch(self, state: Callable[[], PipelineState]) -> None:
         """Read the pipeline's state at each scrape."""

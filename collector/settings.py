@@ -7,6 +7,8 @@ import msgspec
 
 from collector.extract import StitchSettings
 from collector.protect.fields import DEFAULT_MASKED_FIELDS
+from collector.receive.amqp.settings import AmqpSettings
+from collector.receive.kafka.settings import KafkaSettings
 from collector.receive.listening import check_listening
 from collector.receive.syslog.settings import SyslogSettings
 from collector.receive.tail.settings import KubernetesSettings, TailSettings
@@ -322,6 +324,8 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         otlp: OTLP, over HTTP and gRPC.
         syslog: RFC 5424 over TCP, TLS and UDP.
         tail: files to follow.
+        kafka: topics to consume.
+        amqp: queues of RabbitMQ to consume.
         kubernetes: what is asked about the pods whose files are followed.
         spool: bounds on disk.
         ship: batches.
@@ -344,6 +348,8 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     otlp: OtlpSettings = OtlpSettings()
     syslog: SyslogSettings = SyslogSettings()
     tail: tuple[TailSettings, ...] = ()
+    kafka: tuple[KafkaSettings, ...] = ()
+    amqp: tuple[AmqpSettings, ...] = ()
     kubernetes: KubernetesSettings = KubernetesSettings()
     spool: SpoolSettings = SpoolSettings()
     ship: ShipSettings = ShipSettings()
@@ -353,8 +359,13 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     stitch: StitchSettings = StitchSettings()
 
     def __post_init__(self) -> None:
-        """Refuse two entries of the tail that cannot be told apart."""
-        labels = [entry.label for entry in self.tail]
-        for label in labels:
-            if labels.count(label) > 1:
-                raise ValueError(f"tail: two entries are called {label!r}: give them a name")
+        """Refuse two entries of one kind that cannot be told apart."""
+        kinds = {
+            "tail": [entry.label for entry in self.tail],
+            "kafka": [entry.label for entry in self.kafka],
+            "amqp": [entry.label for entry in self.amqp],
+        }
+        for kind, labels in kinds.items():
+            for label in labels:
+                if labels.count(label) > 1:
+                    raise ValueError(f"{kind}: two entries are called {label!r}: give them a name")

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from collector.disk import Disk
 from collector.errors import Malformed
@@ -38,6 +38,17 @@ POSITIONS = "tail"
 
 _FORWARD_PATIENCE_SECONDS = 10.0
 _TAIL_GRACE_SECONDS = 10.0
+_BROKER_GRACE_SECONDS = 20.0
+
+
+class Consuming(Protocol):
+    """A way in that connects to a broker."""
+
+    async def run(self) -> None:
+        """Consume until `stop`."""
+
+    def stop(self) -> None:
+        """Let `run` end after what is in hand."""
 
 
 class WaysIn:
@@ -78,6 +89,7 @@ class WaysIn:
         self._onward: MetricsServer | None = None
         self._tailer: Tailer | None = None
         self._following: asyncio.Task[None] | None = None
+        self._consuming: list[tuple[Consuming, asyncio.Task[None]]] = []
 
     async def open(self) -> dict[str, str]:
         """Listen, and begin to follow files; returns the addresses by their use, see `collector.sidecar.run_sidecar`.
@@ -88,10 +100,14 @@ class WaysIn:
         for way in (self._forward, self._http_and_grpc, self._elasticsearch, self._beats, self._syslog):
             addresses |= await way()
         self._follow()
+        self._consume()
         return addresses
 
     def check(self) -> None:
-        """Raises what ended the following of files, if anything did."""
+        """Raises what ended the following of files, or a consumer, if anything did."""
+        for _, task in self._consuming:
+            if task.done():
+                task.result()
         if self._following is not None and self._following.done():
             self._following.result()
 
@@ -99,7 +115,9 @@ class WaysIn:
         """Take nothing more in, finish and acknowledge what is in flight, for a bounded time."""
         if self._tailer is not None and self._following is not None:
             await _end_of_following(self._tailer, self._following)
-        await asyncio.gather(*(close() for close in self._closing))
+        await asyncio.gather(
+            *(close() for close in self._closing), *(_end_of_consuming(one, task) for one, task in self._consuming)
+        )
         if self._onward is not None:
             self._onward.close()
 
@@ -251,6 +269,32 @@ class WaysIn:
         )
         self._following = asyncio.create_task(self._tailer.run())
 
+    def _consume(self) -> None:
+        """Consume what brokers hold. Raises `Malformed`: a library is not installed."""
+        consumers: list[Consuming] = []
+        further: dict[str, Any] = {
+            "clock": self._clock,
+            "service": self._settings.service,
+            "report": self._metrics.broker,
+        }
+        if self._settings.kafka:
+            try:
+                from collector.receive.kafka.consumer import KafkaConsumer  # noqa: PLC0415 - comes with an extra
+            except ModuleNotFoundError as error:
+                raise Malformed(
+                    "Kafka needs more than is installed: pip install 'tallystick[kafka]'", where="kafka"
+                ) from error
+            consumers += [KafkaConsumer(own, self._intake, **further) for own in self._settings.kafka]
+        if self._settings.amqp:
+            try:
+                from collector.receive.amqp.consumer import AmqpConsumer  # noqa: PLC0415 - comes with an extra
+            except ModuleNotFoundError as error:
+                raise Malformed(
+                    "RabbitMQ needs more than is installed: pip install 'tallystick[amqp]'", where="amqp"
+                ) from error
+            consumers += [AmqpConsumer(own, self._intake, **further) for own in self._settings.amqp]
+        self._consuming = [(one, asyncio.create_task(one.run())) for one in consumers]
+
 
 def _server(app: Any, settings: HttpSettings | ElasticsearchSettings) -> HttpServer:
     return HttpServer(
@@ -272,3 +316,14 @@ async def _end_of_following(tailer: Tailer, following: asyncio.Task[None]) -> No
     await asyncio.wait([following])
     if not following.cancelled() and (error := following.exception()) is not None:
         _log.error("the tail ended: %s: %s", type(error).__name__, error)
+
+
+async def _end_of_consuming(consumer: Consuming, task: asyncio.Task[None]) -> None:
+    """Let a consumer finish what it has in hand, tell its broker, and leave."""
+    consumer.stop()
+    _, late = await asyncio.wait([task], timeout=_BROKER_GRACE_SECONDS)
+    for one in late:
+        one.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled() and (error := task.exception()) is not None:
+        _log.error("a consumer ended: %s: %s", type(error).__name__, error)

@@ -37,6 +37,7 @@ _CLUSTER_FILES = ("ca_file", "client_certificate", "client_key", "password_file"
 
 _TLS_FILES = ("tls_certificate", "tls_key", "tls_client_ca")
 _FORWARD_FILES = ("shared_key_file", "client_key_files", "password_files")
+_BROKER_FILES = ("tls_certificate", "tls_key", "tls_ca", "password_file")
 _RELAY_FILES = ("tls_certificate", "tls_key", "tls_ca", "shared_key_file", "password_file")
 
 _Table = TypeVar("_Table", bound=msgspec.Struct)
@@ -178,6 +179,8 @@ def _collector(settings: CollectorSettings, folder: Path) -> CollectorSettings:
         elasticsearch=_located(settings.elasticsearch, folder, (*_TLS_FILES, "credentials_file")),
         grpc=_located(settings.grpc, folder, _TLS_FILES),
         syslog=_located(settings.syslog, folder, _TLS_FILES),
+        kafka=tuple(_located(one, folder, _BROKER_FILES) for one in settings.kafka),
+        amqp=tuple(_located(one, folder, _BROKER_FILES) for one in settings.amqp),
         relay=_located(settings.relay, folder, _RELAY_FILES),
     )
 

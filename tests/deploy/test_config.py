@@ -182,6 +182,10 @@ shared_key_file = "/run/a.key"
     config = read(text)
     assert config.collector.forward.shared_key_file == "/somewhere/forward.key"
     assert config.collector.forward.client_key_files == {"web-1": "/somewhere/keys/web-1", "web-2": "/run/web-2"}
+    broker = read(
+        '[[collector.amqp]]\nqueue = "q"\ntls = true\ntls_ca = "ca.pem"\npassword_file = "/run/pw"'
+    ).collector.amqp[0]
+    assert (broker.tls_ca, broker.password_file, broker.tls_key) == ("/somewhere/ca.pem", "/run/pw", "")
     assert config.collector.http.tls_key == "/somewhere/h-key.pem"
     assert config.sidecars["a"].forward.shared_key_file == "/run/a.key"
     assert config.sidecars["a"].http.tls_certificate == "/somewhere/h.pem"

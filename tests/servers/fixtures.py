@@ -14,8 +14,10 @@ import pytest
 
 from collector.store.settings import StoreSettings
 from correlator.index.settings import IndexSettings
+from tests.servers.kafka import Kafka
 from tests.servers.opensearch import Cluster
 from tests.servers.opensearch_security import Security
+from tests.servers.rabbitmq import RabbitMq
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +59,17 @@ def opensearch_settings(opensearch: Cluster) -> Iterator[StoreSettings]:
 def opensearch_index(opensearch_settings: StoreSettings) -> IndexSettings:
     """The same for a trail index."""
     return IndexSettings(urls=opensearch_settings.urls, prefix=opensearch_settings.prefix)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[Kafka]:
+    """One Kafka node, plain text."""
+    with Kafka() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rabbitmq() -> Iterator[RabbitMq]:
+    """One RabbitMQ node, plain text."""
+    with RabbitMq() as server:
+        yield server

@@ -79,6 +79,16 @@ def test_the_certificates_of_every_way_in_are_looked_at(authority: Authority, tm
         assert outcomes(chart)[f"collector.{table}.{name}"] == "failed"
 
 
+def test_the_certificates_shown_to_brokers_are_looked_at(authority: Authority, tmp_path: Path) -> None:
+    certificate, key = authority.issue("soon", days=5)
+    entries = {"kafka": 'brokers = ["b:1"]\ntopics = ["t"]', "amqp": 'queue = "q"'}
+    for table, entry in entries.items():
+        text = f'[[collector.{table}]]\n{entry}\ntls = true\ntls_certificate = "{certificate}"\ntls_key = "{key}"\n'
+        assert outcomes(examined(text, tmp_path)) == {f"collector.{table}.tls_certificate": "warning"}
+        chart = examined(f'{text}tls_ca = "none.pem"\n', tmp_path)
+        assert outcomes(chart)[f"collector.{table}.tls_ca"] == "failed"
+
+
 @contextmanager
 def serving(certificate: Path, key: Path) -> Iterator[int]:
     """A TLS server that shakes hands and hangs up; gives its port."""
