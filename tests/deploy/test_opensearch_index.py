@@ -100,7 +100,7 @@ def test_what_is_wrong_with_the_index_is_found_and_mended(
     kept = opensearch.ask("GET", where)["_source"]
     damages = {
         "the index says otherwise of it than the log: status": {"status": "failed"},
-        "the index says otherwise of it than the log: keys": {"keys": []},
+        "the index says otherwise of it than the log: keys": {"keys": [], "texts": ["p1"]},
         "it cannot be read: the trail index is damaged": {"tenant": "acme"},
     }
     for told, change in damages.items():
