@@ -131,6 +131,7 @@ async def test_conditions_hold_in_every_log(api: Api) -> None:
         ("key=order_id:o1&kind=transaction", {"transaction/p2", "transaction/p3"}),
         ("amount=EUR:4..5&kind=transaction", {"transaction/p4"}),
         ("kind=transaction&service=nobody", set()),
+        ("kind=transaction&text=gateway%20paid%20p7", {"transaction/p7"}),
     ):
         page = await told(api, f"/v1/trails?{query}&limit=200")
         assert {one["trail"] for one in page["trails"]} == expected, query
