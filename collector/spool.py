@@ -22,6 +22,7 @@ from pathlib import Path
 
 from collector.admission import admit
 from collector.disk import AppendFile, Disk
+from collector.diskroom import DiskRoom
 from collector.errors import Overloaded, StateUnknown
 from collector.frame import Frame
 from collector.group import Deliver, Done, Group, Spooled, checked_size, deliver_here
@@ -97,6 +98,7 @@ class Spool:
         self._stopping = False
         self.failed: StateUnknown | None = None
         self.refusals = Refusals()
+        self._room = DiskRoom(disk, directory, self._limits.keep_free_bytes, self.refusals)
         self._thread: threading.Thread | None = None
         self._file: AppendFile | None = None
         disk.make_directory(directory)
@@ -227,9 +229,7 @@ class Spool:
 
     def _write(self, data: bytes, *, following: int) -> None:
         """Append and sync frames; `following` is the sequence behind them."""
-        left = self._disk.free_bytes(self._directory) - len(data)
-        if left < self._limits.keep_free_bytes:
-            raise self.refusals.refuse(f"the spool's disk is full but for {max(0, left) >> 20} MiB, kept for shipping")
+        self._room.take(len(data))
         name = max(self._sizes, default=-1)
         if self._file is None or self._sizes[name] >= self._limits.segment_bytes:
             name = self._roll()
