@@ -24,7 +24,7 @@ from collector.receive.body import BodyLimits, ClientDisconnect, media_type, rea
 from collector.receive.cloudevent import HEADER, arrival_of_cloudevent, context_of_headers, data_of_body
 from collector.receive.json_lines import value_of_json
 from collector.receive.problem import json_response, overloaded, problem
-from collector.receive.record import MAX_SOURCE_ID_BYTES, arrival_of_record
+from collector.receive.record import arrival_of_record
 from collector.receive.room import Room
 
 __all__ = ["BusinessEventReceiver"]
@@ -199,4 +199,4 @@ def _json(value: Any) -> bytes:
 
 
 def _group_id(key: bytes) -> bytes | None:
-    return hashlib.sha256(b"business\0" + key).digest()[:MAX_SOURCE_ID_BYTES] if key else None
+    return hashlib.sha256(b"business\0" + key).digest() if key else None
