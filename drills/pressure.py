@@ -17,7 +17,7 @@ from drills.smalldisk import SmallDisk
 from drills.story import Outcome, Phase, Story
 from tests.servers.opensearch import Cluster
 
-__all__ = ["PRESSURE_SETTINGS", "pressure_drill"]
+__all__ = ["FULL", "PRESSURE_SETTINGS", "may_make", "pressure_drill"]
 
 PRESSURE_SETTINGS = {
     # as a server has them; a test server otherwise looks at no disk, because a developer's may be full
@@ -31,6 +31,9 @@ PRESSURE_SETTINGS = {
     "indexing_pressure.memory.limit": "4mb",  # by default a tenth of the heap
 }
 """What the drill's server is started with."""
+
+FULL = ("No space left on device", "the node's disk is full", "flood-stage watermark")
+"""What a sidecar hears of a full disk: one of these, for the server looks at its disk whenever it likes."""
 
 _LEAVE_BYTES = 60 * 1024**2
 _HOG_BYTES = (*[256 * 1024] * 16, *[8 * 1024] * 32, *[512] * 32)
@@ -78,11 +81,11 @@ def pressure_drill(
             time.sleep(hold_seconds)
         _again(story, events)
         with story.phase("its disk is full") as phase, _kept_full(disk):
-            # who asks first hears of the disk; then its shards are closed, and the others hear of that
-            _told(story, phase, "No space left on device", "the node's disk is full")
+            # who asks first hears of the disk; then its shards are closed, or blocked by the watermark, and the others hear of that
+            _told(story, phase, *FULL)
             time.sleep(hold_seconds)
         _again(story, events)
-        until("indexes can be made", lambda: _may_make(cluster))  # with the disk full, that was blocked as well
+        until("indexes can be made", lambda: may_make(cluster))  # with the disk full, that was blocked as well
 
     return Story(installation, pause_seconds=pause_seconds).tell(steps)
 
@@ -95,7 +98,11 @@ def _told(story: Story, phase: Phase, *texts: str) -> None:
         return any(installation.said(name, text, after=phase.lines[name]) for text in texts)
 
     for name in installation.sidecars:
-        until(f"{name} says {' or '.join(texts)}", lambda name=name: has_said(name))  # type: ignore[misc]
+        try:
+            until(f"{name} says {' or '.join(texts)}", lambda name=name: has_said(name))  # type: ignore[misc]
+        except TimeoutError as error:
+            said = installation.logged(name)[phase.lines[name] :]
+            raise TimeoutError(f"{error}; it said {said[-3:]}, and {len(said)} lines in all") from None
     phase.status = until("`tally status` says why", installation.trouble)
 
 
@@ -135,7 +142,8 @@ def _kept_full(disk: SmallDisk) -> Iterator[None]:
         disk.free()
 
 
-def _may_make(cluster: Cluster) -> bool:
+def may_make(cluster: Cluster) -> bool:
+    """Whether the cluster takes a new index."""
     try:
         cluster.ask("PUT", "/probe")
     except urllib.error.HTTPError:
