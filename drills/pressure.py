@@ -32,8 +32,8 @@ PRESSURE_SETTINGS = {
 }
 """What the drill's server is started with."""
 
-FULL = ("No space left on device", "the node's disk is full", "flood-stage watermark")
-"""What a sidecar hears of a full disk: one of these, for the server looks at its disk whenever it likes."""
+FULL = ("No space left on device", "disk is full", "flood-stage watermark")
+"""What a sidecar hears of a full disk: one of these, by whether it asks before the server has closed its shards or blocked them."""
 
 _LEAVE_BYTES = 60 * 1024**2
 _HOG_BYTES = (*[256 * 1024] * 16, *[8 * 1024] * 32, *[512] * 32)

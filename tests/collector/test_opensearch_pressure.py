@@ -19,7 +19,11 @@ from collector.store.opensearch.connection import pressure
         (503, "unavailable_shards_exception", "cannot do it now: 503"),
         (500, "i_o_exception", "cannot do it now: 500"),
         # a node says so of a shard that it has just closed; taken for a no, it would end the correlator
-        (404, "shard_not_found_exception", "cannot do it now: 404"),
+        (
+            404,
+            "shard_not_found_exception",
+            "cannot do it now: 404 shard_not_found_exception: why (a node whose disk is full closes",
+        ),
     ],
 )
 def test_what_passes_is_waited_for(status: int, kind: str, said: str) -> None:

@@ -269,9 +269,12 @@ def pressure(name: str, status: int, kind: str, reason: str) -> Overloaded | Non
             f"{name} takes no request of this size: raise its http.max_content_length",
             retry_after_seconds=_OPERATOR_SECONDS,
         )
-    if (
-        status >= 500 or kind == "shard_not_found_exception"
-    ):  # 404 from a node that has just closed the shard: its disk is full
+    if kind == "shard_not_found_exception":  # 404 from a node that has just closed the shard
+        return Overloaded(
+            f"{name} cannot do it now: {status} {kind}: {reason} (a node whose disk is full closes its shards)",
+            retry_after_seconds=1.0,
+        )
+    if status >= 500:
         return Overloaded(f"{name} cannot do it now: {status} {kind}: {reason}", retry_after_seconds=1.0)
     return None
 

@@ -150,11 +150,11 @@ def _outcome(status: int, kind: str) -> str:
 
 def _trouble(connection: Connection, told: _Status) -> Exception:
     error = told.error or _Error()
+    if waits := pressure(connection.name, told.status, error.type, error.reason):
+        return waits
     if told.status == 404:  # where nothing is made by itself (action.auto_create_index), which is how it should be
         return Overloaded(f"{connection.name}: {error.reason}: it was dropped, and is made anew at the next try")
-    return pressure(connection.name, told.status, error.type, error.reason) or Refusal(
-        told.status, error.type, error.reason
-    )
+    return Refusal(told.status, error.type, error.reason)
 
 
 def _words(error: _Error) -> str:
