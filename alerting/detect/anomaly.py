@@ -23,6 +23,9 @@ _DAY_SECONDS = 86_400.0
 _COUNTERPARTIES = 100
 _FORGET = 0.05  # of an account's mean with each payment
 
+_MOST_PAUSE_SECONDS = 90 * _DAY_SECONDS
+_MOST_OFF = 6.0  # standard deviations: one huge value must not press all others together for ever
+
 _TOLD_OF = 25
 """The score that is told is that which so many of the latest payments have reached."""
 
@@ -78,7 +81,9 @@ class _Sizes:
 
     def off(self, size: float) -> float:
         """By how many standard deviations this one is off; 0 while little is known."""
-        return (size - self.mean) / sqrt(self.spread + 0.01) if self.seen > 2 else 0.0
+        if self.seen <= 2:
+            return 0.0
+        return min(max((size - self.mean) / sqrt(self.spread + 0.01), -_MOST_OFF), _MOST_OFF)
 
     def learn(self, size: float) -> None:
         """Remember one more."""
@@ -128,7 +133,7 @@ class _Model:
         return score, 1.0 if least is None else least, most
 
     def _scaled(self, features: dict[str, float]) -> dict[str, float]:
-        """Each within 0 and 1, by the extremes seen so far."""
+        """Each within 0 and 1, by the extremes seen so far: the trees cut where payments are, not where they could be."""
         scaled = {}
         for name, value in features.items():
             low, high = self._limits.get(name, (value, value))
@@ -185,7 +190,7 @@ def _features(payment: Payment, usual: _Usual, category: _Sizes) -> dict[str, fl
         "amount": size,
         "against_usual": usual.sizes.off(size),
         "against_category": category.off(size),
-        "pause": log1p(min(pause_seconds, 90 * _DAY_SECONDS)),
+        "pause": log1p(min(pause_seconds, _MOST_PAUSE_SECONDS)),
         "hour": payment.time_ns // 3_600_000_000_000 % 24 / 23,
         "new_counterparty": float(payment.counterparty not in usual.counterparties) if known > 2 else 0.0,
     }

@@ -46,6 +46,7 @@ class Engine:
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._watches = [(rule, version_of(rule), rule.watch()) for rule in rules]
+        self.rules = tuple(rule.name for rule in rules)
         self.horizon_seconds = max((rule.horizon_seconds for rule in rules), default=0.0)
 
     def look(self, payment: Payment) -> list[Finding]:

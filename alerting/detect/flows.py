@@ -131,7 +131,9 @@ class _RoundTrip:
         earliest_ns = payment.time_ns - int(rule.within_seconds * 1e9)
         steps = 0
         edge: list[tuple[str, int]] = [(payment.account, payment.time_ns)]
-        seen: dict[str, int] = {}  # account -> the latest moment from which it was searched: an earlier one finds no more
+        seen: dict[
+            str, int
+        ] = {}  # account -> the latest moment from which it was searched: an earlier one finds no more
         for hops in range(2, rule.hops + 1):
             onward: list[tuple[str, int]] = []
             for account, until_ns in edge:
