@@ -107,7 +107,7 @@ class StructuringRule(Rule, frozen=True, kw_only=True, tag="structuring"):
     """
 
     threshold: Decimal
-    margin: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.1
+    margin: Annotated[float, msgspec.Meta(gt=0.0, lt=1)] = 0.1
     count: Annotated[int, msgspec.Meta(ge=2, le=1_000)] = 3
     within_seconds: Seconds = 86_400.0
 

@@ -51,7 +51,7 @@ class AnomalyRule(Rule, frozen=True, kw_only=True, tag="anomaly"):
         seed: of the trees' cuts: the same log gives the same findings.
     """
 
-    budget: Annotated[float, msgspec.Meta(gt=0, le=0.2)] = 0.005
+    budget: Annotated[float, msgspec.Meta(gt=0.0, le=0.2)] = 0.005
     learn: Annotated[int, msgspec.Meta(ge=100, le=1_000_000)] = 2_000
     trees: Annotated[int, msgspec.Meta(ge=1, le=200)] = 25
     height: Annotated[int, msgspec.Meta(ge=2, le=15)] = 8

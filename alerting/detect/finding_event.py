@@ -29,7 +29,6 @@ def finding_event(finding: Finding, *, origin: str, now_ns: int) -> Event:
             "detection.rule": finding.rule,
             "detection.rule_version": finding.version,
             "detection.severity": finding.severity,
-            "detection.freeze": finding.freeze,
             "detection.payment": payment.kind,
             "detection.log": origin,
             "detection.leaf": payment.leaf,

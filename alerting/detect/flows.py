@@ -79,7 +79,7 @@ class RoundTripRule(Rule, frozen=True, kw_only=True, tag="round_trip"):
     """
 
     hops: Annotated[int, msgspec.Meta(ge=2, le=12)] = 6
-    share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.8
+    share: Annotated[float, msgspec.Meta(gt=0.0, le=1)] = 0.8
     above: Decimal = Decimal(0)
     within_seconds: Seconds = 7 * _DAY_SECONDS
 

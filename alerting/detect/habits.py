@@ -92,7 +92,7 @@ class TravelRule(Rule, frozen=True, kw_only=True, tag="travel"):
         within_seconds: payments further apart in time are not compared.
     """
 
-    kmh: Annotated[float, msgspec.Meta(gt=0, le=100_000)] = 900.0
+    kmh: Annotated[float, msgspec.Meta(gt=0.0, le=100_000)] = 900.0
     least_km: Annotated[float, msgspec.Meta(ge=0, le=20_000)] = 100.0
     within_seconds: Seconds = _DAY_SECONDS
 

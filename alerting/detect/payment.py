@@ -38,8 +38,10 @@ class PaymentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         service, event: which events: patterns with ``*`` and ``?`` for the service's and the event's name.
         outcome: only events of this outcome; ``not_failure`` leaves failures out; empty: any.
         amount: path to the amount, a number or its text in decimal digits.
-        currency: path to the currency (ISO 4217). `default_currency`: what it is where the event does not say.
-        account: path to who pays; `counterparty`: who is paid.
+        currency: path to the currency (ISO 4217).
+        default_currency: what it is where the event does not say.
+        account: path to who pays.
+        counterparty: path to who is paid.
         category: path to what was paid for, as the merchant's category.
         device, country: paths to what the payment was made with, and from where.
         latitude, longitude: paths to where, in degrees (WGS 84).

@@ -11,7 +11,7 @@ __all__ = ["Rule", "Severity", "Watch", "version_of"]
 
 Severity = Literal["info", "warning", "critical"]
 
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=366 * 86_400)]
+Seconds = Annotated[float, msgspec.Meta(gt=0.0, le=366 * 86_400)]
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
 
 
@@ -29,13 +29,11 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         name: what findings call it.
         payments: names of the kinds of payment that it looks at; empty: all.
         severity: of its findings: info, warning or critical.
-        freeze: ask for the payment to be stopped (``[detector.freeze]``).
     """
 
     name: _Name
     payments: tuple[str, ...] = ()
     severity: Severity = "warning"
-    freeze: bool = False
 
     def watch(self) -> Watch:
         """A new watch, which has seen nothing yet."""

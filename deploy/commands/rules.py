@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import click
 
 from alerting.detect.backtest import Backtest, Score, try_rules
-from deploy.session import Failure, Session, emit_json, json_option, pass_session, say
+from deploy.session import Failure, Session, emit_json, json_option, pass_session, show
 
 _CHUNK = 2_048
 
@@ -102,7 +102,7 @@ def is_fraud(value: object) -> bool:
 
 def _print(found: Backtest) -> None:
     known = "" if found.fraud is None else f", {found.fraud:,} of them fraud"
-    say(f"{found.payments:,} payments{known}")
+    show(f"{found.payments:,} payments{known}")
     width = max(len(name) for name in (*found.rules, "any rule"))
     for name, score in (*found.rules.items(), ("any rule", found.any_rule)):
         share = score.told / found.payments if found.payments else 0.0
@@ -111,6 +111,6 @@ def _print(found: Backtest) -> None:
             line += f"  precision {precision:.3f}"
         if (recall := found.recall(score)) is not None:
             line += f"  recall {recall:.3f}"
-        say(line)
+        show(line)
         for leaf, reason in score.examples:
-            say(f"{'':<{width}}    leaf {leaf}: {reason}")
+            show(f"{'':<{width}}    leaf {leaf}: {reason}")
