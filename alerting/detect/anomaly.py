@@ -45,17 +45,17 @@ class AnomalyRule(Rule, frozen=True, kw_only=True, tag="anomaly"):
 
     Attributes:
         budget: the share of payments that are told, those that rank highest.
-        learn: payments of a kind that are only learned from at first.
-        trees, height, window: of the half-space trees; `window` payments are one generation of what they know.
+        learn_payments: payments of a kind that are only learned from at first.
+        trees, height, window_payments: of the half-space trees; so many payments are one generation of what they know.
         warm_seconds: how much of the log is read again after a restart to learn from, in event time.
         seed: of the trees' cuts: the same log gives the same findings.
     """
 
     budget: Annotated[float, msgspec.Meta(gt=0.0, le=0.2)] = 0.005
-    learn: Annotated[int, msgspec.Meta(ge=100, le=1_000_000)] = 2_000
+    learn_payments: Annotated[int, msgspec.Meta(ge=100, le=1_000_000)] = 2_000
     trees: Annotated[int, msgspec.Meta(ge=1, le=200)] = 25
     height: Annotated[int, msgspec.Meta(ge=2, le=15)] = 8
-    window: Annotated[int, msgspec.Meta(ge=50, le=100_000)] = 1_000
+    window_payments: Annotated[int, msgspec.Meta(ge=50, le=100_000)] = 1_000
     warm_seconds: Seconds = 30 * _DAY_SECONDS
     seed: int = 1
 
@@ -113,7 +113,7 @@ class _Model:
         self._limits: dict[str, tuple[float, float]] = {}
         self._means: dict[str, float] = {}
         self._trees = river.anomaly.HalfSpaceTrees(
-            n_trees=rule.trees, height=rule.height, window_size=rule.window, seed=rule.seed
+            n_trees=rule.trees, height=rule.height, window_size=rule.window_payments, seed=rule.seed
         )
         # of the latest scores: as the trees come to know more, all scores change
         self._quantile = river.stats.RollingQuantile(1.0 - rule.budget, window_size=int(_TOLD_OF / rule.budget))
@@ -173,11 +173,11 @@ class _Anomalies:
         category = self._categories.of((*key, payment.category))
         score, least, most = model.rank(_features(payment, usual, category))
         _learn(payment, usual, category)
-        if not most or model.seen <= self._rule.learn:
+        if not most or model.seen <= self._rule.learn_payments:
             return ""
         amount = money(payment.amount, payment.currency)
         return (
-            f"{amount} is unlike the last {self._rule.window:,} payments: {_WORDS[most]}"
+            f"{amount} is unlike the last {self._rule.window_payments:,} payments: {_WORDS[most]}"
             f" (score {score:.3f}, told from {least:.3f})"
         )
 

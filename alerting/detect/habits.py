@@ -27,14 +27,14 @@ class NewRule(Rule, frozen=True, kw_only=True, tag="new"):
 
     Attributes:
         field: which of them.
-        known: an account has habits once so many payments of it were seen.
+        known_payments: an account has habits once so many payments of it were seen.
         above: only payments above this amount.
         remember_seconds: what was not seen for so long is new again.
         most: so many values are remembered for an account, the latest.
     """
 
     field: Literal["device", "country", "counterparty"]
-    known: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 3
+    known_payments: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 3
     above: Decimal = Decimal(0)
     remember_seconds: Seconds = 90 * _DAY_SECONDS
     most: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 50
@@ -72,7 +72,7 @@ class _New:
         habits = self._habits.of(_account(payment))
         last_ns = habits.values.pop(value, None)
         is_new = last_ns is None or payment.time_ns - last_ns > rule.remember_seconds * 1e9
-        had_habits = habits.payments >= rule.known
+        had_habits = habits.payments >= rule.known_payments
         habits.values[value] = payment.time_ns if last_ns is None else max(last_ns, payment.time_ns)
         habits.payments += 1
         if len(habits.values) > rule.most:

@@ -10,7 +10,7 @@ from alerting.detect.anomaly import AnomalyRule
 from alerting.detect.payment import Payment
 from tests.alerting.payments import HOUR, payment, told
 
-RULE = AnomalyRule(name="odd", budget=0.03, learn=500, trees=15, window=250, seed=3)
+RULE = AnomalyRule(name="odd", budget=0.03, learn_payments=500, trees=15, window_payments=250, seed=3)
 
 
 def usual(count: int, seed: int = 1) -> list[Payment]:

@@ -66,7 +66,7 @@ def test_structuring_is_many_just_below_the_threshold() -> None:
 
 
 def test_a_new_device_is_told_once_an_account_has_habits() -> None:
-    rule = NewRule(name="device", field="device", known=2, remember_seconds=30 * DAY)
+    rule = NewRule(name="device", field="device", known_payments=2, remember_seconds=30 * DAY)
     devices = [(0, "phone"), (1, "tablet"), (2, "phone"), (3, "watch"), (4, "watch"), (40 * DAY, "phone")]
     said = told(rule, [payment(at, device=device) for at, device in devices])
     assert [bool(one) for one in said] == [False, False, False, True, False, True]
@@ -75,7 +75,7 @@ def test_a_new_device_is_told_once_an_account_has_habits() -> None:
 
 
 def test_a_new_country_is_named() -> None:
-    rule = NewRule(name="country", field="country", known=1)
+    rule = NewRule(name="country", field="country", known_payments=1)
     assert told(rule, [payment(0, country="DE"), payment(1, country="PA")])[1].endswith("(PA)")
 
 
