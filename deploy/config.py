@@ -167,6 +167,7 @@ def _detector(settings: DetectorSettings, folder: Path) -> DetectorSettings:
         settings,
         rules=tuple(_located(one, folder, ("file",)) if isinstance(one, ListedRule) else one for one in settings.rules),
         alertmanager=_located(settings.alertmanager, folder, ("ca_file", "token_file")),
+        freeze=_located(settings.freeze, folder, ("ca_file", "secret_file")),
     )
 
 

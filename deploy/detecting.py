@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from alerting.detect.cursor import read_cursor, write_cursor
 from alerting.detect.engine import Engine
 from alerting.detect.follow import Follower
+from alerting.detect.freeze import Freezer
 from alerting.detect.logged import FollowedLog, LoggedPayments
 from alerting.detect.metrics import DetectorMetrics
 from alerting.detect.payment import Payment, PaymentReader
@@ -18,6 +19,7 @@ from alerting.detect.tell import Alertmanagers
 from audit_api.logs import Logs
 from collector.errors import Malformed, NotFound, Overloaded, StateUnknown
 from collector.paths import compile_path
+from collector.recorder import Recorder
 from correlator.trail import key_trail, trace_trail, transaction_trail
 from deploy.api import open_logs
 from deploy.config import Config, ConfigError
@@ -96,6 +98,7 @@ async def serve_detector(
         recorder = open_files.enter_context(
             open_recorder(config, places, spool=DETECTOR, heartbeat_seconds=_HEARTBEAT_SECONDS, collector=DETECTOR)
         )
+        freezer = _freezer(settings, recorder, metrics)
         follower = Follower(
             [FollowedLog(origin=log.key.name, reader=log.evidence.reader) for log in logs.all],
             payments=LoggedPayments(logs.store, readers, metrics),
@@ -104,9 +107,10 @@ async def serve_detector(
             positions=read_cursor(places.detector),
             metrics=metrics,
             tells=bool(settings.alertmanager.urls),
+            freezes=freezer is not None,
             clock=time.time_ns,
         )
-        work = _Work(follower, alertmanagers, metrics, places=places, poll_seconds=settings.poll_seconds)
+        work = _Work(follower, alertmanagers, freezer, metrics, places=places, poll_seconds=settings.poll_seconds)
         address = open_files.enter_context(
             health_server(metrics.registry, port=settings.metrics_port, alive=work.alive, ready=work.ready)
         )
@@ -120,6 +124,22 @@ async def serve_detector(
         await working
 
 
+def _freezer(settings: DetectorSettings, recorder: Recorder, metrics: DetectorMetrics) -> Freezer | None:
+    if not settings.freeze.url:
+        return None
+    try:
+        return Freezer(
+            settings.freeze,
+            findings=recorder,
+            trail_of=trail_of,
+            metrics=metrics,
+            clock=time.time_ns,
+            monotonic=time.monotonic,
+        )
+    except Malformed as error:
+        raise ConfigError(str(error)) from error
+
+
 class _Work:
     """What the detector's thread does, and what probes hear of it."""
 
@@ -127,6 +147,7 @@ class _Work:
         self,
         follower: Follower,
         alertmanagers: Alertmanagers,
+        freezer: Freezer | None,
         metrics: DetectorMetrics,
         *,
         places: Places,
@@ -134,6 +155,7 @@ class _Work:
     ) -> None:
         self._follower = follower
         self._alertmanagers = alertmanagers
+        self._freezer = freezer
         self._metrics = metrics
         self._cursor = places.detector
         self._poll_seconds = poll_seconds
@@ -154,6 +176,8 @@ class _Work:
         while not stop.is_set():
             try:
                 seen = self._follower.step()
+                if self._freezer is not None:  # first: it is what must not wait
+                    self._freezer.ask(self._follower.to_freeze)
                 self._well = True
             except NotFound:  # nothing is published yet
                 seen, self._well = 0, True

@@ -1,6 +1,7 @@
 """How far the detector has come: one small file, written whole or not at all.
 
-For each log two numbers: leaves below `recorded` are looked at, and their findings on record; those below `told` are told as well.
+For each log three numbers: leaves below `recorded` are looked at, and their findings on record; those of leaves below `told` are told as
+well, and for those below `frozen` a freeze was asked, where it was to be.
 A crash before a write repeats what came after the last one: findings are recognised by their ids, alerts by their labels.
 """
 
@@ -16,10 +17,11 @@ __all__ = ["Position", "read_cursor", "write_cursor"]
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of one log; both are numbers of leaves, `told` never above `recorded`."""
+    """Of one log; all are numbers of leaves, `told` and `frozen` never above `recorded`."""
 
     recorded: int
     told: int
+    frozen: int
 
 
 _decode = msgspec.json.Decoder(dict[str, Position]).decode

@@ -16,7 +16,7 @@ class Finding:
 
     Attributes:
         rule, version: the rule's name, and what names its settings (`version_of`).
-        severity: the rule's.
+        severity, freeze: the rule's.
         reason: why, in words; names no account.
         payment: the payment.
     """
@@ -24,6 +24,7 @@ class Finding:
     rule: str
     version: str
     severity: Severity
+    freeze: bool = False
     reason: str
     payment: Payment
 
@@ -60,6 +61,7 @@ class Engine:
                         rule=rule.name,
                         version=version,
                         severity=rule.severity,
+                        freeze=rule.freeze,
                         reason=reason,
                         payment=payment,
                     )

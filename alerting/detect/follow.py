@@ -52,6 +52,7 @@ class Follower:
         engine: the rules.
         findings: puts findings on record.
         positions: how far it had come, by origin.
+        freezes: whether requests to stop a payment go to anybody: then they wait in `to_freeze`.
         tells: whether findings are told to anybody: then they wait in `waiting` until they are taken from there.
         clock: Unix time in nanoseconds.
     """
@@ -66,6 +67,7 @@ class Follower:
         positions: Mapping[str, Position],
         metrics: DetectorMetrics,
         tells: bool,
+        freezes: bool,
         clock: Callable[[], int],
     ) -> None:
         self._logs = logs
@@ -74,24 +76,34 @@ class Follower:
         self._findings = findings
         self._metrics = metrics
         self._tells = tells
+        self._freezes = freezes
         self._clock = clock
         self._told_before = {log.origin: positions[log.origin].told for log in logs if log.origin in positions}
+        self._frozen_before = {log.origin: positions[log.origin].frozen for log in logs if log.origin in positions}
         self._recorded = {log.origin: positions[log.origin].recorded for log in logs if log.origin in positions}
         self._next: dict[str, int] = {}  # the leaf to read next, by origin, once it is known where to begin
         self._found: deque[Told] = (
             deque()
         )  # not on record yet: the rules have seen these payments, and must not see them again
         self.waiting: deque[Told] = deque()
+        self.to_freeze: deque[Told] = deque()
 
     def positions(self) -> dict[str, Position]:
         """How far it has come, for `write_cursor`."""
         found = {}
         for origin, recorded in self._recorded.items():
-            waits = next((one.finding.payment.leaf for one in self.waiting if one.origin == origin), recorded)
-            # while it reads again what it knew before, nothing is waiting yet, and nothing less is told
-            told = max(self._told_before.get(origin, 0), min(waits, self._next.get(origin, 0)))
-            found[origin] = Position(recorded=recorded, told=min(told, recorded))
+            found[origin] = Position(
+                recorded=recorded,
+                told=self._done(origin, self.waiting, self._told_before),
+                frozen=self._done(origin, self.to_freeze, self._frozen_before),
+            )
         return found
+
+    def _done(self, origin: str, waiting: deque[Told], before: Mapping[str, int]) -> int:
+        recorded = self._recorded[origin]
+        first = next((one.finding.payment.leaf for one in waiting if one.origin == origin), recorded)
+        # while it reads again what it knew before, nothing is waiting yet, and nothing less is done
+        return min(recorded, max(before.get(origin, 0), min(first, self._next.get(origin, 0))))
 
     def step(self) -> int:
         """Look at what each log has next; gives how many leaves that were.
@@ -110,7 +122,7 @@ class Follower:
                 self._next[log.origin] = self._beginning(log, size)
             start = self._next[log.origin]
             end = min(size, start + _CHUNK)
-            if start < end and len(self.waiting) < MAX_WAITING:
+            if start < end and max(len(self.waiting), len(self.to_freeze)) < MAX_WAITING:
                 self._look(log, start, end)
                 seen += end - start
             behind += size - self._next[log.origin]
@@ -121,7 +133,8 @@ class Follower:
 
     def _beginning(self, log: FollowedLog, size: int) -> int:
         """The first leaf whose entry was recorded within the horizon before the cursor. Entries' times never decrease along a log."""
-        known = min(self._recorded.get(log.origin, 0), self._told_before.get(log.origin, size), size)
+        before = (self._told_before, self._frozen_before)
+        known = min(self._recorded.get(log.origin, 0), *(one.get(log.origin, size) for one in before), size)
         if known == 0:
             return 0
         wanted = self._recorded_ns(log, known - 1) - int(self._engine.horizon_seconds * 1e9)
@@ -151,6 +164,8 @@ class Follower:
                 self._record(one)
             if self._tells and leaf >= self._told_before.get(one.origin, 0):
                 self.waiting.append(one)
+            if self._freezes and one.finding.freeze and leaf >= self._frozen_before.get(one.origin, 0):
+                self.to_freeze.append(one)
             self._found.popleft()
         for origin, leaf in self._next.items():
             self._recorded[origin] = max(self._recorded.get(origin, 0), leaf)

@@ -20,6 +20,9 @@ class DetectorMetrics:
         told: findings that an Alertmanager took, and those that it refused for good, by outcome (``taken``, ``refused``).
         telling_failures: times that no Alertmanager could be told; it is tried again.
         waiting: findings that are on record and wait to be told.
+        freezes: requests to stop a payment whose outcome is on record, by outcome (``accepted``, ``refused``, ``given_up``).
+        freeze_failures: times that nobody could be asked; it is tried again.
+        freezes_waiting: requests that wait.
         behind: leaves of the logs that it has not read yet.
         failures: times that log, store or spool did not answer; it is tried again.
     """
@@ -53,6 +56,20 @@ class DetectorMetrics:
         )
         self.waiting = Gauge(
             "tally_detector_waiting_findings", "Findings on record that wait to be told.", registry=registry
+        )
+        self.freezes = Counter(
+            "tally_detector_freezes_total",
+            "Requests to stop a payment whose outcome is on record.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.freeze_failures = Counter(
+            "tally_detector_freeze_failures_total",
+            "Times that nobody could be asked to stop a payment.",
+            registry=registry,
+        )
+        self.freezes_waiting = Gauge(
+            "tally_detector_waiting_freezes", "Requests to stop a payment that wait.", registry=registry
         )
         self.behind = Gauge("tally_detector_behind_leaves", "Leaves of the logs not read yet.", registry=registry)
         self.failures = Counter(

@@ -29,11 +29,13 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         name: what findings call it.
         payments: names of the kinds of payment that it looks at; empty: all.
         severity: of its findings: info, warning or critical.
+        freeze: ask for the payment to be stopped.
     """
 
     name: _Name
     payments: tuple[str, ...] = ()
     severity: Severity = "warning"
+    freeze: bool = False
 
     def watch(self) -> Watch:
         """A new watch, which has seen nothing yet."""

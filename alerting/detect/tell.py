@@ -4,35 +4,26 @@ https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml. Every 
 it is enough that one takes it. Telling is at least once: the same finding has the same labels, which Alertmanager knows again.
 """
 
-import logging
-import ssl
-import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 import msgspec
 
 from alerting.detect.follow import Told
 from alerting.detect.metrics import DetectorMetrics
 from alerting.detect.payment import Payment
+from alerting.detect.post import Pause, Poster, check_url, read_secret
 from alerting.detect.settings import AlertmanagerSettings
-from collector.errors import Malformed
 from collector.event import format_time
 
 __all__ = ["ALERT_NAME", "Alertmanagers", "alert_of"]
 
 ALERT_NAME = "TallySuspiciousTransaction"
 
-_log = logging.getLogger("tally.detector")
-
 _AT_ONCE = 64
-_TIMEOUT_SECONDS = 2.0
-"""Telling and detecting take turns: an Alertmanager that hangs may cost no more than this each time it is tried."""
-_LONGEST_PAUSE_SECONDS = 30.0
-_MAX_TOKEN_BYTES = 16_384
+_REFUSALS = frozenset({400, 413, 422})
+"""What was sent is at fault: sent again it would be refused again."""
 
 
 def alert_of(told: Told, *, trail: str, settings: AlertmanagerSettings, now_ns: int) -> dict[str, object]:
@@ -93,21 +84,20 @@ class Alertmanagers:
         self._trail_of = trail_of
         self._metrics = metrics
         self._clock = clock
-        self._monotonic = monotonic
-        self._pause_seconds = 0.0
-        self._not_before = 0.0
+        self._pause = Pause(monotonic)
+        where = "detector.alertmanager"
         for url in settings.urls:
-            _check(url, with_token=bool(settings.token_file))
-        self._token = _read_token(settings.token_file) if settings.token_file else ""
-        try:
-            self._tls = ssl.create_default_context(cafile=settings.ca_file or None)
-        except (OSError, ssl.SSLError) as error:
-            raise Malformed(f"{settings.ca_file}: {error}", where="detector.alertmanager.ca_file") from error
+            check_url(url, secret=bool(settings.token_file), where=f"{where}.urls")
+        self._headers: dict[str, str] = {}
+        if settings.token_file:
+            token = read_secret(settings.token_file, where=f"{where}.token_file")
+            self._headers["authorization"] = f"Bearer {token}"
+        self._post_to = Poster(ca_file=settings.ca_file, where=f"{where}.ca_file").post
 
     def tell(self, waiting: deque[Told]) -> int:
         """Tell of what waits, oldest first, and take it from there; gives how many. Nothing is taken while nobody can be told."""
         told = 0
-        while waiting and self._monotonic() >= self._not_before:
+        while waiting and self._pause.over:
             some = [waiting[at] for at in range(min(len(waiting), _AT_ONCE))]
             now_ns = self._clock()
             alerts = [
@@ -116,11 +106,10 @@ class Alertmanagers:
             ]
             outcome = self._post(msgspec.json.encode(alerts))
             if outcome is None:
-                self._pause_seconds = min(max(1.0, 2 * self._pause_seconds), _LONGEST_PAUSE_SECONDS)
-                self._not_before = self._monotonic() + self._pause_seconds
+                self._pause.longer()
                 self._metrics.telling_failures.inc()
                 break
-            self._pause_seconds = 0.0
+            self._pause.forget()
             self._metrics.told.labels(outcome).inc(len(some))
             for _ in some:
                 waiting.popleft()
@@ -130,55 +119,9 @@ class Alertmanagers:
 
     def _post(self, body: bytes) -> str | None:
         """``taken`` by one at least, ``refused`` by all that answered, or None: nobody answered."""
-        outcomes = [self._post_to(url, body) for url in self._settings.urls]
-        if "taken" in outcomes:
+        answers = [
+            self._post_to(f"{url.rstrip('/')}/api/v2/alerts", body, self._headers) for url in self._settings.urls
+        ]
+        if any(status is not None and status < 300 for status in answers):
             return "taken"
-        return "refused" if "refused" in outcomes and None not in outcomes else None
-
-    def _post_to(self, url: str, body: bytes) -> str | None:
-        headers = {"content-type": "application/json", "user-agent": "tally"}
-        if self._token:
-            headers["authorization"] = f"Bearer {self._token}"
-        request = urllib.request.Request(f"{url.rstrip('/')}/api/v2/alerts", body, headers)  # noqa: S310 - http or https, see `_check`
-        opener = urllib.request.build_opener(_NoRedirects, urllib.request.HTTPSHandler(context=self._tls))
-        try:
-            with opener.open(request, timeout=_TIMEOUT_SECONDS):
-                return "taken"
-        except urllib.error.HTTPError as error:
-            with error:
-                refused = error.code in {400, 413, 422}
-                _log.warning("an Alertmanager did not take alerts", extra={"url": url, "status": error.code})
-                return "refused" if refused else None
-        except (OSError, ValueError) as error:
-            _log.warning(
-                "an Alertmanager cannot be told",
-                extra={"url": url, "reason": str(getattr(error, "reason", error))},
-            )
-            return None
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A token must not follow a redirect to somebody else."""
-
-    def redirect_request(self, *_: object) -> None:
-        """Follow none."""
-
-
-def _check(url: str, *, with_token: bool) -> None:
-    parts = urlsplit(url)
-    where = "detector.alertmanager.urls"
-    if parts.scheme not in {"http", "https"} or not parts.hostname or "@" in parts.netloc:
-        raise Malformed("an entry is no URL of the form http(s)://host:port", where=where)
-    if with_token and parts.scheme == "http" and parts.hostname not in {"localhost", "127.0.0.1", "::1"}:
-        raise Malformed(f"the token would go to {parts.hostname} unencrypted: use https", where=where)
-
-
-def _read_token(file: str) -> str:
-    try:
-        with Path(file).open(encoding="ascii") as stream:
-            token = stream.read(_MAX_TOKEN_BYTES).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise Malformed(f"{file}: {error}", where="detector.alertmanager.token_file") from error
-    if not token or any(character.isspace() for character in token):
-        raise Malformed(f"{file}: holds no token", where="detector.alertmanager.token_file")
-    return token
+        return "refused" if answers and all(status in _REFUSALS for status in answers) else None

@@ -25,7 +25,7 @@ from tests.support.ledgers import SmallLedger
 from tests.support.memory_store import MemoryStore
 
 RULES: tuple[Rule, ...] = (
-    AmountRule(name="large", above=Decimal(1_000), severity="critical"),
+    AmountRule(name="large", above=Decimal(1_000), severity="critical", freeze=True),
     VelocityRule(name="fast", within_seconds=HOUR, count=3),
 )
 
@@ -70,6 +70,7 @@ class Desk:
             positions=positions,
             metrics=self.metrics,
             tells=self.tells,
+            freezes=True,
             clock=lambda: 1_700_000_100_000_000_000,
         )
 
@@ -160,6 +161,19 @@ def test_a_crash_before_the_cursor_was_written_records_nothing_twice(desk: Desk)
     assert desk.metrics.registry.get_sample_value("tally_detector_found_seconds_count") == 0
 
 
+def test_a_freeze_that_was_not_asked_for_before_a_crash_is_asked_for_after_it(desk: Desk) -> None:
+    desk.add(event(0, 2_000), event(1, 3_000, card="B"))
+    desk.run()
+    desk.follower.waiting.clear()
+    desk.follower.to_freeze.popleft()
+    positions = desk.follower.positions()
+    assert positions["log"].frozen < positions["log"].told == positions["log"].recorded
+    desk.start(positions)
+    desk.run()
+    assert [told.finding.payment.account for told in desk.follower.to_freeze] == ["B"]
+    assert not desk.follower.waiting
+
+
 def test_with_nobody_to_tell_nothing_waits(tmp_path: Path) -> None:
     desk = Desk(tmp_path, tells=False)
     desk.add(event(0, 2_000))
@@ -203,8 +217,8 @@ def test_its_own_findings_are_no_payments(desk: Desk) -> None:
 def test_the_cursor_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "detector.json"
     assert read_cursor(path) == {}
-    write_cursor(path, {"log": Position(recorded=7, told=5)})
-    assert read_cursor(path) == {"log": Position(recorded=7, told=5)}
+    write_cursor(path, {"log": Position(recorded=7, told=5, frozen=6)})
+    assert read_cursor(path) == {"log": Position(recorded=7, told=5, frozen=6)}
     path.write_bytes(b'{"log":{"recorded":"x"}}')
     with pytest.raises(StateUnknown, match="remove it to look at the whole log again"):
         read_cursor(path)

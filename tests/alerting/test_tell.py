@@ -152,7 +152,7 @@ def test_a_token_goes_along_and_never_to_where_a_redirect_points(tmp_path: Path)
     [
         ("alertmanager:9093", "no URL"),
         ("http://user:pass@host:1", "no URL"),
-        ("http://alerts.example:9093", "the token would go to alerts.example unencrypted"),
+        ("http://alerts.example:9093", "what is secret would go to alerts.example unencrypted"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused(tmp_path: Path, url: str, said: str) -> None:
@@ -163,7 +163,9 @@ def test_a_url_that_cannot_be_used_is_refused(tmp_path: Path, url: str, said: st
     assert "pass@" not in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "said"), [(None, "No such file"), ("", "no token"), ("two words", "no token")])
+@pytest.mark.parametrize(
+    ("text", "said"), [(None, "No such file"), ("", "not one word"), ("two words", "not one word")]
+)
 def test_a_token_that_cannot_be_used_is_refused(tmp_path: Path, text: str | None, said: str) -> None:
     token = tmp_path / "token"
     if text is not None:
