@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.end_to_end import bench_end_to_end, bench_open_trails
 from bench.floor import fdatasync_seconds, minimal_loop
 from bench.forward import bench_forward, idle_usage
+from bench.fraud import BUDGET, bench_alerts, bench_fraud, data_folder
 from bench.importing import bench_import
 from bench.opensearch import Row, bench_opensearch
 from bench.opensearch_ledger import Block, bench_blocks, bench_fetch
@@ -22,7 +23,7 @@ from bench.verification import bench_verification
 
 _MIB = 1024 * 1024
 _PARTS = ("stages", "forward", "end-to-end", "import", "trail", "open-trails", "verify")
-_MORE_PARTS = ("opensearch", "opensearch-end-to-end", "opensearch-trail")
+_MORE_PARTS = ("opensearch", "opensearch-end-to-end", "opensearch-trail", "fraud")
 """Only when asked for: they need more than Python."""
 
 
@@ -75,6 +76,8 @@ def main() -> None:
             _opensearch_end_to_end(folder, arguments)
         if "opensearch-trail" in parts:
             _opensearch_trail(folder, arguments.stored, arguments.requests)
+        if "fraud" in parts:
+            _fraud(folder)
         print(f"\nload average after: {load_average()}")
     finally:
         shutil.rmtree(folder)
@@ -93,6 +96,32 @@ def _stages(folder: Path, events: int) -> None:
     print(
         f"| {row.decode:.1f} | {row.prepare:.1f} | {row.spool:.1f} | {to_spool:.1f} | {to_spool / floor_us:.1f} |"
         f" {row.ship:.1f} |\n",
+        flush=True,
+    )
+
+
+def _fraud(folder: Path) -> None:
+    for one in bench_fraud(data_folder()):
+        found = one.found
+        fraud = found.fraud or 0
+        print(f"\n### {one.name}: {found.payments:,}, of which {fraud:,} fraud\n")
+        print("| rule | told | of all | precision | recall |\n|---|---|---|---|---|")
+        rows = [(name, score.told, score.right) for name, score in (*found.rules.items(), ("any rule", found.any_rule))]
+        rows.append((f"baseline: the largest {BUDGET:.1%}", one.baseline_told, one.baseline_right))
+        for name, told, right in rows:
+            precision = right / told if told else 0.0
+            print(
+                f"| {name} | {told:,} | {told / found.payments:.2%} | {precision:.3f} | {right / max(fraud, 1):.3f} |"
+            )
+        print(
+            f"\n{one.payments_a_second:,.0f} payments/s through the rules on one core;"
+            f" {one.declared_a_second:,.0f}/s without the trees",
+            flush=True,
+        )
+    row = bench_alerts(folder / "alerts", payments=4_000, payments_a_second=200.0)
+    print(
+        f"\n### From a payment to its alert\n\n{row.payments:,} payments at {row.payments_a_second:.0f} a second, {row.alerts} of them"
+        f" suspicious, through sidecar, correlator and detector: p50 {row.p50:.2f} s, p99 {row.p99:.2f} s",
         flush=True,
     )
 

@@ -5,7 +5,7 @@ The API records accesses and refusals with it before it answers; detectors and e
 
 import threading
 
-from collector.batch import EventRef
+from collector.batch import EventRef, StreamId
 from collector.errors import Overloaded
 from collector.event import Event
 from collector.pipeline import Pipeline
@@ -33,7 +33,16 @@ class Recorder:
             Overloaded: the spool is full or the disk does not answer; the caller must not go on as if it were recorded.
             StateUnknown: the disk failed; the process must restart.
         """
-        prepared = self._preparer.prepare([Arrival(event=event)])
+        stream, result = self._recorded(Arrival(event=event))
+        return EventRef(stream=stream, sequence=result.first)
+
+    def record_once(self, event: Event, source_id: bytes) -> bool:
+        """As `record`, unless an event of this id (at most 64 bytes) is on record already; whether it was recorded now. Raises as `record`."""
+        _, result = self._recorded(Arrival(event=event, source_id=source_id))
+        return result.stored > 0
+
+    def _recorded(self, arrival: Arrival) -> tuple[StreamId, Spooled]:
+        prepared = self._preparer.prepare([arrival])
         if prepared.refused:
             raise prepared.refused[0].error
         told = threading.Event()
@@ -50,4 +59,4 @@ class Recorder:
         result = outcome[0]
         if isinstance(result, Exception):
             raise result
-        return EventRef(stream=stream, sequence=result.first)
+        return stream, result

@@ -25,7 +25,7 @@ class _Command(NamedTuple):
 
 COMMANDS = {
     "up": _Command("deploy.commands.up", "up", "Run everything on this machine; Ctrl-C stops it cleanly."),
-    "run": _Command("deploy.commands.run", "run", "Run one process: collector, correlator or api."),
+    "run": _Command("deploy.commands.run", "run", "Run one process: collector, correlator, api or detector."),
     "status": _Command("deploy.commands.status", "status", "What runs, what is stored, what lags, what is missing."),
     "import": _Command(
         "deploy.commands.imports", "import_files", "Take in files of logs and traces, with an exact account."
@@ -38,6 +38,7 @@ COMMANDS = {
     "check": _Command("deploy.commands.check", "check", "Check the whole store against the whole log."),
     "doctor": _Command("deploy.commands.doctor", "doctor", "Examine this installation; say how to mend what is wrong."),
     "reindex": _Command("deploy.commands.reindex", "reindex", "Make the trail index anew from the log."),
+    "rules": _Command("deploy.commands.rules", "rules", "Try the detector's rules on what has happened."),
     "retain": _Command("deploy.commands.retain", "retain", "Let go of old months' events, as the policy says."),
     "keygen": _Command("deploy.commands.keygen", "keygen", "Make a key that signs the log."),
     "token": _Command("deploy.commands.token", "token", "Make, list and revoke the API's bearer tokens."),

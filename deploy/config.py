@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from alerting.detect.listed import ListedRule
+from alerting.detect.settings import DetectorSettings
 from audit_api.settings import ApiSettings
 from collector.errors import TallyError
 from collector.settings import CollectorSettings
@@ -63,6 +65,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         sidecars: more than one collector on this machine: each table is a collector's name with what differs from `[collector]`.
         correlator: the correlator.
         audit_api: the API.
+        detector: which transactions are suspicious, and whom to tell (docs/detection.md).
         retention: how long events are kept; `tally retain` sees to it.
     """
 
@@ -76,6 +79,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sidecars: dict[str, CollectorSettings] = {}
     correlator: CorrelatorSettings = msgspec.field(default_factory=CorrelatorSettings)
     audit_api: ApiSettings = msgspec.field(default_factory=ApiSettings)
+    detector: DetectorSettings = msgspec.field(default_factory=DetectorSettings)
     retention: RetentionSettings = msgspec.field(default_factory=RetentionSettings)
 
     def __post_init__(self) -> None:
@@ -154,6 +158,16 @@ def parse(text: str, *, source: str, folder: Path) -> Config:
         index=_located(config.index, folder),
         collector=_collector(config.collector, folder),
         sidecars=collectors,
+        detector=_detector(config.detector, folder),
+    )
+
+
+def _detector(settings: DetectorSettings, folder: Path) -> DetectorSettings:
+    return msgspec.structs.replace(
+        settings,
+        rules=tuple(_located(one, folder, ("file",)) if isinstance(one, ListedRule) else one for one in settings.rules),
+        alertmanager=_located(settings.alertmanager, folder, ("ca_file", "token_file")),
+        freeze=_located(settings.freeze, folder, ("ca_file", "secret_file")),
     )
 
 

@@ -73,6 +73,11 @@ class Places:
         """Folder of the running processes: ports, process ids, logs."""
         return self.root / "run"
 
+    @property
+    def detector(self) -> Path:
+        """How far the detector has come (`alerting.detect.cursor`)."""
+        return self.root / "detector.json"
+
     def make(self) -> None:
         """Make the data folder and the keys folder, readable by their owner alone."""
         for folder in (self.root, self.keys, self.run):

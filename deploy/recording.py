@@ -43,13 +43,16 @@ class Record(Protocol):
 
 
 @contextmanager
-def open_recorder(config: Config, places: Places, *, spool: str, heartbeat_seconds: int) -> Iterator[Recorder]:
+def open_recorder(
+    config: Config, places: Places, *, spool: str, heartbeat_seconds: int, collector: str = RECORDER
+) -> Iterator[Recorder]:
     """Our recorder over a spool of its own; what it recorded is shipped at the end, or after the next start.
 
     Args:
         config: names the ledger.
         places: where spools, keys and the store are.
         spool: the spool's name.
+        collector: the name that it signs under. Only of `correlator.recorders` accesses are believed.
         heartbeat_seconds: 0: the stream promises nothing and stays open for the next time; else it is closed at the end.
 
     Raises:
@@ -64,10 +67,10 @@ def open_recorder(config: Config, places: Places, *, spool: str, heartbeat_secon
         )
         pipeline = Pipeline(
             places.spool(spool),
-            collector=RECORDER,
+            collector=collector,
             ledger=config.ledger,
             store=store,
-            key=collector_key(places, RECORDER),
+            key=collector_key(places, collector),
             limits=limits,
         )
         pipeline.start()

@@ -10,6 +10,7 @@ import types
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
@@ -19,6 +20,7 @@ from deploy.config import Config
 __all__ = ["Key", "Table", "dump", "markdown", "tables", "toml", "toml_value"]
 
 _WIDTH = 110
+_KIND_TEXT = "which kind it is."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,12 @@ class Table:
     text: str
     keys: tuple[Key, ...]
 
+    @property
+    def of_kind(self) -> str:
+        """Which of several kinds of table under one header it is, for a heading; empty where there is one kind."""
+        kinds = [key for key in self.keys if key.text == _KIND_TEXT]
+        return f", {kinds[0].kind}" if kinds else ""
+
 
 def tables(struct: type[msgspec.Struct] = Config) -> Iterator[Table]:
     """Every table of the configuration, outer ones first."""
@@ -54,11 +62,11 @@ def _tables(struct: type[msgspec.Struct], header: str, text: str) -> Iterator[Ta
         # a small table whose keys its own docstring explains in one go
         text = " ".join((inspect.getdoc(struct) or text).replace("``", "`").split())
     words = attribute_texts(struct)
-    keys, below = [], []
+    keys, below = _tag(struct), []
     for field in msgspec.structs.fields(struct):
-        inner, shape = _table_of(field.type)
+        nested = _tables_of(field.type)
         name = f"{header}.{field.encode_name}".lstrip(".")
-        if inner is None:
+        if not nested:
             default = field.default if field.default is not msgspec.NODEFAULT else msgspec.NODEFAULT
             if field.default_factory is not msgspec.NODEFAULT:
                 default = field.default_factory()
@@ -71,13 +79,13 @@ def _tables(struct: type[msgspec.Struct], header: str, text: str) -> Iterator[Ta
                 )
             )
         else:
-            below.append((inner, shape.format(name), words.get(field.name, ""), name))
+            below += [(one, shape.format(name), words.get(field.name, ""), name) for one, shape in nested]
     yield Table(header=_bracket(header), repeated="[]" in header or "NAME" in header, text=text, keys=tuple(keys))
     for inner, shown, about, name in below:
         if shown == "sidecars.NAME":
             yield Table(header="[sidecars.NAME]", repeated=True, text=about, keys=())
         else:
-            yield from _tables(inner, shown, about or name)
+            yield from _tables(inner, shown, _summary(inner) if _tag(inner) else about or name)
 
 
 def _bracket(header: str) -> str:
@@ -87,8 +95,14 @@ def _bracket(header: str) -> str:
 
 
 def attribute_texts(struct: type[msgspec.Struct]) -> dict[str, str]:
-    """The lines under ``Attributes:`` of a struct's docstring, each by the name of its field, joined to one line."""
-    doc = inspect.getdoc(struct) or ""
+    """The lines under ``Attributes:`` of a struct's docstring and its bases', each by the name of its field, joined to one line."""
+    found: dict[str, str] = {}
+    for one in reversed(struct.__mro__):
+        found |= _attribute_texts(inspect.cleandoc(one.__dict__.get("__doc__") or ""))
+    return found
+
+
+def _attribute_texts(doc: str) -> dict[str, str]:
     _, _, section = doc.partition("Attributes:\n")
     found: dict[str, str] = {}
     names: list[str] = []
@@ -105,28 +119,44 @@ def attribute_texts(struct: type[msgspec.Struct]) -> dict[str, str]:
     return {name: text.replace("``", "`") for name, text in found.items()}
 
 
-def _table_of(kind: Any) -> tuple[type[msgspec.Struct] | None, str]:
-    """The struct that a field's value is a table of, and how its header is shown; (None, "") for a plain value."""
+def _tag(struct: type[msgspec.Struct]) -> list[Key]:
+    """The key that tells a table of one kind from those of the other kinds, where there are several."""
+    config = struct.__struct_config__
+    if config.tag_field is None or config.tag is None:
+        return []
+    told = f"`{toml_value(config.tag)}`"
+    return [Key(name=config.tag_field, kind=told, default=msgspec.NODEFAULT, text=_KIND_TEXT)]
+
+
+def _summary(struct: type[msgspec.Struct]) -> str:
+    """The first sentence of a docstring, without its end."""
+    return " ".join((inspect.getdoc(struct) or "").partition("\n\n")[0].split()).rstrip(".")
+
+
+def _tables_of(kind: Any) -> list[tuple[type[msgspec.Struct], str]]:
+    """The structs that a field's value is a table of, and how their header is shown; none for a plain value."""
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
-        return kind, "{}"
+        return [(kind, "{}")]
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        return _table_of(arguments[0])
+        return _tables_of(arguments[0])
     if origin in (typing.Union, types.UnionType):
-        for option in arguments:
-            inner, shape = _table_of(option)
-            if inner is not None:
-                return inner, shape
+        return [found for option in arguments for found in _tables_of(option)]
     if origin is dict:
-        inner, shape = _table_of(arguments[1])
-        return inner, shape.replace("{}", "{}.NAME")
+        return [(inner, shape.replace("{}", "{}.NAME")) for inner, shape in _tables_of(arguments[1])]
     if origin in (list, tuple) and arguments:
-        inner, shape = _table_of(arguments[0])
-        return inner, shape.replace("{}", "{}[]")
-    return None, ""
+        return [(inner, shape.replace("{}", "{}[]")) for inner, shape in _tables_of(arguments[0])]
+    return []
 
 
-_WORDS = {str: "text", int: "integer", float: "number", bool: "true or false", Any: "any value"}
+_WORDS = {
+    str: "text",
+    int: "integer",
+    float: "number",
+    Decimal: "decimal number as text",
+    bool: "true or false",
+    Any: "any value",
+}
 
 
 def _in_words(kind: Any) -> str:
@@ -228,7 +258,7 @@ def markdown() -> str:
     parts = [_HEAD]
     for table in tables():
         if table.header:
-            parts.append(f"\n## {table.header.strip('[]')}\n")
+            parts.append(f"\n## {table.header.strip('[]')}{table.of_kind}\n")
             parts.append(f"`{table.header}`: {table.text}\n" if table.text else f"`{table.header}`\n")
         if table.keys:
             parts.append("| key | default | type | meaning |\n|---|---|---|---|")

@@ -120,3 +120,18 @@ def api(session: Session, *, supervised: bool) -> None:
         await serve_api(config, places, stopped=stopped, ready=ready)
 
     serve("api", places, body, supervised=supervised)
+
+
+@run.command()
+@_supervised
+@pass_session
+def detector(session: Session, *, supervised: bool) -> None:
+    """Run the detector: looks at every payment in the log, puts what is suspicious on record, and tells Alertmanager."""
+    from deploy.detecting import DETECTOR, serve_detector
+
+    config, places = session.config, session.places
+
+    async def body(stopped: asyncio.Event, ready: Ready) -> None:
+        await serve_detector(config, places, stopped=stopped, ready=ready)
+
+    serve(DETECTOR, places, body, supervised=supervised)

@@ -82,6 +82,8 @@ def children_of(session: Session) -> list[Child]:
         name = f"correlator-shard-{shard.number}" if shard.name else "correlator"
         children.append(Child(name=name, command=[*tally, "run", "correlator", "--supervised", *which], stage=2))
     children.append(Child(name="api", command=[*tally, "run", "api", "--supervised"], stage=0))
+    if session.config.detector.rules:
+        children.append(Child(name="detector", command=[*tally, "run", "detector", "--supervised"], stage=0))
     return children
 
 

@@ -1,0 +1,179 @@
+"""Follows the logs by leaf index: payments to the engine, findings on record, then told.
+
+    entry → facts match? → event from the store → digest as in the entry? → payment → rules → recorder → cursor → alert
+
+What rules remember is in memory alone. After a restart the log is read again from `horizon_seconds` of recorded time before the
+cursor, which brings the memory back and finds the same again: what is on record already is not recorded twice.
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from alerting.detect.cursor import Position
+from alerting.detect.engine import Engine, Finding
+from alerting.detect.finding_event import finding_event
+from alerting.detect.logged import FollowedLog, LoggedPayments
+from alerting.detect.metrics import DetectorMetrics
+from collector.event import Event, parse_time
+from correlator.entry import decode_entry
+
+__all__ = ["Findings", "Follower", "Told"]
+
+_CHUNK = 2_048
+"""Leaves read at a time."""
+
+MAX_WAITING = 10_000
+"""Findings that wait to be told, at most. Then no further payment is looked at: nothing that was found is let go of."""
+
+
+class Findings(Protocol):
+    """What a detector needs of `collector.recorder.Recorder`."""
+
+    def record_once(self, event: Event, source_id: bytes) -> bool:
+        """Durable on return, and only once for each id; raises `Overloaded` or `StateUnknown`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A finding on its way to an Alertmanager, with the log it is of."""
+
+    origin: str
+    finding: Finding
+
+
+class Follower:
+    """Reads one ledger's logs as they grow. For one thread.
+
+    Args:
+        logs: the only one, or one for each shard.
+        payments: reads payments off the logs.
+        engine: the rules.
+        findings: puts findings on record.
+        positions: how far it had come, by origin.
+        freezes: whether requests to stop a payment go to anybody: then they wait in `to_freeze`.
+        tells: whether findings are told to anybody: then they wait in `waiting` until they are taken from there.
+        clock: Unix time in nanoseconds.
+    """
+
+    def __init__(
+        self,
+        logs: Sequence[FollowedLog],
+        *,
+        payments: LoggedPayments,
+        engine: Engine,
+        findings: Findings,
+        positions: Mapping[str, Position],
+        metrics: DetectorMetrics,
+        tells: bool,
+        freezes: bool,
+        clock: Callable[[], int],
+    ) -> None:
+        self._logs = logs
+        self._payments = payments
+        self._engine = engine
+        self._findings = findings
+        self._metrics = metrics
+        self._tells = tells
+        self._freezes = freezes
+        self._clock = clock
+        self._told_before = {log.origin: positions[log.origin].told for log in logs if log.origin in positions}
+        self._frozen_before = {log.origin: positions[log.origin].frozen for log in logs if log.origin in positions}
+        self._recorded = {log.origin: positions[log.origin].recorded for log in logs if log.origin in positions}
+        self._next: dict[str, int] = {}  # the leaf to read next, by origin, once it is known where to begin
+        self._found: deque[Told] = (
+            deque()
+        )  # not on record yet: the rules have seen these payments, and must not see them again
+        self.waiting: deque[Told] = deque()
+        self.to_freeze: deque[Told] = deque()
+
+    def positions(self) -> dict[str, Position]:
+        """How far it has come, for `write_cursor`."""
+        found = {}
+        for origin, recorded in self._recorded.items():
+            found[origin] = Position(
+                recorded=recorded,
+                told=self._done(origin, self.waiting, self._told_before),
+                frozen=self._done(origin, self.to_freeze, self._frozen_before),
+            )
+        return found
+
+    def _done(self, origin: str, waiting: deque[Told], before: Mapping[str, int]) -> int:
+        recorded = self._recorded[origin]
+        first = next((one.finding.payment.leaf for one in waiting if one.origin == origin), recorded)
+        # while it reads again what it knew before, nothing is waiting yet, and nothing less is done
+        return min(recorded, max(before.get(origin, 0), min(first, self._next.get(origin, 0))))
+
+    def step(self) -> int:
+        """Look at what each log has next; gives how many leaves that were.
+
+        Raises:
+            Overloaded: log, store or spool did not answer; call again later, nothing is passed over.
+            VerificationError: the log or an event was changed.
+            NotFound: nothing is published yet.
+            StateUnknown: the spool failed.
+        """
+        seen = behind = 0
+        for log in self._logs:
+            self._put_on_record()
+            size = log.reader.tree().size
+            if log.origin not in self._next:
+                self._next[log.origin] = self._beginning(log, size)
+            start = self._next[log.origin]
+            end = min(size, start + _CHUNK)
+            if start < end and max(len(self.waiting), len(self.to_freeze)) < MAX_WAITING:
+                self._look(log, start, end)
+                seen += end - start
+            behind += size - self._next[log.origin]
+        self._put_on_record()
+        self._metrics.behind.set(behind)
+        self._metrics.waiting.set(len(self.waiting))
+        return seen
+
+    def _beginning(self, log: FollowedLog, size: int) -> int:
+        """The first leaf whose entry was recorded within the horizon before the cursor. Entries' times never decrease along a log."""
+        before = (self._told_before, self._frozen_before)
+        known = min(self._recorded.get(log.origin, 0), *(one.get(log.origin, size) for one in before), size)
+        if known == 0:
+            return 0
+        wanted = self._recorded_ns(log, known - 1) - int(self._engine.horizon_seconds * 1e9)
+        low, high = 0, known
+        while low < high:
+            middle = (low + high) // 2
+            if self._recorded_ns(log, middle) < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        return low
+
+    def _recorded_ns(self, log: FollowedLog, leaf: int) -> int:
+        return parse_time(decode_entry(log.reader.entry(leaf)).recorded)
+
+    def _look(self, log: FollowedLog, start: int, end: int) -> None:
+        for payment, _ in self._payments.between(log, start, end):
+            self._found += (Told(origin=log.origin, finding=finding) for finding in self._engine.look(payment))
+        self._next[log.origin] = end
+
+    def _put_on_record(self) -> None:
+        """Record what was found, one after the other; an error leaves the rest for the next call."""
+        while self._found:
+            one = self._found[0]
+            leaf = one.finding.payment.leaf
+            if leaf >= self._recorded.get(one.origin, 0):
+                self._record(one)
+            if self._tells and leaf >= self._told_before.get(one.origin, 0):
+                self.waiting.append(one)
+            if self._freezes and one.finding.freeze and leaf >= self._frozen_before.get(one.origin, 0):
+                self.to_freeze.append(one)
+            self._found.popleft()
+        for origin, leaf in self._next.items():
+            self._recorded[origin] = max(self._recorded.get(origin, 0), leaf)
+
+    def _record(self, one: Told) -> None:
+        finding = one.finding
+        event = finding_event(finding, origin=one.origin, now_ns=self._clock())
+        if not self._findings.record_once(event, finding.id_in(one.origin)):
+            return  # the cursor was not written before a crash
+        self._metrics.findings.labels(finding.rule, finding.severity).inc()
+        self._metrics.found_seconds.observe(max(0.0, (self._clock() - finding.payment.time_ns) / 1e9))

@@ -1,0 +1,159 @@
+"""Asks for a payment to be stopped: a signed webhook, its outcome on record.
+
+Signed as Standard Webhooks has it (https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-webhooks.md):
+``webhook-id`` is the finding's, so whoever receives it twice knows it again, ``webhook-signature`` is ``v1,`` with the base64 of
+HMAC-SHA256 over ``id.timestamp.body``. It is a request, not a freeze: who answers 2xx has taken it on.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+from collections import deque
+from collections.abc import Callable
+
+import msgspec
+
+from alerting.detect.finding_event import freeze_event
+from alerting.detect.follow import Findings, Told
+from alerting.detect.metrics import DetectorMetrics
+from alerting.detect.payment import Payment
+from alerting.detect.post import Pause, Poster, check_url, read_secret
+from alerting.detect.settings import FreezeSettings
+from collector.errors import Malformed
+from collector.event import format_time
+
+__all__ = ["Freezer", "signature_of"]
+
+_PREFIX = "whsec_"
+_LEAST_SECRET_BYTES, _MOST_SECRET_BYTES = 24, 64
+_LATER = frozenset({408, 425, 429})
+"""Client errors that a later try may not meet."""
+
+
+def signature_of(secret: bytes, *, id_: str, timestamp: int, body: bytes) -> str:
+    """The value of ``webhook-signature``. `timestamp`: Unix seconds."""
+    told = hmac.new(secret, f"{id_}.{timestamp}.".encode() + body, hashlib.sha256).digest()
+    return f"v1,{base64.b64encode(told).decode()}"
+
+
+class Freezer:
+    """Asks one receiver, one finding at a time, oldest first. For one thread.
+
+    Args:
+        settings: where it is.
+        findings: puts outcomes on record.
+        trail_of: the id of the trail that a person reads about a payment.
+        clock: Unix time in nanoseconds.
+        monotonic: seconds that only go forward.
+
+    Raises:
+        Malformed: the URL is none, is not encrypted beyond this machine, or the secret cannot be read.
+    """
+
+    def __init__(
+        self,
+        settings: FreezeSettings,
+        *,
+        findings: Findings,
+        trail_of: Callable[[Payment], str],
+        metrics: DetectorMetrics,
+        clock: Callable[[], int],
+        monotonic: Callable[[], float],
+    ) -> None:
+        check_url(settings.url, secret=True, where="detector.freeze.url")
+        self._settings = settings
+        self._secret = _secret(settings.secret_file)
+        self._post = Poster(ca_file=settings.ca_file, where="detector.freeze.ca_file").post
+        self._findings = findings
+        self._trail_of = trail_of
+        self._metrics = metrics
+        self._clock = clock
+        self._monotonic = monotonic
+        self._pause = Pause(monotonic)
+        self._since: float | None = None  # when the oldest was asked for first
+
+    def ask(self, waiting: deque[Told]) -> int:
+        """Ask for what waits, and take it from there once its outcome is on record; gives how many.
+
+        Raises:
+            Overloaded: the outcome cannot be recorded now; it is asked again, under the same id.
+        """
+        asked = 0
+        while waiting and self._pause.over:
+            one = waiting[0]
+            now = self._monotonic()
+            self._since = now if self._since is None else self._since
+            status = self._send(one)
+            outcome = _outcome(status)
+            if not outcome and now - self._since < self._settings.give_up_seconds:
+                self._pause.longer()
+                self._metrics.freeze_failures.inc()
+                break
+            outcome = outcome or "given_up"
+            event = freeze_event(
+                one.finding, origin=one.origin, now_ns=self._clock(), status=status, accepted=outcome == "accepted"
+            )
+            self._findings.record_once(event, hashlib.sha256(b"freeze" + one.finding.id_in(one.origin)).digest())
+            self._metrics.freezes.labels(outcome).inc()
+            self._pause.forget()
+            self._since = None
+            waiting.popleft()
+            asked += 1
+        self._metrics.freezes_waiting.set(len(waiting))
+        return asked
+
+    def _send(self, one: Told) -> int | None:
+        finding, payment = one.finding, one.finding.payment
+        now_ns = self._clock()
+        id_ = finding.id_in(one.origin).hex()
+        body = msgspec.json.encode(
+            {
+                "type": "payment.freeze",
+                "timestamp": format_time(now_ns),
+                "data": {
+                    "finding": id_,
+                    "rule": finding.rule,
+                    "rule_version": finding.version,
+                    "severity": finding.severity,
+                    "reason": finding.reason,
+                    "payment": payment.kind,
+                    "transaction": payment.transaction,
+                    "tenant": payment.tenant,
+                    "trail": self._trail_of(payment),
+                    "log": one.origin,
+                    "leaf": payment.leaf,
+                },
+            }
+        )
+        timestamp = now_ns // 1_000_000_000
+        headers = {
+            "webhook-id": id_,
+            "webhook-timestamp": str(timestamp),
+            "webhook-signature": signature_of(self._secret, id_=id_, timestamp=timestamp, body=body),
+            "idempotency-key": id_,
+        }
+        return self._post(self._settings.url, body, headers)
+
+
+def _outcome(status: int | None) -> str:
+    """``accepted``, ``refused`` for good, or empty: not now."""
+    if status is None or status >= 500 or status in _LATER:
+        return ""
+    return "accepted" if 200 <= status < 300 else "refused"
+
+
+def _secret(file: str) -> bytes:
+    text = read_secret(file, where="detector.freeze.secret_file")
+    try:
+        secret = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
+    except binascii.Error as error:
+        raise Malformed(
+            f"{file}: not base64, with or without {_PREFIX}", where="detector.freeze.secret_file"
+        ) from error
+    if not _LEAST_SECRET_BYTES <= len(secret) <= _MOST_SECRET_BYTES:
+        raise Malformed(
+            f"{file}: a secret has {_LEAST_SECRET_BYTES} to {_MOST_SECRET_BYTES} bytes, this one {len(secret)}",
+            where="detector.freeze.secret_file",
+        )
+    return secret

@@ -1,0 +1,211 @@
+"""Runs the detector as a process: the logs in, findings on record, alerts out."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+
+from alerting.detect.cursor import read_cursor, write_cursor
+from alerting.detect.engine import Engine
+from alerting.detect.follow import Follower
+from alerting.detect.freeze import Freezer
+from alerting.detect.logged import FollowedLog, LoggedPayments
+from alerting.detect.metrics import DetectorMetrics
+from alerting.detect.payment import Payment, PaymentReader
+from alerting.detect.settings import DetectorSettings
+from alerting.detect.tell import Alertmanagers
+from audit_api.logs import Logs
+from collector.errors import Malformed, NotFound, Overloaded, StateUnknown
+from collector.paths import compile_path
+from collector.recorder import Recorder
+from correlator.trail import key_trail, trace_trail, transaction_trail
+from deploy.api import open_logs
+from deploy.config import Config, ConfigError
+from deploy.health import health_server
+from deploy.places import Places
+from deploy.recording import open_recorder
+
+__all__ = ["DETECTOR", "engine_of", "readers_of", "serve_detector", "trail_of"]
+
+DETECTOR = "detector"
+"""Its name as a collector of its own findings, and of its spool."""
+
+_LOOK_SECONDS = 0.1
+_HEARTBEAT_SECONDS = 60
+_ALIVE_SECONDS = 60.0
+
+_log = logging.getLogger("tally.detector")
+
+
+def readers_of(settings: DetectorSettings) -> list[PaymentReader]:
+    """What reads the declared payments. Raises `ConfigError` when a path leads nowhere."""
+    readers = []
+    for one in settings.payments:
+        try:
+            getters = {name: compile_path(path).get for name, path in one.paths().items()}
+        except Malformed as error:
+            raise ConfigError(f"detector.payments: {one.name}: {error}") from error
+        readers.append(PaymentReader(one, getters))
+    return readers
+
+
+def engine_of(settings: DetectorSettings) -> Engine:
+    """The declared rules at work. Raises `ConfigError` when there are none, a list cannot be read, or River is missing."""
+    if not settings.rules:
+        raise ConfigError("detector.rules: there are none, so there is nothing to detect (docs/detection.md)")
+    try:
+        return Engine(settings.rules)
+    except Malformed as error:
+        raise ConfigError(f"detector.rules: {error}") from error
+
+
+def trail_of(payment: Payment) -> str:
+    """The trail in which a person reads of a payment: its transaction's, else its trace's; else a name for nothing."""
+    if payment.transaction:
+        return transaction_trail(payment.transaction, payment.tenant)
+    if payment.trace_id:
+        return trace_trail(payment.trace_id, payment.tenant)
+    return key_trail("leaf", str(payment.leaf), payment.tenant)
+
+
+async def serve_detector(
+    config: Config, places: Places, *, stopped: asyncio.Event, ready: Callable[[Mapping[str, str]], None]
+) -> None:
+    """Look at every payment in the logs until `stopped` is set; waits first until the correlator has made a ledger.
+
+    Raises:
+        ConfigError: ``[detector]`` cannot be used.
+        StateUnknown: its spool is another process's, or its cursor does not read.
+        VerificationError: a log or an event was changed.
+        OSError: the address of the probes cannot be bound.
+    """
+    settings = config.detector
+    engine, readers = engine_of(settings), readers_of(settings)
+    metrics = DetectorMetrics()
+    try:
+        alertmanagers = Alertmanagers(
+            settings.alertmanager, trail_of=trail_of, metrics=metrics, clock=time.time_ns, monotonic=time.monotonic
+        )
+    except Malformed as error:
+        raise ConfigError(str(error)) from error
+    with ExitStack() as open_files:
+        logs: Logs | None = None
+        while (logs := open_logs(config, places, open_files)) is None:
+            if await _stopped(stopped, _LOOK_SECONDS):
+                return
+        recorder = open_files.enter_context(
+            open_recorder(config, places, spool=DETECTOR, heartbeat_seconds=_HEARTBEAT_SECONDS, collector=DETECTOR)
+        )
+        freezer = _freezer(settings, recorder, metrics)
+        follower = Follower(
+            [FollowedLog(origin=log.key.name, reader=log.evidence.reader) for log in logs.all],
+            payments=LoggedPayments(logs.store, readers, metrics),
+            engine=engine,
+            findings=recorder,
+            positions=read_cursor(places.detector),
+            metrics=metrics,
+            tells=bool(settings.alertmanager.urls),
+            freezes=freezer is not None,
+            clock=time.time_ns,
+        )
+        work = _Work(follower, alertmanagers, freezer, metrics, places=places, poll_seconds=settings.poll_seconds)
+        address = open_files.enter_context(
+            health_server(metrics.registry, port=settings.metrics_port, alive=work.alive, ready=work.ready)
+        )
+        ready({"http": f"http://{address}"})
+        stop = threading.Event()
+        working = asyncio.create_task(asyncio.to_thread(work.run, stop))
+        waiting = asyncio.create_task(stopped.wait())
+        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        waiting.cancel()
+        await working
+
+
+def _freezer(settings: DetectorSettings, recorder: Recorder, metrics: DetectorMetrics) -> Freezer | None:
+    if not settings.freeze.url:
+        return None
+    try:
+        return Freezer(
+            settings.freeze,
+            findings=recorder,
+            trail_of=trail_of,
+            metrics=metrics,
+            clock=time.time_ns,
+            monotonic=time.monotonic,
+        )
+    except Malformed as error:
+        raise ConfigError(str(error)) from error
+
+
+class _Work:
+    """What the detector's thread does, and what probes hear of it."""
+
+    def __init__(
+        self,
+        follower: Follower,
+        alertmanagers: Alertmanagers,
+        freezer: Freezer | None,
+        metrics: DetectorMetrics,
+        *,
+        places: Places,
+        poll_seconds: float,
+    ) -> None:
+        self._follower = follower
+        self._alertmanagers = alertmanagers
+        self._freezer = freezer
+        self._metrics = metrics
+        self._cursor = places.detector
+        self._poll_seconds = poll_seconds
+        self._written = read_cursor(places.detector)
+        self._beat = time.monotonic()
+        self._well = False
+
+    def alive(self) -> bool:
+        """Whether it goes on, be it in vain."""
+        return time.monotonic() - self._beat < _ALIVE_SECONDS
+
+    def ready(self) -> bool:
+        """Whether the last step did what it had to."""
+        return self._well and self.alive()
+
+    def run(self, stop: threading.Event) -> None:
+        """Step until `stop` is set; raises what ends the process."""
+        while not stop.is_set():
+            try:
+                seen = self._follower.step()
+                if self._freezer is not None:  # first: it is what must not wait
+                    self._freezer.ask(self._follower.to_freeze)
+                self._well = True
+            except NotFound:  # nothing is published yet
+                seen, self._well = 0, True
+            except Overloaded as error:
+                seen, self._well = 0, False
+                self._metrics.failures.inc()
+                _log.warning("looked in vain, tried again later", extra={"reason": str(error)})
+                stop.wait(min(error.retry_after_seconds, 5.0))
+            self._alertmanagers.tell(self._follower.waiting)
+            self._write()
+            self._beat = time.monotonic()
+            if not seen:
+                stop.wait(self._poll_seconds)
+
+    def _write(self) -> None:
+        positions = self._follower.positions()
+        if positions == self._written:
+            return
+        try:
+            write_cursor(self._cursor, positions)
+        except OSError as error:
+            raise StateUnknown(f"{self._cursor} cannot be written: {error}") from error
+        self._written = positions
+
+
+async def _stopped(stopped: asyncio.Event, seconds: float) -> bool:
+    try:
+        await asyncio.wait_for(stopped.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True

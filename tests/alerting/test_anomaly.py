@@ -1,0 +1,51 @@
+"""What was not written down: a payment unlike the others is told, within the budget, with the feature that makes it so."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from alerting.detect.anomaly import AnomalyRule
+from alerting.detect.payment import Payment
+from tests.alerting.payments import HOUR, payment, told
+
+RULE = AnomalyRule(name="odd", budget=0.03, learn_payments=500, trees=15, window_payments=250, seed=3)
+
+
+def usual(count: int, seed: int = 1) -> list[Payment]:
+    dice = random.Random(seed)
+    return [
+        payment(
+            at * 60,
+            f"{dice.lognormvariate(3, 0.4):.2f}",
+            account=f"a{dice.randrange(20)}",
+            counterparty=f"s{dice.randrange(5)}",
+            category="food",
+        )
+        for at in range(count)
+    ]
+
+
+def test_a_payment_unlike_the_others_is_told_and_why() -> None:
+    history = usual(1_500)
+    odd = payment(1_500 * 60, "25000", account="a1", counterparty="s1", category="food")
+    said = told(RULE, [*history, odd])
+    assert said[-1].startswith("25000 EUR is unlike the last 250 payments: its amount")
+    assert not any(said[:500]), "it only learned"
+    assert sum(map(bool, said[500:-1])) <= 0.06 * 1_000, "the budget, give or take"
+
+
+def test_the_same_history_gives_the_same_findings() -> None:
+    history = usual(800, seed=2)
+    assert told(RULE, history) == told(RULE, history)
+
+
+def test_each_currency_is_learned_for_itself() -> None:
+    yen = [payment(HOUR * 40 + at, "9000", currency="JPY") for at in range(5)]
+    assert not any(told(RULE, [*usual(700), *yen])[-5:])
+
+
+@pytest.mark.parametrize("amount", ["0", "9" * 34])
+def test_no_amount_breaks_it(amount: str) -> None:
+    assert len(told(RULE, [*usual(600), payment(0, amount), payment(10**9, amount)])) == 602

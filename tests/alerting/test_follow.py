@@ -1,0 +1,224 @@
+"""The follower over a real log and store: what it finds goes on record once, whatever happens in between."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from alerting.detect.amounts import AmountRule, VelocityRule
+from alerting.detect.cursor import Position, read_cursor, write_cursor
+from alerting.detect.engine import Engine
+from alerting.detect.finding_event import EVENT_NAME, SERVICE
+from alerting.detect.follow import Follower
+from alerting.detect.logged import FollowedLog, LoggedPayments
+from alerting.detect.metrics import DetectorMetrics
+from alerting.detect.rule import Rule
+from collector.errors import Overloaded, StateUnknown, VerificationError
+from collector.event import Event
+from correlator.index.sqlite import SqliteIndex
+from tests.alerting.payments import HOUR, event, reader
+from tests.support.ledgers import SmallLedger
+from tests.support.memory_store import MemoryStore
+
+RULES: tuple[Rule, ...] = (
+    AmountRule(name="large", above=Decimal(1_000), severity="critical", freeze=True),
+    VelocityRule(name="fast", within_seconds=HOUR, count=3),
+)
+
+
+@dataclass
+class Kept:
+    """Records in memory, by id as a recorder does; `down` for as many calls as it says."""
+
+    events: dict[bytes, Event] = field(default_factory=dict)
+    down: int = 0
+
+    def record_once(self, event: Event, source_id: bytes) -> bool:
+        if self.down:
+            self.down -= 1
+            raise Overloaded("the spool is full")
+        new = source_id not in self.events
+        self.events.setdefault(source_id, event)
+        return new
+
+
+@dataclass
+class Desk:
+    """A ledger with a follower, which may be started anew."""
+
+    folder: Path
+    kept: Kept = field(default_factory=Kept)
+    tells: bool = True
+
+    def __post_init__(self) -> None:
+        self.store = MemoryStore()
+        self.index = SqliteIndex(self.folder / "index.sqlite", hub_links=20)
+        self.ledger = SmallLedger(store=self.store, index=self.index)
+        self.start({})
+
+    def start(self, positions: dict[str, Position], rules: Sequence[Rule] = RULES) -> None:
+        self.metrics = DetectorMetrics()
+        self.follower = Follower(
+            [FollowedLog(origin="log", reader=self.ledger.reader)],
+            payments=LoggedPayments(self.store, [reader()], self.metrics),
+            engine=Engine(rules),
+            findings=self.kept,
+            positions=positions,
+            metrics=self.metrics,
+            tells=self.tells,
+            freezes=True,
+            clock=lambda: 1_700_000_100_000_000_000,
+        )
+
+    def add(self, *events: Event) -> None:
+        self.ledger.ship("payments/00000000000000aa", events)
+        self.ledger.publish()
+
+    def run(self) -> None:
+        while self.follower.step():
+            pass
+
+    @property
+    def found(self) -> list[str]:
+        return [str(one.attributes["detection.rule"]) for one in self.kept.events.values()]
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    return Desk(tmp_path)
+
+
+def test_what_is_found_is_on_record_in_the_payment_s_trail(desk: Desk) -> None:
+    desk.add(event(0, 5), event(1, "2000.50", transaction="T-9"), event(2, 7), Event(event_name="unlike"))
+    desk.run()
+    large, fast = desk.kept.events.values()
+    assert (large.event_name, large.service, large.transaction) == (EVENT_NAME, SERVICE, "T-9")
+    assert large.body == "2000.50 EUR is above 1000"
+    assert large.attributes["detection.severity"] == "critical"
+    assert desk.ledger.reader.entry(int(large.attributes["detection.leaf"])).count(b'"T-9"')
+    assert fast.attributes["detection.rule"] == "fast"
+    assert [told.finding.rule for told in desk.follower.waiting] == ["large", "fast"]
+    assert desk.metrics.registry.get_sample_value("tally_detector_payments_total", {"payment": "card"}) == 3
+    assert desk.metrics.registry.get_sample_value("tally_detector_behind_leaves") == 0
+
+
+def test_a_recorder_that_is_full_loses_and_doubles_nothing(desk: Desk) -> None:
+    desk.add(*(event(at, 2_000) for at in range(3)))
+    desk.kept.down = 2
+    for _ in range(2):
+        with pytest.raises(Overloaded):
+            desk.follower.step()
+        assert desk.follower.positions()["log"].recorded == 0 if desk.follower.positions() else True
+    desk.run()
+    assert desk.found == ["large", "large", "large", "fast"], "each payment was shown to the rules once"
+
+
+def test_a_store_that_is_away_is_asked_again(desk: Desk) -> None:
+    desk.add(event(0, 2_000))
+    desk.store.down = "away"
+    with pytest.raises(Overloaded):
+        desk.follower.step()
+    desk.store.down = ""
+    desk.run()
+    assert desk.found == ["large"]
+
+
+def test_after_a_restart_rules_remember_and_nothing_is_recorded_or_told_twice(desk: Desk) -> None:
+    desk.add(event(0, 2_000), event(1, 5))
+    desk.run()
+    desk.follower.waiting.clear()  # told
+    positions = desk.follower.positions()
+    assert positions["log"].recorded == positions["log"].told == desk.ledger.log.next_leaf_index
+    desk.start(positions)
+    desk.add(event(2, 6))
+    desk.run()
+    assert desk.found == ["large", "fast"], "the third within the hour, of which it saw two before it was restarted"
+    assert [told.finding.rule for told in desk.follower.waiting] == ["fast"]
+
+
+def test_what_was_not_told_before_a_crash_is_told_after_it(desk: Desk) -> None:
+    desk.add(event(0, 2_000), event(1, 3_000, card="B"))
+    desk.run()
+    desk.follower.waiting.popleft()
+    positions = desk.follower.positions()
+    assert positions["log"].told < positions["log"].recorded
+    desk.start(positions)
+    desk.run()
+    assert desk.found == ["large", "large"]
+    assert [told.finding.payment.account for told in desk.follower.waiting] == ["B"]
+
+
+def test_a_crash_before_the_cursor_was_written_records_nothing_twice(desk: Desk) -> None:
+    desk.add(event(0, 2_000))
+    desk.run()
+    desk.start({})
+    desk.run()
+    assert desk.found == ["large"]
+    assert desk.metrics.registry.get_sample_value("tally_detector_found_seconds_count") == 0
+
+
+def test_a_freeze_that_was_not_asked_for_before_a_crash_is_asked_for_after_it(desk: Desk) -> None:
+    desk.add(event(0, 2_000), event(1, 3_000, card="B"))
+    desk.run()
+    desk.follower.waiting.clear()
+    desk.follower.to_freeze.popleft()
+    positions = desk.follower.positions()
+    assert positions["log"].frozen < positions["log"].told == positions["log"].recorded
+    desk.start(positions)
+    desk.run()
+    assert [told.finding.payment.account for told in desk.follower.to_freeze] == ["B"]
+    assert not desk.follower.waiting
+
+
+def test_with_nobody_to_tell_nothing_waits(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, tells=False)
+    desk.add(event(0, 2_000))
+    desk.run()
+    assert not desk.follower.waiting
+    assert desk.follower.positions()["log"].told == desk.follower.positions()["log"].recorded > 0
+
+
+def test_what_cannot_be_read_is_counted_and_the_rest_goes_on(desk: Desk) -> None:
+    desk.add(event(0, "much"), event(1, 2_000))
+    desk.run()
+    assert desk.found == ["large"]
+    assert desk.metrics.registry.get_sample_value("tally_detector_unreadable_total", {"payment": "card"}) == 1
+
+
+def test_an_event_that_was_changed_is_told_apart(desk: Desk) -> None:
+    desk.add(event(0, 2_000))
+    (batches,) = desk.store.batches.values()
+    batches[1] = type(batches[1])(
+        signed=batches[1].signed,
+        events=batches[1].events.replace(b"2000", b"1000"),
+        lengths=batches[1].lengths,
+    )
+    with pytest.raises(VerificationError, match="is not the one in the log"):
+        desk.follower.step()
+
+
+def test_its_own_findings_are_no_payments(desk: Desk) -> None:
+    everything = event(0, 2_000)
+    own = Event(
+        time=everything.time,
+        event_name="paid",
+        resource={"service.name": SERVICE},
+        attributes=everything.attributes,
+    )
+    desk.add(own)
+    desk.run()
+    assert desk.found == []
+
+
+def test_the_cursor_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "detector.json"
+    assert read_cursor(path) == {}
+    write_cursor(path, {"log": Position(recorded=7, told=5, frozen=6)})
+    assert read_cursor(path) == {"log": Position(recorded=7, told=5, frozen=6)}
+    path.write_bytes(b'{"log":{"recorded":"x"}}')
+    with pytest.raises(StateUnknown, match="remove it to look at the whole log again"):
+        read_cursor(path)

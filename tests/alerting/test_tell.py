@@ -1,0 +1,174 @@
+"""Alertmanagers are told, over real HTTP, whatever they answer."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alerting.detect.engine import Finding
+from alerting.detect.follow import Told
+from alerting.detect.metrics import DetectorMetrics
+from alerting.detect.settings import AlertmanagerSettings
+from alerting.detect.tell import ALERT_NAME, Alertmanagers
+from collector.errors import Malformed
+from deploy.detecting import trail_of
+from tests.alerting.payments import payment
+
+
+@contextmanager
+def server(status: int) -> Iterator[tuple[str, list[Any]]]:
+    """Answers every post with this status; gives its URL and what it was sent."""
+    got: list[Any] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            got.append((self.path, self.headers.get("authorization"), json.loads(body)))
+            self.send_response(status)
+            if status == 302:
+                self.send_header("location", "http://127.0.0.1:9/")
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{running.server_port}", got
+    finally:
+        running.shutdown()
+        running.server_close()
+        thread.join()
+
+
+class Clock:
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def waiting(count: int = 1) -> deque[Told]:
+    return deque(
+        Told(
+            origin="log.example",
+            finding=Finding(
+                rule="large",
+                version="0123456789ab",
+                severity="critical",
+                reason="2000 EUR is above 1000 EUR",
+                payment=payment(0, "2000", leaf=leaf, transaction="T/1", account="4711"),
+            ),
+        )
+        for leaf in range(count)
+    )
+
+
+def alertmanagers(metrics: DetectorMetrics, monotonic: Clock, *urls: str, **settings: Any) -> Alertmanagers:
+    return Alertmanagers(
+        AlertmanagerSettings(urls=urls, **settings),
+        trail_of=trail_of,
+        metrics=metrics,
+        clock=lambda: 1_700_000_000_000_000_000,
+        monotonic=monotonic,
+    )
+
+
+def test_an_alert_says_what_and_where_and_names_no_account() -> None:
+    with server(200) as (url, got):
+        tell = alertmanagers(DetectorMetrics(), Clock(), url, trail_url="https://audit.example/trails/{trail}")
+        left = waiting()
+        assert tell.tell(left) == 1
+        assert not left
+    ((path, _, (alert,)),) = got
+    assert path == "/api/v2/alerts"
+    finding = alert["labels"].pop("finding")
+    assert len(finding) == 16
+    assert alert["labels"] == {"alertname": ALERT_NAME, "rule": "large", "severity": "critical", "payment": "card"}
+    assert alert["annotations"]["description"] == "2000 EUR is above 1000 EUR"
+    assert alert["annotations"]["log"] == "log.example leaf 0"
+    assert alert["annotations"]["trail"].startswith("transaction/T")
+    assert alert["generatorURL"] == "https://audit.example/trails/transaction%2FT%252F1"
+    assert (alert["startsAt"], alert["endsAt"]) == ("2023-11-14T22:13:20.000000000Z", "2023-11-14T23:13:20.000000000Z")
+    assert "4711" not in json.dumps(alert)
+
+
+def test_one_of_two_is_enough_and_both_are_told() -> None:
+    with server(200) as (one, got), server(503) as (other, also):
+        left = waiting(100)
+        assert alertmanagers(DetectorMetrics(), Clock(), other, one).tell(left) == 100
+        assert [len(body) for _, _, body in got] == [64, 36]
+        assert len(also) == 2
+
+
+def test_nobody_to_tell_keeps_what_waits_and_pauses_longer_each_time() -> None:
+    metrics, clock = DetectorMetrics(), Clock()
+    with server(503) as (url, got):
+        tell = alertmanagers(metrics, clock, url)
+        left = waiting()
+        tried = []
+        for second in range(12):
+            clock.seconds = float(second)
+            tell.tell(left)
+            tried.append(len(got))
+        assert tried == [1, 2, 2, 3, 3, 3, 3, 4, 4, 4, 4, 4], "after 1, 2, 4 and 8 s"
+        assert len(left) == 1
+    assert metrics.registry.get_sample_value("tally_detector_telling_failures_total") == 4
+    assert metrics.registry.get_sample_value("tally_detector_waiting_findings") == 1
+
+
+def test_what_is_refused_for_good_is_counted_and_does_not_block_the_rest() -> None:
+    metrics = DetectorMetrics()
+    with server(400) as (url, _):
+        left = waiting(3)
+        alertmanagers(metrics, Clock(), url).tell(left)
+    assert not left
+    assert metrics.registry.get_sample_value("tally_detector_told_total", {"outcome": "refused"}) == 3
+
+
+def test_a_token_goes_along_and_never_to_where_a_redirect_points(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    with server(302) as (url, got):
+        left = waiting()
+        alertmanagers(DetectorMetrics(), Clock(), url, token_file=str(token)).tell(left)
+        assert [authorization for _, authorization, _ in got] == ["Bearer secret"]
+        assert len(left) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("alertmanager:9093", "no URL"),
+        ("http://user:pass@host:1", "no URL"),
+        ("http://alerts.example:9093", "what is secret would go to alerts.example unencrypted"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused(tmp_path: Path, url: str, said: str) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret")
+    with pytest.raises(Malformed, match=said) as error:
+        alertmanagers(DetectorMetrics(), Clock(), url, token_file=str(token))
+    assert "pass@" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [(None, "No such file"), ("", "not one word"), ("two words", "not one word")]
+)
+def test_a_token_that_cannot_be_used_is_refused(tmp_path: Path, text: str | None, said: str) -> None:
+    token = tmp_path / "token"
+    if text is not None:
+        token.write_text(text)
+    with pytest.raises(Malformed, match=said):
+        alertmanagers(DetectorMetrics(), Clock(), "http://127.0.0.1:1", token_file=str(token))
