@@ -27,6 +27,7 @@ from audit_api.auth import ANONYMOUS, ROLES, Principal, Role
 from audit_api.bodies import FORM, media_type_of, parse_form, read_body
 from audit_api.identity.crosssite import CSRF_FIELD, CSRF_HEADER, SAFE_METHODS
 from audit_api.identity.door import CHALLENGE, Asker, Door
+from audit_api.identity.scope import EVERYTHING, RowScope
 from audit_api.identity.sessions import Session
 from audit_api.limits import RefusalBudget, TokenBuckets
 from audit_api.metrics import ApiMetrics
@@ -66,6 +67,11 @@ class Call:
     session: Session | None = None
     body: bytes = field(default=b"", repr=False)
     form: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def scope(self) -> RowScope:
+        """What of the ledger who asks may see. An operation that shows any of it, and says that it is `scoped`, shows no more."""
+        return self.principal.scope if self.principal is not None else EVERYTHING
 
     def has_role(self, *roles: Role) -> bool:
         """Whether who asks has one of these roles."""
@@ -111,6 +117,7 @@ class Operation:
         tag, summary, about: for the OpenAPI document.
         action: what its access is called on record.
         roles: one of them is needed; empty: anyone may, and nothing is recorded but where `recorded` says so.
+        scoped: it shows no more than `Call.scope` sees. Who may see but a part of the ledger is refused all that is not.
         method: GET, POST, PUT, PATCH or DELETE. All but GET are held to their origin and a CSRF token when they come from a browser.
         recorded: put on record though anyone may, such as a log-in.
         body_limit_bytes: a longer body is refused; 0: none is taken.
@@ -132,6 +139,7 @@ class Operation:
     action: str
     roles: frozenset[Role]
     read: Callable[[Call, Runner], Awaitable[Reading]]
+    scoped: bool = False
     method: str = "GET"
     recorded: bool = False
     body_limit_bytes: int = 0
@@ -383,3 +391,5 @@ def _authorise(operation: Operation, principal: Principal) -> None:
     if principal.roles.isdisjoint(operation.roles):
         needed = [role for role in ROLES if role in operation.roles]
         raise Problem("forbidden", f"this is for {', '.join(needed)}", roles=needed)
+    if not operation.scoped and not principal.scope.whole:
+        raise Problem("forbidden", "this shows all of the ledger, and you may see a part of it")
