@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from audit_api.accesses import AccessRecorder
 from audit_api.auth import Authenticator
 from audit_api.cut_schemas import CUT_SCHEMAS
+from audit_api.export.data import DataExports
 from audit_api.export.operation import Exports
 from audit_api.gate import Gate, Operation
 from audit_api.health import Health
@@ -77,9 +78,11 @@ def create_app(
     )
     health = Health(gate=gate, logs=logs, metrics=metrics)
     schemas = CUT_SCHEMAS if logs.cut else SCHEMAS
+    data = DataExports(logs, settings)
     operations = [
         *Trails(logs, settings).operations(),
-        *Exports(logs, settings).operations(),
+        *Exports(logs, settings, data).operations(),
+        *data.operations(),
         *Proofs(logs, settings.public_log).operations(),
         *LogPaths(logs, settings.public_log).operations(),
         *Overview(logs, authenticator).operations(),

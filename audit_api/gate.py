@@ -29,6 +29,7 @@ from audit_api.metrics import ApiMetrics
 from audit_api.parameters import Parameter, parse_query
 from audit_api.problems import Problem, not_on_record, problem_of, problem_response, too_many
 from audit_api.settings import ApiSettings
+from audit_api.streaming import ByteStream, StreamedAnswer
 from collector.errors import TallyError
 from collector.event import Event
 
@@ -62,13 +63,18 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What was read, ready to be sent; and for the record, of which trail, up to which leaf."""
+    """What was read, ready to be sent; and for the record, of which trail, up to which leaf.
 
-    body: bytes = field(repr=False)
+    `stream`: makes the answer's bytes in `body`'s place, where they are not to be held in memory; it is asked for the first of them once
+    the access is on record, and closed in any case.
+    """
+
+    body: bytes = field(default=b"", repr=False)
     media_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
     trail: str = ""
     head: int = -1
+    stream: ByteStream | None = None
 
 
 Runner = Callable[..., Awaitable[Any]]
@@ -216,10 +222,14 @@ class Gate:
             unrecorded = await self._record(asked, principal, problem, reading)
             if unrecorded is not None:
                 self._metrics.refused.labels(unrecorded.kind.name).inc()
+                if reading is not None and reading.stream is not None:
+                    await reading.stream.aclose()
                 return problem_response(unrecorded, instance=path)
         if problem is not None or reading is None:
             assert problem is not None
             return problem_response(problem, instance=path)
+        if reading.stream is not None:
+            return StreamedAnswer(reading.stream, media_type=reading.media_type, headers=reading.headers)
         return Response(reading.body, media_type=reading.media_type, headers=dict(reading.headers))
 
     # Who asks ---------------------------------------------------------------------------------------------------------
