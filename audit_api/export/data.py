@@ -7,7 +7,7 @@ from typing import Any
 
 from audit_api.export.formats import FORMATS, FormatUnavailable
 from audit_api.export.making import Archive, Making
-from audit_api.export.walk import Row, Selection, Walk, told_query
+from audit_api.export.walk import Row, Selection, Walk, told_query, told_scope
 from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.logs import Logs
 from audit_api.parameters import Parameter
@@ -72,6 +72,7 @@ class DataExports:
                     "while it is sent; one that was cut off on its way has no directory, and no program opens it."
                 ),
                 action="trails.export",
+                scoped=True,
                 roles=frozenset({"auditor", "admin"}),
                 read=self.export,
                 parameters=(format_parameter(), *self.conditions()),
@@ -83,7 +84,8 @@ class DataExports:
     async def export(self, call: Call, run: Runner) -> Reading:
         """The answer to the request for a search's export."""
         values = {name: value for name, value in call.values.items() if name != "format"}
-        selection = Selection(query=TrailQuery(**values), told=told_query(TrailQuery(**values)))
+        query = TrailQuery(**values)
+        selection = Selection(query=query, told=told_query(query) | told_scope(call.scope), scope=call.scope)
         return await self.streamed(selection, call.values["format"], run)
 
     async def streamed(self, selection: Selection, form: str, run: Runner, *, name: str = "tallystick") -> Reading:

@@ -8,6 +8,7 @@ from audit_api.export.data import DataExports, chosen_format, format_parameter
 from audit_api.export.formats import FORMATS
 from audit_api.export.walk import Selection
 from audit_api.gate import Call, Operation, Reading, Runner
+from audit_api.identity.scope import RowScope
 from audit_api.logs import Logs
 from audit_api.parameters import Parameter, flag
 from audit_api.problems import Problem
@@ -51,6 +52,7 @@ class Exports:
                     )
                 ),
                 action="trail.export",
+                scoped=True,
                 roles=frozenset({"auditor", "admin"}),
                 read=self.export,
                 target=trail_target("/v1/exports/"),
@@ -138,10 +140,10 @@ class Exports:
     def _trails(self, call: Call) -> tuple[list[str], int]:
         """The trail asked for and the traces of its story if they are asked for, but those whose log is behind; and its last leaf."""
         trail = call.target["trail"]
-        last = self.logs.of(trail).evidence.index.trail(trail).last_leaf
+        last = self.logs.seen(trail, call.scope).last_leaf
         if not call.values["linked"]:
             return [trail], last
-        told = self._story(trail)
+        told = self._story(trail, call.scope)
         return [trail, *(trace for trace in told.traces if self._is_there(trace))], last
 
     def _is_there(self, trail: str) -> bool:
@@ -153,11 +155,12 @@ class Exports:
     def _begin(self, call: Call) -> tuple[BundleExport, int]:
         """The export, and how many traces of the story are in other logs."""
         trail = call.target["trail"]
+        self.logs.seen(trail, call.scope)
         log = self.logs.of(trail)
         linked: list[str] = []
         elsewhere = 0
         if call.values["linked"]:
-            told = self._story(trail)
+            told = self._story(trail, call.scope)
             linked = [trace for trace in told.traces if self.logs.of(trace) is log]
             elsewhere = len(told.traces) - len(linked)
         export = BundleExport(
@@ -170,8 +173,8 @@ class Exports:
         )
         return export, elsewhere
 
-    def _story(self, trail: str) -> StoryTrails:
-        told = self.logs.story(trail)
+    def _story(self, trail: str, scope: RowScope) -> StoryTrails:
+        told = self.logs.story(trail, scope)
         if told.traces and told.traces_left_out:  # of a hub, no trace is part of the story
             raise Problem(
                 "export-too-large",

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import msgspec
 
 from audit_api.evidence import Evidence, LoggedEntry, SignedTree
+from audit_api.identity.scope import EVERYTHING, RowScope, find_seen
 from collector.errors import Malformed, NotFound
 from collector.event import Event, Facts, decode_facts
 from correlator.entry import Entry
@@ -24,7 +25,7 @@ from correlator.index import TrailQuery
 from correlator.index.amounts import LEAST, MOST, number_of
 from correlator.shards import Shard
 
-__all__ = ["Row", "Selection", "SourceLog", "Truncation", "Walk", "told_query"]
+__all__ = ["Row", "Selection", "SourceLog", "Truncation", "Walk", "told_query", "told_scope"]
 
 STEP_LEAVES = 400
 """Entries read in one step, which is what other readers wait for."""
@@ -60,12 +61,14 @@ class Selection:
         trails: these trails, in this order.
         told: the same in the words of who asked, for the manifest.
         events: whether the events' bytes go in, or their entries alone.
+        scope: of what the query finds, what is seen; who names trails has asked before.
     """
 
     query: TrailQuery = field(default_factory=TrailQuery)
     trails: tuple[str, ...] = ()
     told: dict[str, Any] = field(default_factory=dict)
     events: bool = True
+    scope: RowScope = EVERYTHING
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,8 +274,13 @@ class Walk:
         for bound in self._bounds:
             below: int | None = bound.below
             while below:
-                page = bound.log.evidence.index.find(
-                    self.selection.query, size=bound.below, below=below, limit=_PAGE_TRAILS
+                page = find_seen(
+                    bound.log.evidence.index,
+                    self.selection.query,
+                    self.selection.scope,
+                    size=bound.below,
+                    below=below,
+                    limit=_PAGE_TRAILS,
                 )
                 for summary in page.trails:
                     if bound.log.shard.holds(summary.trail):
@@ -302,6 +310,19 @@ def told_query(query: TrailQuery) -> dict[str, Any]:
     if query.text is not None:
         told["text"] = " ".join(f"{term.text}{'*' if term.prefix else ''}" for term in query.text.terms)
     return {name: value for name, value in sorted(told.items()) if value}
+
+
+def told_scope(scope: RowScope) -> dict[str, Any]:
+    """What a manifest tells of an export by someone who sees a part of the ledger alone; empty for all others."""
+    if scope.whole:
+        return {}
+    told = {
+        "tenants": None if scope.tenants is None else sorted(scope.tenants),
+        "services": None if scope.services is None else sorted(scope.services),
+        "since": scope.since or None,
+        "until": scope.until or None,
+    }
+    return {"scope": {name: value for name, value in told.items() if value is not None}}
 
 
 def _bounds(logs: Sequence[SourceLog]) -> Iterator[_Bound]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from audit_api.auth import TokenRecord, hash_token, new_token, parse_tokens, render_tokens
 from audit_api.export import walk as walk_module
 from audit_api.export.data import AT_ONCE
 from audit_api.export.walk import Selection, told_query
@@ -204,6 +205,20 @@ async def test_one_trail_comes_with_the_traces_of_its_story(api: Api) -> None:
     assert {json.loads(line)["entry"]["trail"] for line in alone[1].splitlines()} == {PAYMENT}
     assert all(json.loads(line)["event"] is None for line in alone[1].splitlines())
     assert (await api.get("/v1/exports/transaction/PAY-9?format=csv")).status_code == 404
+
+
+@pytest.mark.anyio
+async def test_nobody_exports_what_they_may_not_see(api: Api) -> None:
+    token = new_token()
+    record = TokenRecord(principal="narrow", roles=["auditor"], sha256=hash_token(token), until="2026-01-01T00:01:30Z")
+    api.token_file.write_text(render_tokens([*parse_tokens(api.token_file.read_text()), record]))
+    api.tokens["narrow"] = token
+    _, data, manifest = unpacked((await api.get("/v1/exports?kind=transaction", "narrow")).content)
+    trails = {json.loads(line)["entry"]["trail"] for line in data.splitlines()}
+    assert trails == {"transaction/PAY-0", PAYMENT}, "the third begins after the end of what is seen"
+    assert manifest["selection"]["scope"] == {"until": "2026-01-01T00:01:30.000000000Z"}
+    assert (await api.get("/v1/exports/transaction/PAY-2?format=csv", "narrow")).status_code == 404
+    assert (await api.get(f"/v1/exports/{PAYMENT}?format=csv", "narrow")).status_code == 200
 
 
 @pytest.mark.anyio
