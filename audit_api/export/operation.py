@@ -2,10 +2,13 @@
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 from audit_api.export.bundle import BundleExport, TooLarge
 from audit_api.export.data import DataExports, chosen_format, format_parameter
-from audit_api.export.formats import FORMATS
+from audit_api.export.formats import FORMATS, FormatUnavailable
+from audit_api.export.report import MAX_ENTRIES, report_pdf
 from audit_api.export.walk import Selection
 from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.identity.scope import RowScope
@@ -15,6 +18,8 @@ from audit_api.problems import Problem
 from audit_api.settings import ApiSettings
 from audit_api.trails import TRAIL_PARAMETER, trail_target
 from collector.errors import NotFound
+from correlator.bundle import Contents
+from correlator.note import Verifier
 from correlator.story import StoryTrails
 
 __all__ = ["Exports"]
@@ -59,10 +64,10 @@ class Exports:
                 path_parameters={"trail": TRAIL_PARAMETER},
                 parameters=(
                     format_parameter(
-                        about="`bundle`: with all proofs. Else as data, a zip of one file and its manifest, the traces in other logs along: "
+                        about="`bundle`: with all proofs; `pdf`: a report for people, with a QR code of the checkpoint. Else as data, a zip of one file and its manifest, the traces in other logs along: "
                         + "; ".join(f"`{one.name}`: {one.about}" for one in FORMATS.values())
                         + ".",
-                        schema={"type": "string", "enum": ["bundle", *FORMATS], "default": "bundle"},
+                        schema={"type": "string", "enum": ["bundle", "pdf", *FORMATS], "default": "bundle"},
                         parse=_format,
                         default="bundle",
                         example="bundle",
@@ -92,15 +97,16 @@ class Exports:
                         example=True,
                     ),
                 ),
-                answers={"application/zip": ("Bundle", None)},
+                answers={"application/zip": ("Bundle", None), "application/pdf": ("PdfReport", None)},
                 problems=("not-found", "export-too-large", "format-unavailable"),
             )
         ]
 
     async def export(self, call: Call, run: Runner) -> Reading:
         """The bundle, or the trail as data. Read in steps, so that other requests are answered in between."""
-        if call.values["format"] != "bundle":
+        if call.values["format"] not in ("bundle", "pdf"):
             return await self._as_data(call, run)
+        pdf = call.values["format"] == "pdf"
         async with self._room:
             try:
                 export: BundleExport
@@ -108,7 +114,10 @@ class Exports:
                 while await run(export.step):
                     pass
                 # packing reads nothing more, so it need not keep the reading thread from others
-                body = await asyncio.to_thread(export.seal, await run(export.gather))
+                make = partial(self._report, key=export.key) if pdf else export.seal
+                body = await asyncio.to_thread(make, await run(export.gather))
+            except FormatUnavailable as error:
+                raise Problem("format-unavailable", str(error)) from error
             except TooLarge as error:
                 raise Problem("export-too-large", str(error), limit=error.limit) from error
             except ValueError as error:  # the archive's own bounds
@@ -116,15 +125,18 @@ class Exports:
         checkpoint = export.tree.checkpoint
         return Reading(
             body=body,
-            media_type="application/zip",
+            media_type="application/pdf" if pdf else "application/zip",
             headers={
-                "Content-Disposition": f'attachment; filename="{_file_name(call.target["trail"])}-{checkpoint.size}.zip"',
+                "Content-Disposition": f'attachment; filename="{_file_name(call.target["trail"])}-{checkpoint.size}.{"pdf" if pdf else "zip"}"',
                 "Tally-Checkpoint-Size": str(checkpoint.size),
                 **({"Tally-Traces-Elsewhere": str(elsewhere)} if self.logs.cut else {}),
             },
             trail=call.target["trail"],
             head=export.head,
         )
+
+    def _report(self, contents: Contents, *, key: Verifier) -> bytes:
+        return report_pdf(contents, key, fonts=[Path(font) for font in self.settings.report_fonts])
 
     async def _as_data(self, call: Call, run: Runner) -> Reading:
         trail, form = call.target["trail"], call.values["format"]
@@ -169,7 +181,9 @@ class Exports:
             trails=[trail, *linked],
             events=call.values["events"],
             page=call.values["page"],
-            max_entries=self.settings.export_entries,
+            max_entries=min(self.settings.export_entries, MAX_ENTRIES)
+            if call.values["format"] == "pdf"
+            else self.settings.export_entries,
         )
         return export, elsewhere
 
@@ -185,7 +199,7 @@ class Exports:
 
 
 def _format(text: str) -> str:
-    return text if text == "bundle" else chosen_format(text)
+    return text if text in ("bundle", "pdf") else chosen_format(text)
 
 
 def _file_name(trail: str) -> str:

@@ -133,7 +133,10 @@ COLUMNS: tuple[Column, ...] = (
     Column("attributes", "json", "the event's attributes", lambda t: _json(t.event.attributes)),
     Column("resource", "json", "attributes of the source", lambda t: _json(t.event.resource)),
     Column(
-        "marks", "words", "what was done to it on its way in (`card_masked` …)", lambda t: list(t.facts.marks) or None
+        "marks",
+        "words",
+        "what was done to it on its way in (`card:body`: masked there …)",
+        lambda t: list(t.facts.marks) or None,
     ),
     Column("detail", "json", "of entries that are no event: what they say", lambda t: _json(t.row.entry.detail)),
     Column("problem", "text", "why the event is not here, or not as it is", lambda t: t.row.problem or None),

@@ -26,10 +26,10 @@ DATA = ("ndjson", "csv", "parquet", "ecs", "ocsf")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(("bundle", *DATA)),
+    type=click.Choice(("bundle", "pdf", *DATA)),
     default="bundle",
     show_default=True,
-    help="A bundle has all proofs; the others are data, with a manifest beside the file.",
+    help="A bundle has all proofs, a pdf is a report; the others are data, with a manifest beside the file.",
 )
 @conditions
 @click.option("--force", is_flag=True, help="Replace files that are there.")
@@ -54,40 +54,47 @@ def export(
     The export is put on record in the trail access/<who>, durably, before the file is there.
     """
     manifest = output.with_name(f"{output.name}.manifest.json")
-    for file in (output,) if form == "bundle" else (output, manifest):
+    for file in (output,) if form in ("bundle", "pdf") else (output, manifest):
         if file.exists() and not force:
             raise Failure(f"{file} exists; --force replaces it")
     if identity and asked.given - {"tenant"}:
         raise click.UsageError(f"an ID is one trail: it goes without --{min(asked.given - {'tenant'})}")
-    if form != "bundle":
+    if form in DATA:
         _data(session, identity, output, manifest, form=form, asked=asked, as_json=as_json)
     elif identity:
-        _bundle(session, identity, output, tenant=asked.query.tenant, as_json=as_json)
+        _one(session, identity, output, tenant=asked.query.tenant, pdf=form == "pdf", as_json=as_json)
     else:
-        raise click.UsageError("a bundle is of one trail: say its ID, or choose another --format")
+        raise click.UsageError(f"a {form} is of one trail: say its ID, or choose another --format")
 
 
-def _bundle(session: Session, identity: str, output: Path, *, tenant: str, as_json: bool) -> None:
+def _one(session: Session, identity: str, output: Path, *, tenant: str, pdf: bool, as_json: bool) -> None:
+    from audit_api.export.report import MAX_ENTRIES, report_pdf
     from deploy.choice import the_one
     from deploy.reading import open_ledger
     from deploy.recording import recorded
 
     with open_ledger(session.config) as ledger, recorded(session) as record:
         summary = the_one(ledger, identity, tenant=tenant, record=record, action="trail.export")
-        bundle, head, elsewhere = ledger.export(summary)
+        if pdf:
+            fonts = [Path(font) for font in session.config.audit_api.report_fonts]
+            contents, head, key, elsewhere = ledger.contents(summary, room=MAX_ENTRIES)
+            made = report_pdf(contents, key, fonts=fonts)
+        else:
+            made, head, elsewhere = ledger.export(summary)
         record(action="trail.export", trail=summary.trail, head=head)
         key = ledger.key
     with _scratch(output) as scratch:
-        scratch.write_bytes(bundle)
+        scratch.write_bytes(made)
         scratch.replace(output)
     if as_json:
         further = {"elsewhere": elsewhere} if session.config.correlator.shards > 1 else {}
-        emit_json({"file": str(output), "trail": summary.trail, "bytes": len(bundle), "key": key.vkey, **further})
+        emit_json({"file": str(output), "trail": summary.trail, "bytes": len(made), "key": key.vkey, **further})
         return
-    show(f"{output}: {summary.trail}, {len(bundle):,} bytes")
+    show(f"{output}: {summary.trail}, {len(made):,} bytes")
     for trail in elsewhere:
         show(f"{trail} belongs to it and is in another shard's log: export it by itself")
-    show(f"verify it with: tally verify {output} --key {session.places.log_vkey}")
+    if not pdf:
+        show(f"verify it with: tally verify {output} --key {session.places.log_vkey}")
 
 
 def _data(

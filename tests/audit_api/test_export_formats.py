@@ -216,7 +216,7 @@ def test_parquets_types_are_right(ledger: SmallLedger) -> None:
     assert rows["payment.requested"]["amount"] == Decimal("-12.5")
     assert rows["fx"]["amount"] == Decimal("0.00000001")
     assert rows["long"]["body"] == "ü" * 40_000
-    assert rows["long"]["marks"] == ["card_masked", "truncated"]
+    assert rows["long"]["marks"] == ["card:body", "truncated"]
     assert rows["early"]["time"] is None
     assert "1066-10-14T09:00:00.000000001Z" in rows["early"]["problem"]
     assert manifest["notes"] == {"times_out_of_range": 1}

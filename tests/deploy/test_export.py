@@ -9,6 +9,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pypdf
 import pytest
 
 if TYPE_CHECKING:
@@ -86,3 +87,16 @@ def test_what_cannot_be_asked(
     assert code in (1, 2)
     assert says in err
     assert list(tmp_path.glob("out*")) == []
+
+
+def test_a_report_of_one_trail(ledger: Workshop, cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "p1.pdf"
+    code, out, err = cli("export", "p1", "--format", "pdf", "-o", str(file))
+    assert code == 0, err
+    assert "tally verify" not in out
+    text = pypdf.PdfReader(file).pages[0].extract_text()
+    assert "transaction/p1" in text
+    assert "Verified" in text
+    code, _, err = cli("export", "--format", "pdf", "-o", str(tmp_path / "all.pdf"))
+    assert code == 2
+    assert "a pdf is of one trail" in err

@@ -51,7 +51,7 @@ def difficult_story(ledger: SmallLedger) -> None:
                 },
             ),
             payment(0, 2, "gateway", "fx", keys={"amount.eur": "0.00000001", "amount.usd": "999999999999999.99999999"}),
-            payment(0, 3, "gateway", "long", body="ü" * 40_000, marks=["card_masked", "truncated"]),
+            payment(0, 3, "gateway", "long", body="ü" * 40_000, marks=["card:body", "truncated"]),
             payment(0, 4, "gateway", "masked", attributes={"client.address": "192.0.*.*"}, body="card [4111 11** **** 1111]"),
             payment(0, 5, "", "no service", resource={}, time="", body={"支付": "完了", "عربي": ["نص"]}),
             payment(0, 6, "gateway", "early", time="1066-10-14T09:00:00.000000001Z", severity_number=9),
