@@ -63,6 +63,13 @@ PROBLEMS: Mapping[str, ProblemKind] = _kinds(
     ("method-not-allowed", 405, "This path does not take this method", "`Allow` lists those that it takes."),
     ("body-too-large", 413, "The body is too large", "Send at most `limit` bytes."),
     ("unsupported-media-type", 415, "The body is of another type", "Send one of the types that `detail` names."),
+    ("not-done", 409, "The export is not done", "Ask for the job until `state` is `done`."),
+    (
+        "range-not-satisfiable",
+        416,
+        "The range has none of the file's bytes",
+        "`Content-Range` says how many there are.",
+    ),
     ("export-too-large", 422, "The export would be too large", "More than `limit` entries: leave linked trails out."),
     ("format-unavailable", 422, "This server cannot write that format", "The extra that it needs is not installed."),
     ("too-many-requests", 429, "Too many requests", "Wait for the seconds that `Retry-After` says."),

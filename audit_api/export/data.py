@@ -7,6 +7,7 @@ from typing import Any
 
 from audit_api.export.formats import FORMATS, FormatUnavailable
 from audit_api.export.making import Archive, Making
+from audit_api.export.shelf import Shelf
 from audit_api.export.walk import Row, Selection, Walk, told_query, told_scope
 from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.logs import Logs
@@ -46,10 +47,11 @@ def format_parameter(**more: Any) -> Parameter:
 
 @dataclass(frozen=True, slots=True)
 class DataExports:
-    """Exports of data; see `AT_ONCE`."""
+    """Exports of data; see `AT_ONCE`. `shelf` keeps what each principal took within a day; without one there is no such bound."""
 
     logs: Logs
     settings: ApiSettings
+    shelf: Shelf | None = None
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
     def conditions(self) -> tuple[Parameter, ...]:
@@ -86,15 +88,33 @@ class DataExports:
         values = {name: value for name, value in call.values.items() if name != "format"}
         query = TrailQuery(**values)
         selection = Selection(query=query, told=told_query(query) | told_scope(call.scope), scope=call.scope)
-        return await self.streamed(selection, call.values["format"], run)
+        return await self.streamed(call, selection, run)
 
-    async def streamed(self, selection: Selection, form: str, run: Runner, *, name: str = "tallystick") -> Reading:
+    def room(self, principal: str) -> int:
+        """How many rows an export by this principal may have now, at least 1.
+
+        Raises:
+            Problem: ``too-many-requests``: they have taken as many as they may within a day.
+        """
+        most, a_day = self.settings.export_rows, self.settings.export_rows_a_day
+        if self.shelf is None:
+            return most
+        left = a_day - self.shelf.spent(principal)
+        if left <= 0:
+            wait = {"Retry-After": str(int(self.shelf.free_seconds(principal)))}
+            raise Problem("too-many-requests", f"you have taken {a_day:,} rows within a day", headers=wait)
+        return min(most, left)
+
+    async def streamed(self, call: Call, selection: Selection, run: Runner, *, name: str = "tallystick") -> Reading:
         """The archive of a selection, as an answer that is made while it is sent.
 
         Raises:
             Problem: ``too-many-requests`` when there is no room; ``format-unavailable``.
             NotFound, VerificationError, Overloaded: as the log, the index and the store do, of its beginning.
         """
+        assert call.principal is not None
+        form, principal = call.values["format"], call.principal.name
+        most = self.room(principal)
         if self._room.locked():
             headers = {"Retry-After": str(_RETRY_SECONDS)}
             raise Problem(
@@ -102,11 +122,17 @@ class DataExports:
             )
         await self._room.acquire()
         try:
-            archive = await run(self._begin, selection, form)
+            archive = await run(self._begin, selection, form, most)
         except BaseException:
             self._room.release()
             raise
-        parts = _Parts(archive, run, self._room.release)
+
+        def done() -> None:
+            self._room.release()
+            if self.shelf is not None:
+                self.shelf.spend(principal, archive.making.walk.counts["rows"])
+
+        parts = _Parts(archive, run, done)
         try:
             await parts.begin()
         except BaseException:
@@ -123,9 +149,9 @@ class DataExports:
             stream=parts,
         )
 
-    def _begin(self, selection: Selection, form: str) -> Archive:
+    def _begin(self, selection: Selection, form: str, most: int) -> Archive:
         try:
-            return Archive(Making(Walk(self.logs.all, selection, max_rows=self.settings.export_rows), form))
+            return Archive(Making(Walk(self.logs.all, selection, max_rows=most), form))
         except FormatUnavailable as error:
             raise Problem("format-unavailable", str(error)) from error
 

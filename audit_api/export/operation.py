@@ -139,14 +139,14 @@ class Exports:
         return report_pdf(contents, key, fonts=[Path(font) for font in self.settings.report_fonts])
 
     async def _as_data(self, call: Call, run: Runner) -> Reading:
-        trail, form = call.target["trail"], call.values["format"]
+        trail = call.target["trail"]
         trails, last = await run(self._trails, call)
         selection = Selection(
             trails=tuple(trails),
             events=call.values["events"],
             told={"trail": trail, "linked": call.values["linked"], "events": call.values["events"]},
         )
-        answer = await self.data.streamed(selection, form, run, name=_file_name(trail))
+        answer = await self.data.streamed(call, selection, run, name=_file_name(trail))
         return replace(answer, trail=trail, head=min(last, answer.head))
 
     def _trails(self, call: Call) -> tuple[list[str], int]:

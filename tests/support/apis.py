@@ -82,6 +82,10 @@ class Api:
             headers["Authorization"] = f"Bearer {self.tokens[role]}"
         return await self.client.get(path, headers=headers)
 
+    async def send(self, method: str, path: str, role: str = "auditor") -> httpx.Response:
+        """Another method, without a body, as the principal of a role."""
+        return await self.client.request(method, path, headers={"Authorization": f"Bearer {self.tokens[role]}"})
+
 
 def write_tokens(file: Path) -> dict[str, str]:
     """A file with one token for each role, of the principal ``<role>@example``; gives role to token."""
@@ -95,9 +99,15 @@ def write_tokens(file: Path) -> dict[str, str]:
 
 
 def make_app(
-    ledger: SmallLedger, *, recorder: AccessRecorder, token_file: Path, settings: ApiSettings, clocks: Clocks
+    ledger: SmallLedger,
+    *,
+    recorder: AccessRecorder,
+    token_file: Path,
+    settings: ApiSettings,
+    clocks: Clocks,
+    exports_folder: Path | None = None,
 ) -> FastAPI:
-    """The application over a small ledger."""
+    """The application over a small ledger; with export jobs where there is a folder for them."""
     return create_app(
         logs=Logs.whole(
             index=ledger.index,
@@ -112,18 +122,30 @@ def make_app(
         settings=settings,
         clock=clocks.wall,
         monotonic=clocks.monotonic,
+        exports_folder=exports_folder,
     )
 
 
 @asynccontextmanager
 async def open_api(
-    folder: Path, ledger: SmallLedger, settings: ApiSettings, recorder: AccessRecorder | None = None
+    folder: Path,
+    ledger: SmallLedger,
+    settings: ApiSettings,
+    recorder: AccessRecorder | None = None,
+    exports_folder: Path | None = None,
 ) -> AsyncIterator[Api]:
     """The application over a small ledger, started, with a client that is connected to it without a network."""
     token_file = folder / "tokens.toml"
     tokens = write_tokens(token_file)
     clocks, record = Clocks(), KeptRecord()
-    app = make_app(ledger, recorder=recorder or record, token_file=token_file, settings=settings, clocks=clocks)
+    app = make_app(
+        ledger,
+        recorder=recorder or record,
+        token_file=token_file,
+        settings=settings,
+        clocks=clocks,
+        exports_folder=exports_folder,
+    )
     async with _started(app) as client:
         yield Api(
             app=app,
