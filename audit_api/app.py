@@ -10,6 +10,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -23,7 +24,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from audit_api.accesses import AccessRecorder
 from audit_api.auth import Authenticator
 from audit_api.cut_schemas import CUT_SCHEMAS
+from audit_api.export.data import DataExports
+from audit_api.export.joboperations import JOB_SCHEMAS, ExportJobs
 from audit_api.export.operation import Exports
+from audit_api.export.shelf import Shelf
 from audit_api.gate import Gate, Operation, ProblemPage
 from audit_api.health import Health
 from audit_api.identity.certificates import CertificateProtocol
@@ -74,6 +78,7 @@ def create_app(
     monotonic: Callable[[], float] = time.monotonic,
     problem_page: ProblemPage | None = None,
     provider: Provider | None = None,
+    exports_folder: Path | None = None,
 ) -> FastAPI:
     """The API over one ledger. What it is given stays its caller's to close.
 
@@ -86,6 +91,7 @@ def create_app(
         monotonic: seconds that only go forward.
         problem_page: what browsers are shown in a problem's place.
         provider: the identity provider, if there is one; closed with the application.
+        exports_folder: where export jobs and their files are kept; None: there are none.
     """
     metrics = ApiMetrics()
     sessions = Sessions(
@@ -105,10 +111,17 @@ def create_app(
         problem_page=problem_page,
     )
     health = Health(gate=gate, logs=logs, metrics=metrics)
-    schemas = {**(CUT_SCHEMAS if logs.cut else SCHEMAS), **LOGIN_SCHEMAS}
+    shelf = None
+    if exports_folder is not None:
+        shelf = Shelf(exports_folder, clock=clock, keep_seconds=settings.export_keep_seconds)
+    data = DataExports(logs, settings, shelf)
+    jobs = ExportJobs.over(data, shelf, run=gate.run) if shelf is not None else None
+    schemas = {**(CUT_SCHEMAS if logs.cut else SCHEMAS), **LOGIN_SCHEMAS, **(JOB_SCHEMAS if jobs is not None else {})}
     operations = [
         *Trails(logs, settings).operations(),
-        *Exports(logs, settings).operations(),
+        *Exports(logs, settings, data).operations(),
+        *data.operations(),
+        *(jobs.operations() if jobs is not None else ()),
         *Proofs(logs, settings.public_log).operations(),
         *LogPaths(logs, settings.public_log).operations(),
         *Overview(logs, authenticator).operations(),
@@ -118,7 +131,11 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        if jobs is not None:
+            jobs.worker.start()
         yield
+        if jobs is not None:
+            await jobs.worker.stop()
         await gate.close()
         if provider is not None:
             await provider.close()

@@ -35,6 +35,7 @@ from audit_api.parameters import Parameter, parse_query
 from audit_api.problems import Problem, problem_of, problem_response, too_many
 from audit_api.record import Record
 from audit_api.settings import ApiSettings
+from audit_api.streaming import ByteStream, answer_of
 from collector.errors import TallyError
 
 __all__ = ["Call", "Gate", "Operation", "ProblemPage", "Reading", "Runner"]
@@ -83,13 +84,15 @@ class Reading:
     """What was read, ready to be sent; and for the record, of which trail, up to which leaf.
 
     `status`: 0: the operation's. `asker`, `session`: for the record of a log-in: who it turned out to be, and the session's name.
+    `stream`: makes the answer's bytes in `body`'s place, from when the access is on record; closed in any case.
     """
 
-    body: bytes = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
     media_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
     trail: str = ""
     head: int = -1
+    stream: ByteStream | None = None
     status: int = 0
     asker: str = ""
     session: str = ""
@@ -265,11 +268,13 @@ class Gate:
             unrecorded = await self._record.take(asked, principal=name, problem=problem, status=status, head=head)
             if unrecorded is not None:
                 self._metrics.refused.labels(unrecorded.kind.name).inc()
+                if reading is not None and reading.stream is not None:
+                    await reading.stream.aclose()
                 problem = unrecorded
         if problem is not None or reading is None:
             assert problem is not None
             return self._told(problem, request, asker)
-        return Response(reading.body, status_code=status, media_type=reading.media_type, headers=dict(reading.headers))
+        return answer_of(reading.stream or reading.body, status, media_type=reading.media_type, headers=reading.headers)
 
     def _told(self, problem: Problem, request: Request, asker: Asker | None) -> Response:
         """A problem as whoever asks can read it."""

@@ -354,6 +354,8 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         example={"principals": [{"principal": "ann", "roles": ["auditor"]}]},
     ),
     "Bundle": _string("A zip: docs/format-bundle.md.", contentMediaType="application/zip"),
+    "ExportArchive": _string("A zip of a file and its manifest: docs/export.md.", contentMediaType="application/zip"),
+    "PdfReport": _string("A report of a trail: docs/export.md.", contentMediaType="application/pdf"),
     "TlogProof": _string("C2SP tlog-proof."),
     "Note": _string("C2SP signed-note."),
     "Octets": _string("Bytes.", contentMediaType="application/octet-stream"),

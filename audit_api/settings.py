@@ -30,6 +30,12 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         page_trails: most trails that one answer lists.
         page_entries: most entries that one answer about a trail holds.
         export_entries: most entries that a bundle may hold; with more the answer is a problem that says so.
+        export_rows: most rows of an export as data; one that would have more ends there, and its manifest says so.
+        export_jobs: most export jobs that are kept at a time, made or to be made, of all principals together.
+        export_disk_bytes: most bytes of their files together.
+        export_keep_seconds: so long after it ended a job and its file are kept.
+        export_rows_a_day: most rows that exports as data may give a principal within 24 hours.
+        report_fonts: TrueType or OpenType files for letters that the fonts of the extra `pdf` have not, such as Chinese ones.
         requests_a_second: how often a principal may ask, on average; each answer costs an access on record.
         burst_requests: how many requests at once it may save up for.
         anonymous_refusals_a_minute: refusals without a valid token that are put on record one by one; the rest of the minute
@@ -51,6 +57,12 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     page_trails: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 200
     page_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1_000
     export_entries: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 10_000
+    export_rows: Annotated[int, msgspec.Meta(ge=1, le=100_000_000)] = 1_000_000
+    export_jobs: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 20
+    export_disk_bytes: Annotated[int, msgspec.Meta(ge=1_000_000)] = 10_000_000_000
+    export_keep_seconds: Annotated[int, msgspec.Meta(ge=60, le=31_536_000)] = 86_400
+    export_rows_a_day: _Positive = 20_000_000
+    report_fonts: tuple[str, ...] = ()
     requests_a_second: Annotated[float, msgspec.Meta(gt=0.0, le=100_000.0)] = 50.0
     burst_requests: _Positive = 200
     anonymous_refusals_a_minute: _Positive = 60

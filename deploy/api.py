@@ -60,6 +60,7 @@ async def serve_api(
             authenticator=TokenFile(places.tokens, clock=time.time_ns),
             settings=config.audit_api,
             provider=_provider(config),
+            exports_folder=places.exports,
         )
         await serve(app, config.audit_api, stopped=stopped, ready=lambda url: ready({"http": url}))
 

@@ -69,6 +69,11 @@ class Places:
         return self.root / "tokens.toml"
 
     @property
+    def exports(self) -> Path:
+        """Folder of the API's export jobs and their files, 0700: nothing that could not be made again."""
+        return self.root / "exports"
+
+    @property
     def run(self) -> Path:
         """Folder of the running processes: ports, process ids, logs."""
         return self.root / "run"

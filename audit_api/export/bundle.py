@@ -106,6 +106,11 @@ class BundleExport:
         return sum(len(leaves) for _, leaves in self._plan)
 
     @property
+    def key(self) -> Verifier:
+        """The log's public key, as it was given."""
+        return self._key
+
+    @property
     def head(self) -> int:
         """Leaf index of the last entry of the trail asked for."""
         return self._plan[0][1][-1]

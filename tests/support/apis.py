@@ -83,6 +83,10 @@ class Api:
             headers["Authorization"] = f"Bearer {self.tokens[role]}"
         return await self.client.get(path, headers=headers)
 
+    async def send(self, method: str, path: str, role: str = "auditor") -> httpx.Response:
+        """Another method, without a body, as the principal of a role."""
+        return await self.client.request(method, path, headers={"Authorization": f"Bearer {self.tokens[role]}"})
+
 
 def write_tokens(file: Path) -> dict[str, str]:
     """A file with one token for each role, of the principal ``<role>@example``; gives role to token."""
@@ -103,8 +107,9 @@ def make_app(
     settings: ApiSettings,
     clocks: Clocks,
     provider: Provider | None = None,
+    exports_folder: Path | None = None,
 ) -> FastAPI:
-    """The application over a small ledger."""
+    """The application over a small ledger; with export jobs where there is a folder for them."""
     return create_app(
         logs=Logs.whole(
             index=ledger.index,
@@ -120,6 +125,7 @@ def make_app(
         clock=clocks.wall,
         monotonic=clocks.monotonic,
         provider=provider,
+        exports_folder=exports_folder,
     )
 
 
@@ -131,6 +137,7 @@ async def open_api(
     recorder: AccessRecorder | None = None,
     *,
     clocks: Clocks | None = None,
+    exports_folder: Path | None = None,
 ) -> AsyncIterator[Api]:
     """The application over a small ledger, started, with a client that is connected to it without a network.
 
@@ -147,6 +154,7 @@ async def open_api(
         settings=settings,
         clocks=clocks,
         provider=provider,
+        exports_folder=exports_folder,
     )
     async with _started(app) as client:
         yield Api(

@@ -1,0 +1,306 @@
+"""What a report of a trail says, apart from how it looks: of exactly the contents that a bundle would hold, after they were verified."""
+
+import importlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from audit_api.export.formats import FormatUnavailable
+from collector.errors import Malformed
+from collector.event import Event, Facts, decode_event, decode_facts, format_time, parse_time
+from correlator.bundle import BundleLine, Contents, encode_members
+from correlator.entry import Entry, decode_entry
+from correlator.errors import VerificationError
+from correlator.note import Verifier
+from correlator.report import Report
+from correlator.retired import RetiredMonth, retired_events
+from correlator.trail import RETIREMENTS
+from correlator.verify import verify_bundle
+
+__all__ = ["MAX_ENTRIES", "MAX_TEXT", "Happening", "Told", "harmless", "report_of", "report_pdf"]
+
+MAX_ENTRIES = 1_000
+"""Entries of a report: a hundred pages and some seconds of work; of more, the bundle or data are what can be read."""
+
+MAX_TEXT = 2_000
+"""Characters of a message, and of each attribute: what is cut says so."""
+
+MAX_ATTRIBUTES = 40
+
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+_MASKED = {
+    "card": "a card number, masked before anything was written",
+    "jwt": "a token, masked before anything was written",
+    "field": "declared as to be masked, before anything was written",
+    "dropped": "left out before anything was written",
+}
+"""What was masked, by the word before the colon of a mark (`collector.protect`); behind it stands where."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Happening:
+    """One entry in words.
+
+    Attributes:
+        time: stated, else recorded, to the microsecond, UTC, without its date.
+        date: of `time`.
+        service, name, outcome: of an event; `name` is the kind of another entry.
+        bad: whether it tells of an error, or of something that is missing.
+        lines: what more it says: pairs of a label (may be empty) and a text.
+        place: where it stands, and why there.
+    """
+
+    date: str
+    time: str
+    service: str
+    name: str
+    outcome: str
+    bad: bool
+    lines: tuple[tuple[str, str], ...]
+    place: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A whole report.
+
+    Attributes:
+        trail: the one it is of.
+        summary: label and text, what a reader wants first.
+        verdicts: each flow's newest, in words.
+        proof: label and text of what was verified.
+        checkpoint: the signed note, verbatim.
+        happenings: in the order of stated times.
+        trails: id, positions and last leaf of each.
+        made_ns: when the last entry was recorded: stands for the time of making, so that the same contents give the same file.
+    """
+
+    trail: str
+    summary: tuple[tuple[str, str], ...]
+    verdicts: tuple[tuple[str, bool], ...]
+    proof: tuple[tuple[str, str], ...]
+    checkpoint: str
+    happenings: tuple[Happening, ...]
+    trails: tuple[tuple[str, str, str], ...]
+    made_ns: int
+
+
+def report_of(contents: Contents, key: Verifier) -> Told:
+    """Verify the contents, then say what they hold.
+
+    Raises:
+        VerificationError: they do not hold: there is no report of what is not true.
+    """
+    verified = verify_bundle(encode_members(contents), key)
+    retired = retired_events(contents)
+    several = len(contents.trails) > 1
+    rows: list[tuple[int, int, Happening]] = []
+    services: dict[str, None] = {}
+    verdicts: dict[str, dict[str, Any]] = {}
+    times: list[int] = []
+    for at, part in enumerate(contents.trails):
+        if at and part.trail == RETIREMENTS:
+            continue  # said of each event that it concerns
+        for line in part.lines:
+            entry = decode_entry(line.entry)
+            facts = _facts(entry)
+            when = _ns(facts.time if facts is not None else "")
+            if facts is not None and facts.service:
+                services.setdefault(facts.service)
+            if when is not None:
+                times.append(when)
+            if entry.kind == "verdict" and at == 0:
+                verdicts[str(entry.detail.get("flow", ""))] = entry.detail
+            told = _happening(line, entry, facts, retired.get((entry.stream, entry.sequence)), several=several)
+            rows.append((when if when is not None else _ns(entry.recorded) or 0, line.leaf, told))
+    rows.sort(key=lambda row: row[:2])
+    return Told(
+        trail=contents.trails[0].trail,
+        summary=tuple(_summary(verified, list(services), times, contents)),
+        verdicts=tuple(_verdict(flow, detail) for flow, detail in sorted(verdicts.items())),
+        proof=tuple(_proof(verified)),
+        checkpoint=contents.checkpoint.decode("utf-8"),
+        happenings=tuple(row[2] for row in rows),
+        trails=tuple(
+            (part.trail, f"{part.first} to {part.first + len(part.lines) - 1}", str(part.lines[-1].leaf))
+            for part in contents.trails
+        ),
+        made_ns=_ns(verified.recorded[1]) or 0,
+    )
+
+
+def report_pdf(contents: Contents, key: Verifier, *, fonts: Sequence[Path] = ()) -> bytes:
+    """The report as PDF (`audit_api.export.pdf`).
+
+    Raises:
+        VerificationError: as `report_of`.
+        FormatUnavailable: the extra ``pdf`` is not installed.
+    """
+    try:
+        pdf = importlib.import_module("audit_api.export.pdf")
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("fpdf", "segno", "uharfbuzz", "fontpkg_noto_sans"):
+            raise
+        raise FormatUnavailable("pdf needs the extra pdf: pip install 'tallystick[pdf]'") from error
+    made: bytes = pdf.render_report(report_of(contents, key), fonts=fonts)
+    return made
+
+
+def _summary(
+    verified: Report, services: Sequence[str], times: Sequence[int], contents: Contents
+) -> Iterator[tuple[str, str]]:
+    if times:
+        seconds = (max(times) - min(times)) / 1e9
+        first = _spelled(min(times))
+        yield "Happened", f"{first} UTC, over {seconds:,.3f} s"
+    else:
+        yield "Happened", "no event states a time"
+    yield "Services", ", ".join(services) or "none is named"
+    entries = sum(len(part.lines) for part in contents.trails)
+    yield (
+        "Holds",
+        f"{_count(entries, 'entry', 'entries')} of {_count(len(contents.trails), 'trail')}, {_count(verified.events, 'event')}",
+    )
+    if verified.withheld:
+        why = f", {verified.retired:,} of them retired by policy" if verified.retired else ""
+        yield "Not shown", f"{_count(verified.withheld, 'event')}{why}"
+
+
+def _proof(verified: Report) -> Iterator[tuple[str, str]]:
+    tree = verified.checkpoint
+    events = f"{_count(verified.events, 'event')} against what was signed of them"
+    batches = f"{_count(verified.headers, 'signed batch', 'signed batches')} of {_count(len(verified.streams), 'collector key')}"
+    yield "Verified", f"every entry's place in its trail and in the log, {events}, {batches}"
+    yield "Log", tree.origin
+    yield "Leaves", f"{tree.size:,}"
+    yield "Root", tree.root.hex()
+    yield "Key", f"{verified.key.name}, fingerprint {verified.key.fingerprint}"
+    yield "Recorded", f"from {verified.recorded[0]} to {verified.recorded[1]}"
+
+
+def _verdict(flow: str, detail: dict[str, Any]) -> tuple[str, bool]:
+    verdict = str(detail.get("verdict", ""))
+    missing = detail.get("missing")
+    told = f"; missing: {', '.join(map(str, missing))}" if isinstance(missing, list) and missing else ""
+    reason = f" ({detail['reason']})" if detail.get("reason") else ""
+    return harmless(f"Flow {flow}: {verdict}{told}{reason}"), verdict in ("incomplete", "failed")
+
+
+def _happening(
+    line: BundleLine, entry: Entry, facts: Facts | None, retired: RetiredMonth | None, *, several: bool
+) -> Happening:
+    stated = facts.time if facts is not None else ""
+    spelled = (stated if _ns(stated) is not None else entry.recorded).replace("T", " ")
+    where = f"leaf {line.leaf:,}, position {entry.position:,}" + (f" of {entry.trail}" if several else "")
+    if facts is None:
+        verdict = str(entry.detail.get("verdict", entry.detail.get("reason", "")))
+        lines = list(_detail(entry))
+        name, outcome, service = str(entry.kind), verdict, ""
+        bad = entry.kind in ("gap", "fork") or verdict in ("incomplete", "failed")
+    else:
+        lines = list(_lines(line, facts, retired))
+        name, outcome, bad = facts.name or "event", facts.outcome or ("error" if facts.error else ""), facts.error
+        service = facts.service
+        where = f"event {entry.sequence:,} of {entry.stream}, {where}"
+    if not stated and facts is not None:
+        where = f"no time stated: when it was recorded; {where}"
+    return Happening(
+        date=spelled[:10],
+        time=spelled[11:26],
+        service=harmless(service),
+        name=harmless(name),
+        outcome=harmless(outcome),
+        bad=bad,
+        lines=tuple((label, harmless(text)) for label, text in lines),
+        place=harmless(f"{where}: {entry.why}" if entry.why else where),
+    )
+
+
+def _detail(entry: Entry) -> Iterator[tuple[str, str]]:
+    """What an entry that is no event says."""
+    if entry.kind == "link":
+        yield "to", str(entry.detail.get("to", ""))
+    elif entry.kind == "verdict":
+        yield "", _verdict(str(entry.detail.get("flow", "")), entry.detail)[0]
+    elif entry.detail:
+        yield "", _json(entry.detail)
+
+
+def _lines(line: BundleLine, facts: Facts, retired: RetiredMonth | None) -> Iterator[tuple[str, str]]:
+    if facts.actor:
+        yield "by", facts.actor
+    amounts = [f"{key[7:].upper()} {value}" for key, value in sorted(facts.keys.items()) if key.startswith("amount.")]
+    if amounts:
+        yield "money", ", ".join(amounts)
+    keys = [f"{key} {value}" for key, value in sorted(facts.keys.items()) if not key.startswith("amount.")]
+    if keys:
+        yield "keys", ", ".join(keys)
+    if line.event is None:
+        yield "", f"The event was {retired}." if retired is not None else "The event itself is not shown."
+    else:
+        try:
+            event = decode_event(line.event)
+        except Malformed as error:
+            raise VerificationError(f"the event of leaf {line.leaf}: {error}") from error
+        yield from _event_lines(event)
+    for mark in facts.marks:
+        word, colon, where = mark.partition(":")
+        if colon and word in _MASKED:
+            yield "masked", f"{where}: {_MASKED[word]}"
+        else:
+            yield "mark", mark
+
+
+def _event_lines(event: Event) -> Iterator[tuple[str, str]]:
+    if event.body is not None:
+        yield "", _cut(event.body if isinstance(event.body, str) else _json(event.body))
+    if event.span is not None:
+        ends = (_ns(event.time), _ns(event.span.end))
+        took = f", {(ends[1] - ends[0]) / 1e6:,.3f} ms" if ends[0] is not None and ends[1] is not None else ""
+        yield "span", f"{event.span.kind or 'INTERNAL'}{took} {event.span.status_message}".strip()
+    shown = sorted(event.attributes.items())
+    for name, value in shown[:MAX_ATTRIBUTES]:
+        yield name, _cut(value if isinstance(value, str) else _json(value))
+    if len(shown) > MAX_ATTRIBUTES:
+        yield "", f"… and {len(shown) - MAX_ATTRIBUTES} attributes more, in the bundle"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]} … [cut: {len(text) - MAX_TEXT:,} characters more]"
+
+
+def _json(value: Any) -> str:
+    return _cut(json.dumps(value, ensure_ascii=False, sort_keys=True))
+
+
+def harmless(text: str) -> str:
+    """The text with what would steer it (controls, bidirectional marks) spelled out; lines stay lines."""
+    return _STEERING.sub(lambda found: f"\\u{ord(found.group()):04x}", text.replace("\r\n", "\n").replace("\t", " "))
+
+
+def _facts(entry: Entry) -> Facts | None:
+    if entry.kind != "event":
+        return None
+    try:
+        return decode_facts(bytes(entry.facts))
+    except Malformed as error:
+        raise VerificationError(f"the facts at position {entry.position} of {entry.trail}: {error}") from error
+
+
+def _ns(text: str) -> int | None:
+    try:
+        return parse_time(text)
+    except Malformed:
+        return None
+
+
+def _spelled(unix_ns: int) -> str:
+    return format_time(unix_ns)[:26].replace("T", " ")
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
