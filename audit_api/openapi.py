@@ -73,7 +73,7 @@ def extras_of(operation: Operation) -> dict[str, Any]:
         told: dict[str, Any] = {
             "name": parameter.name,
             "in": "query",
-            "required": False,
+            "required": parameter.required,
             "description": parameter.about,
             "schema": dict(parameter.schema),
         }

@@ -50,6 +50,7 @@ class Parameter:
         parse: makes its value of the text; a ValueError or `Malformed` says what is wrong.
         default: its value when it is not given.
         example: for the OpenAPI document, and tried by the tests.
+        required: whether there is no answer without it; the operation says so itself when it is not given.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Parameter:
     parse: Callable[[str], Any] = str
     default: Any = ""
     example: Any = None
+    required: bool = False
 
 
 def parse_query(query: bytes, known: Sequence[Parameter]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ class Trails:
     # Find -------------------------------------------------------------------------------------------------------------
 
     def _find_operation(self) -> Operation:
-        text = {"type": "string", "maxLength": 1000}
+        text = {"type": "string", "minLength": 1, "maxLength": 1000}
         return Operation(
             operation_id="findTrails",
             path="/v1/trails",
@@ -337,9 +337,14 @@ class Trails:
 
 # ------------------------------------------------------------------------------------------------------ parts of answers
 
+_TRAIL_PATTERN = (
+    "^(tenant/[^/]+/)?(transaction/[^/]+|key/[^/]+/[^/]+|trace/[0-9a-f]{32}|stream/[^/]+/[0-9a-f]{16,64}|access/[^/]+)$"
+    "|^ledger/[a-z]+$"
+)
+
 TRAIL_PARAMETER = (
     "The trail id, as it stands (it is percent-encoded already), or percent-encoded once more as one segment.",
-    {"type": "string", "maxLength": 1000},
+    {"type": "string", "maxLength": 1000, "pattern": _TRAIL_PATTERN},
     "transaction/PAY-1",
 )
 
