@@ -72,8 +72,7 @@ class LogPaths:
                 roles=frozenset({"auditor", "admin"}),
                 read=self.tile,
                 target=self._tile_target,
-                path_parameters=which
-                | {"index": ("The bundle's index, and its width if partial.", _TILE, "000.p/35")},
+                path_parameters=which | {"index": ("The bundle's index, and its width if partial.", _TILE, "000.p/35")},
                 answers=octets,
                 problems=("not-found",),
             ),

@@ -61,7 +61,11 @@ class Proofs:
                         {"type": "string", "pattern": "^[0-9a-f]{16,64}$"},
                         "00000000000000aa",
                     ),
-                    "sequence": ("The event's sequence in the stream.", {"type": "integer", "minimum": 0, "maximum": _MAX_SIZE}, 0),
+                    "sequence": (
+                        "The event's sequence in the stream.",
+                        {"type": "integer", "minimum": 0, "maximum": _MAX_SIZE},
+                        0,
+                    ),
                 },
                 answers={
                     "application/json": ("EventProof", None),
