@@ -114,10 +114,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "detail": _string("What is wrong this time."),
             "instance": _string("The path asked for."),
             "parameter": _string("Which parameter."),
+            "position": _integer("Where in a filter, in characters from 1."),
             "roles": _list(_string(), "The roles of which one is needed."),
             "limit": _integer("The limit that was passed."),
         },
-        optional=("instance", "parameter", "roles", "limit"),
+        optional=("instance", "parameter", "position", "roles", "limit"),
         about="RFC 9457 problem details.",
     ),
     "TrailSummary": _object(

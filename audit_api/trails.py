@@ -30,12 +30,11 @@ from audit_api.parameters import (
 from audit_api.settings import ApiSettings
 from collector.errors import NotFound
 from correlator.index import AmountRange, TextSearch, TrailQuery, TrailSummary
-from correlator.index.rows import STATUSES
+from correlator.index.filters import MAX_FILTER, parse_filter
+from correlator.index.vocabulary import KINDS, STATUSES
 from correlator.index.words import MAX_TEXT
 
 __all__ = ["TRAIL_PARAMETER", "Trails", "trail_target"]
-
-KINDS = ("transaction", "key", "trace", "stream", "access", "ledger")
 
 _encode = msgspec.json.Encoder().encode
 
@@ -128,6 +127,15 @@ class Trails:
                     default=None,
                     example="payment rec*",
                 ),
+                Parameter(
+                    name="filter",
+                    about="Conditions combined with `and`, `or`, `not` and brackets; the grammar is in docs/api.md. It holds beside the "
+                    "other parameters. `position` of a problem says where it cannot be read.",
+                    schema={"type": "string", "minLength": 1, "maxLength": MAX_FILTER},
+                    parse=parse_filter,
+                    default=None,
+                    example="service = ledger and (status != ok or amount.EUR >= 1000)",
+                ),
                 Parameter(name="tenant", about="The tenant.", schema=text, parse=_not_empty, example=None),
                 Parameter(
                     name="cursor",
@@ -154,6 +162,7 @@ class Trails:
 
     def _find(self, values: Mapping[str, Any]) -> bytes:
         query = TrailQuery(
+            condition=values["filter"],
             **{
                 name: values[name]
                 for name in (
@@ -168,7 +177,7 @@ class Trails:
                     "amount",
                     "text",
                 )
-            }
+            },
         )
         if self.logs.cut:
             return self._find_over_logs(query, values)

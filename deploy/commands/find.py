@@ -23,6 +23,12 @@ KINDS = ("transaction", "key", "trace", "stream", "access", "ledger")
     metavar="WORDS",
     help="With all these words in its id, its keys' values or names of services and events; refund* begins a word.",
 )
+@click.option(
+    "--filter",
+    "filter_",
+    metavar="FILTER",
+    help="With what this filter says, such as 'service = ledger and not (status = ok or amount.EUR < 1000)'.",
+)
 @click.option("--tenant", default="", help="Look within this tenant.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Most trails to print.")
 @json_option
@@ -38,14 +44,19 @@ def find(
     kind: str | None,
     amount: str | None,
     text: str | None,
+    filter_: str | None,
     tenant: str,
     limit: int,
     as_json: bool,
 ) -> None:
-    """List trails, newest first, that meet every condition given."""
+    """List trails, newest first, that meet every condition given.
+
+    Times say their zone. The grammar of filters is in docs/api.md.
+    """
     from collector.errors import Malformed
-    from collector.event import format_time, parse_time
     from correlator.index import AmountRange, TextSearch, TrailQuery
+    from correlator.index.filters import parse_filter
+    from correlator.index.times import zoned
     from deploy.reading import open_ledger
     from deploy.recording import recorded
 
@@ -61,7 +72,11 @@ def find(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--text") from error
     try:
-        bounds = [format_time(parse_time(bound)) if bound else "" for bound in (since, until)]
+        condition = parse_filter(filter_) if filter_ is not None else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--filter") from error
+    try:
+        bounds = [zoned(bound) if bound else "" for bound in (since, until)]
     except Malformed as error:
         raise Failure(f"--since, --until: {error}", exit_code=2) from error
     query = TrailQuery(
@@ -74,6 +89,7 @@ def find(
         kind=kind or "",
         amount=money,
         text=words,
+        condition=condition,
     )
     with open_ledger(session.config) as ledger, recorded(session) as record:
         trails, more = ledger.search(query, limit=limit)
