@@ -20,8 +20,9 @@ from typing import Annotated, Literal, Protocol, get_args
 
 import msgspec
 
+from audit_api.identity.scope import EVERYTHING, RowScope
 from collector.errors import Malformed, TallyError
-from collector.event import parse_time
+from collector.event import format_time, parse_time
 
 __all__ = [
     "ANONYMOUS",
@@ -54,10 +55,11 @@ _PRINCIPAL = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who asks, and in which roles."""
+    """Who asks, in which roles, and which part of the ledger they may see."""
 
     name: str
     roles: frozenset[Role]
+    scope: RowScope = EVERYTHING
 
 
 class Authenticator(Protocol):
@@ -68,6 +70,12 @@ class Authenticator(Protocol):
 
         Raises:
             TallyError: it cannot be told now; nobody is let in.
+        """
+
+    def lasting(self, credentials: str) -> Callable[[], Principal | None] | None:
+        """For a session that these credentials open: tells whom it stands for from then on. None when they prove nobody.
+
+        What it gives keeps nothing that would open another session, and raises as `authenticate` does.
         """
 
     def principals(self) -> Sequence[Principal]:
@@ -88,6 +96,8 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         created: when it was made, RFC 3339.
         expires: from when on it is worth nothing, RFC 3339; empty: never.
         note: for people.
+        tenants, services: of which trails are seen; empty: of all (docs/identity.md, Scopes).
+        since, until: trails whose times meet [since, until) are seen, RFC 3339; empty: no bound.
     """
 
     principal: Annotated[str, msgspec.Meta(pattern=_PRINCIPAL)]
@@ -96,6 +106,20 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     created: str = ""
     expires: str = ""
     note: str = ""
+    tenants: list[str] = []
+    services: list[str] = []
+    since: str = ""
+    until: str = ""
+
+    @property
+    def scope(self) -> RowScope:
+        """What of the ledger it shows; raises `Malformed` when a time is none."""
+        return RowScope(
+            tenants=frozenset(self.tenants) or None,
+            services=frozenset(self.services) or None,
+            since=format_time(parse_time(self.since)) if self.since else "",
+            until=format_time(parse_time(self.until)) if self.until else "",
+        )
 
 
 class _Tokens(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -125,7 +149,10 @@ def parse_tokens(text: str) -> list[TokenRecord]:
     for at, record in enumerate(records, 1):
         if record.principal == ANONYMOUS:
             raise TokensError(f"tokens.toml: token {at}: {ANONYMOUS} is the name of those without a token")
-        for name, value in (("created", record.created), ("expires", record.expires)):
+        if not all((*record.tenants, "x")) or not all((*record.services, "x")):
+            raise TokensError(f"tokens.toml: token {at}: a tenant or service without a name")
+        for name in ("created", "expires", "since", "until"):
+            value = getattr(record, name)
             try:
                 if value:
                     parse_time(value)
@@ -178,12 +205,18 @@ class TokenFile:
     def authenticate(self, credentials: str) -> Principal | None:
         """See `Authenticator.authenticate`; raises `TokensError`."""
         known = self._read()
-        if len(credentials) > MAX_CREDENTIALS:
+        digest = _digest_of(credentials)
+        return None if digest is None else self._of(digest, known)
+
+    def lasting(self, credentials: str) -> Callable[[], Principal | None] | None:
+        """See `Authenticator.lasting`: a token taken away, or one that expires, ends its sessions; raises `TokensError`."""
+        if self.authenticate(credentials) is None:
             return None
-        found = _BEARER.fullmatch(credentials)
-        if found is None:
-            return None
-        digest = sha256(found.group(1).encode("ascii")).digest()
+        digest = _digest_of(credentials)
+        assert digest is not None
+        return lambda: self._of(digest, self._read())
+
+    def _of(self, digest: bytes, known: Sequence[_Known]) -> Principal | None:
         match: _Known | None = None
         for one in known:  # all of them, always
             if hmac.compare_digest(one.digest, digest):
@@ -218,10 +251,16 @@ class TokenFile:
         self._known = tuple(
             _Known(
                 digest=bytes.fromhex(record.sha256),
-                principal=Principal(name=record.principal, roles=frozenset(record.roles)),
+                principal=Principal(name=record.principal, roles=frozenset(record.roles), scope=record.scope),
                 expires_ns=parse_time(record.expires) if record.expires else 0,
             )
             for record in parse_tokens(text)
         )
         self._seen = seen
         return self._known
+
+
+def _digest_of(credentials: str) -> bytes | None:
+    """Of the token in an Authorization header's value; None when there is none."""
+    found = _BEARER.fullmatch(credentials) if len(credentials) <= MAX_CREDENTIALS else None
+    return None if found is None else sha256(found.group(1).encode("ascii")).digest()
