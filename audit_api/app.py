@@ -36,6 +36,7 @@ from audit_api.openapi import DESCRIPTION, TAGS, extras_of, responses_of, securi
 from audit_api.overview import Overview
 from audit_api.problems import Problem, problem_response
 from audit_api.proofs import Proofs
+from audit_api.revalidation import revalidated
 from audit_api.schemas import SCHEMAS, Schemas
 from audit_api.settings import ApiSettings
 from audit_api.trails import Trails
@@ -100,6 +101,7 @@ def create_app(
         *Overview(logs, authenticator).operations(),
         *Logins(door).operations(),
     ]
+    operations = [revalidated(operation) for operation in operations]
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

@@ -33,7 +33,9 @@ from audit_api.limits import RefusalBudget, TokenBuckets
 from audit_api.metrics import ApiMetrics
 from audit_api.parameters import Parameter, parse_query
 from audit_api.problems import Problem, not_on_record, problem_of, problem_response, too_many
+from audit_api.purpose import PURPOSE, demand_purpose, purpose_of
 from audit_api.settings import ApiSettings
+from audit_api.streaming import ByteStream, StreamedAnswer
 from collector.errors import TallyError
 from collector.event import Event
 
@@ -82,14 +84,16 @@ class Call:
 class Reading:
     """What was read, ready to be sent; and for the record, of which trail, up to which leaf.
 
+    `stream`: makes the bytes in `body`'s place; it is asked for the first of them once the access is on record, and closed in any case.
     `status`: 0: the operation's. `asker`, `session`: for the record of a log-in: who it turned out to be, and the session's name.
     """
 
-    body: bytes = field(repr=False)
+    body: bytes = field(default=b"", repr=False)
     media_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
     trail: str = ""
     head: int = -1
+    stream: ByteStream | None = None
     status: int = 0
     asker: str = ""
     session: str = ""
@@ -192,6 +196,7 @@ class Gate:
         self._clock = clock
         self._monotonic = monotonic
         self._metrics = metrics
+        self._purpose_required = settings.purpose_required
         self._buckets = TokenBuckets(
             rate=settings.requests_a_second, burst=settings.burst_requests, monotonic=monotonic
         )
@@ -259,14 +264,19 @@ class Gate:
                 client=request.client.host if request.client else "",
                 trail=str(target.get("trail", "")),
                 session=asker.session.name if asker is not None and asker.session is not None else "",
+                purpose=purpose_of(request),
             )
             unrecorded = await self._record(asked, asker, problem, reading, status)
             if unrecorded is not None:
                 self._metrics.refused.labels(unrecorded.kind.name).inc()
                 problem = unrecorded
+                if reading is not None and reading.stream is not None:
+                    await reading.stream.aclose()
         if problem is not None or reading is None:
             assert problem is not None
             return self._told(problem, request, asker)
+        if reading.stream is not None:
+            return StreamedAnswer(reading.stream, media_type=reading.media_type, headers=reading.headers)
         return Response(reading.body, status_code=status, media_type=reading.media_type, headers=dict(reading.headers))
 
     def _told(self, problem: Problem, request: Request, asker: Asker | None) -> Response:
@@ -307,19 +317,14 @@ class Gate:
         body = await read_body(request, limit_bytes=operation.body_limit_bytes, media_types=operation.body_types)
         form = parse_form(body) if body and media_type_of(request) == FORM else {}
         session = asker.session if asker is not None else None
-        unsafe = not operation.public and operation.method not in SAFE_METHODS
-        if (
-            unsafe
-            and session is not None
-            and not session.owns(request.headers.get(CSRF_HEADER, "") or form.get(CSRF_FIELD, ""))
-        ):
-            raise Problem(
-                "cross-site", f"the session's CSRF token is missing: {CSRF_HEADER}, or the field {CSRF_FIELD}"
-            )
+        if session is not None and not operation.public and operation.method not in SAFE_METHODS:
+            session.demand_token(request.headers.get(CSRF_HEADER, "") or form.get(CSRF_FIELD, ""))
+        if self._purpose_required and not operation.public:
+            demand_purpose(request)
         return Call(
             principal=asker.principal if asker is not None and not operation.public else None,
             target=target,
-            values=parse_query(request.scope.get("query_string", b""), operation.parameters),
+            values=parse_query(request.scope.get("query_string", b""), (*operation.parameters, PURPOSE)),
             request=request,
             accept=request.headers.get("accept", ""),
             session=session,

@@ -253,6 +253,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             },
             "accesses": {"complete": True, "entries": []},
         },
+        optional=("checkpoint", "accesses"),
     ),
     "EventProof": _object(
         {
@@ -357,6 +358,14 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "Bundle": _string("A zip: docs/format-bundle.md.", contentMediaType="application/zip"),
     "TlogProof": _string("C2SP tlog-proof."),
     "Note": _string("C2SP signed-note."),
+    "TrailLines": _string(
+        "A line each: every TrailSummary, then an object with `end`, `size` (as in TrailPage) and `trails`, how many they were.",
+        contentMediaType="application/x-ndjson",
+    ),
+    "EntryLines": _string(
+        "A line each: a Trail without `entries` and `next`, every TrailEntry, then an object with `end` and `entries`, how many they were.",
+        contentMediaType="application/x-ndjson",
+    ),
     "Octets": _string("Bytes.", contentMediaType="application/octet-stream"),
     "Health": _object(
         {"status": _string(enum=["ready", "not ready", "alive"]), "reasons": _list(_string())},

@@ -22,6 +22,7 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         session_idle_seconds: a browser's session ends when it made no request for so long (PCI DSS 4.0.1, 8.2.8: 900).
         session_seconds: it ends after so long in any case.
         public_log: serve the checkpoint and the hash tiles to anyone: they hold hashes alone, and witnesses need them.
+        purpose_required: refuse to answer whoever does not say why they ask, with `Tally-Purpose` or the parameter `purpose`; it goes on record.
         page_trails: most trails that one answer lists.
         page_entries: most entries that one answer about a trail holds.
         export_entries: most entries that a bundle may hold; with more the answer is a problem that says so.
@@ -41,6 +42,7 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     session_idle_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 900
     session_seconds: Annotated[int, msgspec.Meta(ge=1, le=604_800)] = 28_800
     public_log: bool = True
+    purpose_required: bool = False
     page_trails: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 200
     page_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1_000
     export_entries: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 10_000
