@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from audit_api.accesses import AccessRecorder
 from audit_api.auth import Authenticator
 from audit_api.cut_schemas import CUT_SCHEMAS
+from audit_api.export.data import DataExports
 from audit_api.export.operation import Exports
 from audit_api.gate import Gate, Operation, ProblemPage
 from audit_api.health import Health
@@ -92,10 +93,12 @@ def create_app(
         problem_page=problem_page,
     )
     health = Health(gate=gate, logs=logs, metrics=metrics)
+    data = DataExports(logs, settings)
     schemas = {**(CUT_SCHEMAS if logs.cut else SCHEMAS), **LOGIN_SCHEMAS}
     operations = [
         *Trails(logs, settings).operations(),
-        *Exports(logs, settings).operations(),
+        *Exports(logs, settings, data).operations(),
+        *data.operations(),
         *Proofs(logs, settings.public_log).operations(),
         *LogPaths(logs, settings.public_log).operations(),
         *Overview(logs, authenticator).operations(),

@@ -35,7 +35,7 @@ from audit_api.parameters import Parameter, parse_query
 from audit_api.problems import Problem, not_on_record, problem_of, problem_response, too_many
 from audit_api.purpose import PURPOSE, demand_purpose, purpose_of
 from audit_api.settings import ApiSettings
-from audit_api.streaming import ByteStream, StreamedAnswer
+from audit_api.streaming import ByteStream, answer_of
 from collector.errors import TallyError
 from collector.event import Event
 
@@ -84,8 +84,8 @@ class Call:
 class Reading:
     """What was read, ready to be sent; and for the record, of which trail, up to which leaf.
 
-    `stream`: makes the bytes in `body`'s place; it is asked for the first of them once the access is on record, and closed in any case.
     `status`: 0: the operation's. `asker`, `session`: for the record of a log-in: who it turned out to be, and the session's name.
+    `stream`: makes the answer's bytes in `body`'s place, from when the access is on record; closed in any case.
     """
 
     body: bytes = field(default=b"", repr=False)
@@ -269,15 +269,13 @@ class Gate:
             unrecorded = await self._record(asked, asker, problem, reading, status)
             if unrecorded is not None:
                 self._metrics.refused.labels(unrecorded.kind.name).inc()
-                problem = unrecorded
                 if reading is not None and reading.stream is not None:
                     await reading.stream.aclose()
+                problem = unrecorded
         if problem is not None or reading is None:
             assert problem is not None
             return self._told(problem, request, asker)
-        if reading.stream is not None:
-            return StreamedAnswer(reading.stream, media_type=reading.media_type, headers=reading.headers)
-        return Response(reading.body, status_code=status, media_type=reading.media_type, headers=dict(reading.headers))
+        return answer_of(reading.stream or reading.body, status, media_type=reading.media_type, headers=reading.headers)
 
     def _told(self, problem: Problem, request: Request, asker: Asker | None) -> Response:
         """A problem as whoever asks can read it."""

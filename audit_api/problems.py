@@ -65,6 +65,7 @@ PROBLEMS: Mapping[str, ProblemKind] = _kinds(
     ("body-too-large", 413, "The body is too large", "Send at most `limit` bytes."),
     ("unsupported-media-type", 415, "The body is of another type", "Send one of the types that `detail` names."),
     ("export-too-large", 422, "The export would be too large", "More than `limit` entries: leave linked trails out."),
+    ("format-unavailable", 422, "This server cannot write that format", "The extra that it needs is not installed."),
     ("too-many-requests", 429, "Too many requests", "Wait for the seconds that `Retry-After` says."),
     ("evidence-damaged", 500, "The evidence does not hold", "Log or store were changed; `tally check` says where."),
     ("internal", 500, "Something went wrong here", "It is in this process's log; nothing about it is told outside."),

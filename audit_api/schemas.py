@@ -356,6 +356,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
         example={"principals": [{"principal": "ann", "roles": ["auditor"]}]},
     ),
     "Bundle": _string("A zip: docs/format-bundle.md.", contentMediaType="application/zip"),
+    "ExportArchive": _string("A zip of a file and its manifest: docs/export.md.", contentMediaType="application/zip"),
     "TlogProof": _string("C2SP tlog-proof."),
     "Note": _string("C2SP signed-note."),
     "TrailLines": _string(

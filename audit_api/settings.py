@@ -26,6 +26,7 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         page_trails: most trails that one answer lists.
         page_entries: most entries that one answer about a trail holds.
         export_entries: most entries that a bundle may hold; with more the answer is a problem that says so.
+        export_rows: most rows of an export as data; one that would have more ends there, and its manifest says so.
         requests_a_second: how often a principal may ask, on average; each answer costs an access on record.
         burst_requests: how many requests at once it may save up for.
         anonymous_refusals_a_minute: refusals without a valid token that are put on record one by one; the rest of the minute
@@ -46,6 +47,7 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     page_trails: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 200
     page_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1_000
     export_entries: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 10_000
+    export_rows: Annotated[int, msgspec.Meta(ge=1, le=100_000_000)] = 1_000_000
     requests_a_second: Annotated[float, msgspec.Meta(gt=0.0, le=100_000.0)] = 50.0
     burst_requests: _Positive = 200
     anonymous_refusals_a_minute: _Positive = 60

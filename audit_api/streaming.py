@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Protocol, Self
 
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Message, Receive, Scope, Send
 
-__all__ = ["STALL_SECONDS", "ByteStream", "StreamedAnswer"]
+__all__ = ["STALL_SECONDS", "ByteStream", "StreamedAnswer", "answer_of"]
 
 STALL_SECONDS = 60.0
 """A reader that takes nothing for so long is let go of: what makes the answer is bounded, and others wait for it."""
@@ -40,6 +40,7 @@ class StreamedAnswer(StreamingResponse):
 
     Args:
         parts: the body's bytes.
+        status: of the answer.
         media_type: of the body.
         headers: further headers.
         stall_seconds: see `STALL_SECONDS`.
@@ -49,11 +50,12 @@ class StreamedAnswer(StreamingResponse):
         self,
         parts: ByteStream,
         *,
+        status: int = 200,
         media_type: str,
         headers: Mapping[str, str],
         stall_seconds: float = STALL_SECONDS,
     ) -> None:
-        super().__init__(parts, media_type=media_type, headers=dict(headers))
+        super().__init__(parts, status_code=status, media_type=media_type, headers=dict(headers))
         self._parts = parts
         self._stall_seconds = stall_seconds
 
@@ -79,3 +81,10 @@ class StreamedAnswer(StreamingResponse):
         except Exception as error:
             _log.error("a streamed answer was broken off: %s", str(error) or type(error).__name__)
             raise
+
+
+def answer_of(body: bytes | ByteStream, status: int, *, media_type: str, headers: Mapping[str, str]) -> Response:
+    """The answer with this body: whole, or made while it is sent."""
+    if isinstance(body, bytes):
+        return Response(body, status_code=status, media_type=media_type, headers=dict(headers))
+    return StreamedAnswer(body, status=status, media_type=media_type, headers=headers)

@@ -33,7 +33,7 @@ COMMANDS = {
     "map": _Command("deploy.commands.map", "map_file", "Try mappings of records on a file."),
     "trail": _Command("deploy.commands.trail", "trail", "Tell the story of a transaction."),
     "find": _Command("deploy.commands.find", "find", "Find trails by key, service, time, status, amount or text."),
-    "export": _Command("deploy.commands.export", "export", "Write a trail as a bundle that anyone can verify offline."),
+    "export": _Command("deploy.commands.export", "export", "Write a trail as a verifiable bundle, or trails as data."),
     "verify": _Command("deploy.commands.verify", "verify", "Verify a bundle or a ledger against the log's public key."),
     "check": _Command("deploy.commands.check", "check", "Check the whole store against the whole log."),
     "doctor": _Command("deploy.commands.doctor", "doctor", "Examine this installation; say how to mend what is wrong."),

@@ -157,6 +157,14 @@ class Ledger:
             pass
         return export.finish(), export.head, tuple(sorted([*behind, *(name for _, far in plan[1:] for name in far)]))
 
+    def story_trails(self, trail: str) -> StoryTrails:
+        """The trails of a trail's story; raises `NotFound`."""
+        return story_trails(trail, self._summary_or_none)
+
+    def is_there(self, trail: str) -> bool:
+        """Whether its log has anything of the trail."""
+        return self._summary_or_none(trail).entries > 0
+
     def _summary_or_none(self, trail: str) -> TrailSummary:
         """As `summary`; of a trail whose shard's log has nothing of it yet, though another's links to it, an empty one."""
         try:

@@ -1,1 +1,1 @@
-"""Exports: what leaves the API as a file that stands for itself. Owns the writing of bundles."""
+"""Exports: what leaves with proofs (`bundle`), and what leaves as data (`walk` reads rows, a `Writer` of `formats` shapes them)."""

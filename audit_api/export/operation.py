@@ -1,15 +1,21 @@
 """The operation that exports a trail as a bundle."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from audit_api.export.bundle import BundleExport, TooLarge
+from audit_api.export.data import DataExports, chosen_format, format_parameter
+from audit_api.export.formats import FORMATS
+from audit_api.export.walk import Selection
 from audit_api.gate import Call, Operation, Reading, Runner
+from audit_api.identity.scope import RowScope
 from audit_api.logs import Logs
 from audit_api.parameters import Parameter, flag
 from audit_api.problems import Problem
 from audit_api.settings import ApiSettings
 from audit_api.trails import TRAIL_PARAMETER, trail_target
+from collector.errors import NotFound
+from correlator.story import StoryTrails
 
 __all__ = ["Exports"]
 
@@ -22,6 +28,7 @@ class Exports:
 
     logs: Logs
     settings: ApiSettings
+    data: DataExports
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_AT_ONCE))
 
     def operations(self) -> list[Operation]:
@@ -32,7 +39,7 @@ class Exports:
                 operation_id="exportTrail",
                 path="/v1/exports/{trail:path}",
                 tag="trails",
-                summary="Export a trail as a bundle",
+                summary="Export a trail",
                 about=(
                     "A zip with the trail's entries and events, the signed batch headers, inclusion proofs and the signed "
                     "checkpoint: `tally verify FILE --key KEY` checks it offline. The same trail at the same checkpoint is the "
@@ -51,6 +58,15 @@ class Exports:
                 target=trail_target("/v1/exports/"),
                 path_parameters={"trail": TRAIL_PARAMETER},
                 parameters=(
+                    format_parameter(
+                        about="`bundle`: with all proofs. Else as data, a zip of one file and its manifest, the traces in other logs along: "
+                        + "; ".join(f"`{one.name}`: {one.about}" for one in FORMATS.values())
+                        + ".",
+                        schema={"type": "string", "enum": ["bundle", *FORMATS], "default": "bundle"},
+                        parse=_format,
+                        default="bundle",
+                        example="bundle",
+                    ),
                     Parameter(
                         name="linked",
                         about="With the trace trails that belong to its story.",
@@ -69,7 +85,7 @@ class Exports:
                     ),
                     Parameter(
                         name="page",
-                        about="With a page for people.",
+                        about="With a page for people, in a bundle.",
                         schema=boolean,
                         parse=flag,
                         default=True,
@@ -77,12 +93,14 @@ class Exports:
                     ),
                 ),
                 answers={"application/zip": ("Bundle", None)},
-                problems=("not-found", "export-too-large"),
+                problems=("not-found", "export-too-large", "format-unavailable"),
             )
         ]
 
     async def export(self, call: Call, run: Runner) -> Reading:
-        """The bundle. Read in steps, so that other requests are answered in between."""
+        """The bundle, or the trail as data. Read in steps, so that other requests are answered in between."""
+        if call.values["format"] != "bundle":
+            return await self._as_data(call, run)
         async with self._room:
             try:
                 export: BundleExport
@@ -108,6 +126,32 @@ class Exports:
             head=export.head,
         )
 
+    async def _as_data(self, call: Call, run: Runner) -> Reading:
+        trail, form = call.target["trail"], call.values["format"]
+        trails, last = await run(self._trails, call)
+        selection = Selection(
+            trails=tuple(trails),
+            events=call.values["events"],
+            told={"trail": trail, "linked": call.values["linked"], "events": call.values["events"]},
+        )
+        answer = await self.data.streamed(selection, form, run, name=_file_name(trail))
+        return replace(answer, trail=trail, head=min(last, answer.head))
+
+    def _trails(self, call: Call) -> tuple[list[str], int]:
+        """The trail asked for and the traces of its story if they are asked for, but those whose log is behind; and its last leaf."""
+        trail = call.target["trail"]
+        last = self.logs.seen(trail, call.scope).last_leaf
+        if not call.values["linked"]:
+            return [trail], last
+        told = self._story(trail, call.scope)
+        return [trail, *(trace for trace in told.traces if self._is_there(trace))], last
+
+    def _is_there(self, trail: str) -> bool:
+        try:
+            return bool(self.logs.of(trail).evidence.index.leaves(trail, limit=1))
+        except NotFound:
+            return False
+
     def _begin(self, call: Call) -> tuple[BundleExport, int]:
         """The export, and how many traces of the story are in other logs."""
         trail = call.target["trail"]
@@ -116,13 +160,7 @@ class Exports:
         linked: list[str] = []
         elsewhere = 0
         if call.values["linked"]:
-            told = self.logs.story(trail, call.scope)
-            if told.traces and told.traces_left_out:  # of a hub, no trace is part of the story
-                raise Problem(
-                    "export-too-large",
-                    f"{trail} has {told.traces_left_out} more traces than a story may have: export it with linked=false",
-                    limit=len(told.traces),
-                )
+            told = self._story(trail, call.scope)
             linked = [trace for trace in told.traces if self.logs.of(trace) is log]
             elsewhere = len(told.traces) - len(linked)
         export = BundleExport(
@@ -134,6 +172,20 @@ class Exports:
             max_entries=self.settings.export_entries,
         )
         return export, elsewhere
+
+    def _story(self, trail: str, scope: RowScope) -> StoryTrails:
+        told = self.logs.story(trail, scope)
+        if told.traces and told.traces_left_out:  # of a hub, no trace is part of the story
+            raise Problem(
+                "export-too-large",
+                f"{trail} has {told.traces_left_out} more traces than a story may have: export it with linked=false",
+                limit=len(told.traces),
+            )
+        return told
+
+
+def _format(text: str) -> str:
+    return text if text == "bundle" else chosen_format(text)
 
 
 def _file_name(trail: str) -> str:

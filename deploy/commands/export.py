@@ -1,44 +1,85 @@
-"""`tally export`: a trail and all its proofs as one file."""
+"""`tally export`: a trail with all its proofs as one file, or as data what a search finds."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from deploy.session import Failure, Session, emit_json, json_option, pass_session, show
+from deploy.conditions import Conditions, conditions
+from deploy.session import Failure, Session, emit_json, json_option, pass_session, say, show
+from deploy.wording import count
+
+if TYPE_CHECKING:
+    from audit_api.export.making import Making
+    from audit_api.export.walk import Selection
+    from deploy.reading import Ledger
+
+DATA = ("ndjson", "csv", "parquet", "ecs", "ocsf")
 
 
 @click.command()
-@click.argument("identity", metavar="ID")
+@click.argument("identity", metavar="[ID]", required=False, default="")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Where to write.")
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), required=True, help="Where to write the bundle."
+    "--format",
+    "form",
+    type=click.Choice(("bundle", *DATA)),
+    default="bundle",
+    show_default=True,
+    help="A bundle has all proofs; the others are data, with a manifest beside the file.",
 )
-@click.option("--tenant", default="", help="Look within this tenant.")
-@click.option("--force", is_flag=True, help="Replace a file that is there.")
+@conditions
+@click.option("--force", is_flag=True, help="Replace files that are there.")
 @json_option
 @pass_session
-def export(session: Session, *, identity: str, output: Path, tenant: str, force: bool, as_json: bool) -> None:
-    """Write a trail, the traces linked to it and all their proofs as a bundle that `tally verify` checks offline.
+def export(
+    session: Session,
+    *,
+    identity: str,
+    output: Path,
+    form: str,
+    asked: Conditions,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write a trail with all its proofs, or as data every trail that a search finds.
 
-    ID is what `tally trail` takes. The export is put on record in the trail access/<who>, durably, before the file is written.
+    With an ID (what `tally trail` takes) it is that trail and the traces linked to it: as a bundle, which `tally verify` checks
+    offline, or in another format. Without one it is every trail that meets all conditions, each whole, in a format other than
+    bundle. FILE.manifest.json says up to which checkpoint that is, how much, and the file's SHA-256.
+
+    The export is put on record in the trail access/<who>, durably, before the file is there.
     """
+    manifest = output.with_name(f"{output.name}.manifest.json")
+    for file in (output,) if form == "bundle" else (output, manifest):
+        if file.exists() and not force:
+            raise Failure(f"{file} exists; --force replaces it")
+    if identity and asked.given - {"tenant"}:
+        raise click.UsageError(f"an ID is one trail: it goes without --{min(asked.given - {'tenant'})}")
+    if form != "bundle":
+        _data(session, identity, output, manifest, form=form, asked=asked, as_json=as_json)
+    elif identity:
+        _bundle(session, identity, output, tenant=asked.query.tenant, as_json=as_json)
+    else:
+        raise click.UsageError("a bundle is of one trail: say its ID, or choose another --format")
+
+
+def _bundle(session: Session, identity: str, output: Path, *, tenant: str, as_json: bool) -> None:
     from deploy.choice import the_one
     from deploy.reading import open_ledger
     from deploy.recording import recorded
 
-    if output.exists() and not force:
-        raise Failure(f"{output} exists; --force replaces it")
     with open_ledger(session.config) as ledger, recorded(session) as record:
         summary = the_one(ledger, identity, tenant=tenant, record=record, action="trail.export")
         bundle, head, elsewhere = ledger.export(summary)
         record(action="trail.export", trail=summary.trail, head=head)
         key = ledger.key
-    scratch = output.with_name(f"{output.name}.{os.getpid()}.new")
-    try:
+    with _scratch(output) as scratch:
         scratch.write_bytes(bundle)
         scratch.replace(output)
-    finally:
-        scratch.unlink(missing_ok=True)
     if as_json:
         further = {"elsewhere": elsewhere} if session.config.correlator.shards > 1 else {}
         emit_json({"file": str(output), "trail": summary.trail, "bytes": len(bundle), "key": key.vkey, **further})
@@ -47,3 +88,75 @@ def export(session: Session, *, identity: str, output: Path, tenant: str, force:
     for trail in elsewhere:
         show(f"{trail} belongs to it and is in another shard's log: export it by itself")
     show(f"verify it with: tally verify {output} --key {session.places.log_vkey}")
+
+
+def _data(
+    session: Session, identity: str, output: Path, manifest: Path, *, form: str, asked: Conditions, as_json: bool
+) -> None:
+    from audit_api.export.making import Making
+    from audit_api.export.walk import Selection, Walk, told_query
+    from deploy.choice import the_one
+    from deploy.reading import open_ledger
+    from deploy.recording import recorded
+
+    with (
+        open_ledger(session.config) as ledger,
+        recorded(session) as record,
+        _scratch(output) as scratch,
+        _scratch(manifest) as scratch_manifest,
+    ):
+        if identity:
+            summary = the_one(ledger, identity, tenant=asked.query.tenant, record=record, action="trail.export")
+            making = Making(Walk(ledger.logs, _story_of(ledger, summary.trail)), form, name=output.name)
+            action, trail, head = "trail.export", summary.trail, min(summary.last_leaf, making.walk.head)
+        else:
+            selection = Selection(query=asked.query, told=told_query(asked.query))
+            making = Making(Walk(ledger.logs, selection), form, name=output.name)
+            action, trail, head = "trails.export", "", making.walk.head
+        with scratch.open("wb") as file:
+            while (rows := making.read()) is not None:
+                file.write(making.shape(rows))
+            file.write(making.finish())
+        scratch_manifest.write_bytes(making.manifest())
+        record(action=action, trail=trail, head=head)  # it was read, and nobody has it yet
+        scratch.replace(output)
+        scratch_manifest.replace(manifest)
+    _tell(making, output, manifest, as_json=as_json)
+
+
+def _story_of(ledger: "Ledger", trail: str) -> "Selection":
+    """The trail and the traces of its story, but those whose shard's log is behind."""
+    from audit_api.export.walk import Selection
+
+    told = ledger.story_trails(trail)
+    traces = [trace for trace in told.traces if ledger.is_there(trace)]
+    behind = len(told.traces) - len(traces) + told.traces_left_out
+    if behind:
+        say(f"{count(behind, 'trace')} of its story left out: too many, or in a log that is behind")
+    return Selection(trails=(trail, *traces), told={"trail": trail, "linked": True, "traces_left_out": behind})
+
+
+def _tell(making: "Making", output: Path, manifest: Path, *, as_json: bool) -> None:
+    counts = making.walk.counts
+    if as_json:
+        emit_json({"file": str(output), "manifest": str(manifest), "bytes": making.bytes, "counts": counts})
+        return
+    rows, trails = count(counts["rows"], "row"), count(counts["trails"], "trail")
+    show(f"{output}: {rows} of {trails}, {making.bytes:,} bytes; what it is of: {manifest}")
+    for what, why in (
+        ("damaged", "missing or changed in the store: their rows say how, and so does `tally check`"),
+        ("oversized", "too large for an export: their rows say so"),
+        ("retired", "let go of by policy: their rows say with which month"),
+    ):
+        if counts[what]:
+            say(f"{count(counts[what], 'event')} {why}")
+
+
+@contextmanager
+def _scratch(output: Path) -> Iterator[Path]:
+    """A file beside the one that is to be, gone in the end unless it was renamed."""
+    scratch = output.with_name(f"{output.name}.{os.getpid()}.new")
+    try:
+        yield scratch
+    finally:
+        scratch.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ MATRIX = {
     "/v1/trails": ((401, 200, 200, 200), "trails.search"),
     f"/v1/trails/{TRAIL}": ((401, 200, 200, 200), "trail.read"),
     f"/v1/exports/{TRAIL}": ((401, 403, 200, 200), "trail.export"),
+    "/v1/exports?format=csv": ((401, 403, 200, 200), "trails.export"),
     "/v1/events/gateway/00000000000000aa/2/proof": ((401, 403, 200, 200), "event.prove"),
     "/v1/checkpoint": ((200, 200, 200, 200), ""),
     "/v1/consistency?first=3": ((200, 200, 200, 200), ""),

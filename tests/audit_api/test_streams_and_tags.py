@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -181,8 +182,10 @@ async def test_why_it_was_read_is_on_record(api: Api) -> None:
     ):
         await api.get(path, **headers)
         assert purpose(api) == told
-    headers = {b"Authorization": f"Bearer {api.tokens['sre']}".encode(), b"Tally-Purpose": "Prüfung".encode()}
-    answer = await api.client.get("/v1/trails", headers=headers)
+    encoded = httpx.Headers(
+        {"Authorization": f"Bearer {api.tokens['sre']}", "Tally-Purpose": "Prüfung"}, encoding="utf-8"
+    )
+    answer = await api.client.get("/v1/trails", headers=encoded)
     assert (answer.status_code, purpose(api)) == (200, "Prüfung")
 
 

@@ -12,10 +12,11 @@ from collector.errors import Malformed
 from correlator.index.amounts import AmountRange
 from correlator.index.condition import And, Condition, Has, HasAmount, HasKey, HasText, HasTime, Not, Or
 from correlator.index.filters import FIELDS, MAX_CONDITIONS, MAX_DEPTH, MAX_FILTER, FilterError, parse_filter
+from correlator.index.filtertext import filter_text
 from correlator.index.times import zoned
 from correlator.index.vocabulary import KINDS, STATUSES
 from correlator.index.words import TextSearch
-from tests.support.filters import conditions, written
+from tests.support.filters import conditions
 
 A, B, C = (Has(field="service", values=(name,)) for name in "abc")
 
@@ -137,7 +138,7 @@ def test_any_text_is_a_filter_or_refused(text: str) -> None:
 
 @given(conditions, st.data())
 def test_what_is_written_is_read_as_it_was_meant(condition: Condition, data: Any) -> None:
-    assert parse_filter(written(condition)) == condition
+    assert parse_filter(filter_text(condition)) == condition
 
 
 @given(

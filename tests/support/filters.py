@@ -1,15 +1,15 @@
-"""Conditions of all kinds, and how they are written as filters."""
+"""Conditions of all kinds."""
 
 from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from correlator.index.amounts import LEAST, MOST, AmountRange, number_of
+from correlator.index.amounts import AmountRange
 from correlator.index.condition import And, Condition, Has, HasAmount, HasKey, HasText, HasTime, Not, Or
 from correlator.index.words import TextSearch
 from tests.support.leaves import TIME
 
-__all__ = ["conditions", "written"]
+__all__ = ["conditions"]
 
 _NAMED = {
     "trail": ["transaction/a", "key/k/v", "tenant/x/key/k/v", "transaction/none"],
@@ -50,33 +50,3 @@ def _or(parts: tuple[Condition, ...]) -> Condition:
 
 
 conditions: st.SearchStrategy[Condition] = st.recursive(_leaves, _together, max_leaves=5)
-
-
-def written(condition: Condition) -> str:
-    """The condition as a filter."""
-    match condition:
-        case And(parts):
-            return " and ".join(f"({written(part)})" for part in parts)
-        case Or(parts):
-            return " or ".join(f"({written(part)})" for part in parts)
-        case Not(part):
-            return f"not ({written(part)})"
-        case Has():
-            return f"{condition.field} in ({', '.join(map(_quoted, condition.values))})"
-        case HasKey():
-            return f"key.{_quoted(condition.name)} in ({', '.join(map(_quoted, condition.values))})"
-        case HasTime():
-            return f"time {condition.than} {condition.time}"
-        case HasText():
-            terms = (term.text + "*" * term.prefix for term in condition.text.terms)
-            return f"text ~ {_quoted(' '.join(terms))}"
-        case HasAmount(range=span):
-            if span.most == MOST:
-                return f"amount.{span.currency} >= {number_of(span.least)}"
-            if span.least == LEAST:
-                return f"amount.{span.currency} <= {number_of(span.most)}"
-            return f"amount.{span.currency} in {number_of(span.least)}..{number_of(span.most)}"
-
-
-def _quoted(value: str) -> str:
-    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
