@@ -10,7 +10,19 @@ import sys
 from pathlib import Path
 
 PACKAGES = {"collector", "correlator", "audit_api", "dashboards", "alerting", "deploy"}
-EXTRAS = {"opensearchpy", "grafana_client", "obstore", "grpc", "aiokafka", "aio_pika", "pyarrow", "fpdf", "segno"}
+EXTRAS = {
+    "opensearchpy",
+    "grafana_client",
+    "obstore",
+    "grpc",
+    "aiokafka",
+    "aio_pika",
+    "pyarrow",
+    "fpdf",
+    "segno",
+    "httpx",
+    "joserfc",
+}
 
 
 def main() -> int:

@@ -6,10 +6,11 @@ No globals: everything is made by `create_app` from what it is given.
 import asyncio
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import uvicorn
@@ -26,10 +27,12 @@ from audit_api.export.data import DataExports
 from audit_api.export.operation import Exports
 from audit_api.gate import Gate, Operation, ProblemPage
 from audit_api.health import Health
+from audit_api.identity.certificates import CertificateProtocol
 from audit_api.identity.crosssite import SAFE_METHODS
-from audit_api.identity.door import Door
+from audit_api.identity.door import Bearers, Door
 from audit_api.identity.login import LOGIN_SCHEMAS, Logins
 from audit_api.identity.sessions import Sessions
+from audit_api.live import Live
 from audit_api.log_paths import LogPaths
 from audit_api.logs import Logs
 from audit_api.metrics import ApiMetrics
@@ -42,7 +45,7 @@ from audit_api.schemas import SCHEMAS, Schemas
 from audit_api.settings import ApiSettings
 from audit_api.trails import Trails
 
-__all__ = ["create_app", "serve"]
+__all__ = ["Provider", "create_app", "serve"]
 
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -54,6 +57,16 @@ _HEADERS = (
 )
 
 
+class Provider(Bearers, Protocol):
+    """An identity provider: `audit_api.identity.oidc.provider.OidcProvider`, which needs the extra `oidc`."""
+
+    def operations(self, sessions: Sessions) -> Sequence[Operation]:
+        """Those of a browser's log-in there."""
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
 def create_app(
     *,
     logs: Logs,
@@ -63,6 +76,7 @@ def create_app(
     clock: Callable[[], int] = time.time_ns,
     monotonic: Callable[[], float] = time.monotonic,
     problem_page: ProblemPage | None = None,
+    provider: Provider | None = None,
 ) -> FastAPI:
     """The API over one ledger. What it is given stays its caller's to close.
 
@@ -74,6 +88,7 @@ def create_app(
         clock: Unix time in nanoseconds.
         monotonic: seconds that only go forward.
         problem_page: what browsers are shown in a problem's place.
+        provider: the identity provider, if there is one; closed with the application.
     """
     metrics = ApiMetrics()
     sessions = Sessions(
@@ -82,7 +97,7 @@ def create_app(
         secure=settings.secure,
         monotonic=monotonic,
     )
-    door = Door(authenticator=authenticator, sessions=sessions, public_url=settings.public_url)
+    door = Door(authenticator=authenticator, sessions=sessions, public_url=settings.public_url, bearers=provider)
     gate = Gate(
         door=door,
         recorder=recorder,
@@ -95,7 +110,9 @@ def create_app(
     health = Health(gate=gate, logs=logs, metrics=metrics)
     data = DataExports(logs, settings)
     schemas = {**(CUT_SCHEMAS if logs.cut else SCHEMAS), **LOGIN_SCHEMAS}
+    live = Live(logs, settings)
     operations = [
+        *live.operations(),
         *Trails(logs, settings).operations(),
         *Exports(logs, settings, data).operations(),
         *data.operations(),
@@ -103,6 +120,7 @@ def create_app(
         *LogPaths(logs, settings.public_log).operations(),
         *Overview(logs, authenticator).operations(),
         *Logins(door).operations(),
+        *(provider.operations(sessions) if provider is not None else ()),
     ]
     operations = [revalidated(operation) for operation in operations]
 
@@ -110,6 +128,8 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await gate.close()
+        if provider is not None:
+            await provider.close()
 
     app = FastAPI(
         title="Tallystick audit API",
@@ -125,6 +145,7 @@ def create_app(
         exception_handlers={HTTPException: _no_such_path, Exception: _our_fault},
     )
     app.state.door = door
+    app.state.live = live
     app.state.operations = tuple(operations)
     for operation in operations:
         _add(app, gate, operation, schemas)
@@ -298,7 +319,7 @@ async def serve(
                 log_config=None,
                 access_log=False,
                 lifespan="on",
-                http="h11",
+                http=CertificateProtocol,
                 ws="none",
                 server_header=False,
                 proxy_headers=False,
@@ -308,6 +329,8 @@ async def serve(
                 timeout_graceful_shutdown=settings.shutdown_seconds,
                 ssl_certfile=settings.tls_certificate or None,
                 ssl_keyfile=settings.tls_key or None,
+                ssl_ca_certs=settings.tls_client_ca or None,
+                ssl_cert_reqs=ssl.CERT_OPTIONAL if settings.tls_client_ca else ssl.CERT_NONE,
             )
         )
         host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
@@ -317,6 +340,7 @@ async def serve(
         stopping = asyncio.create_task(stopped.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        app.state.live.stopping.set()  # who reads along would keep it from stopping
         server.should_exit = True
         await serving
     finally:

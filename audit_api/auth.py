@@ -1,6 +1,6 @@
 """Who is asking? Bearer tokens (RFC 6750) with roles, from a file that holds their hashes alone.
 
-`Authenticator` is the seam: OpenID Connect will stand behind it later.
+`Authenticator` is the seam for tokens of ours; those of an identity provider are `audit_api.identity.door.Bearers`'.
 
 A token is 32 random bytes, so its plain SHA-256 is enough: there is nothing to guess that salt or slow hashing would make
 harder. Every hash is compared, in constant time, whether one before it matched or not.
@@ -26,6 +26,7 @@ from collector.event import format_time, parse_time
 
 __all__ = [
     "ANONYMOUS",
+    "OWN_PREFIX",
     "ROLES",
     "Authenticator",
     "Principal",
@@ -48,7 +49,8 @@ ANONYMOUS = "anonymous"
 TOKEN_BYTES = 32
 MAX_CREDENTIALS = 512
 MAX_FILE_BYTES = 1 << 20
-_PREFIX = "tally_"
+OWN_PREFIX = "tally_"
+"""With which every token of ours begins."""
 _BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/-]{1,400}=*)", re.ASCII)
 _PRINCIPAL = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"
 
@@ -128,7 +130,7 @@ class _Tokens(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 def new_token(random_bytes: Callable[[int], bytes] = os.urandom) -> str:
     """A token to be given to its principal once; only `hash_token` of it is kept."""
-    return _PREFIX + base64.urlsafe_b64encode(random_bytes(TOKEN_BYTES)).decode("ascii").rstrip("=")
+    return OWN_PREFIX + base64.urlsafe_b64encode(random_bytes(TOKEN_BYTES)).decode("ascii").rstrip("=")
 
 
 def hash_token(token: str) -> str:

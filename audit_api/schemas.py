@@ -359,6 +359,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "ExportArchive": _string("A zip of a file and its manifest: docs/export.md.", contentMediaType="application/zip"),
     "TlogProof": _string("C2SP tlog-proof."),
     "Note": _string("C2SP signed-note."),
+    "EventStream": _string(
+        "Server-sent events: `trail` and `verdict`; `data` is an object with `trail`, `leaf`, `recorded`, of a verdict `verdict`, and "
+        "where there are shards `log`. An `id` alone says how far the reader has come.",
+        contentMediaType="text/event-stream",
+    ),
     "TrailLines": _string(
         "A line each: every TrailSummary, then an object with `end`, `size` (as in TrailPage) and `trails`, how many they were.",
         contentMediaType="application/x-ndjson",

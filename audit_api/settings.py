@@ -5,6 +5,8 @@ from typing import Annotated
 
 import msgspec
 
+from audit_api.identity.oidc.settings import OidcSettings
+
 __all__ = ["ApiSettings"]
 
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -17,6 +19,9 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         host: address to listen on. Anything but this machine needs TLS: set it here, or put a proxy in front.
         port: TCP port; 0 chooses a free one.
         tls_certificate, tls_key: PEM files; both or neither.
+        tls_client_ca: PEM file of the authority of clients' certificates, which are then asked for, not demanded: tokens may be bound to one
+            (RFC 8705).
+        oidc: the identity provider, if there is one.
         public_url: the origin under which browsers see the API, as `https://audit.example`, where a proxy stands in front of it; empty:
             as requests arrive.
         session_idle_seconds: a browser's session ends when it made no request for so long (PCI DSS 4.0.1, 8.2.8: 900).
@@ -27,6 +32,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         page_entries: most entries that one answer about a trail holds.
         export_entries: most entries that a bundle may hold; with more the answer is a problem that says so.
         export_rows: most rows of an export as data; one that would have more ends there, and its manifest says so.
+        live_readers: how many may read along what happens (`/v1/live`) at once.
+        live_seconds: so long at most, then they ask again, and it is looked anew who they are.
         requests_a_second: how often a principal may ask, on average; each answer costs an access on record.
         burst_requests: how many requests at once it may save up for.
         anonymous_refusals_a_minute: refusals without a valid token that are put on record one by one; the rest of the minute
@@ -39,6 +46,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8420
     tls_certificate: str = ""
     tls_key: str = ""
+    tls_client_ca: str = ""
+    oidc: OidcSettings = msgspec.field(default_factory=OidcSettings)
     public_url: str = ""
     session_idle_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 900
     session_seconds: Annotated[int, msgspec.Meta(ge=1, le=604_800)] = 28_800
@@ -48,6 +57,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     page_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1_000
     export_entries: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 10_000
     export_rows: Annotated[int, msgspec.Meta(ge=1, le=100_000_000)] = 1_000_000
+    live_readers: Annotated[int, msgspec.Meta(ge=0, le=400)] = 32
+    live_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 900
     requests_a_second: Annotated[float, msgspec.Meta(gt=0.0, le=100_000.0)] = 50.0
     burst_requests: _Positive = 200
     anonymous_refusals_a_minute: _Positive = 60
@@ -58,6 +69,10 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Refuse half a TLS configuration."""
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise ValueError("tls_certificate and tls_key belong together")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("tls_client_ca goes with tls_certificate")
+        if self.oidc.issuer and self.oidc.client_id and not self.oidc.introspection and not self.public_url:
+            raise ValueError("oidc.client_id is for browsers' log-in, which needs public_url to come back to")
         if self.public_url and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]{1,253}", self.public_url, re.ASCII):
             raise ValueError("public_url is no origin such as https://audit.example: no path, no credentials")
 
