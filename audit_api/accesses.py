@@ -40,6 +40,7 @@ class Asked:
         client: the address it came from, as the connection says.
         trail: the trail asked for; empty for a search.
         session: the name of the browser's session that asked; empty: a token did.
+        purpose: why, as whoever asked says; empty: they did not say.
     """
 
     action: str
@@ -49,6 +50,7 @@ class Asked:
     client: str = ""
     trail: str = ""
     session: str = ""
+    purpose: str = ""
 
 
 def access_event(
@@ -66,6 +68,8 @@ def access_event(
         attributes["client.address"] = asked.client
     if asked.session:
         attributes["session.id"] = asked.session
+    if asked.purpose:
+        attributes["access.purpose"] = asked.purpose
     time = format_time(now_ns)
     return Event(
         time=time,

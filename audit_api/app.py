@@ -35,6 +35,7 @@ from audit_api.identity.crosssite import SAFE_METHODS
 from audit_api.identity.door import Bearers, Door
 from audit_api.identity.login import LOGIN_SCHEMAS, Logins
 from audit_api.identity.sessions import Sessions
+from audit_api.live import Live
 from audit_api.log_paths import LogPaths
 from audit_api.logs import Logs
 from audit_api.metrics import ApiMetrics
@@ -42,6 +43,7 @@ from audit_api.openapi import DESCRIPTION, TAGS, extras_of, responses_of, securi
 from audit_api.overview import Overview
 from audit_api.problems import Problem, problem_response
 from audit_api.proofs import Proofs
+from audit_api.revalidation import revalidated
 from audit_api.schemas import SCHEMAS, Schemas
 from audit_api.settings import ApiSettings
 from audit_api.trails import Trails
@@ -117,7 +119,9 @@ def create_app(
     data = DataExports(logs, settings, shelf)
     jobs = ExportJobs.over(data, shelf, run=gate.run) if shelf is not None else None
     schemas = {**(CUT_SCHEMAS if logs.cut else SCHEMAS), **LOGIN_SCHEMAS, **(JOB_SCHEMAS if jobs is not None else {})}
+    live = Live(logs, settings)
     operations = [
+        *live.operations(),
         *Trails(logs, settings).operations(),
         *Exports(logs, settings, data).operations(),
         *data.operations(),
@@ -128,6 +132,7 @@ def create_app(
         *Logins(door).operations(),
         *(provider.operations(sessions) if provider is not None else ()),
     ]
+    operations = [revalidated(operation) for operation in operations]
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -154,6 +159,7 @@ def create_app(
         exception_handlers={HTTPException: _no_such_path, Exception: _our_fault},
     )
     app.state.door = door
+    app.state.live = live
     app.state.operations = tuple(operations)
     for operation in operations:
         _add(app, gate, operation, schemas)
@@ -348,6 +354,7 @@ async def serve(
         stopping = asyncio.create_task(stopped.wait())
         await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
+        app.state.live.stopping.set()  # who reads along would keep it from stopping
         server.should_exit = True
         await serving
     finally:

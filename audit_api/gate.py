@@ -33,6 +33,7 @@ from audit_api.limits import TokenBuckets
 from audit_api.metrics import ApiMetrics
 from audit_api.parameters import Parameter, parse_query
 from audit_api.problems import Problem, problem_of, problem_response, too_many
+from audit_api.purpose import PURPOSE, demand_purpose, purpose_of
 from audit_api.record import Record
 from audit_api.settings import ApiSettings
 from audit_api.streaming import ByteStream, answer_of
@@ -195,6 +196,7 @@ class Gate:
         self._problem_page = problem_page
         self._monotonic = monotonic
         self._metrics = metrics
+        self._purpose_required = settings.purpose_required
         self._buckets = TokenBuckets(
             rate=settings.requests_a_second, burst=settings.burst_requests, monotonic=monotonic
         )
@@ -260,6 +262,7 @@ class Gate:
                 client=request.client.host if request.client else "",
                 trail=(reading.trail if reading is not None else "") or str(target.get("trail", "")),
                 session=asker.session.name if asker is not None and asker.session is not None else "",
+                purpose=purpose_of(request),
             )
             name = asker.principal.name if asker is not None else ANONYMOUS
             if reading is not None and reading.asker:
@@ -314,19 +317,14 @@ class Gate:
         body = await read_body(request, limit_bytes=operation.body_limit_bytes, media_types=operation.body_types)
         form = parse_form(body) if body and media_type_of(request) == FORM else {}
         session = asker.session if asker is not None else None
-        unsafe = not operation.public and operation.method not in SAFE_METHODS
-        if (
-            unsafe
-            and session is not None
-            and not session.owns(request.headers.get(CSRF_HEADER, "") or form.get(CSRF_FIELD, ""))
-        ):
-            raise Problem(
-                "cross-site", f"the session's CSRF token is missing: {CSRF_HEADER}, or the field {CSRF_FIELD}"
-            )
+        if session is not None and not operation.public and operation.method not in SAFE_METHODS:
+            session.demand_token(request.headers.get(CSRF_HEADER, "") or form.get(CSRF_FIELD, ""))
+        if self._purpose_required and not operation.public:
+            demand_purpose(request)
         return Call(
             principal=asker.principal if asker is not None and not operation.public else None,
             target=target,
-            values=parse_query(request.scope.get("query_string", b""), operation.parameters),
+            values=parse_query(request.scope.get("query_string", b""), (*operation.parameters, PURPOSE)),
             request=request,
             accept=request.headers.get("accept", ""),
             session=session,

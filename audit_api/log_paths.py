@@ -28,6 +28,7 @@ from correlator.tiles import ENTRIES, Tile
 
 __all__ = ["LogPaths"]
 
+_TILE = {"type": "string", "pattern": r"^(x[0-9]{3}/){0,6}[0-9]{3}(\.p/[1-9][0-9]{0,2})?$"}
 _NOTE = "text/plain; charset=utf-8"
 _FOR_EVER = "public, max-age=31536000, immutable"
 
@@ -72,8 +73,7 @@ class LogPaths:
                 roles=frozenset({"auditor", "admin"}),
                 read=self.tile,
                 target=self._tile_target,
-                path_parameters=which
-                | {"index": ("The bundle's index, and its width if partial.", {"type": "string"}, "000.p/35")},
+                path_parameters=which | {"index": ("The bundle's index, and its width if partial.", _TILE, "000.p/35")},
                 answers=octets,
                 problems=("not-found",),
             ),
@@ -91,7 +91,7 @@ class LogPaths:
                 path_parameters=which
                 | {
                     "level": ("0 to 63.", {"type": "integer", "minimum": 0, "maximum": 63}, 0),
-                    "index": ("The tile's index, and its width if partial.", {"type": "string"}, "000.p/35"),
+                    "index": ("The tile's index, and its width if partial.", _TILE, "000.p/35"),
                 },
                 answers=octets,
                 problems=("not-found",),

@@ -5,6 +5,7 @@ from typing import Any
 from audit_api.gate import Operation
 from audit_api.identity.crosssite import CSRF_FIELD, CSRF_HEADER
 from audit_api.problems import MEDIA_TYPE, PROBLEMS
+from audit_api.purpose import HEADER, PURPOSE
 from audit_api.schemas import Schemas, ref
 
 __all__ = ["DESCRIPTION", "TAGS", "extras_of", "responses_of", "security_schemes"]
@@ -58,6 +59,9 @@ def responses_of(operation: Operation, schemas: Schemas) -> dict[int | str, dict
     answers: dict[int | str, dict[str, Any]] = {operation.success: {"description": operation.summary}}
     if content:
         answers[operation.success]["content"] = content
+    if operation.method == "GET":
+        answers[operation.success]["headers"] = {"ETag": {"schema": {"type": "string"}}}
+        answers[304] = {"description": "The answer is the one whose tag `If-None-Match` names."}
     if operation.success == 303:
         answers[303]["headers"] = {
             "Location": {"schema": {"type": "string"}},
@@ -71,7 +75,7 @@ def responses_of(operation: Operation, schemas: Schemas) -> dict[int | str, dict
     if operation.on_record:
         names += ["not-on-record"]
     if not operation.public:
-        names += ["unauthenticated", "forbidden", "too-many-requests"]
+        names += ["purpose-needed", "unauthenticated", "forbidden", "too-many-requests"]
     for name in sorted(set(names), key=list(PROBLEMS).index):
         kind = PROBLEMS[name]
         told = answers.setdefault(
@@ -93,11 +97,21 @@ def extras_of(operation: Operation) -> dict[str, Any]:
         {"name": name, "in": "path", "required": True, "description": about, "schema": dict(schema), "example": example}
         for name, (about, schema, example) in operation.path_parameters.items()
     ]
-    for parameter in operation.parameters:
+    if operation.on_record:
+        parameters.append(
+            {
+                "name": HEADER,
+                "in": "header",
+                "required": False,
+                "description": PURPOSE.about,
+                "schema": {"type": "string"},
+            }
+        )
+    for parameter in (*operation.parameters, *((PURPOSE,) if operation.on_record else ())):
         told: dict[str, Any] = {
             "name": parameter.name,
             "in": "query",
-            "required": False,
+            "required": parameter.required,
             "description": parameter.about,
             "schema": dict(parameter.schema),
         }

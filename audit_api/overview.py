@@ -65,7 +65,7 @@ class Overview:
                     Parameter(
                         name="start",
                         about="How many streams to pass over.",
-                        schema={"type": "integer", "minimum": 0, "default": 0},
+                        schema={"type": "integer", "minimum": 0, "maximum": 1 << 53, "default": 0},
                         parse=whole_number(0, 1 << 53),
                         default=0,
                         example=0,

@@ -18,7 +18,8 @@ from starlette.requests import Request
 
 from audit_api.problems import Problem
 from collector.errors import Malformed, VerificationError
-from collector.event import format_time, parse_time
+from correlator.index.filters import FilterError
+from correlator.index.times import zoned
 from correlator.trail import parse_trail
 
 __all__ = [
@@ -50,6 +51,7 @@ class Parameter:
         parse: makes its value of the text; a ValueError or `Malformed` says what is wrong.
         default: its value when it is not given.
         example: for the OpenAPI document, and tried by the tests.
+        required: whether there is no answer without it; the operation says so itself when it is not given.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Parameter:
     parse: Callable[[str], Any] = str
     default: Any = ""
     example: Any = None
+    required: bool = False
 
 
 def parse_query(query: bytes, known: Sequence[Parameter]) -> dict[str, Any]:
@@ -90,7 +93,8 @@ def parse_query(query: bytes, known: Sequence[Parameter]) -> dict[str, Any]:
         try:
             values[name] = parameter.parse(text)
         except (ValueError, Malformed) as error:
-            raise Problem("bad-parameter", str(error), parameter=name) from error
+            where: dict[str, Any] = {"position": error.position} if isinstance(error, FilterError) else {}
+            raise Problem("bad-parameter", str(error), parameter=name, **where) from error
     return values
 
 
@@ -113,8 +117,11 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
 
 def time(text: str) -> str:
-    """An RFC 3339 time, in the form that events carry: UTC with nine digits."""
-    return format_time(parse_time(text.replace(" ", "+", 1) if text.count(" ") == 1 and "T" in text else text))
+    """An RFC 3339 time with its zone, in the form that events carry: UTC with nine digits.
+
+    The plus of an offset that was not percent-encoded arrives as a space, and is taken for what it was meant as.
+    """
+    return zoned(re.sub(r"(?<=[0-9]) (?=[0-9]{2}:?[0-9]{2}$)", "+", text) if "T" in text else text)
 
 
 _CURSOR = re.compile(r"1\.(0|[1-9][0-9]{0,17})\.(0|[1-9][0-9]{0,17})", re.ASCII)

@@ -54,6 +54,7 @@ PROBLEMS: Mapping[str, ProblemKind] = _kinds(
     ("bad-parameter", 400, "A parameter cannot be used", "Correct the parameter that `parameter` names."),
     ("no-body", 400, "Requests take no body", "Send the request without a body."),
     ("bad-body", 400, "The body cannot be used", "Correct the body; `detail` says what is wrong with it."),
+    ("purpose-needed", 400, "A purpose is needed", "Say why you read this, with the header `Tally-Purpose`."),
     ("unauthenticated", 401, "A valid token is needed", "Send `Authorization: Bearer <token>` with a valid token."),
     ("forbidden", 403, "Your roles do not allow this", "`roles` lists the roles of which one is needed."),
     ("cross-site", 403, "Another site's request", "Send it from a page of this API, with its session's CSRF token."),

@@ -26,6 +26,7 @@ __all__ = ["Proofs"]
 TLOG_PROOF = "text/plain"
 _CHUNK = 1_000
 _MAX_SIZE = (1 << 53) - 1
+_COLLECTOR = "^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -56,9 +57,17 @@ class Proofs:
                 read=self.prove,
                 target=_event_target,
                 path_parameters={
-                    "collector": ("The collector's name.", {"type": "string"}, "gateway"),
-                    "incarnation": ("The incarnation: 16 to 64 hex digits.", {"type": "string"}, "00000000000000aa"),
-                    "sequence": ("The event's sequence in the stream.", {"type": "integer", "minimum": 0}, 0),
+                    "collector": ("The collector's name.", {"type": "string", "pattern": _COLLECTOR}, "gateway"),
+                    "incarnation": (
+                        "The incarnation: 16 to 64 hex digits.",
+                        {"type": "string", "pattern": "^[0-9a-f]{16,64}$"},
+                        "00000000000000aa",
+                    ),
+                    "sequence": (
+                        "The event's sequence in the stream.",
+                        {"type": "integer", "minimum": 0, "maximum": _MAX_SIZE},
+                        0,
+                    ),
                 },
                 answers={
                     "application/json": ("EventProof", None),
@@ -103,15 +112,16 @@ class Proofs:
                     Parameter(
                         name="first",
                         about="The smaller size.",
-                        schema={"type": "integer", "minimum": 0},
+                        schema={"type": "integer", "minimum": 0, "maximum": _MAX_SIZE},
                         parse=whole_number(0, _MAX_SIZE),
                         default=None,
                         example=1,
+                        required=True,
                     ),
                     Parameter(
                         name="second",
                         about="The larger size; by default that of the latest checkpoint.",
-                        schema={"type": "integer", "minimum": 0},
+                        schema={"type": "integer", "minimum": 0, "maximum": _MAX_SIZE},
                         parse=whole_number(0, _MAX_SIZE),
                         default=None,
                     ),
@@ -134,6 +144,7 @@ class Proofs:
                 parse=whole_number(1, last),
                 default=None,
                 example=1,
+                required=True,
             ),
         )
 

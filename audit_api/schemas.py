@@ -114,10 +114,11 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "detail": _string("What is wrong this time."),
             "instance": _string("The path asked for."),
             "parameter": _string("Which parameter."),
+            "position": _integer("Where in a filter, in characters from 1."),
             "roles": _list(_string(), "The roles of which one is needed."),
             "limit": _integer("The limit that was passed."),
         },
-        optional=("instance", "parameter", "roles", "limit"),
+        optional=("instance", "parameter", "position", "roles", "limit"),
         about="RFC 9457 problem details.",
     ),
     "TrailSummary": _object(
@@ -252,6 +253,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             },
             "accesses": {"complete": True, "entries": []},
         },
+        optional=("checkpoint", "accesses"),
     ),
     "EventProof": _object(
         {
@@ -358,6 +360,19 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "PdfReport": _string("A report of a trail: docs/export.md.", contentMediaType="application/pdf"),
     "TlogProof": _string("C2SP tlog-proof."),
     "Note": _string("C2SP signed-note."),
+    "EventStream": _string(
+        "Server-sent events: `trail` and `verdict`; `data` is an object with `trail`, `leaf`, `recorded`, of a verdict `verdict`, and "
+        "where there are shards `log`. An `id` alone says how far the reader has come.",
+        contentMediaType="text/event-stream",
+    ),
+    "TrailLines": _string(
+        "A line each: every TrailSummary, then an object with `end`, `size` (as in TrailPage) and `trails`, how many they were.",
+        contentMediaType="application/x-ndjson",
+    ),
+    "EntryLines": _string(
+        "A line each: a Trail without `entries` and `next`, every TrailEntry, then an object with `end` and `entries`, how many they were.",
+        contentMediaType="application/x-ndjson",
+    ),
     "Octets": _string("Bytes.", contentMediaType="application/octet-stream"),
     "Health": _object(
         {"status": _string(enum=["ready", "not ready", "alive"]), "reasons": _list(_string())},

@@ -27,6 +27,7 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         session_idle_seconds: a browser's session ends when it made no request for so long (PCI DSS 4.0.1, 8.2.8: 900).
         session_seconds: it ends after so long in any case.
         public_log: serve the checkpoint and the hash tiles to anyone: they hold hashes alone, and witnesses need them.
+        purpose_required: refuse to answer whoever does not say why they ask, with `Tally-Purpose` or the parameter `purpose`; it goes on record.
         page_trails: most trails that one answer lists.
         page_entries: most entries that one answer about a trail holds.
         export_entries: most entries that a bundle may hold; with more the answer is a problem that says so.
@@ -36,6 +37,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         export_keep_seconds: so long after it ended a job and its file are kept.
         export_rows_a_day: most rows that exports as data may give a principal within 24 hours.
         report_fonts: TrueType or OpenType files for letters that the fonts of the extra `pdf` have not, such as Chinese ones.
+        live_readers: how many may read along what happens (`/v1/live`) at once.
+        live_seconds: so long at most, then they ask again, and it is looked anew who they are.
         requests_a_second: how often a principal may ask, on average; each answer costs an access on record.
         burst_requests: how many requests at once it may save up for.
         anonymous_refusals_a_minute: refusals without a valid token that are put on record one by one; the rest of the minute
@@ -54,6 +57,7 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     session_idle_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 900
     session_seconds: Annotated[int, msgspec.Meta(ge=1, le=604_800)] = 28_800
     public_log: bool = True
+    purpose_required: bool = False
     page_trails: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 200
     page_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1_000
     export_entries: Annotated[int, msgspec.Meta(ge=1, le=100_000)] = 10_000
@@ -63,6 +67,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     export_keep_seconds: Annotated[int, msgspec.Meta(ge=60, le=31_536_000)] = 86_400
     export_rows_a_day: _Positive = 20_000_000
     report_fonts: tuple[str, ...] = ()
+    live_readers: Annotated[int, msgspec.Meta(ge=0, le=400)] = 32
+    live_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 900
     requests_a_second: Annotated[float, msgspec.Meta(gt=0.0, le=100_000.0)] = 50.0
     burst_requests: _Positive = 200
     anonymous_refusals_a_minute: _Positive = 60

@@ -5,7 +5,7 @@ hashes them finds the leaf and the digest.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -16,28 +16,27 @@ from audit_api.evidence import Evidence, LoggedEntry, SignedTree
 from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.identity.scope import RowScope, find_seen
 from audit_api.logs import Logs, ServedLog
+from audit_api.ndjson import NDJSON, Lines, LineStream, Room, wants_lines
 from audit_api.parameters import (
     Parameter,
-    decode_bounds,
-    decode_cursor,
     encode_bounds,
     encode_cursor,
     flag,
     raw_tail,
-    time,
     trail_of,
     whole_number,
 )
+from audit_api.problems import Problem
+from audit_api.search_parameters import cursor_parser, search_parameters, search_query
 from audit_api.settings import ApiSettings
 from collector.errors import NotFound
-from correlator.index import AmountRange, TextSearch, TrailQuery, TrailSummary
-from correlator.index.rows import STATUSES
-from correlator.index.words import MAX_TEXT
+from correlator.index import TrailSummary
 
 __all__ = ["TRAIL_PARAMETER", "Trails", "trail_target"]
 
-KINDS = ("transaction", "key", "trace", "stream", "access", "ledger")
-
+VARY = {"Vary": "Accept"}
+_STREAMS = 16
+"""Lists that are sent as lines at once; each is read a page at a time, in turn with everybody else."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -47,6 +46,7 @@ class Trails:
 
     logs: Logs
     settings: ApiSettings
+    _room: Room = field(default_factory=lambda: Room(_STREAMS))
 
     def operations(self) -> list[Operation]:
         """Find and read."""
@@ -55,7 +55,6 @@ class Trails:
     # Find -------------------------------------------------------------------------------------------------------------
 
     def _find_operation(self) -> Operation:
-        text = {"type": "string", "maxLength": 1000}
         return Operation(
             operation_id="findTrails",
             path="/v1/trails",
@@ -63,130 +62,47 @@ class Trails:
             summary="Find trails",
             about=(
                 "Trails that meet all conditions, newest first. The cursor of the next page is bounds of leaf indexes, so "
-                "paging is stable while the log grows, and a cursor never goes stale."
+                "paging is stable while the log grows, and a cursor never goes stale. As `application/x-ndjson` all pages, a trail a line; "
+                "the last line has `end`."
             ),
             action="trails.search",
             scoped=True,
             roles=frozenset({"auditor", "sre", "admin"}),
             read=self.find,
-            parameters=(
-                Parameter(
-                    name="transaction", about="The transaction ID.", schema=text, parse=_not_empty, example="PAY-1"
-                ),
-                Parameter(
-                    name="key",
-                    about="A business key: its name, a colon, its value.",
-                    schema={"type": "string", "pattern": "^[^:]+:.+$", "maxLength": 1000},
-                    parse=_key,
-                    default=None,
-                    example="order_id:O-1",
-                ),
-                Parameter(
-                    name="service", about="A service that took part.", schema=text, parse=_not_empty, example="ledger"
-                ),
-                Parameter(
-                    name="since",
-                    about="The trail's span of stated times ends at or after this RFC 3339 time.",
-                    schema={"type": "string", "format": "date-time"},
-                    parse=time,
-                    example="2026-01-01T00:00:00Z",
-                ),
-                Parameter(
-                    name="until",
-                    about="The trail's span of stated times begins before this RFC 3339 time.",
-                    schema={"type": "string", "format": "date-time"},
-                    parse=time,
-                    example="2027-01-01T00:00:00+01:00",
-                ),
-                Parameter(
-                    name="status",
-                    about="The newest verdict, else `error`, `gap` or `ok`.",
-                    schema={"type": "string", "enum": list(STATUSES)},
-                    parse=_one_of(STATUSES),
-                    example="complete",
-                ),
-                Parameter(
-                    name="kind",
-                    about="The trail's family.",
-                    schema={"type": "string", "enum": list(KINDS)},
-                    parse=_one_of(KINDS),
-                    example="transaction",
-                ),
-                Parameter(
-                    name="amount",
-                    about="The span of the trail's amounts in a currency (ISO 4217) meets this range, bounds included: "
-                    "`EUR:10..20`, `EUR:10..`, `EUR:..20`, `EUR:12.50`.",
-                    schema={"type": "string", "pattern": "^[A-Za-z]{3}:.+$", "maxLength": 100},
-                    parse=AmountRange.parse,
-                    default=None,
-                    example="EUR:10..20",
-                ),
-                Parameter(
-                    name="text",
-                    about="Words, all of which must be found, in any case: each as the value of the trail's own id or of one of "
-                    "its keys, whole, or as a word of the name of a service or an event. `refund*` finds what begins so.",
-                    schema={"type": "string", "minLength": 1, "maxLength": MAX_TEXT},
-                    parse=TextSearch.parse,
-                    default=None,
-                    example="payment rec*",
-                ),
-                Parameter(name="tenant", about="The tenant.", schema=text, parse=_not_empty, example=None),
-                Parameter(
-                    name="cursor",
-                    about="`next` of the page before, with the same conditions.",
-                    schema={"type": "string", "maxLength": 1000 if self.logs.cut else 100},
-                    parse=decode_bounds(len(self.logs.all)) if self.logs.cut else decode_cursor,
-                    default=None,
-                ),
-                Parameter(
-                    name="limit",
-                    about="Most trails on the page.",
-                    schema={"type": "integer", "minimum": 1, "maximum": self.settings.page_trails, "default": 50},
-                    parse=whole_number(1, self.settings.page_trails),
-                    default=min(50, self.settings.page_trails),
-                    example=20,
-                ),
-            ),
-            answers={"application/json": ("TrailPage", None)},
+            parameters=search_parameters(self.logs, self.settings),
+            answers={"application/json": ("TrailPage", None), NDJSON: ("TrailLines", None)},
         )
 
     async def find(self, call: Call, run: Runner) -> Reading:
-        """The answer to a search."""
-        return Reading(body=await run(self._find, call.values, call.scope))
+        """The answer to a search: a page, or as lines all of it."""
+        size, rows, following = await run(self._find, call.values, call.scope)
+        if not wants_lines(call.accept):
+            return Reading(body=_encode({"size": size, "trails": rows, "next": following}), headers=VARY)
 
-    def _find(self, values: Mapping[str, Any], scope: RowScope) -> bytes:
-        query = TrailQuery(
-            **{
-                name: values[name]
-                for name in (
-                    "tenant",
-                    "transaction",
-                    "key",
-                    "service",
-                    "since",
-                    "until",
-                    "status",
-                    "kind",
-                    "amount",
-                    "text",
-                )
-            }
-        )
+        async def next_page(cursor: str) -> Lines:
+            values = {**call.values, "cursor": cursor_parser(self.logs)(cursor)}
+            _, rows, following = await run(self._find, values, call.scope)
+            return [_encode(row) for row in rows], following
+
+        self._room.enter()
+        first = ([_encode(row) for row in rows], following)
+        stream = LineStream(first, next_page, counted="trails", more={"size": size}, room=self._room)
+        return Reading(stream=stream, media_type=NDJSON, headers=VARY)
+
+    def _find(self, values: Mapping[str, Any], scope: RowScope) -> tuple[int, list[dict[str, Any]], str | None]:
+        """How many leaves are looked at, a page of trails, and the next one's cursor."""
+        query = search_query(values)
         if self.logs.cut:
-            return self._find_over_logs(query, values, scope)
+            found = self.logs.find(query, cursor=values["cursor"], limit=values["limit"], scope=scope)
+            following = encode_bounds(found.size, found.bounds) if found.bounds else None
+            return found.size, [self._summary_json(log, one) for log, one in found.trails], following
         evidence = self.logs.all[0].evidence
         index = evidence.index
         cursor = values["cursor"]
         size, below = cursor if cursor is not None else (min(index.size(), evidence.tree().size), None)
         page = find_seen(index, query, scope, size=size, below=below, limit=values["limit"])
         following = None if page.next_below is None else encode_cursor(size, page.next_below)
-        return _encode({"size": size, "trails": [summary_json(one) for one in page.trails], "next": following})
-
-    def _find_over_logs(self, query: TrailQuery, values: Mapping[str, Any], scope: RowScope) -> bytes:
-        page = self.logs.find(query, cursor=values["cursor"], limit=values["limit"], scope=scope)
-        following = encode_bounds(page.size, page.bounds) if page.bounds else None
-        trails = [self._summary_json(log, one) for log, one in page.trails]
-        return _encode({"size": page.size, "trails": trails, "next": following})
+        return size, [summary_json(one) for one in page.trails], following
 
     def _summary_json(self, log: ServedLog, summary: TrailSummary) -> dict[str, Any]:
         return summary_json(summary) | self._log_json(log)
@@ -207,7 +123,8 @@ class Trails:
                 "A page of the trail's entries by position, each with its event and, if asked for, its inclusion proof under "
                 "the checkpoint in the answer. `entry` and `event` are the canonical bytes as they are, so that who hashes "
                 "them finds the leaf hash and the digest. The role sre sees what happened where, not the events and facts. "
-                "Who has read the trail before stands beside it: reading is no part of a trail."
+                "Who has read the trail before stands beside it: reading is no part of a trail. As `application/x-ndjson` all entries "
+                "from `start` on under one checkpoint: first what stands beside them, then an entry a line; the last line has `end`."
             ),
             action="trail.read",
             scoped=True,
@@ -219,7 +136,7 @@ class Trails:
                 Parameter(
                     name="start",
                     about="Position of the first entry.",
-                    schema={"type": "integer", "minimum": 0, "default": 0},
+                    schema={"type": "integer", "minimum": 0, "maximum": 1 << 53, "default": 0},
                     parse=whole_number(0, 1 << 53),
                     default=0,
                     example=0,
@@ -248,44 +165,70 @@ class Trails:
                     default=True,
                     example=True,
                 ),
+                Parameter(
+                    name="beside",
+                    about="With the checkpoint and who has read the trail, which change though the trail does not. Left out, "
+                    "If-None-Match finds a trail that did not change unchanged.",
+                    schema={"type": "boolean", "default": True},
+                    parse=flag,
+                    default=True,
+                ),
             ),
-            answers={"application/json": ("Trail", None)},
+            answers={"application/json": ("Trail", None), NDJSON: ("EntryLines", None)},
             problems=("not-found",),
         )
 
     async def read(self, call: Call, run: Runner) -> Reading:
-        """The answer about one trail."""
-        body, head = await run(self._read, call)
-        return Reading(body=body, trail=call.target["trail"], head=head)
-
-    def _read(self, call: Call) -> tuple[bytes, int]:
+        """The answer about one trail: a page of entries, or as lines all of them."""
         trail, values = call.target["trail"], call.values
+        if values["proofs"] and not values["beside"]:
+            raise Problem("bad-parameter", "proofs are under the checkpoint, which is left out", parameter="beside")
+        tree, summary, told = await run(self._begun, call)
+        start = values["start"]
+        rows, leaves = await run(self._rows, call, tree, start)
+        if not wants_lines(call.accept):
+            end = start + len(leaves)
+            following = b"%d" % end if leaves and end < summary.entries else b"null"
+            body = b'{%b,"entries":[%b],"next":%b}' % (told, b",".join(rows), following)
+            return Reading(body=body, trail=trail, head=leaves[-1] if leaves else -1, headers=VARY)
+
+        async def next_page(start: int) -> Lines:
+            rows, leaves = await run(self._rows, call, tree, start)
+            return rows, start + len(leaves) if leaves else None
+
+        self._room.enter()
+        first = (rows, start + len(leaves) if leaves else None)
+        stream = LineStream(first, next_page, counted="entries", room=self._room, lead=[b"{%b}" % told])
+        head = min(summary.last_leaf, tree.size - 1) if leaves else -1
+        return Reading(stream=stream, media_type=NDJSON, trail=trail, head=head, headers=VARY)
+
+    def _begun(self, call: Call) -> tuple[SignedTree, TrailSummary, bytes]:
+        """The tree that all of the answer is of, what the index tells of the trail, and all members of the answer but its entries."""
+        trail = call.target["trail"]
         log = self.logs.of(trail)
-        evidence = log.evidence
-        tree = evidence.tree()
-        index = evidence.index
+        tree = log.evidence.tree()
         try:
             summary = self.logs.seen(trail, call.scope)
         except NotFound as error:
             raise NotFound(f"there is no trail {trail} below leaf {tree.size}") from error
-        leaves = index.leaves(trail, start=values["start"], limit=values["limit"], size=tree.size)
-        entries = evidence.entries(leaves)
-        if call.has_role("auditor", "admin"):
-            rows = self._full_rows(evidence, entries, tree, values)
-        else:
-            rows = [skeleton(one) for one in entries]
-        end = values["start"] + len(leaves)
-        more = bool(leaves) and end < summary.entries
-        body = b'{"trail":%b,"summary":%b,"checkpoint":%b,"entries":[%b],"next":%b,"story":%b,"accesses":%b}' % (
+        told = b'"trail":%b,"summary":%b,"story":%b' % (
             _encode(trail),
             _encode(self._summary_json(log, summary)),
-            checkpoint_json(tree),
-            b",".join(rows),
-            b"%d" % end if more else b"null",
             _encode(self._story(trail, call.scope)),
-            _encode(self._accesses(trail)),
         )
-        return body, leaves[-1] if leaves else -1
+        if call.values["beside"]:
+            told += b',"checkpoint":%b,"accesses":%b' % (checkpoint_json(tree), _encode(self._accesses(trail)))
+        return tree, summary, told
+
+    def _rows(self, call: Call, tree: SignedTree, start: int) -> tuple[list[bytes], Sequence[int]]:
+        """A page of entries as JSON, and their leaves."""
+        trail = call.target["trail"]
+        evidence = self.logs.of(trail).evidence
+        leaves = evidence.index.leaves(trail, start=start, limit=call.values["limit"], size=tree.size)
+        entries = evidence.entries(leaves)
+        if call.has_role("auditor", "admin"):
+            return self._full_rows(evidence, entries, tree, call.values), leaves
+        return [skeleton(one) for one in entries], leaves
 
     def _full_rows(
         self, evidence: Evidence, entries: Sequence[LoggedEntry], tree: SignedTree, values: Mapping[str, Any]
@@ -340,33 +283,16 @@ class Trails:
 
 # ------------------------------------------------------------------------------------------------------ parts of answers
 
-TRAIL_PARAMETER = (
-    "The trail id, as it stands (it is percent-encoded already), or percent-encoded once more as one segment.",
-    {"type": "string", "maxLength": 1000},
-    "transaction/PAY-1",
+_TRAIL_PATTERN = (
+    "^(tenant/[^/]+/)?(transaction/[^/]+|key/[^/]+/[^/]+|trace/[0-9a-f]{32}|stream/[^/]+/[0-9a-f]{16,64}|access/[^/]+)$"
+    "|^ledger/[a-z]+$"
 )
 
-
-def _not_empty(text: str) -> str:
-    if not text:
-        raise ValueError("it is empty")
-    return text
-
-
-def _key(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not (name and colon and value):
-        raise ValueError("it is not a key's name, a colon, and its value")
-    return name, value
-
-
-def _one_of(words: Sequence[str]) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        if text not in words:
-            raise ValueError(f"it is none of {', '.join(words)}")
-        return text
-
-    return parse
+TRAIL_PARAMETER = (
+    "The trail id, as it stands (it is percent-encoded already), or percent-encoded once more as one segment.",
+    {"type": "string", "maxLength": 1000, "pattern": _TRAIL_PATTERN},
+    "transaction/PAY-1",
+)
 
 
 def trail_target(prefix: str) -> Callable[[Request], Mapping[str, Any]]:

@@ -36,6 +36,11 @@ _OPTIONS = (
         metavar="WORDS",
         help="With all these words in its id, its keys' values or names of services and events; refund* begins a word.",
     ),
+    click.option(
+        "--filter",
+        metavar="FILTER",
+        help="With what this filter says, such as 'service = ledger and not (status = ok or amount.EUR < 1000)'.",
+    ),
     click.option("--tenant", default="", help="Look within this tenant."),
 )
 
@@ -53,7 +58,7 @@ def conditions(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(command)
     def with_conditions(*arguments: Any, **options: Any) -> Any:
-        names = ("key", "service", "since", "until", "status", "kind", "amount", "text", "tenant")
+        names = ("key", "service", "since", "until", "status", "kind", "amount", "text", "filter", "tenant")
         given = {name: options.pop(name) for name in names}
         asked = Conditions(query=_query(**given), given=frozenset(name for name in names if given[name]))
         return command(*arguments, asked=asked, **options)
@@ -74,11 +79,13 @@ def _query(
     kind: str | None,
     amount: str | None,
     text: str | None,
+    filter: str | None,  # noqa: A002 - the option's name
     tenant: str,
 ) -> "TrailQuery":
     from collector.errors import Malformed
-    from collector.event import format_time, parse_time
     from correlator.index import AmountRange, TextSearch, TrailQuery
+    from correlator.index.filters import parse_filter
+    from correlator.index.times import zoned
 
     name, colon, value = (key or "").partition(":")
     if key is not None and not (name and colon and value):
@@ -92,7 +99,11 @@ def _query(
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--text") from error
     try:
-        bounds = [format_time(parse_time(bound)) if bound else "" for bound in (since, until)]
+        condition = parse_filter(filter) if filter is not None else None
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--filter") from error
+    try:
+        bounds = [zoned(bound) if bound else "" for bound in (since, until)]
     except Malformed as error:
         raise Failure(f"--since, --until: {error}", exit_code=2) from error
     return TrailQuery(
@@ -105,4 +116,5 @@ def _query(
         kind=kind or "",
         amount=money,
         text=words,
+        condition=condition,
     )

@@ -13,9 +13,9 @@ from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.logs import Logs
 from audit_api.parameters import Parameter
 from audit_api.problems import Problem
+from audit_api.search_parameters import search_query
 from audit_api.settings import ApiSettings
 from audit_api.trails import Trails
-from correlator.index import TrailQuery
 
 __all__ = ["DataExports", "chosen_format", "format_parameter"]
 
@@ -85,8 +85,7 @@ class DataExports:
 
     async def export(self, call: Call, run: Runner) -> Reading:
         """The answer to the request for a search's export."""
-        values = {name: value for name, value in call.values.items() if name != "format"}
-        query = TrailQuery(**values)
+        query = search_query(call.values)
         selection = Selection(query=query, told=told_query(query) | told_scope(call.scope), scope=call.scope)
         return await self.streamed(call, selection, run)
 

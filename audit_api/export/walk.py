@@ -23,6 +23,7 @@ from collector.event import Event, Facts, decode_facts
 from correlator.entry import Entry
 from correlator.index import TrailQuery
 from correlator.index.amounts import LEAST, MOST, number_of
+from correlator.index.filtertext import filter_text
 from correlator.shards import Shard
 
 __all__ = ["Row", "Selection", "SourceLog", "Truncation", "Walk", "told_query", "told_scope"]
@@ -309,6 +310,8 @@ def told_query(query: TrailQuery) -> dict[str, Any]:
         told["amount"] = f"{query.amount.currency}:{ends[0]}..{ends[1]}"
     if query.text is not None:
         told["text"] = " ".join(f"{term.text}{'*' if term.prefix else ''}" for term in query.text.terms)
+    if query.condition is not None:
+        told["filter"] = filter_text(query.condition)
     return {name: value for name, value in sorted(told.items()) if value}
 
 

@@ -18,6 +18,8 @@ from hashlib import sha256
 from starlette.requests import Request
 
 from audit_api.auth import Principal
+from audit_api.identity.crosssite import CSRF_FIELD, CSRF_HEADER
+from audit_api.problems import Problem
 
 __all__ = ["Holds", "Session", "Sessions"]
 
@@ -45,6 +47,13 @@ class Session:
     def owns(self, csrf: str) -> bool:
         """Whether this is its synchroniser token; in constant time."""
         return hmac.compare_digest(self.csrf.encode("utf-8"), csrf.encode("utf-8", "replace"))
+
+    def demand_token(self, csrf: str) -> None:
+        """Nothing, if this is its synchroniser token; raises the problem ``cross-site``."""
+        if not self.owns(csrf):
+            raise Problem(
+                "cross-site", f"the session's CSRF token is missing: {CSRF_HEADER}, or the field {CSRF_FIELD}"
+            )
 
 
 @dataclass(slots=True, kw_only=True)

@@ -14,6 +14,7 @@ import msgspec
 from collector.event import Facts
 from correlator.entry import Entry
 from correlator.index.amounts import AmountRange
+from correlator.index.condition import Condition
 from correlator.index.words import TextSearch
 
 __all__ = ["AmountRange", "IndexedLeaf", "Page", "TextSearch", "TrailIndex", "TrailQuery", "TrailSummary"]
@@ -71,7 +72,7 @@ class TrailQuery:
     the least to the greatest stated time of the trail's events meets [since, until); `amount`: the span from the least to the
     greatest amount of the trail's events in that currency meets the range; `text`: each of its terms is the value of the trail's
     own id or of one of its keys, or is among the words of its services' and events' names; `kind`: the trail's family
-    (transaction, key, trace, stream, access).
+    (transaction, key, trace, stream, access); `condition`: others, combined in any way.
     """
 
     tenant: str = ""
@@ -84,6 +85,7 @@ class TrailQuery:
     kind: str = ""
     amount: AmountRange | None = None
     text: TextSearch | None = None
+    condition: Condition | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +112,7 @@ class TrailIndex(Protocol):
         """Trails that match and whose first leaf is below `size` (and below `below`), newest first.
 
         A cursor is the pair (size, below): leaf bounds, so paging is stable while the log grows. A page that has a `next_below`
-        may hold fewer than `limit` trails, or none: a search by text looks at so many trails at a time.
+        may hold fewer than `limit` trails, or none: a search by text or with a condition looks at so many trails at a time.
         """
 
     def trail(self, trail: str) -> TrailSummary:

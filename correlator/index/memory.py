@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 from correlator.errors import NotFound
-from correlator.index import AmountRange, IndexedLeaf, Page, TrailQuery, TrailSummary
-from correlator.index.rows import HUB_LINKS, STATUSES, Row, absorb, is_hub, names_of
+from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
+from correlator.index.rows import HUB_LINKS, Row, absorb, is_hub, names_of
+from correlator.index.vocabulary import STATUSES
 from correlator.trail import transaction_trail
 
 __all__ = ["MemoryIndex"]
@@ -82,11 +83,6 @@ class MemoryIndex:
         )
 
 
-def _meets(row: Row, amount: AmountRange) -> bool:
-    least, most = row.amounts.get(amount.currency, ("", ""))
-    return bool(most) and most >= amount.least and least <= amount.most
-
-
 def _matches(row: Row, query: TrailQuery) -> bool:
     tenant, kind = names_of(row.trail)
     return (
@@ -99,6 +95,7 @@ def _matches(row: Row, query: TrailQuery) -> bool:
         and (not (query.since or query.until) or bool(row.last_time))
         and (not query.since or row.last_time >= query.since)
         and (not query.until or row.first_time < query.until)
-        and (query.amount is None or _meets(row, query.amount))
+        and (query.amount is None or row.has_amount(query.amount))
         and (query.text is None or row.has_text(query.text))
+        and (query.condition is None or row.meets(query.condition))
     )

@@ -4,22 +4,21 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from collector.amounts import is_amount
 from collector.event import Facts, decode_facts
-from correlator.index import IndexedLeaf
+from correlator.index import AmountRange, IndexedLeaf
 from correlator.index.amounts import number_of, ordered
+from correlator.index.condition import And, Condition, Has, HasAmount, HasKey, HasText, HasTime, Not, Or
 from correlator.index.leaves import EventRun, Leaves
+from correlator.index.vocabulary import STATUSES
 from correlator.index.words import TextSearch, texts_of, words_of
 from correlator.trail import kind_of, parse_trail
 
-__all__ = ["HUB_LINKS", "MAX_EVENT_NAMES", "STATUSES", "Row", "absorb", "is_hub", "names_of"]
+__all__ = ["HUB_LINKS", "MAX_EVENT_NAMES", "Row", "absorb", "is_hub", "names_of"]
 
 HUB_LINKS = 20
 """Links of a key's trail up to which it is followed, unless the settings say otherwise."""
 
 MAX_EVENT_NAMES = 256
 """Different names of events that an index keeps of a trail, the first ones: a row that is rewritten must not grow for ever."""
-
-STATUSES = ("ok", "error", "gap", "complete", "incomplete", "compensated", "failed")
-"""By rank: a verdict outranks everything, and a newer verdict an older one."""
 
 _ERROR, _GAP, _VERDICTS = 1, 2, 3
 
@@ -97,6 +96,53 @@ class Row:
     def has_text(self, text: TextSearch) -> bool:
         """Whether every term of it is found in this trail."""
         return text.meets(texts_of(self.trail, self.keys), words_of(self.services) | words_of(self.events))
+
+    def has_amount(self, amount: AmountRange) -> bool:
+        """Whether the span of its amounts in that currency meets the range."""
+        least, most = self.amounts.get(amount.currency, ("", ""))
+        return bool(most) and most >= amount.least and least <= amount.most
+
+    def meets(self, condition: Condition) -> bool:
+        """Whether the condition holds of this trail: what it means, for every index."""
+        match condition:
+            case And(parts):
+                return all(self.meets(part) for part in parts)
+            case Or(parts):
+                return any(self.meets(part) for part in parts)
+            case Not(part):
+                return not self.meets(part)
+            case Has():
+                return not self._values(condition.field).isdisjoint(condition.values)
+            case HasKey():
+                return any((condition.name, value) in self.keys for value in condition.values)
+            case HasText():
+                return self.has_text(condition.text)
+            case HasAmount():
+                return self.has_amount(condition.range)
+            case HasTime():
+                return self._reaches(condition)
+
+    def _values(self, field: str) -> set[str]:
+        if field == "service":
+            return self.services
+        if field == "event":
+            return self.events
+        if field == "status":
+            return {STATUSES[self.status]}
+        return {self.trail} if field == "trail" else {names_of(self.trail)[("tenant", "kind").index(field)]}
+
+    def _reaches(self, condition: HasTime) -> bool:
+        if not self.last_time:
+            return False
+        match condition.than:
+            case ">=":
+                return self.last_time >= condition.time
+            case ">":
+                return self.last_time > condition.time
+            case "<=":
+                return self.first_time <= condition.time
+            case "<":
+                return self.first_time < condition.time
 
 
 def absorb(leaves: Sequence[IndexedLeaf | EventRun], row_of: Callable[[str], Row | None]) -> Collection[Row]:

@@ -3,7 +3,7 @@
 A trail's row id is its first leaf index, so "newest first" is the order of the table and every secondary index, and a cursor
 is a bound on the row id. Leaves are kept as runs: one blob for each `apply` that touched the trail. Side tables hold a
 trail's keys, services, names of events, texts and links, one row each, written when they are new. A search by text is led by its
-rare terms, and what that finds is decided by `Row.has_text`.
+rare terms, and what that finds is decided by `Row.has_text`; a search with a condition likewise, by `Row.meets`.
 
 The writer keeps the rows that it touched lately in memory, so that an upsert needs no read. ``synchronous=NORMAL`` is enough: a
 power cut may lose the last transactions, never the order of them, and `size` says from which leaf to go on.
@@ -21,9 +21,10 @@ import msgspec
 from collector.sqlitefile import set_up, transaction, version_of
 from correlator.errors import NotFound, Overloaded, StateUnknown, VerificationError
 from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
-from correlator.index.rows import HUB_LINKS, STATUSES, Row, absorb, is_hub, names_of
+from correlator.index.rows import HUB_LINKS, Row, absorb, is_hub, names_of
 from correlator.index.schema import SCHEMA, SCHEMA_VERSION, TABLES
-from correlator.index.search import COLUMNS, KINDS, leading, search
+from correlator.index.search import COLUMNS, leading, narrowed, search
+from correlator.index.vocabulary import KINDS, STATUSES
 from correlator.index.words import name_words, texts_of
 
 __all__ = ["SqliteIndex"]
@@ -31,7 +32,7 @@ __all__ = ["SqliteIndex"]
 _HOT_ROWS = 8_192
 _KNOWN_NAMES = 65_536
 _LOOKS = 50_000
-"""Trails that one search by text looks at: then it gives what it has, and others have their turn."""
+"""Trails that one search by text or with a condition looks at: then it gives what it has, and others have their turn."""
 _LOOKS_A_TURN = 256
 _BUSY_MS = 5_000
 _UPSERT = """
@@ -235,16 +236,19 @@ class SqliteIndex:
 
     def _found(self, query: TrailQuery, bound: int, limit: int) -> tuple[list[tuple[object, ...]], int | None]:
         """At most `limit` rows that match; and, when it gave up looking before there were so many, the last first leaf looked at."""
-        if query.text is None:
+        query = narrowed(query)
+        text, condition = query.text, query.condition
+        if text is None and condition is None:
             return self._db.execute(*search(query, bound, limit)).fetchall(), None
-        leads = leading(query.text, lambda sql, arguments: int(self._db.execute(sql, arguments).fetchone()[0]))
+        leads = leading(query, lambda sql, arguments: int(self._db.execute(sql, arguments).fetchone()[0]))
         rows = self._db.execute(*search(query, bound, _LOOKS, leads=leads)).fetchmany
         found: list[tuple[object, ...]] = []
         looked, last = 0, bound
         while some := rows(_LOOKS_A_TURN):
             for row in some:
                 looked, last = looked + 1, int(row[0])
-                if _row_of(row).has_text(query.text):
+                trail = _row_of(row)
+                if (text is None or trail.has_text(text)) and (condition is None or trail.meets(condition)):
                     found.append(row)
                     if len(found) == limit:
                         return found, None
@@ -318,7 +322,8 @@ class SqliteIndex:
     def explain(self, query: TrailQuery) -> str:
         """SQLite's plan for this query, for tests: no search may sort, or read what it does not need."""
         with self._lock:
-            leads = leading(query.text, lambda *_: 0) if query.text is not None else []
+            query = narrowed(query)
+            leads = leading(query, lambda *_: 0)
             sql, arguments = search(query, 1 << 60, 51, leads=leads)
             return "\n".join(str(row[3]) for row in self._db.execute(f"EXPLAIN QUERY PLAN {sql}", arguments))
 

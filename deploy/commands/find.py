@@ -18,7 +18,10 @@ def find(
     limit: int,
     as_json: bool,
 ) -> None:
-    """List trails, newest first, that meet every condition given."""
+    """List trails, newest first, that meet every condition given.
+
+    Times say their zone. The grammar of filters is in docs/api.md.
+    """
     from deploy.reading import open_ledger
     from deploy.recording import recorded
 

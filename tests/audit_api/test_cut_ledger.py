@@ -132,6 +132,8 @@ async def test_conditions_hold_in_every_log(api: Api) -> None:
         ("amount=EUR:4..5&kind=transaction", {"transaction/p4"}),
         ("kind=transaction&service=nobody", set()),
         ("kind=transaction&text=gateway%20paid%20p7", {"transaction/p7"}),
+        ("filter=kind%3Dtransaction%20and%20not%20amount.EUR%3E2.5", {f"transaction/p{number}" for number in range(3)}),
+        ("filter=transaction%3Dp3%20or%20transaction%20in%20(p1,nobody)", {"transaction/p1", "transaction/p3"}),
     ):
         page = await told(api, f"/v1/trails?{query}&limit=200")
         assert {one["trail"] for one in page["trails"]} == expected, query

@@ -135,7 +135,7 @@ def requests_of(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, 
             if one["in"] == "query" and "example" in one
         ]
         yield template, f"{url}?{'&'.join(query).replace('+', '%2B')}" if query else url, operation
-        if query and template != "/v1/consistency":
+        if query and template not in ("/v1/consistency", "/v1/live"):  # which needs one, or has no end
             yield template, url, operation
 
 

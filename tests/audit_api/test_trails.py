@@ -65,6 +65,41 @@ async def test_each_condition_finds_what_meets_it(api: Api) -> None:
     assert len(await found(api, "")) == 12
 
 
+async def test_a_filter_combines_conditions(api: Api) -> None:
+    async def of(text: str, more: str = "") -> list[str]:
+        return await found(api, f"filter={quote(text)}{more}")
+
+    assert await of("status = incomplete or key.order_id = O-2 and kind = transaction") == [
+        "transaction/PAY-2",
+        PAYMENT,
+    ]
+    assert await of("kind = transaction and not status = incomplete") == ["transaction/PAY-2", "transaction/PAY-0"]
+    assert await of("event = payment.requested and time < 2026-01-01T02:01:00+02:00") == ["transaction/PAY-0"]
+    assert await of("service = ledger or service = gateway", "&status=incomplete") == [PAYMENT]
+
+
+@pytest.mark.parametrize(
+    ("text", "position", "detail"),
+    [
+        ("service = ledger and", 21, "a condition, not, or ( is wanted, not the end"),
+        ("time > 2026-01-01T00:00:00", 8, "does not say its time zone"),
+        ("servise = ledger", 1, "is no field"),
+        ("", 1, "is wanted"),
+    ],
+)
+async def test_a_filter_that_cannot_be_read_says_where(api: Api, text: str, position: int, detail: str) -> None:
+    answer = await api.get(f"/v1/trails?filter={quote(text)}")
+    assert (answer.status_code, answer.json()["parameter"], answer.json()["position"]) == (400, "filter", position)
+    assert detail in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("time", ["2026-01-01T00:00:00", "2026-01-01%2000:00:00", "2026-01-01T00:00", "2026-01-01"])
+async def test_a_time_without_its_zone_is_refused(api: Api, time: str) -> None:
+    answer = await api.get(f"/v1/trails?until={time}")
+    assert answer.status_code == 400
+    assert "time zone: write Z for UTC, or an offset, as in" in answer.json()["detail"]
+
+
 async def test_pages_are_stable_while_the_log_grows(api: Api) -> None:
     answer = (await api.get("/v1/trails?kind=transaction&limit=1")).json()
     seen = [answer["trails"][0]["trail"]]

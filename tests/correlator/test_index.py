@@ -14,10 +14,13 @@ from hypothesis import strategies as st
 
 from correlator.errors import NotFound, Overloaded, StateUnknown
 from correlator.index import AmountRange, TextSearch, TrailIndex, TrailQuery
+from correlator.index.condition import Condition
+from correlator.index.filters import parse_filter
 from correlator.index.memory import MemoryIndex
 from correlator.index.opensearch.index import OpenSearchIndex
 from correlator.index.rows import MAX_EVENT_NAMES
 from correlator.index.sqlite import SqliteIndex
+from tests.support.filters import conditions
 from tests.support.leaves import TIME, Leaves, in_runs, story
 
 REAL_SERVER = [pytest.mark.opensearch, pytest.mark.timeout(1_200)]
@@ -163,6 +166,46 @@ def test_text_is_found_in_ids_keys_and_names(index: TrailIndex) -> None:
     assert ([one.first_leaf for one in rest.trails], rest.next_below) == ([0], None)
 
 
+def test_conditions_combine(index: TrailIndex) -> None:
+    leaves = story()
+    leaves.event("transaction/pay-3", service="risk", name="payment.refused", keys={"amount.eur": "20", "a=b": "c=d"})
+    index.apply(leaves.made)
+    pay1, pay2, pay3 = (f"transaction/pay-{number}" for number in (1, 2, 3))
+    acme, trace = "tenant/acme/transaction/pay-1", "trace/" + "a" * 32
+    key, stream = "key/order_id/o1", "stream/gateway/0123456789abcdef"
+
+    def of(text: str, **more: Any) -> list[str]:
+        return trails(index, condition=parse_filter(text), **more)
+
+    assert of("service = ledger or service = risk") == of("service in (risk, ledger)") == [pay3, pay2, pay1]
+    assert of("service = ledger and service = gateway") == [pay1]
+    assert of("not service in (ledger, risk)") == [trace, stream, acme, key]
+    assert of("status = error or status = gap") == of("status in (gap, error)") == [stream, pay2]
+    assert of("status != ok and kind = transaction") == [pay2, pay1]
+    assert of("kind = transaction and not (status = complete or amount.EUR >= 10)") == [acme, pay2]
+    assert of("transaction = pay-1 or trail = tenant/acme/transaction/pay-1") == [acme, pay1]
+    assert of("tenant = acme or key.order_id = o1") == [acme, key, pay1]
+    assert of("tenant != acme and kind = transaction") == [pay3, pay2, pay1]
+    assert of('key."a=b" = "c=d"') == of("event = payment.refused") == of("amount.EUR > 19.99") == [pay3]
+    assert of("amount.EUR > 20") == of("amount.EUR < 20") == of('key.a = "b=c"') == []
+    assert of("amount.EUR != 20 and kind = transaction") == [acme, pay2, pay1], "with other amounts, or none"
+    assert of(f"time >= {TIME.format(3)}") == [acme, pay1]
+    assert of(f"time > {TIME.format(3)}") == [acme]
+    assert of(f"time <= {TIME.format(2)}") == of(f"time < {TIME.format(3)}") == [pay2, pay1]
+    assert of(f"not time > {TIME.format(1)} and kind = transaction") == [pay3, pay2], "one states no time"
+    assert of('text ~ "pay-1" and not tenant = acme') == [pay1]
+    assert of('text ~ "pay-1" and text ~ ledger or text ~ refus*') == [pay3, pay1]
+    assert of("service = ledger or status = gap", status="error") == [pay2], "beside the other fields"
+    assert of("service = ledger", service="gateway") == [pay1]
+    assert of(f"time >= {TIME.format(2)}", since=TIME.format(4)) == [acme]
+    assert of(f"time < {TIME.format(2)}", until=TIME.format(8)) == [pay2]
+    query = TrailQuery(condition=parse_filter("service = ledger or service = gateway"))
+    page = index.find(query, size=9, limit=2)
+    rest = index.find(query, size=9, below=page.next_below, limit=2)
+    assert [one.trail for one in (*page.trails, *rest.trails)] == [acme, pay2, pay1]
+    assert rest.next_below is None
+
+
 def test_names_of_events_are_kept_up_to_a_number(index: TrailIndex) -> None:
     leaves = Leaves()
     for number in range(MAX_EVENT_NAMES + 3):
@@ -292,9 +335,10 @@ text_searches = ("v", "one", "ONE s1", "t*", "k/v", "a one*", "İx", "two\U0010f
     st.lists(st.tuples(some_trails, some_facts | some_trails), max_size=30),
     st.lists(st.integers(1, 10), max_size=6),
     st.integers(0, 30),
+    st.lists(conditions, min_size=1, max_size=4),
 )
 def test_sqlite_and_memory_never_differ(
-    tmp_path_factory: pytest.TempPathFactory, what: list[Any], steps: list[int], size: int
+    tmp_path_factory: pytest.TempPathFactory, what: list[Any], steps: list[int], size: int, combined: list[Condition]
 ) -> None:
     leaves = Leaves()
     for trail, fact in what:
@@ -325,6 +369,8 @@ def test_sqlite_and_memory_never_differ(
         TrailQuery(tenant="x"),
         *(TrailQuery(text=TextSearch.parse(text)) for text in text_searches),
         TrailQuery(text=TextSearch.parse("one"), service="s1", kind="transaction"),
+        *(TrailQuery(condition=condition) for condition in combined),
+        TrailQuery(condition=combined[0], text=TextSearch.parse("v"), since=TIME.format(1), service="s1"),
     ):
         assert disk.find(query, size=size, limit=3) == memory.find(query, size=size, limit=3)
     for trail in {trail for trail, _ in what}:
@@ -357,6 +403,16 @@ def test_sqlite_and_memory_never_differ(
         (TrailQuery(text=TextSearch.parse("a b*")), "SEARCH texts USING PRIMARY KEY (text=?)"),
         (TrailQuery(text=TextSearch.parse("a*")), "SEARCH words USING PRIMARY KEY (word>? AND word<?)"),
         (TrailQuery(text=TextSearch.parse("a"), service="s"), "SEARCH services USING PRIMARY KEY (service=?"),
+        (TrailQuery(condition=parse_filter("service = s and status = failed")), "SEARCH services USING PRIMARY KEY"),
+        (TrailQuery(condition=parse_filter("key.a in (b, c)")), "SEARCH keys USING PRIMARY KEY (name=? AND value=?)"),
+        (TrailQuery(condition=parse_filter("trail = t")), "sqlite_autoindex_trails_1 (trail=?)"),
+        (
+            TrailQuery(
+                condition=parse_filter("service = s or event in (e, f) or status in (failed, gap) or tenant = t")
+            ),
+            "SEARCH trails USING COVERING INDEX trails_by_status (status=?)",
+        ),
+        (TrailQuery(condition=parse_filter("not service = s")), "SEARCH trails USING INTEGER PRIMARY KEY (rowid<?)"),
         (TrailQuery(since="2026"), "SEARCH trails USING INTEGER PRIMARY KEY (rowid<?)"),
     ],
 )

@@ -14,11 +14,10 @@ from typing import Any
 import msgspec
 
 from correlator.errors import StateUnknown, VerificationError
-from correlator.index import TrailQuery
-from correlator.index.amounts import LEAST, MOST, number_of
-from correlator.index.rows import STATUSES, Row, names_of
-from correlator.index.words import TextTerm, texts_of, words_of
-from correlator.trail import transaction_trail
+from correlator.index.amounts import number_of
+from correlator.index.rows import Row, names_of
+from correlator.index.vocabulary import STATUSES
+from correlator.index.words import texts_of, words_of
 
 __all__ = [
     "CHUNK_LEAVES",
@@ -30,12 +29,12 @@ __all__ = [
     "TrailDocument",
     "chunk_of_leaves",
     "chunk_of_links",
+    "key_term",
     "leaf_chunk_id",
     "link_chunk_id",
     "mark_document",
     "mark_of",
     "opened",
-    "search_of",
     "trail_id",
 ]
 
@@ -204,7 +203,7 @@ class KeptTrail:
                 events=sorted(row.events),
                 words=_words(row),
                 texts=_texts(row),
-                keys=[_key_term(*key) for key in sorted(row.keys)],
+                keys=[key_term(*key) for key in sorted(row.keys)],
                 amount_least=[f"{currency}={span[0]}" for currency, span in sorted(row.amounts.items())],
                 amount_most=[f"{currency}={span[1]}" for currency, span in sorted(row.amounts.items())],
                 status=STATUSES[row.status],
@@ -307,34 +306,6 @@ def chunk_of_links(id_: str, data: bytes | None) -> list[str]:
     raise _damaged(id_)
 
 
-def search_of(query: TrailQuery, bound: int, limit: int) -> dict[str, Any]:
-    """The search for a query: trails with a first leaf below `bound`, newest first, at most `limit`."""
-    conditions: list[dict[str, Any]] = [{"range": {"firstLeaf": {"lt": bound}}}]
-    if query.transaction:
-        conditions.append({"ids": {"values": [trail_id(transaction_trail(query.transaction, query.tenant))]}})
-    terms = {"tenant": query.tenant, "kind": query.kind, "services": query.service, "status": query.status}
-    if query.key is not None:
-        terms["keys"] = _key_term(*query.key)
-    conditions += [{"term": {name: value}} for name, value in terms.items() if value]
-    # a trail without a stated time has neither field, and no range meets it
-    if query.since:
-        conditions.append({"range": {"lastTime": {"gte": query.since}}})
-    if query.until:
-        conditions.append({"range": {"firstTime": {"lt": query.until}}})
-    if (amount := query.amount) is not None:
-        # within one currency's terms: each list has at most one of them
-        least = {"gte": f"{amount.currency}={LEAST}", "lte": f"{amount.currency}={amount.most}"}
-        most = {"gte": f"{amount.currency}={amount.least}", "lte": f"{amount.currency}={MOST}"}
-        conditions += [{"range": {"amountLeast": least}}, {"range": {"amountMost": most}}]
-    conditions += [_has(term) for term in query.text.terms] if query.text is not None else []
-    return {
-        "size": limit,
-        "track_total_hits": False,
-        "sort": [{"firstLeaf": "desc"}],
-        "query": {"bool": {"filter": conditions}},
-    }
-
-
 def _words(row: Row) -> list[str]:
     return sorted(words_of(row.services) | words_of(row.events))
 
@@ -343,16 +314,7 @@ def _texts(row: Row) -> list[str]:
     return sorted(texts_of(row.trail, row.keys))
 
 
-def _has(term: TextTerm) -> dict[str, Any]:
-    either: list[dict[str, Any]] = [{"prefix" if term.prefix else "term": {"texts": term.text}}]
-    if term.words:
-        named: list[dict[str, Any]] = [{"term": {"words": word}} for word in term.words[:-1]]
-        last = "prefix" if term.open_word else "term"
-        either.append({"bool": {"filter": [*named, {last: {"words": term.words[-1]}}]}})
-    return {"bool": {"should": either, "minimum_should_match": 1}}
-
-
-def _key_term(name: str, value: str) -> str:
+def key_term(name: str, value: str) -> str:
     """A key as one term; an equals sign in the name is escaped, so that no two keys are the same."""
     return f"{name.replace('%', '%25').replace('=', '%3D')}={value}"
 

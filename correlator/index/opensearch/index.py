@@ -32,6 +32,7 @@ from correlator.index.opensearch import documents
 from correlator.index.opensearch.access import Access, Put
 from correlator.index.opensearch.documents import CHUNK_LEAVES, MARK, KeptTrail, TrailDocument
 from correlator.index.opensearch.generations import Generations
+from correlator.index.opensearch.search import search_of
 from correlator.index.rows import HUB_LINKS, Row, absorb, is_hub
 from correlator.index.settings import IndexSettings
 
@@ -251,7 +252,7 @@ class OpenSearchIndex:
             found: list[TrailDocument] = []
             while (wanted := limit + 1 - len(found)) > 0:
                 asked = min(wanted, _SEARCHED_AT_ONCE)
-                hits = self._access.search(documents.search_of(query, bound, asked))
+                hits = self._access.search(search_of(query, bound, asked))
                 found += [documents.opened(id_, data) for id_, data in hits]
                 if len(hits) < asked:
                     break

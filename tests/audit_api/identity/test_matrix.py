@@ -31,6 +31,8 @@ MATRIX: dict[str, tuple[str, str]] = {
     "findTrails": ("auditor sre admin", "list"),
     "readTrail": ("auditor sre admin", "row"),
     "exportTrail": ("auditor admin", "row"),
+    "exportTrails": ("auditor admin", "list"),
+    "readLive": ("auditor sre admin", "list"),
     "proveEvent": ("auditor admin", "row"),
     "readCheckpoint": ("-", "same"),
     "proveConsistency": ("-", "same"),
@@ -102,7 +104,9 @@ async def ask(api: Api, operation: Operation, who: str | None, trail: str = OWN)
         value = trail if name == "trail" else event.get(name, example)
         path = path.replace(f"{{{name}}}", str(value))
     assert "{" not in path, operation.operation_id
-    needed = {"first": 1} if operation.operation_id == "proveConsistency" else {}
+    needed = {"proveConsistency": {"first": "1"}, "readLive": {"after": "0", "seconds": "0"}}.get(
+        operation.operation_id, {}
+    )
     headers = {"Authorization": f"Bearer {api.tokens[who]}"} if who else {"Origin": "http://api"}
     return await api.client.request(
         operation.method, f"{path}?{urlencode(needed)}" if needed else path, headers=headers
