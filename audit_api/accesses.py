@@ -39,6 +39,7 @@ class Asked:
         method, path, query: of the request as sent.
         client: the address it came from, as the connection says.
         trail: the trail asked for; empty for a search.
+        session: the name of the browser's session that asked; empty: a token did.
     """
 
     action: str
@@ -47,6 +48,7 @@ class Asked:
     query: str = ""
     client: str = ""
     trail: str = ""
+    session: str = ""
 
 
 def access_event(
@@ -62,6 +64,8 @@ def access_event(
         attributes["url.query"] = unquote_plus(asked.query)[:MAX_TEXT]  # decoded, so that protection sees card numbers
     if asked.client:
         attributes["client.address"] = asked.client
+    if asked.session:
+        attributes["session.id"] = asked.session
     time = format_time(now_ns)
     return Event(
         time=time,

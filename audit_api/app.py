@@ -23,8 +23,12 @@ from audit_api.accesses import AccessRecorder
 from audit_api.auth import Authenticator
 from audit_api.cut_schemas import CUT_SCHEMAS
 from audit_api.export.operation import Exports
-from audit_api.gate import Gate, Operation
+from audit_api.gate import Gate, Operation, ProblemPage
 from audit_api.health import Health
+from audit_api.identity.crosssite import SAFE_METHODS
+from audit_api.identity.door import Door
+from audit_api.identity.login import LOGIN_SCHEMAS, Logins
+from audit_api.identity.sessions import Sessions
 from audit_api.log_paths import LogPaths
 from audit_api.logs import Logs
 from audit_api.metrics import ApiMetrics
@@ -44,6 +48,7 @@ _HEADERS = (
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"x-frame-options", b"DENY"),
+    (b"cache-control", b"no-store"),
 )
 
 
@@ -55,6 +60,7 @@ def create_app(
     settings: ApiSettings,
     clock: Callable[[], int] = time.time_ns,
     monotonic: Callable[[], float] = time.monotonic,
+    problem_page: ProblemPage | None = None,
 ) -> FastAPI:
     """The API over one ledger. What it is given stays its caller's to close.
 
@@ -65,24 +71,34 @@ def create_app(
         settings: limits, and what is public.
         clock: Unix time in nanoseconds.
         monotonic: seconds that only go forward.
+        problem_page: what browsers are shown in a problem's place.
     """
     metrics = ApiMetrics()
+    sessions = Sessions(
+        idle_seconds=settings.session_idle_seconds,
+        absolute_seconds=settings.session_seconds,
+        secure=settings.secure,
+        monotonic=monotonic,
+    )
+    door = Door(authenticator=authenticator, sessions=sessions, public_url=settings.public_url)
     gate = Gate(
-        authenticator=authenticator,
+        door=door,
         recorder=recorder,
         settings=settings,
         clock=clock,
         monotonic=monotonic,
         metrics=metrics,
+        problem_page=problem_page,
     )
     health = Health(gate=gate, logs=logs, metrics=metrics)
-    schemas = CUT_SCHEMAS if logs.cut else SCHEMAS
+    schemas = {**(CUT_SCHEMAS if logs.cut else SCHEMAS), **LOGIN_SCHEMAS}
     operations = [
         *Trails(logs, settings).operations(),
         *Exports(logs, settings).operations(),
         *Proofs(logs, settings.public_log).operations(),
         *LogPaths(logs, settings.public_log).operations(),
         *Overview(logs, authenticator).operations(),
+        *Logins(door).operations(),
     ]
 
     @contextlib.asynccontextmanager
@@ -103,12 +119,16 @@ def create_app(
         lifespan=lifespan,
         exception_handlers={HTTPException: _no_such_path, Exception: _our_fault},
     )
+    app.state.door = door
+    app.state.operations = tuple(operations)
     for operation in operations:
         _add(app, gate, operation, schemas)
     for path, (endpoint, about) in health.endpoints().items():
         _add_public(app, path, endpoint, about)
-    _add_public(app, "/openapi.json", _openapi_endpoint(app, operations, schemas), "This document.")
-    app.add_middleware(_EveryAnswer, secure=bool(settings.tls_certificate))
+    _add_public(
+        app, "/openapi.json", _openapi_endpoint(app, operations, schemas, sessions.cookie_name), "This document."
+    )
+    app.add_middleware(_EveryAnswer, secure=settings.secure)
     return app
 
 
@@ -119,13 +139,14 @@ def _add(app: FastAPI, gate: Gate, operation: Operation, schemas: Schemas) -> No
     app.add_api_route(
         operation.path,
         endpoint,
-        methods=["GET"],
+        methods=[operation.method],
         operation_id=operation.operation_id,
         summary=operation.summary,
         description=operation.about,
         tags=[operation.tag],
         response_class=Response,
         response_model=None,
+        status_code=operation.success,
         responses=responses_of(operation, schemas),
         openapi_extra=extras_of(operation),
     )
@@ -160,27 +181,31 @@ def _add_public(app: FastAPI, path: str, endpoint: Callable[[Request], Any], abo
     )
 
 
-def _openapi_endpoint(app: FastAPI, operations: Sequence[Operation], schemas: Schemas) -> Callable[[Request], Any]:
+def _openapi_endpoint(
+    app: FastAPI, operations: Sequence[Operation], schemas: Schemas, cookie_name: str
+) -> Callable[[Request], Any]:
     made: list[bytes] = []
 
     async def endpoint(_: Request) -> Response:
         if not made:
-            made.append(msgspec.json.encode(_openapi_document(app, operations, schemas)))
+            made.append(msgspec.json.encode(_openapi_document(app, operations, schemas, cookie_name)))
         return Response(made[0], media_type="application/json")
 
     return endpoint
 
 
-def _openapi_document(app: FastAPI, operations: Sequence[Operation], schemas: Schemas) -> dict[str, Any]:
+def _openapi_document(
+    app: FastAPI, operations: Sequence[Operation], schemas: Schemas, cookie_name: str
+) -> dict[str, Any]:
     document = app.openapi()
     document["components"] = {
         "schemas": {**schemas, "OpenApi": {"type": "object", "additionalProperties": True}},
-        "securitySchemes": security_schemes(),
+        "securitySchemes": security_schemes(cookie_name),
     }
     for operation in operations:  # as declared: FastAPI takes the nulls out of examples, and they mean something
         path = operation.path.replace(":path}", "}")
         responses = {str(status): answer for status, answer in responses_of(operation, schemas).items()}
-        document["paths"][path]["get"]["responses"] = responses
+        document["paths"][path][operation.method.lower()]["responses"] = responses
     return document
 
 
@@ -202,7 +227,10 @@ async def _our_fault(request: Request, _: Exception) -> Response:
 
 
 class _EveryAnswer:
-    """ASGI middleware: headers that every answer carries, and no request body."""
+    """ASGI middleware: headers that every answer carries, unless it has its own of that name; and no body of a GET.
+
+    Bodies of other methods are the gate's: it takes those that an operation declares.
+    """
 
     def __init__(self, app: ASGIApp, *, secure: bool) -> None:
         self._app = app
@@ -217,13 +245,13 @@ class _EveryAnswer:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = [*message.get("headers", ()), *self._headers]
-                if not any(name.lower() == b"cache-control" for name, _ in headers):
-                    headers.append((b"cache-control", b"no-store"))
+                headers = list(message.get("headers", ()))
+                own = {name.lower() for name, _ in headers}
+                headers += [header for header in self._headers if header[0] not in own]
                 message = {**message, "headers": headers}
             await send(message)
 
-        for name, value in scope["headers"]:
+        for name, value in scope["headers"] if scope["method"] in SAFE_METHODS else ():
             if (name == b"content-length" and value != b"0") or name == b"transfer-encoding":
                 answer = problem_response(Problem("no-body", "requests take no body"), instance=scope["path"])
                 answer.headers["connection"] = "close"  # what was sent will not be read

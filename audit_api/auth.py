@@ -70,6 +70,12 @@ class Authenticator(Protocol):
             TallyError: it cannot be told now; nobody is let in.
         """
 
+    def lasting(self, credentials: str) -> Callable[[], Principal | None] | None:
+        """For a session that these credentials open: tells whom it stands for from then on. None when they prove nobody.
+
+        What it gives keeps nothing that would open another session, and raises as `authenticate` does.
+        """
+
     def principals(self) -> Sequence[Principal]:
         """Everybody who is known here, by name; empty where that is known elsewhere."""
 
@@ -178,12 +184,18 @@ class TokenFile:
     def authenticate(self, credentials: str) -> Principal | None:
         """See `Authenticator.authenticate`; raises `TokensError`."""
         known = self._read()
-        if len(credentials) > MAX_CREDENTIALS:
+        digest = _digest_of(credentials)
+        return None if digest is None else self._of(digest, known)
+
+    def lasting(self, credentials: str) -> Callable[[], Principal | None] | None:
+        """See `Authenticator.lasting`: a token taken away, or one that expires, ends its sessions; raises `TokensError`."""
+        if self.authenticate(credentials) is None:
             return None
-        found = _BEARER.fullmatch(credentials)
-        if found is None:
-            return None
-        digest = sha256(found.group(1).encode("ascii")).digest()
+        digest = _digest_of(credentials)
+        assert digest is not None
+        return lambda: self._of(digest, self._read())
+
+    def _of(self, digest: bytes, known: Sequence[_Known]) -> Principal | None:
         match: _Known | None = None
         for one in known:  # all of them, always
             if hmac.compare_digest(one.digest, digest):
@@ -225,3 +237,9 @@ class TokenFile:
         )
         self._seen = seen
         return self._known
+
+
+def _digest_of(credentials: str) -> bytes | None:
+    """Of the token in an Authorization header's value; None when there is none."""
+    found = _BEARER.fullmatch(credentials) if len(credentials) <= MAX_CREDENTIALS else None
+    return None if found is None else sha256(found.group(1).encode("ascii")).digest()

@@ -6,8 +6,8 @@ No answer leaves whose access is not durable: if it cannot be recorded, the answ
 |----------------------------|-----------------------------|--------------------------------------------------------------|
 | authenticate               | 401 unauthenticated         | as ``anonymous``; past so many a minute, counted             |
 | ask not too often          | 429 too-many-requests       | as the principal's; past so many a minute, counted           |
-| authorise                  | 403 forbidden               | yes                                                          |
-| understand the request     | 400, 404                    | yes                                                          |
+| authorise                  | 403 forbidden, cross-site   | yes; without a session as ``anonymous``                      |
+| understand the request     | 400, 404, 413, 415          | yes                                                          |
 | read                       | 404, 422, 500, 503          | yes                                                          |
 | record                     | 503 not-on-record           | no: that is why                                              |
 """
@@ -16,14 +16,18 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from audit_api.accesses import AccessRecorder, Asked, access_event, surplus_event
-from audit_api.auth import ANONYMOUS, ROLES, Authenticator, Principal, Role
+from audit_api.auth import ANONYMOUS, ROLES, Principal, Role
+from audit_api.bodies import FORM, media_type_of, parse_form, read_body
+from audit_api.identity.crosssite import CSRF_FIELD, CSRF_HEADER, SAFE_METHODS
+from audit_api.identity.door import CHALLENGE, Asker, Door
+from audit_api.identity.sessions import Session
 from audit_api.limits import RefusalBudget, TokenBuckets
 from audit_api.metrics import ApiMetrics
 from audit_api.parameters import Parameter, parse_query
@@ -32,7 +36,7 @@ from audit_api.settings import ApiSettings
 from collector.errors import TallyError
 from collector.event import Event
 
-__all__ = ["Call", "Gate", "Operation", "Reading", "Runner"]
+__all__ = ["Call", "Gate", "Operation", "ProblemPage", "Reading", "Runner"]
 
 _log = logging.getLogger("tally.api")
 
@@ -47,13 +51,21 @@ class Call:
         principal: who asks; None only where anyone may.
         target: what the path names, as the operation's `target` found it.
         values: of all declared parameters.
+        request: as it came; its body is read already.
         accept: the Accept header.
+        session: the browser's, when the request came with one and not with a token: its CSRF token is for the forms of a page.
+        body: whole; empty when there is none.
+        form: the fields of the body, where it is an HTML form.
     """
 
     principal: Principal | None
     target: Mapping[str, Any]
     values: Mapping[str, Any]
+    request: Request
     accept: str = ""
+    session: Session | None = None
+    body: bytes = field(default=b"", repr=False)
+    form: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def has_role(self, *roles: Role) -> bool:
         """Whether who asks has one of these roles."""
@@ -62,17 +74,27 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """What was read, ready to be sent; and for the record, of which trail, up to which leaf."""
+    """What was read, ready to be sent; and for the record, of which trail, up to which leaf.
+
+    `status`: 0: the operation's. `asker`, `session`: for the record of a log-in: who it turned out to be, and the session's name.
+    """
 
     body: bytes = field(repr=False)
     media_type: str = "application/json"
     headers: Mapping[str, str] = field(default_factory=dict)
     trail: str = ""
     head: int = -1
+    status: int = 0
+    asker: str = ""
+    session: str = ""
 
 
 Runner = Callable[..., Awaitable[Any]]
 """Runs a function in the thread that reads: ``await run(function, *arguments)``."""
+
+
+ProblemPage = Callable[[Problem, Request, Session | None], Response | None]
+"""What a browser is shown in a problem's place; None: the problem details, as everybody else."""
 
 
 def _no_target(_: Request) -> Mapping[str, Any]:
@@ -88,7 +110,12 @@ class Operation:
         path: its path template; ``{name:path}`` takes slashes in.
         tag, summary, about: for the OpenAPI document.
         action: what its access is called on record.
-        roles: one of them is needed; empty: anyone may, and nothing is recorded.
+        roles: one of them is needed; empty: anyone may, and nothing is recorded but where `recorded` says so.
+        method: GET, POST, PUT, PATCH or DELETE. All but GET are held to their origin and a CSRF token when they come from a browser.
+        recorded: put on record though anyone may, such as a log-in.
+        body_limit_bytes: a longer body is refused; 0: none is taken.
+        body_types: media types that the body may have, to (schema, example). A form is parsed into `Call.form`.
+        success: the status of an answer that is no problem, unless its `Reading` says another.
         read: answers a call; raises `Problem` or one of our errors.
         target: what the path names (a ``trail`` in it is recorded); raises `Problem`.
         path_parameters: name to (description, schema, example).
@@ -105,6 +132,11 @@ class Operation:
     action: str
     roles: frozenset[Role]
     read: Callable[[Call, Runner], Awaitable[Reading]]
+    method: str = "GET"
+    recorded: bool = False
+    body_limit_bytes: int = 0
+    body_types: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
+    success: int = 200
     target: Callable[[Request], Mapping[str, Any]] = _no_target
     path_parameters: Mapping[str, tuple[str, Mapping[str, Any], Any]] = field(default_factory=dict)
     parameters: tuple[Parameter, ...] = ()
@@ -116,30 +148,38 @@ class Operation:
         """Whether anyone may."""
         return not self.roles
 
+    @property
+    def on_record(self) -> bool:
+        """Whether its answers and refusals are put on record."""
+        return self.recorded or not self.public
+
 
 class Gate:
     """Answers requests. One for each application; close it when the application stops.
 
     Args:
-        authenticator: tells who asks.
+        door: tells who asks.
         recorder: puts accesses on record.
         settings: limits.
         clock: Unix time in nanoseconds.
         monotonic: seconds that only go forward.
         metrics: where to count.
+        problem_page: shows problems to browsers.
     """
 
     def __init__(
         self,
         *,
-        authenticator: Authenticator,
+        door: Door,
         recorder: AccessRecorder,
         settings: ApiSettings,
         clock: Callable[[], int],
         monotonic: Callable[[], float],
         metrics: ApiMetrics,
+        problem_page: ProblemPage | None = None,
     ) -> None:
-        self._authenticator = authenticator
+        self._door = door
+        self._problem_page = problem_page
         self._recorder = recorder
         self._clock = clock
         self._monotonic = monotonic
@@ -168,7 +208,7 @@ class Gate:
 
     async def _answer(self, operation: Operation, request: Request) -> Response:
         path = request.url.path
-        principal: Principal | None = None
+        asker: Asker | None = None
         problem: Problem | None = None
         reading: Reading | None = None
         target: Mapping[str, Any] = {}
@@ -177,21 +217,18 @@ class Gate:
                 target = operation.target(request)
             except Problem as error:
                 problem = error  # told only to those who may ask at all
-            if not operation.public:
-                principal = self._authenticate(request)
-                wait = self._buckets.take(principal.name)
-                if wait:
-                    raise too_many(wait)
-                _authorise(operation, principal)
+            if operation.public:
+                asker = await self._anyone(operation, request)
+            else:
+                asker = await self._known(request)
+                self._not_too_often(asker.principal.name)
+                _authorise(operation, asker.principal)
             if problem is not None:
                 raise problem
-            call = Call(
-                principal=principal,
-                target=target,
-                values=parse_query(request.scope.get("query_string", b""), operation.parameters),
-                accept=request.headers.get("accept", ""),
-            )
+            call = await self._understood(operation, request, asker, target)
             reading = await operation.read(call, self.run)
+            if reading.asker:  # only now is it known who asked
+                self._not_too_often(reading.asker)
             problem = None
         except Problem as error:
             problem = error
@@ -204,7 +241,8 @@ class Gate:
             problem = Problem("internal", "an error that this process has logged")
         if problem is not None:
             self._metrics.refused.labels(problem.kind.name).inc()
-        if not operation.public:
+        status = (reading.status if reading is not None else 0) or operation.success
+        if operation.on_record:
             asked = Asked(
                 action=operation.action,
                 method=request.method,
@@ -212,44 +250,89 @@ class Gate:
                 query=request.scope.get("query_string", b"").decode("latin-1"),
                 client=request.client.host if request.client else "",
                 trail=str(target.get("trail", "")),
+                session=asker.session.name if asker is not None and asker.session is not None else "",
             )
-            unrecorded = await self._record(asked, principal, problem, reading)
+            unrecorded = await self._record(asked, asker, problem, reading, status)
             if unrecorded is not None:
                 self._metrics.refused.labels(unrecorded.kind.name).inc()
-                return problem_response(unrecorded, instance=path)
+                problem = unrecorded
         if problem is not None or reading is None:
             assert problem is not None
-            return problem_response(problem, instance=path)
-        return Response(reading.body, media_type=reading.media_type, headers=dict(reading.headers))
+            return self._told(problem, request, asker)
+        return Response(reading.body, status_code=status, media_type=reading.media_type, headers=dict(reading.headers))
 
-    # Who asks ---------------------------------------------------------------------------------------------------------
+    def _told(self, problem: Problem, request: Request, asker: Asker | None) -> Response:
+        """A problem as whoever asks can read it."""
+        if self._problem_page is not None and "text/html" in request.headers.get("accept", ""):
+            try:
+                page = self._problem_page(problem, request, asker.session if asker is not None else None)
+            except Exception:  # noqa: BLE001 - the problem is told all the same
+                _log.exception("a problem could not be shown as a page")
+                page = None
+            if page is not None:
+                return page
+        return problem_response(problem, instance=request.url.path)
 
-    def _authenticate(self, request: Request) -> Principal:
-        credentials = request.headers.getlist("authorization")
-        challenge = {"WWW-Authenticate": 'Bearer realm="tallystick"'}
-        if not credentials:
-            raise Problem("unauthenticated", "this needs a token, and none was sent", headers=challenge)
-        principal = None
-        try:
-            if len(credentials) == 1:
-                principal = self._authenticator.authenticate(credentials[0])
-        except TallyError as error:
-            _log.error("nobody is let in: %s", error)
-        if principal is None:
-            challenge = {"WWW-Authenticate": 'Bearer realm="tallystick", error="invalid_token"'}
-            raise Problem("unauthenticated", "the token that was sent is not valid", headers=challenge)
-        return principal
+    # Who asks, and what -----------------------------------------------------------------------------------------------
+
+    async def _known(self, request: Request) -> Asker:
+        asker = await self._door.asker(request)
+        if asker is None:
+            raise Problem("unauthenticated", "this needs a token, and none was sent", headers=CHALLENGE)
+        return asker
+
+    def _not_too_often(self, name: str) -> None:
+        wait = self._buckets.take(name)
+        if wait:
+            raise too_many(wait)
+
+    async def _anyone(self, operation: Operation, request: Request) -> Asker | None:
+        """Who asks for what anyone may have: credentials that prove nobody do no harm there."""
+        if operation.method not in SAFE_METHODS:
+            return await self._door.asker(request)
+        session = self._door.session_of(request)
+        return Asker(principal=session.principal, session=session) if session is not None else None
+
+    async def _understood(
+        self, operation: Operation, request: Request, asker: Asker | None, target: Mapping[str, Any]
+    ) -> Call:
+        body = await read_body(request, limit_bytes=operation.body_limit_bytes, media_types=operation.body_types)
+        form = parse_form(body) if body and media_type_of(request) == FORM else {}
+        session = asker.session if asker is not None else None
+        unsafe = not operation.public and operation.method not in SAFE_METHODS
+        if (
+            unsafe
+            and session is not None
+            and not session.owns(request.headers.get(CSRF_HEADER, "") or form.get(CSRF_FIELD, ""))
+        ):
+            raise Problem(
+                "cross-site", f"the session's CSRF token is missing: {CSRF_HEADER}, or the field {CSRF_FIELD}"
+            )
+        return Call(
+            principal=asker.principal if asker is not None and not operation.public else None,
+            target=target,
+            values=parse_query(request.scope.get("query_string", b""), operation.parameters),
+            request=request,
+            accept=request.headers.get("accept", ""),
+            session=session,
+            body=body,
+            form=form,
+        )
 
     # The record -------------------------------------------------------------------------------------------------------
 
     async def _record(
-        self, asked: Asked, principal: Principal | None, problem: Problem | None, reading: Reading | None
+        self, asked: Asked, asker: Asker | None, problem: Problem | None, reading: Reading | None, status: int
     ) -> Problem | None:
         """Put the access or refusal on record; gives the problem when that cannot be done."""
-        name = principal.name if principal is not None else ANONYMOUS
+        name = asker.principal.name if asker is not None else ANONYMOUS
+        if reading is not None and reading.asker:
+            name, asked = reading.asker, replace(asked, session=reading.session)
         try:
             await self.record_surplus()
-            bounded = problem is not None and problem.kind.name in ("unauthenticated", "too-many-requests")
+            # what costs its sender nothing, and what no principal answers for
+            free = ("unauthenticated", "too-many-requests")
+            bounded = problem is not None and (name == ANONYMOUS or problem.kind.name in free)
             if bounded and not self._refusals.take(name):
                 self._metrics.surplus_refusals.inc()
                 return None
@@ -257,7 +340,7 @@ class Gate:
                 access_event(
                     asked,
                     principal=name,
-                    status=problem.kind.status if problem is not None else 200,
+                    status=problem.kind.status if problem is not None else status,
                     now_ns=self._clock(),
                     trail=reading.trail if reading is not None else "",
                     head=reading.head if reading is not None else -1,

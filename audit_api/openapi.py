@@ -3,6 +3,7 @@
 from typing import Any
 
 from audit_api.gate import Operation
+from audit_api.identity.crosssite import CSRF_FIELD, CSRF_HEADER
 from audit_api.problems import MEDIA_TYPE, PROBLEMS
 from audit_api.schemas import Schemas, ref
 
@@ -21,18 +22,28 @@ TAGS: list[dict[str, str]] = [
     {"name": "trails", "description": "Find, read and export trails."},
     {"name": "proofs", "description": "What shows that an entry is in the log, and that the log has only grown."},
     {"name": "log", "description": "The log under its C2SP tlog-tiles paths."},
+    {"name": "sessions", "description": "Browsers log in and out."},
     {"name": "operation", "description": "How the ledger and this process stand."},
 ]
 
 
-def security_schemes() -> dict[str, Any]:
+def security_schemes(cookie_name: str) -> dict[str, Any]:
     """How requests prove who they are from."""
     return {
         "token": {
             "type": "http",
             "scheme": "bearer",
             "description": "A token with roles. `x-roles` of each operation lists the roles of which one is needed.",
-        }
+        },
+        "session": {
+            "type": "apiKey",
+            "in": "cookie",
+            "name": cookie_name,
+            "description": (
+                "A browser's session, opened by `logIn`. Methods other than GET need the session's CSRF token besides, as the "
+                f"header `{CSRF_HEADER}` or the form field `{CSRF_FIELD}`, and are answered to the API's own pages alone."
+            ),
+        },
     }
 
 
@@ -44,10 +55,23 @@ def responses_of(operation: Operation, schemas: Schemas) -> dict[int | str, dict
         shown = example if example is not None else schemas[schema].get("example")
         if shown is not None:
             content[media_type]["example"] = shown
-    answers: dict[int | str, dict[str, Any]] = {200: {"description": operation.summary, "content": content}}
+    answers: dict[int | str, dict[str, Any]] = {operation.success: {"description": operation.summary}}
+    if content:
+        answers[operation.success]["content"] = content
+    if operation.success == 303:
+        answers[303]["headers"] = {
+            "Location": {"schema": {"type": "string"}},
+            "Set-Cookie": {"schema": {"type": "string"}},
+        }
     names = ["bad-parameter", "no-body", "evidence-damaged", "internal", "unavailable", *operation.problems]
+    if operation.body_limit_bytes:
+        names += ["bad-body", "body-too-large", "unsupported-media-type"]
+    if operation.method != "GET":
+        names += ["cross-site"]
+    if operation.on_record:
+        names += ["not-on-record"]
     if not operation.public:
-        names += ["unauthenticated", "forbidden", "too-many-requests", "not-on-record"]
+        names += ["unauthenticated", "forbidden", "too-many-requests"]
     for name in sorted(set(names), key=list(PROBLEMS).index):
         kind = PROBLEMS[name]
         told = answers.setdefault(
@@ -81,7 +105,13 @@ def extras_of(operation: Operation) -> dict[str, Any]:
             told["example"] = parameter.example
         parameters.append(told)
     extras: dict[str, Any] = {"parameters": parameters} if parameters else {}
-    extras["security"] = [] if operation.public else [{"token": []}]
+    if operation.body_types:
+        content = {
+            media_type: {"schema": ref(schema)} | ({} if example is None else {"example": example})
+            for media_type, (schema, example) in operation.body_types.items()
+        }
+        extras["requestBody"] = {"required": True, "content": content}
+    extras["security"] = [] if operation.public else [{"token": []}, {"session": []}]
     if operation.roles:
         extras["x-roles"] = sorted(operation.roles)
     return extras

@@ -1,5 +1,6 @@
 """The API's part of ``tally.toml``: the table ``[audit_api]``. Every key is optional, unknown ones are refused."""
 
+import re
 from typing import Annotated
 
 import msgspec
@@ -16,6 +17,10 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         host: address to listen on. Anything but this machine needs TLS: set it here, or put a proxy in front.
         port: TCP port; 0 chooses a free one.
         tls_certificate, tls_key: PEM files; both or neither.
+        public_url: the origin under which browsers see the API, as `https://audit.example`, where a proxy stands in front of it; empty:
+            as requests arrive.
+        session_idle_seconds: a browser's session ends when it made no request for so long (PCI DSS 4.0.1, 8.2.8: 900).
+        session_seconds: it ends after so long in any case.
         public_log: serve the checkpoint and the hash tiles to anyone: they hold hashes alone, and witnesses need them.
         page_trails: most trails that one answer lists.
         page_entries: most entries that one answer about a trail holds.
@@ -32,6 +37,9 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8420
     tls_certificate: str = ""
     tls_key: str = ""
+    public_url: str = ""
+    session_idle_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 900
+    session_seconds: Annotated[int, msgspec.Meta(ge=1, le=604_800)] = 28_800
     public_log: bool = True
     page_trails: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 200
     page_entries: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1_000
@@ -46,3 +54,10 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Refuse half a TLS configuration."""
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise ValueError("tls_certificate and tls_key belong together")
+        if self.public_url and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]{1,253}", self.public_url, re.ASCII):
+            raise ValueError("public_url is no origin such as https://audit.example: no path, no credentials")
+
+    @property
+    def secure(self) -> bool:
+        """Whether browsers speak TLS with it: its own, or that of a proxy that `public_url` tells of."""
+        return bool(self.tls_certificate) or self.public_url.startswith("https://")

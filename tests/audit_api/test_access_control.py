@@ -65,7 +65,7 @@ async def test_each_path_for_each_role(api: Api, path: str) -> None:
 
 async def test_the_matrix_is_of_all_paths(api: Api) -> None:
     document = (await api.get("/openapi.json", None)).json()
-    assert len(document["paths"]) == len(MATRIX)
+    assert len([path for path, methods in document["paths"].items() if "get" in methods]) == len(MATRIX)
 
 
 @pytest.mark.parametrize("path", [path for path, (_, action) in MATRIX.items() if action])

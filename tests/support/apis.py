@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from audit_api.accesses import AccessRecorder
 from audit_api.app import create_app
 from audit_api.auth import ROLES, TokenFile, TokenRecord, hash_token, new_token, render_tokens
+from audit_api.identity.sessions import Sessions
 from audit_api.logs import Logs
 from audit_api.settings import ApiSettings
 from collector.batch import EventRef, StreamId
@@ -61,6 +62,13 @@ class Api:
     tokens: dict[str, str]
     token_file: Path
     small: SmallLedger | None = None
+
+    @property
+    def sessions(self) -> Sessions:
+        """The browser sessions of the application."""
+        found = self.app.state.door.sessions
+        assert isinstance(found, Sessions)
+        return found
 
     @property
     def ledger(self) -> SmallLedger:
