@@ -23,7 +23,7 @@ from audit_api.accesses import AccessRecorder
 from audit_api.auth import Authenticator
 from audit_api.cut_schemas import CUT_SCHEMAS
 from audit_api.export.operation import Exports
-from audit_api.gate import Gate, Operation, ProblemPage
+from audit_api.gate import Gate, Operation
 from audit_api.health import Health
 from audit_api.identity.crosssite import SAFE_METHODS
 from audit_api.identity.door import Door
@@ -39,6 +39,8 @@ from audit_api.proofs import Proofs
 from audit_api.schemas import SCHEMAS, Schemas
 from audit_api.settings import ApiSettings
 from audit_api.trails import Trails
+from audit_api.web.desk import Desk
+from correlator.flow import Flow
 
 __all__ = ["create_app", "serve"]
 
@@ -60,7 +62,7 @@ def create_app(
     settings: ApiSettings,
     clock: Callable[[], int] = time.time_ns,
     monotonic: Callable[[], float] = time.monotonic,
-    problem_page: ProblemPage | None = None,
+    flows: Sequence[Flow] = (),
 ) -> FastAPI:
     """The API over one ledger. What it is given stays its caller's to close.
 
@@ -71,7 +73,7 @@ def create_app(
         settings: limits, and what is public.
         clock: Unix time in nanoseconds.
         monotonic: seconds that only go forward.
-        problem_page: what browsers are shown in a problem's place.
+        flows: as they are declared, for the pages to show a story beside what was to happen.
     """
     metrics = ApiMetrics()
     sessions = Sessions(
@@ -80,6 +82,8 @@ def create_app(
         secure=settings.secure,
         monotonic=monotonic,
     )
+    trails, overview = Trails(logs, settings), Overview(logs, authenticator)
+    desk = Desk(logs=logs, trails=trails, overview=overview, settings=settings, flows=flows)
     door = Door(authenticator=authenticator, sessions=sessions, public_url=settings.public_url)
     gate = Gate(
         door=door,
@@ -88,16 +92,16 @@ def create_app(
         clock=clock,
         monotonic=monotonic,
         metrics=metrics,
-        problem_page=problem_page,
+        problem_page=desk.problem_page,
     )
     health = Health(gate=gate, logs=logs, metrics=metrics)
     schemas = {**(CUT_SCHEMAS if logs.cut else SCHEMAS), **LOGIN_SCHEMAS}
     operations = [
-        *Trails(logs, settings).operations(),
+        *trails.operations(),
         *Exports(logs, settings).operations(),
         *Proofs(logs, settings.public_log).operations(),
         *LogPaths(logs, settings.public_log).operations(),
-        *Overview(logs, authenticator).operations(),
+        *overview.operations(),
         *Logins(door).operations(),
     ]
 
@@ -120,9 +124,12 @@ def create_app(
         exception_handlers={HTTPException: _no_such_path, Exception: _our_fault},
     )
     app.state.door = door
-    app.state.operations = tuple(operations)
+    app.state.operations = (*operations, *desk.operations())
     for operation in operations:
         _add(app, gate, operation, schemas)
+    for operation in desk.operations():
+        _add_page(app, gate, operation)
+    app.router.routes.extend(desk.routes())
     for path, (endpoint, about) in health.endpoints().items():
         _add_public(app, path, endpoint, about)
     _add_public(
@@ -150,6 +157,15 @@ def _add(app: FastAPI, gate: Gate, operation: Operation, schemas: Schemas) -> No
         responses=responses_of(operation, schemas),
         openapi_extra=extras_of(operation),
     )
+
+
+def _add_page(app: FastAPI, gate: Gate, operation: Operation) -> None:
+    """A page is for people: the contract of the API's callers, the OpenAPI document, does not name it."""
+
+    async def endpoint(request: Request) -> Response:
+        return await gate.answer(operation, request)
+
+    app.router.add_route(operation.path, endpoint, methods=[operation.method], include_in_schema=False)
 
 
 _PUBLIC_ANSWERS = {

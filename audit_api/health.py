@@ -53,13 +53,9 @@ class Health:
         """Whether the process runs: it answers, so it does."""
         return _json({"status": "alive"})
 
-    async def reasons(self) -> list[str]:
-        """Why requests cannot be answered now; empty when they can."""
-        return await self._gate.run(self._look)
-
     async def readyz(self, _: Request) -> Response:
         """Whether requests can be answered now; 503 with reasons when not."""
-        reasons = await self.reasons()
+        reasons = await self._gate.run(self._look)
         if reasons:
             return _json({"status": "not ready", "reasons": reasons}, status=503)
         return _json({"status": "ready"})

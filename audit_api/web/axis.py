@@ -6,6 +6,7 @@ nothing happened, when it is long beside what did happen, is folded to a fixed w
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from audit_api.web.rows import Row
 
@@ -85,7 +86,10 @@ def axis_of(rows: Iterable[Row]) -> Axis:
         else:
             busy.append([start, end])
     total = busy[-1][1] - busy[0][0]
-    idle = sorted(((after[0] - before[1], before[1], after[0]) for before, after in zip(busy, busy[1:], strict=False)), reverse=True)
+    idle = sorted(
+        ((after[0] - before[1], before[1], after[0]) for before, after in pairwise(busy)),
+        reverse=True,
+    )
     folded: dict[int, int] = {}
     rest = total
     for length, start, end in idle[:_MAX_FOLDS]:

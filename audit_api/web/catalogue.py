@@ -31,4 +31,6 @@ class Catalogue:
 def english() -> Catalogue:
     """The catalogue that there is."""
     source = files("audit_api.web").joinpath("text", "en.toml").read_text(encoding="utf-8")
-    return Catalogue({f"{part}.{key}": text for part, texts in tomllib.loads(source).items() for key, text in texts.items()})
+    return Catalogue(
+        {f"{part}.{key}": text for part, texts in tomllib.loads(source).items() for key, text in texts.items()}
+    )

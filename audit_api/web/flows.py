@@ -176,7 +176,12 @@ def late_facts(rows: Sequence[Row]) -> list[Late]:
         if row.late:
             changes = _changes(earlier, row) if earlier is not None else []
             told.append(
-                Late(row=row, earlier=earlier, changes=changes[:_MAX_CHANGES], left_out=max(0, len(changes) - _MAX_CHANGES))
+                Late(
+                    row=row,
+                    earlier=earlier,
+                    changes=changes[:_MAX_CHANGES],
+                    left_out=max(0, len(changes) - _MAX_CHANGES),
+                )
             )
         last[row.service, row.name] = row
     return told

@@ -38,7 +38,9 @@ ZONES = (
 _NO_CURRENCY = "XXX"
 _MAX_LANGUAGES = 10
 _ZONE = re.compile(r"[A-Za-z0-9+_/-]{1,64}", re.ASCII)
-_LANGUAGE = re.compile(r"\s*([A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3})\s*(?:;\s*q=([01](?:\.[0-9]{0,3})?)\s*)?", re.ASCII)
+_LANGUAGE = re.compile(
+    r"\s*([A-Za-z]{2,3}(?:-[A-Za-z0-9]{2,8}){0,3})\s*(?:;\s*q=([01](?:\.[0-9]{0,3})?)\s*)?", re.ASCII
+)
 _WALL = re.compile(r"\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?)?", re.ASCII)
 
 
@@ -111,7 +113,9 @@ class Manner:
         code = currency.upper()
         value = Decimal(amount)
         exponent = value.as_tuple().exponent
-        decimals = max(-exponent if isinstance(exponent, int) else 0, 0 if code == _NO_CURRENCY else MINOR_UNITS.get(code, 2))
+        decimals = max(
+            -exponent if isinstance(exponent, int) else 0, 0 if code == _NO_CURRENCY else MINOR_UNITS.get(code, 2)
+        )
         pattern = "#,##0" + ("." + "0" * decimals if decimals else "")
         text = str(format_decimal(value, format=pattern, locale=self.locale))
         return text if code == _NO_CURRENCY else f"{text}\u00a0{code}"
@@ -166,7 +170,11 @@ class Manner:
         """In the unit that reads best: 870 µs, 12.3 ms, 4.56 s, 3 min 20 s, 5 h 10 min, 2 d 3 h; a negative one has a minus sign."""
         if nanoseconds < 0:
             return f"−{self.duration(-nanoseconds)}"
-        for unit, size, below in (("µs", 1_000, 1_000_000), ("ms", 1_000_000, 1_000_000_000), ("s", 1_000_000_000, 60_000_000_000)):
+        for unit, size, below in (
+            ("µs", 1_000, 1_000_000),
+            ("ms", 1_000_000, 1_000_000_000),
+            ("s", 1_000_000_000, 60_000_000_000),
+        ):
             if nanoseconds < below:
                 return f"{self._three_digits(nanoseconds / size)}\u00a0{unit}"
         seconds = round(nanoseconds / 1_000_000_000)

@@ -2,19 +2,22 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
 import msgspec
+from starlette.requests import Request
 
 from audit_api.gate import Call, Operation, Reading, Runner
+from audit_api.identity.sessions import Session
 from audit_api.parameters import Parameter
 from audit_api.parameters import time as api_time
 from audit_api.problems import Problem
 from audit_api.trails import KINDS, Trails
 from audit_api.web.frame import HEADERS, Frame
 from audit_api.web.locales import ZONES, Manner, local_to_rfc3339
-from audit_api.web.parts import ZONE, forgiving, told_trail
+from audit_api.web.parts import HTML, ZONE, forgiving, given, manner_of, page, told_trail
 from collector.errors import Malformed
 from correlator.index import AmountRange
 from correlator.index.rows import STATUSES
@@ -60,7 +63,7 @@ class SearchPage:
         self._find = find
 
     def operation(self) -> Operation:
-        """As the gate takes it; what it reads is put in with each request."""
+        """As the gate takes it."""
         extra = tuple(
             forgiving(Parameter(name=name, about="", schema=_TEXT, default=""))
             for name in ("since", "until", "currency", "least", "most")
@@ -74,21 +77,22 @@ class SearchPage:
             about="",
             action=self._find.action,
             roles=self._find.roles,
-            read=self._trails.find,
+            read=self.read,
             parameters=(*self._fields, *extra, kind, ZONE),
         )
 
-    async def page(self, call: Call, run: Runner, manner: Manner, given: Mapping[str, str]) -> Reading:
-        """A page of results; raises `Problem` for what cannot be searched for. `given` is the form as it was filled in."""
+    async def read(self, call: Call, run: Runner) -> Reading:
+        """A page of results; raises `Problem` for what cannot be searched for."""
+        manner = manner_of(call.request, call.values["zone"])
         asked = self._asked(call.values, manner)
-        reading = await self._trails.find(
-            Call(principal=call.principal, target={}, values=asked, accept=call.accept), run
-        )
+        reading = await self._trails.find(replace(call, values=asked), run)
         found = msgspec.json.decode(reading.body)
-        shown = _shown(given)
-        body = self._frame.render(
+        shown = _shown(given(call.request))
+        body = page(
+            self._frame,
             "search.html",
-            principal=call.principal,
+            call.session,
+            call.principal,
             manner=manner,
             shown=shown,
             trails=[self._row(one, manner) for one in found["trails"]],
@@ -100,22 +104,24 @@ class SearchPage:
             problem=None,
             **self.choices(),
         )
-        return Reading(body=body, media_type="text/html; charset=utf-8", headers=HEADERS)
+        return Reading(body=body, media_type=HTML, headers=HEADERS)
 
-    def refused(self, problem: Mapping[str, Any], given: Mapping[str, str], principal: Any, manner: Manner) -> bytes:
+    def refused(self, problem: Problem, request: Request, session: Session | None) -> bytes:
         """The form as it was filled in, with what is wrong with it."""
-        return self._frame.render(
+        return page(
+            self._frame,
             "search.html",
-            principal=principal,
-            manner=manner,
-            shown=_shown(given),
+            session,
+            session.principal if session is not None else None,
+            manner=manner_of(request),
+            shown=_shown(given(request)),
             trails=[],
             size=0,
             facets=[],
             following="",
             first="",
             narrowed=["all"],
-            problem=problem,
+            problem={"parameter": problem.extra.get("parameter", ""), "detail": problem.detail},
             **self.choices(),
         )
 

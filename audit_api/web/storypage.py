@@ -1,6 +1,6 @@
 """The page of a trail: its story as a time line, what is missing, how it was judged, its proof, and who looked at it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,8 +15,9 @@ from audit_api.web.flows import Step, amendments, late_facts, steps_of, verdicts
 from audit_api.web.frame import HEADERS, Frame
 from audit_api.web.gathering import Gathered, Gathering
 from audit_api.web.locales import Manner
-from audit_api.web.parts import ZONE, told_trail
+from audit_api.web.parts import HTML, ZONE, manner_of, page, told_trail
 from audit_api.web.rows import Row, by_stated_time, nested
+from collector.event import format_time
 from correlator.flow import CompiledFlow, Flow
 
 __all__ = ["StoryPage"]
@@ -46,7 +47,7 @@ class StoryPage:
         self._read = read
 
     def operation(self) -> Operation:
-        """As the gate takes it; what it reads is put in with each request."""
+        """As the gate takes it."""
         return Operation(
             operation_id="storyPage",
             path="/desk/trails/{trail:path}",
@@ -55,24 +56,29 @@ class StoryPage:
             about="",
             action=self._read.action,
             roles=self._read.roles,
-            read=self._read.read,
+            read=self.read,
             target=trail_target("/desk/trails/"),
             parameters=(
                 ZONE,
                 Parameter(
-                    name="start", about="Position of the first entry.", schema={}, parse=whole_number(0, 1 << 53), default=0
+                    name="start",
+                    about="Position of the first entry.",
+                    schema={},
+                    parse=whole_number(0, 1 << 53),
+                    default=0,
                 ),
             ),
         )
 
-    async def page(self, call: Call, run: Runner, manner: Manner, _: Mapping[str, str]) -> Reading:
+    async def read(self, call: Call, run: Runner) -> Reading:
         """The story, rendered."""
+        manner = manner_of(call.request, call.values["zone"])
         gathered = await self._gathering.read(call, run)
         values = self._values(gathered, manner, call)
-        body = self._frame.render("story.html", principal=call.principal, manner=manner, **values)
+        body = page(self._frame, "story.html", call.session, call.principal, manner=manner, **values)
         return Reading(
             body=body,
-            media_type="text/html; charset=utf-8",
+            media_type=HTML,
             headers=HEADERS,
             trail=call.target["trail"],
             head=gathered.head,
@@ -132,6 +138,7 @@ class StoryPage:
             "accesses_complete": answer["accesses"]["complete"],
             "exports": exports_for(trail, call.principal.roles if call.principal else frozenset()),
             "provable": call.has_role("auditor", "admin"),
+            "corrected": _corrected,
             "script_texts": self._frame.text.below("proof_script"),
         }
 
@@ -159,6 +166,10 @@ class StoryPage:
         return links
 
 
+def _corrected(row: Row) -> str:
+    return format_time(row.corrected_ns) if row.corrected_ns is not None else ""
+
+
 def _line(rows: Sequence[Row], flows: Sequence[tuple[str, Sequence[Step]]]) -> list[tuple[str, Row | Step]]:
     """What is shown one below the other: the rows, and each missing step behind the steps that it comes after."""
     line: list[tuple[str, Row | Step]] = [("row", row) for row in rows]
@@ -171,4 +182,3 @@ def _line(rows: Sequence[Row], flows: Sequence[tuple[str, Sequence[Step]]]) -> l
             places = [at for at, (_, one) in enumerate(line) if isinstance(one, Row) and one.leaf in before]
             line.insert(max(places) + 1 if places else len(line), ("missing", step))
     return line
-

@@ -1,14 +1,11 @@
 """The page of the ledger itself: how far log and index are, whether anything of a stream is missing."""
 
-from collections.abc import Awaitable, Callable, Mapping
-
 import msgspec
 
 from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.overview import Overview
 from audit_api.web.frame import HEADERS, Frame
-from audit_api.web.locales import Manner
-from audit_api.web.parts import ZONE, forgiving, told_trail
+from audit_api.web.parts import HTML, ZONE, forgiving, manner_of, page, told_trail
 
 __all__ = ["SystemPage"]
 
@@ -19,17 +16,15 @@ class SystemPage:
     Args:
         frame: renders it.
         overview: answers ``/v1/status`` and ``/v1/streams``.
-        look: what ``/readyz`` asks: why requests cannot be answered now; empty: they can.
     """
 
-    def __init__(self, frame: Frame, *, overview: Overview, look: Callable[[], Awaitable[list[str]]]) -> None:
+    def __init__(self, frame: Frame, *, overview: Overview) -> None:
         self._frame = frame
         self._overview = overview
-        self._look = look
         self._status, self._streams, _ = overview.operations()
 
     def operation(self) -> Operation:
-        """As the gate takes it; what it reads is put in with each request."""
+        """As the gate takes it."""
         return Operation(
             operation_id="systemPage",
             path="/desk/system",
@@ -38,12 +33,12 @@ class SystemPage:
             about="",
             action=self._status.action,
             roles=self._status.roles,
-            read=self._status.read,
+            read=self.read,
             parameters=(ZONE, *(forgiving(one) for one in self._streams.parameters)),
         )
 
-    async def page(self, call: Call, run: Runner, manner: Manner, _: Mapping[str, str]) -> Reading:
-        """The state, rendered."""
+    async def read(self, call: Call, run: Runner) -> Reading:
+        """The state, rendered; raises as the operations do when log or index do not answer."""
         status = msgspec.json.decode((await self._overview.status(call, run)).body)
         streams = msgspec.json.decode((await self._overview.streams(call, run)).body)
         logs = status.get("logs") or [
@@ -54,18 +49,19 @@ class SystemPage:
                 "index_lag": status["index_lag"],
             }
         ]
-        body = self._frame.render(
+        body = page(
+            self._frame,
             "system.html",
-            principal=call.principal,
-            manner=manner,
+            call.session,
+            call.principal,
+            manner=manner_of(call.request, call.values["zone"]),
             ledger=status["ledger"],
             fingerprint=status["fingerprint"],
             logs=logs,
-            reasons=await self._look(),
             streams=[
                 one | {"about": told_trail(one["trail"] or "", self._frame.text.known) if one["trail"] else None}
                 for one in streams["streams"]
             ],
             following=streams["next"],
         )
-        return Reading(body=body, media_type="text/html; charset=utf-8", headers=HEADERS)
+        return Reading(body=body, media_type=HTML, headers=HEADERS)

@@ -108,8 +108,8 @@ function compared(proved) {
       const wanted = known.facts[cell.dataset.fact] ?? "";
       if (found !== (cell.dataset.fact === "time" ? wanted : plain(wanted).trim())) throw new Problem("page", { leaf, found, wanted });
     }
-    const wrong = (known.facts.outcome === "failure" || (known.facts.error && !known.facts.outcome)) !== (row.querySelector(".outcome.failure") !== null);
-    if (wrong) throw new Problem("page", { leaf, found: row.querySelector(".outcome")?.textContent ?? "", wanted: known.facts.outcome ?? "" });
+    const failed = known.facts.outcome === "failure" || (known.facts.error === true && !known.facts.outcome);
+    if (failed !== (row.querySelector(".outcome.failure") !== null)) throw new Problem("page", { leaf, found: row.querySelector(".outcome")?.textContent ?? "", wanted: known.facts.outcome ?? "" });
     const message = row.querySelector("[data-message]");
     if (message && known.event) {
       const whole = typeof known.event.body === "string" && known.event.body ? known.event.body : null;
