@@ -53,10 +53,10 @@ class Desk:
     def routes(self) -> list[Route]:
         """What shows nothing of the ledger: the way in, the form to sign in with, the assets."""
         return [
-            Route("/", self._to_search, methods=["GET"]),
-            Route(PREFIX, self._to_search, methods=["GET"]),
-            Route(_LOGIN, self._login, methods=["GET"]),
-            Route(f"{PREFIX}/static/{{release}}/{{name}}", self._asset, methods=["GET"]),
+            Route("/", self._to_search, methods=["GET"], include_in_schema=False),
+            Route(PREFIX, self._to_search, methods=["GET"], include_in_schema=False),
+            Route(_LOGIN, self._login, methods=["GET"], include_in_schema=False),
+            Route(f"{PREFIX}/static/{{release}}/{{name}}", self._asset, methods=["GET"], include_in_schema=False),
         ]
 
     def problem_page(self, problem: Problem, request: Request, session: Session | None) -> Response | None:

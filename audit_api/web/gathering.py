@@ -90,13 +90,14 @@ class Gathering:
         batches: dict[str, list[tuple[int, int, Clock | None]]] = {}
         clocked = []
         for row in rows:
-            if row.kind != "event" or not row.stream:
+            clock = None
+            if row.kind == "event" and row.stream:
+                clock = self._clock(row, batches.setdefault(row.stream, []))
+            if clock is None or row.start_ns is None:
                 clocked.append(row)
-                continue
-            clock = self._clock(row, batches.setdefault(row.stream, []))
-            if clock is not None and row.start_ns is not None:
-                row = replace(row, corrected_ns=row.start_ns + clock.offset_ns, uncertainty_ns=clock.uncertainty_ns)  # noqa: PLW2901
-            clocked.append(row)
+            else:
+                corrected_ns = row.start_ns + clock.offset_ns
+                clocked.append(replace(row, corrected_ns=corrected_ns, uncertainty_ns=clock.uncertainty_ns))
         torn = []
         for stream in sorted(batches):
             trail = stream_trail(stream)

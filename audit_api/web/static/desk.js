@@ -193,7 +193,7 @@ async function verify() {
     passed("growth", await grown(notes.values()));
     const rows = compared(proved);
     passed("page", text("detail_page", { n: number(rows) }));
-    const values = { entries: number(entries), events: number(events), size, rows: number(rows) };
+    const values = { entries: number(entries), events: number(events), size, rows: number(rows), fingerprint: key.fingerprint };
     if (!signatures) tell("unsure", "unsigned", values);
     else if (pin === null) tell("unsure", "unpinned", values);
     else tell("good", "good", values);
