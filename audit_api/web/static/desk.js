@@ -246,3 +246,4 @@ part("unpin").addEventListener("click", () => {
 });
 tellPin();
 part("controls").hidden = false;
+part("scriptless").hidden = true; // shown for as long as no script runs, whatever the reason

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
@@ -162,12 +163,22 @@ def reader_of(context: BrowserContext, desk: Desk) -> Reader:
     return reader
 
 
+@pytest.fixture(scope="session")
+def session(chromium: Browser, desk: Desk) -> Any:
+    """The cookie of an auditor who has signed in."""
+    context = chromium.new_context()
+    reader_of(context, desk).sign_in(desk.auditor)
+    state = context.storage_state()
+    context.close()
+    return state
+
+
 @pytest.fixture
-def reader(chromium: Browser, desk: Desk) -> Iterator[Reader]:
+def reader(chromium: Browser, desk: Desk, session: Any) -> Iterator[Reader]:
     """An auditor who has signed in; at the end nothing may have been complained about."""
-    context = chromium.new_context(locale="en-GB")
+    context = chromium.new_context(locale="en-GB", storage_state=session)
     reader = reader_of(context, desk)
-    reader.sign_in(desk.auditor)
+    reader.page.goto(desk.url)
     yield reader
     context.close()
     assert reader.complaints == []
