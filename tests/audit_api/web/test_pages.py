@@ -334,5 +334,5 @@ async def test_a_story_over_two_logs_is_told_whole(tmp_path: Path) -> None:
         assert "p1" in shown(story)
         assert "part of this story" in shown(story)
         answer = (await api.get("/v1/trails/transaction/p1")).json()
-        told = re.findall(r'data-leaf="(\d+)" data-trail="transaction/p1"', story.text)
-        assert told == [str(row["leaf"]) for row in answer["entries"] if row["entry"]["kind"] == "event"]
+        lines = re.findall(r'data-leaf="(\d+)" data-trail="transaction/p1"', story.text)
+        assert lines == [str(row["leaf"]) for row in answer["entries"] if row["entry"]["kind"] == "event"]
