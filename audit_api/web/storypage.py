@@ -17,6 +17,7 @@ from audit_api.web.gathering import Gathered, Gathering
 from audit_api.web.locales import Manner
 from audit_api.web.parts import HTML, ZONE, manner_of, page, told_trail
 from audit_api.web.rows import Row, by_stated_time, nested
+from collector.errors import Malformed
 from collector.event import format_time
 from correlator.flow import CompiledFlow, Flow
 
@@ -167,7 +168,11 @@ class StoryPage:
 
 
 def _corrected(row: Row) -> str:
-    return format_time(row.corrected_ns) if row.corrected_ns is not None else ""
+    """The corrected time as text; empty where it is none, or lies beyond what RFC 3339 can say."""
+    try:
+        return format_time(row.corrected_ns) if row.corrected_ns is not None else ""
+    except Malformed:
+        return ""
 
 
 def _line(rows: Sequence[Row], flows: Sequence[tuple[str, Sequence[Step]]]) -> list[tuple[str, Row | Step]]:
