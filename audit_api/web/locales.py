@@ -116,8 +116,8 @@ class Manner:
         decimals = max(
             -exponent if isinstance(exponent, int) else 0, 0 if code == _NO_CURRENCY else MINOR_UNITS.get(code, 2)
         )
-        pattern = "#,##0" + ("." + "0" * decimals if decimals else "")
-        text = str(format_decimal(value, format=pattern, locale=self.locale))
+        pattern = self.locale.decimal_formats[None]
+        text = str(pattern.apply(value, self.locale, force_frac=(decimals, decimals)))
         return text if code == _NO_CURRENCY else f"{text}\u00a0{code}"
 
     def monies(self, least: str, most: str, currency: str) -> str:

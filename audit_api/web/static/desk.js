@@ -162,6 +162,7 @@ const FAILED_AT = {
 
 async function verify() {
   const checks = [];
+  document.querySelector("tr.false")?.classList.remove("false");
   const passed = (name, detail) => checks.push([name, "good", detail]);
   const skipped = (name, detail) => checks.push([name, "skipped", detail]);
   tell("busy", "busy");
@@ -201,6 +202,7 @@ async function verify() {
   } catch (error) {
     if (error instanceof Problem) {
       const told = text(`problem_${error.code}`, error.values);
+      document.getElementById(`leaf-${error.values.leaf}`)?.classList.add("false");
       if (FAILED_AT[error.code]) checks.push([FAILED_AT[error.code], "bad", told]);
       tell("bad", "bad", { problem: told });
     } else if (error instanceof Away) {
