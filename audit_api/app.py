@@ -6,10 +6,11 @@ No globals: everything is made by `create_app` from what it is given.
 import asyncio
 import contextlib
 import socket
+import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import uvicorn
@@ -25,8 +26,9 @@ from audit_api.cut_schemas import CUT_SCHEMAS
 from audit_api.export.operation import Exports
 from audit_api.gate import Gate, Operation
 from audit_api.health import Health
+from audit_api.identity.certificates import CertificateProtocol
 from audit_api.identity.crosssite import SAFE_METHODS
-from audit_api.identity.door import Door
+from audit_api.identity.door import Bearers, Door
 from audit_api.identity.login import LOGIN_SCHEMAS, Logins
 from audit_api.identity.sessions import Sessions
 from audit_api.log_paths import LogPaths
@@ -42,7 +44,7 @@ from audit_api.trails import Trails
 from audit_api.web.desk import Desk
 from correlator.flow import Flow
 
-__all__ = ["create_app", "serve"]
+__all__ = ["Provider", "create_app", "serve"]
 
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -54,6 +56,16 @@ _HEADERS = (
 )
 
 
+class Provider(Bearers, Protocol):
+    """An identity provider: `audit_api.identity.oidc.provider.OidcProvider`, which needs the extra `oidc`."""
+
+    def operations(self, sessions: Sessions) -> Sequence[Operation]:
+        """Those of a browser's log-in there."""
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
 def create_app(
     *,
     logs: Logs,
@@ -63,6 +75,7 @@ def create_app(
     clock: Callable[[], int] = time.time_ns,
     monotonic: Callable[[], float] = time.monotonic,
     flows: Sequence[Flow] = (),
+    provider: Provider | None = None,
 ) -> FastAPI:
     """The API over one ledger. What it is given stays its caller's to close.
 
@@ -74,6 +87,7 @@ def create_app(
         clock: Unix time in nanoseconds.
         monotonic: seconds that only go forward.
         flows: as they are declared, for the pages to show a story beside what was to happen.
+        provider: the identity provider, if there is one; closed with the application.
     """
     metrics = ApiMetrics()
     sessions = Sessions(
@@ -84,7 +98,7 @@ def create_app(
     )
     trails, overview = Trails(logs, settings), Overview(logs, authenticator)
     desk = Desk(logs=logs, trails=trails, overview=overview, settings=settings, flows=flows)
-    door = Door(authenticator=authenticator, sessions=sessions, public_url=settings.public_url)
+    door = Door(authenticator=authenticator, sessions=sessions, public_url=settings.public_url, bearers=provider)
     gate = Gate(
         door=door,
         recorder=recorder,
@@ -103,12 +117,15 @@ def create_app(
         *LogPaths(logs, settings.public_log).operations(),
         *overview.operations(),
         *Logins(door).operations(),
+        *(provider.operations(sessions) if provider is not None else ()),
     ]
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await gate.close()
+        if provider is not None:
+            await provider.close()
 
     app = FastAPI(
         title="Tallystick audit API",
@@ -309,7 +326,7 @@ async def serve(
                 log_config=None,
                 access_log=False,
                 lifespan="on",
-                http="h11",
+                http=CertificateProtocol,
                 ws="none",
                 server_header=False,
                 proxy_headers=False,
@@ -319,6 +336,8 @@ async def serve(
                 timeout_graceful_shutdown=settings.shutdown_seconds,
                 ssl_certfile=settings.tls_certificate or None,
                 ssl_keyfile=settings.tls_key or None,
+                ssl_ca_certs=settings.tls_client_ca or None,
+                ssl_cert_reqs=ssl.CERT_OPTIONAL if settings.tls_client_ca else ssl.CERT_NONE,
             )
         )
         host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host

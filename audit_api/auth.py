@@ -1,6 +1,6 @@
 """Who is asking? Bearer tokens (RFC 6750) with roles, from a file that holds their hashes alone.
 
-`Authenticator` is the seam: OpenID Connect will stand behind it later.
+`Authenticator` is the seam for tokens of ours; those of an identity provider are `audit_api.identity.door.Bearers`'.
 
 A token is 32 random bytes, so its plain SHA-256 is enough: there is nothing to guess that salt or slow hashing would make
 harder. Every hash is compared, in constant time, whether one before it matched or not.
@@ -20,11 +20,13 @@ from typing import Annotated, Literal, Protocol, get_args
 
 import msgspec
 
+from audit_api.identity.scope import EVERYTHING, RowScope
 from collector.errors import Malformed, TallyError
-from collector.event import parse_time
+from collector.event import format_time, parse_time
 
 __all__ = [
     "ANONYMOUS",
+    "OWN_PREFIX",
     "ROLES",
     "Authenticator",
     "Principal",
@@ -47,17 +49,19 @@ ANONYMOUS = "anonymous"
 TOKEN_BYTES = 32
 MAX_CREDENTIALS = 512
 MAX_FILE_BYTES = 1 << 20
-_PREFIX = "tally_"
+OWN_PREFIX = "tally_"
+"""With which every token of ours begins."""
 _BEARER = re.compile(r"[Bb]earer +([A-Za-z0-9._~+/-]{1,400}=*)", re.ASCII)
 _PRINCIPAL = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,99}$"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who asks, and in which roles."""
+    """Who asks, in which roles, and which part of the ledger they may see."""
 
     name: str
     roles: frozenset[Role]
+    scope: RowScope = EVERYTHING
 
 
 class Authenticator(Protocol):
@@ -94,6 +98,8 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         created: when it was made, RFC 3339.
         expires: from when on it is worth nothing, RFC 3339; empty: never.
         note: for people.
+        tenants, services: of which trails are seen; empty: of all (docs/identity.md, Scopes).
+        since, until: trails whose times meet [since, until) are seen, RFC 3339; empty: no bound.
     """
 
     principal: Annotated[str, msgspec.Meta(pattern=_PRINCIPAL)]
@@ -102,6 +108,20 @@ class TokenRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     created: str = ""
     expires: str = ""
     note: str = ""
+    tenants: list[str] = []
+    services: list[str] = []
+    since: str = ""
+    until: str = ""
+
+    @property
+    def scope(self) -> RowScope:
+        """What of the ledger it shows; raises `Malformed` when a time is none."""
+        return RowScope(
+            tenants=frozenset(self.tenants) or None,
+            services=frozenset(self.services) or None,
+            since=format_time(parse_time(self.since)) if self.since else "",
+            until=format_time(parse_time(self.until)) if self.until else "",
+        )
 
 
 class _Tokens(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,7 +130,7 @@ class _Tokens(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 def new_token(random_bytes: Callable[[int], bytes] = os.urandom) -> str:
     """A token to be given to its principal once; only `hash_token` of it is kept."""
-    return _PREFIX + base64.urlsafe_b64encode(random_bytes(TOKEN_BYTES)).decode("ascii").rstrip("=")
+    return OWN_PREFIX + base64.urlsafe_b64encode(random_bytes(TOKEN_BYTES)).decode("ascii").rstrip("=")
 
 
 def hash_token(token: str) -> str:
@@ -131,7 +151,10 @@ def parse_tokens(text: str) -> list[TokenRecord]:
     for at, record in enumerate(records, 1):
         if record.principal == ANONYMOUS:
             raise TokensError(f"tokens.toml: token {at}: {ANONYMOUS} is the name of those without a token")
-        for name, value in (("created", record.created), ("expires", record.expires)):
+        if not all((*record.tenants, "x")) or not all((*record.services, "x")):
+            raise TokensError(f"tokens.toml: token {at}: a tenant or service without a name")
+        for name in ("created", "expires", "since", "until"):
+            value = getattr(record, name)
             try:
                 if value:
                     parse_time(value)
@@ -230,7 +253,7 @@ class TokenFile:
         self._known = tuple(
             _Known(
                 digest=bytes.fromhex(record.sha256),
-                principal=Principal(name=record.principal, roles=frozenset(record.roles)),
+                principal=Principal(name=record.principal, roles=frozenset(record.roles), scope=record.scope),
                 expires_ns=parse_time(record.expires) if record.expires else 0,
             )
             for record in parse_tokens(text)

@@ -22,19 +22,20 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from audit_api.accesses import AccessRecorder, Asked, access_event, surplus_event
+from audit_api.accesses import AccessRecorder, Asked
 from audit_api.auth import ANONYMOUS, ROLES, Principal, Role
 from audit_api.bodies import FORM, media_type_of, parse_form, read_body
 from audit_api.identity.crosssite import CSRF_FIELD, CSRF_HEADER, SAFE_METHODS
 from audit_api.identity.door import CHALLENGE, Asker, Door
+from audit_api.identity.scope import EVERYTHING, RowScope
 from audit_api.identity.sessions import Session
-from audit_api.limits import RefusalBudget, TokenBuckets
+from audit_api.limits import TokenBuckets
 from audit_api.metrics import ApiMetrics
 from audit_api.parameters import Parameter, parse_query
-from audit_api.problems import Problem, not_on_record, problem_of, problem_response, too_many
+from audit_api.problems import Problem, problem_of, problem_response, too_many
+from audit_api.record import Record
 from audit_api.settings import ApiSettings
 from collector.errors import TallyError
-from collector.event import Event
 
 __all__ = ["Call", "Gate", "Operation", "ProblemPage", "Reading", "Runner"]
 
@@ -66,6 +67,11 @@ class Call:
     session: Session | None = None
     body: bytes = field(default=b"", repr=False)
     form: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def scope(self) -> RowScope:
+        """What of the ledger who asks may see. An operation that shows any of it, and says that it is `scoped`, shows no more."""
+        return self.principal.scope if self.principal is not None else EVERYTHING
 
     def has_role(self, *roles: Role) -> bool:
         """Whether who asks has one of these roles."""
@@ -111,8 +117,10 @@ class Operation:
         tag, summary, about: for the OpenAPI document.
         action: what its access is called on record.
         roles: one of them is needed; empty: anyone may, and nothing is recorded but where `recorded` says so.
+        scoped: it shows no more than `Call.scope` sees. Who may see but a part of the ledger is refused all that is not.
         method: GET, POST, PUT, PATCH or DELETE. All but GET are held to their origin and a CSRF token when they come from a browser.
         recorded: put on record though anyone may, such as a log-in.
+        secret_query: its query holds what must not be on record, such as an authorization code.
         body_limit_bytes: a longer body is refused; 0: none is taken.
         body_types: media types that the body may have, to (schema, example). A form is parsed into `Call.form`.
         success: the status of an answer that is no problem, unless its `Reading` says another.
@@ -132,8 +140,10 @@ class Operation:
     action: str
     roles: frozenset[Role]
     read: Callable[[Call, Runner], Awaitable[Reading]]
+    scoped: bool = False
     method: str = "GET"
     recorded: bool = False
+    secret_query: bool = False
     body_limit_bytes: int = 0
     body_types: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
     success: int = 200
@@ -180,18 +190,14 @@ class Gate:
     ) -> None:
         self._door = door
         self._problem_page = problem_page
-        self._recorder = recorder
-        self._clock = clock
         self._monotonic = monotonic
         self._metrics = metrics
         self._buckets = TokenBuckets(
             rate=settings.requests_a_second, burst=settings.burst_requests, monotonic=monotonic
         )
-        self._refusals = RefusalBudget(per_minute=settings.anonymous_refusals_a_minute, clock=clock)
+        self._record = Record(recorder, settings=settings, clock=clock, monotonic=monotonic, metrics=metrics)
         # One thread reads: index and store are for one thread at a time, and what it does is short or done in steps.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="tally-api-read")
-        # Many record: each waits for the disk, and those that wait at once share its sync.
-        self._recorders = ThreadPoolExecutor(settings.recorder_threads, thread_name_prefix="tally-api-record")
 
     async def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         """Run a function in the thread that reads."""
@@ -247,12 +253,16 @@ class Gate:
                 action=operation.action,
                 method=request.method,
                 path=path,
-                query=request.scope.get("query_string", b"").decode("latin-1"),
+                query="" if operation.secret_query else request.scope.get("query_string", b"").decode("latin-1"),
                 client=request.client.host if request.client else "",
-                trail=str(target.get("trail", "")),
+                trail=(reading.trail if reading is not None else "") or str(target.get("trail", "")),
                 session=asker.session.name if asker is not None and asker.session is not None else "",
             )
-            unrecorded = await self._record(asked, asker, problem, reading, status)
+            name = asker.principal.name if asker is not None else ANONYMOUS
+            if reading is not None and reading.asker:
+                name, asked = reading.asker, replace(asked, session=reading.session)
+            head = reading.head if reading is not None else -1
+            unrecorded = await self._record.take(asked, principal=name, problem=problem, status=status, head=head)
             if unrecorded is not None:
                 self._metrics.refused.labels(unrecorded.kind.name).inc()
                 problem = unrecorded
@@ -290,7 +300,7 @@ class Gate:
         """Who asks for what anyone may have: credentials that prove nobody do no harm there."""
         if operation.method not in SAFE_METHODS:
             return await self._door.asker(request)
-        session = self._door.session_of(request)
+        session = await self._door.session_of(request)
         return Asker(principal=session.principal, session=session) if session is not None else None
 
     async def _understood(
@@ -319,67 +329,15 @@ class Gate:
             form=form,
         )
 
-    # The record -------------------------------------------------------------------------------------------------------
-
-    async def _record(
-        self, asked: Asked, asker: Asker | None, problem: Problem | None, reading: Reading | None, status: int
-    ) -> Problem | None:
-        """Put the access or refusal on record; gives the problem when that cannot be done."""
-        name = asker.principal.name if asker is not None else ANONYMOUS
-        if reading is not None and reading.asker:
-            name, asked = reading.asker, replace(asked, session=reading.session)
-        try:
-            await self.record_surplus()
-            # what costs its sender nothing, and what no principal answers for
-            free = ("unauthenticated", "too-many-requests")
-            bounded = problem is not None and (name == ANONYMOUS or problem.kind.name in free)
-            if bounded and not self._refusals.take(name):
-                self._metrics.surplus_refusals.inc()
-                return None
-            await self._durable(
-                access_event(
-                    asked,
-                    principal=name,
-                    status=problem.kind.status if problem is not None else status,
-                    now_ns=self._clock(),
-                    trail=reading.trail if reading is not None else "",
-                    head=reading.head if reading is not None else -1,
-                    refused=problem.kind.name if problem is not None else "",
-                )
-            )
-        except Exception as error:  # noqa: BLE001 - whatever it is: what is not on record is not served
-            _log.error("an access could not be put on record: %s", error)
-            return not_on_record(error)
-        return None
-
-    async def record_surplus(self, *, all_of_it: bool = False) -> None:
-        """Record the refusals of minutes that are over; raises as the recorder does."""
-        over = self._refusals.surplus(all_of_it=all_of_it)
-        while over:
-            try:
-                await self._durable(surplus_event(over[-1], now_ns=self._clock()))
-            except Exception:
-                self._refusals.give_back(over)
-                raise
-            over.pop()
-
-    async def _durable(self, event: Event) -> None:
-        started = self._monotonic()
-        await asyncio.get_running_loop().run_in_executor(self._recorders, self._recorder.record, event)
-        self._metrics.accesses.inc()
-        self._metrics.record_seconds.observe(self._monotonic() - started)
-
     async def close(self) -> None:
         """Record what was only counted so far, and let the threads go."""
-        try:
-            await self.record_surplus(all_of_it=True)
-        except Exception as error:  # noqa: BLE001 - a stop goes on; the log of this process says what was lost
-            _log.error("counted refusals could not be put on record: %s", error)
+        await self._record.close()
         self._reader.shutdown(wait=True)
-        self._recorders.shutdown(wait=True)
 
 
 def _authorise(operation: Operation, principal: Principal) -> None:
     if principal.roles.isdisjoint(operation.roles):
         needed = [role for role in ROLES if role in operation.roles]
         raise Problem("forbidden", f"this is for {', '.join(needed)}", roles=needed)
+    if not operation.scoped and not principal.scope.whole:
+        raise Problem("forbidden", "this shows all of the ledger, and you may see a part of it")

@@ -4,10 +4,11 @@ Used by one thread at a time, like the `Evidence` of each log. A ledger that is 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from audit_api.accesses import AccessHistory, PastAccess
 from audit_api.evidence import Evidence, SignedTree
+from audit_api.identity.scope import EVERYTHING, RowScope, find_seen
 from collector.errors import NotFound, Overloaded, VerificationError
 from collector.store import EventStore
 from correlator.index import TrailIndex, TrailQuery, TrailSummary
@@ -138,13 +139,31 @@ class Logs:
                 return log
         raise NotFound(f"the ledger has no log {name[:100]!r}")
 
-    def story(self, trail: str) -> StoryTrails:
-        """The trails of a trail's story; raises `NotFound` when there is no such trail.
+    def seen(self, trail: str, scope: RowScope) -> TrailSummary:
+        """What the index tells of a trail; raises the same `NotFound` when there is none and when the scope does not see it."""
+        try:
+            summary = self.of(trail).evidence.index.trail(trail)
+        except NotFound:
+            summary = None
+        if summary is None or not scope.sees(summary):
+            raise NotFound(f"there is no trail {trail}")
+        return summary
+
+    def story(self, trail: str, scope: RowScope = EVERYTHING) -> StoryTrails:
+        """The trails of a trail's story that are seen; raises `NotFound` when there is no such trail.
 
         A trail whose shard's log has nothing of it yet, though another's links to it already, counts as one without links.
         """
         self.of(trail).evidence.index.trail(trail)
-        return story(trail, self._summary)
+        told = story(trail, self._summary)
+        if scope.whole:
+            return told
+        return replace(
+            told,
+            traces=tuple(one for one in told.traces if scope.sees(self._summary(one))),
+            related=tuple(one for one in told.related if scope.sees(self._summary(one.trail))),
+            hubs=tuple(one for one in told.hubs if scope.sees(self._summary(one))),
+        )
 
     def _summary(self, trail: str) -> TrailSummary:
         try:
@@ -182,7 +201,12 @@ class Logs:
     # Search -----------------------------------------------------------------------------------------------------------
 
     def find(
-        self, query: TrailQuery, *, cursor: tuple[int, Sequence[int]] | None = None, limit: int = 50
+        self,
+        query: TrailQuery,
+        *,
+        cursor: tuple[int, Sequence[int]] | None = None,
+        limit: int = 50,
+        scope: RowScope = EVERYTHING,
     ) -> FoundTrails:
         """A page of the trails that match, newest first; with the cursor of the page before those that follow it.
 
@@ -193,6 +217,7 @@ class Logs:
             query: the conditions.
             cursor: `size` and `bounds` of the page before.
             limit: most trails, at least 1.
+            scope: what is seen.
 
         Raises:
             VerificationError: the log holds another entry than it signed where a trail begins.
@@ -201,7 +226,7 @@ class Logs:
         size, bounds = (sum(sizes), sizes) if cursor is None else cursor
         after = [min(bound, now) for bound, now in zip(bounds, sizes, strict=True)]
         runs = [
-            self._run(log, query, size=now, below=bound, limit=limit)
+            self._run(log, query, scope, size=now, below=bound, limit=limit)
             for log, now, bound in zip(self.all, sizes, after, strict=True)
         ]
         heads: dict[int, tuple[str, TrailSummary]] = {}
@@ -223,11 +248,11 @@ class Logs:
         return FoundTrails(size=size, trails=trails, bounds=following)
 
     def _run(
-        self, log: ServedLog, query: TrailQuery, *, size: int, below: int | None, limit: int
+        self, log: ServedLog, query: TrailQuery, scope: RowScope, *, size: int, below: int | None, limit: int
     ) -> Iterator[TrailSummary]:
         """The trails of one log that match, newest first; of those that stand in every log, its own alone."""
         while below:
-            page = log.evidence.index.find(query, size=size, below=below, limit=limit)
+            page = find_seen(log.evidence.index, query, scope, size=size, below=below, limit=limit)
             yield from (one for one in page.trails if log.shard.holds(one.trail))
             below = page.next_below
 

@@ -44,6 +44,7 @@ class Overview:
                     else "The checkpoint, and how many leaves the index has of it."
                 ),
                 action="status.read",
+                scoped=True,
                 roles=frozenset({"sre", "auditor", "admin"}),
                 read=self.status,
                 answers={"application/json": ("Status", None)},

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from audit_api.answers import base64_list, checkpoint_json, retired_json
 from audit_api.evidence import LoggedEntry
 from audit_api.gate import Call, Operation, Reading, Runner
+from audit_api.identity.scope import RowScope
 from audit_api.logs import Logs, ServedLog
 from audit_api.parameters import Parameter, whole_number
 from audit_api.problems import Problem
@@ -50,6 +51,7 @@ class Proofs:
                     "As `text/plain` a C2SP `tlog-proof` that carries the entry as its extra data."
                 ),
                 action="event.prove",
+                scoped=True,
                 roles=frozenset({"auditor", "admin"}),
                 read=self.prove,
                 target=_event_target,
@@ -79,6 +81,7 @@ class Proofs:
                     else "The log's signed size and root, and the key that this ledger says it has: for comparing, not for trust."
                 ),
                 action="checkpoint.read",
+                scoped=True,
                 roles=roles,
                 read=self.checkpoint,
                 answers={"application/json": ("CheckpointAndKey", None)},
@@ -93,6 +96,7 @@ class Proofs:
                     "leaves, by default the latest."
                 ),
                 action="consistency.read",
+                scoped=True,
                 roles=roles,
                 read=self.consistency,
                 parameters=(
@@ -186,7 +190,7 @@ class Proofs:
     async def prove(self, call: Call, run: Runner) -> Reading:
         """The proof of one event."""
         ref = call.target["ref"]
-        log, found = await run(self._find, ref)
+        log, found = await run(self._seen, ref, call.scope)
         as_text = TLOG_PROOF in call.accept and "application/json" not in call.accept
         body = await run(self._tlog_proof if as_text else self._proof, log, found)
         return Reading(
@@ -196,6 +200,17 @@ class Proofs:
             trail=found.entry.trail,
             head=found.leaf,
         )
+
+    def _seen(self, ref: EventRef, scope: RowScope) -> tuple[ServedLog, LoggedEntry]:
+        """As `_find`; who sees but a part of the ledger is told the same of what is not seen and of what is not there."""
+        if scope.whole:
+            return self._find(ref)
+        try:
+            log, found = self._find(ref)
+            self.logs.seen(found.entry.trail, scope)
+        except (NotFound, Problem) as error:
+            raise NotFound(f"event {ref.sequence} of stream {ref.stream} is not in the log") from error
+        return log, found
 
     def _find(self, ref: EventRef) -> tuple[ServedLog, LoggedEntry]:
         """The entry of an event, and the log that it is in: it follows from the event alone in which trails it may be."""

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import msgspec
 
+from audit_api.identity.oidc.settings import OidcSettings
+
 __all__ = ["ApiSettings"]
 
 _Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -17,6 +19,9 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         host: address to listen on. Anything but this machine needs TLS: set it here, or put a proxy in front.
         port: TCP port; 0 chooses a free one.
         tls_certificate, tls_key: PEM files; both or neither.
+        tls_client_ca: PEM file of the authority of clients' certificates, which are then asked for, not demanded: tokens may be bound to one
+            (RFC 8705).
+        oidc: the identity provider, if there is one.
         public_url: the origin under which browsers see the API, as `https://audit.example`, where a proxy stands in front of it; empty:
             as requests arrive.
         session_idle_seconds: a browser's session ends when it made no request for so long (PCI DSS 4.0.1, 8.2.8: 900).
@@ -37,6 +42,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     port: Annotated[int, msgspec.Meta(ge=0, le=65_535)] = 8420
     tls_certificate: str = ""
     tls_key: str = ""
+    tls_client_ca: str = ""
+    oidc: OidcSettings = msgspec.field(default_factory=OidcSettings)
     public_url: str = ""
     session_idle_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 900
     session_seconds: Annotated[int, msgspec.Meta(ge=1, le=604_800)] = 28_800
@@ -54,6 +61,10 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Refuse half a TLS configuration."""
         if bool(self.tls_certificate) != bool(self.tls_key):
             raise ValueError("tls_certificate and tls_key belong together")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("tls_client_ca goes with tls_certificate")
+        if self.oidc.issuer and self.oidc.client_id and not self.oidc.introspection and not self.public_url:
+            raise ValueError("oidc.client_id is for browsers' log-in, which needs public_url to come back to")
         if self.public_url and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]{1,253}", self.public_url, re.ASCII):
             raise ValueError("public_url is no origin such as https://audit.example: no path, no credentials")
 

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from audit_api.answers import MAX_LINKS, base64_list, checkpoint_json, retired_json, skeleton, summary_json
 from audit_api.evidence import Evidence, LoggedEntry, SignedTree
 from audit_api.gate import Call, Operation, Reading, Runner
+from audit_api.identity.scope import RowScope, find_seen
 from audit_api.logs import Logs, ServedLog
 from audit_api.parameters import (
     Parameter,
@@ -65,6 +66,7 @@ class Trails:
                 "paging is stable while the log grows, and a cursor never goes stale."
             ),
             action="trails.search",
+            scoped=True,
             roles=frozenset({"auditor", "sre", "admin"}),
             read=self.find,
             parameters=(
@@ -150,9 +152,9 @@ class Trails:
 
     async def find(self, call: Call, run: Runner) -> Reading:
         """The answer to a search."""
-        return Reading(body=await run(self._find, call.values))
+        return Reading(body=await run(self._find, call.values, call.scope))
 
-    def _find(self, values: Mapping[str, Any]) -> bytes:
+    def _find(self, values: Mapping[str, Any], scope: RowScope) -> bytes:
         query = TrailQuery(
             **{
                 name: values[name]
@@ -171,17 +173,17 @@ class Trails:
             }
         )
         if self.logs.cut:
-            return self._find_over_logs(query, values)
+            return self._find_over_logs(query, values, scope)
         evidence = self.logs.all[0].evidence
         index = evidence.index
         cursor = values["cursor"]
         size, below = cursor if cursor is not None else (min(index.size(), evidence.tree().size), None)
-        page = index.find(query, size=size, below=below, limit=values["limit"])
+        page = find_seen(index, query, scope, size=size, below=below, limit=values["limit"])
         following = None if page.next_below is None else encode_cursor(size, page.next_below)
         return _encode({"size": size, "trails": [summary_json(one) for one in page.trails], "next": following})
 
-    def _find_over_logs(self, query: TrailQuery, values: Mapping[str, Any]) -> bytes:
-        page = self.logs.find(query, cursor=values["cursor"], limit=values["limit"])
+    def _find_over_logs(self, query: TrailQuery, values: Mapping[str, Any], scope: RowScope) -> bytes:
+        page = self.logs.find(query, cursor=values["cursor"], limit=values["limit"], scope=scope)
         following = encode_bounds(page.size, page.bounds) if page.bounds else None
         trails = [self._summary_json(log, one) for log, one in page.trails]
         return _encode({"size": page.size, "trails": trails, "next": following})
@@ -208,6 +210,7 @@ class Trails:
                 "Who has read the trail before stands beside it: reading is no part of a trail."
             ),
             action="trail.read",
+            scoped=True,
             roles=frozenset({"auditor", "sre", "admin"}),
             read=self.read,
             target=trail_target("/v1/trails/"),
@@ -262,7 +265,7 @@ class Trails:
         tree = evidence.tree()
         index = evidence.index
         try:
-            summary = index.trail(trail)
+            summary = self.logs.seen(trail, call.scope)
         except NotFound as error:
             raise NotFound(f"there is no trail {trail} below leaf {tree.size}") from error
         leaves = index.leaves(trail, start=values["start"], limit=values["limit"], size=tree.size)
@@ -279,7 +282,7 @@ class Trails:
             checkpoint_json(tree),
             b",".join(rows),
             b"%d" % end if more else b"null",
-            _encode(self._story(trail)),
+            _encode(self._story(trail, call.scope)),
             _encode(self._accesses(trail)),
         )
         return body, leaves[-1] if leaves else -1
@@ -303,8 +306,8 @@ class Trails:
             rows.append(row + b"}")
         return rows
 
-    def _story(self, trail: str) -> dict[str, Any]:
-        told = self.logs.story(trail)
+    def _story(self, trail: str, scope: RowScope) -> dict[str, Any]:
+        told = self.logs.story(trail, scope)
         home = self.logs.of(trail)
         elsewhere = [trace for trace in told.traces if self.logs.of(trace) is not home]
         return {

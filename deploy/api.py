@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 
-from audit_api.app import create_app, serve
+from audit_api.app import Provider, create_app, serve
 from audit_api.auth import TokenFile
 from audit_api.evidence import Evidence
 from audit_api.logs import Logs, ServedLog
@@ -35,7 +35,7 @@ async def serve_api(
     """Serve until `stopped` is set; waits first until the correlator has made a ledger, if there is none yet.
 
     Raises:
-        ConfigError: the ledger began with another number of shards.
+        ConfigError: the ledger began with another number of shards, or an identity provider is named and the extra `oidc` is not there.
         OSError: the address cannot be bound.
         StateUnknown: the recorder's spool is another process's.
     """
@@ -60,8 +60,19 @@ async def serve_api(
             authenticator=TokenFile(places.tokens, clock=time.time_ns),
             settings=config.audit_api,
             flows=config.correlator.flows,
+            provider=_provider(config),
         )
         await serve(app, config.audit_api, stopped=stopped, ready=lambda url: ready({"http": url}))
+
+
+def _provider(config: Config) -> Provider | None:
+    if not config.audit_api.oidc.issuer:
+        return None
+    try:
+        from audit_api.identity.oidc.provider import OidcProvider
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"audit_api.oidc needs {error.name}: pip install 'tallystick[oidc]'") from error
+    return OidcProvider(config.audit_api, clock=time.time_ns, monotonic=time.monotonic)
 
 
 def open_logs(config: Config, places: Places, open_files: ExitStack) -> Logs | None:

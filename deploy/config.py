@@ -152,6 +152,7 @@ def parse(text: str, *, source: str, folder: Path) -> Config:
         data=str(folder / config.data),
         store=_located(config.store, folder),
         index=_located(config.index, folder),
+        audit_api=_audit_api(config.audit_api, folder),
         collector=_collector(config.collector, folder),
         sidecars=collectors,
     )
@@ -167,6 +168,13 @@ def _located(table: _Table, folder: Path, files: Sequence[str] = _CLUSTER_FILES)
         elif path:
             paths[name] = str(folder / path)
     return msgspec.structs.replace(table, **paths)
+
+
+def _audit_api(settings: ApiSettings, folder: Path) -> ApiSettings:
+    oidc = _located(settings.oidc, folder, ("ca_file", "client_secret_file"))
+    return msgspec.structs.replace(
+        settings, oidc=oidc, tls_client_ca=settings.tls_client_ca and str(folder / settings.tls_client_ca)
+    )
 
 
 def _collector(settings: CollectorSettings, folder: Path) -> CollectorSettings:

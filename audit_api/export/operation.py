@@ -45,6 +45,7 @@ class Exports:
                     )
                 ),
                 action="trail.export",
+                scoped=True,
                 roles=frozenset({"auditor", "admin"}),
                 read=self.export,
                 target=trail_target("/v1/exports/"),
@@ -110,11 +111,12 @@ class Exports:
     def _begin(self, call: Call) -> tuple[BundleExport, int]:
         """The export, and how many traces of the story are in other logs."""
         trail = call.target["trail"]
+        self.logs.seen(trail, call.scope)
         log = self.logs.of(trail)
         linked: list[str] = []
         elsewhere = 0
         if call.values["linked"]:
-            told = self.logs.story(trail)
+            told = self.logs.story(trail, call.scope)
             if told.traces and told.traces_left_out:  # of a hub, no trace is part of the story
                 raise Problem(
                     "export-too-large",

@@ -69,6 +69,7 @@ class Logins:
                 summary="Log a browser out",
                 about="Ends the session at once, here and not in the browser alone. " + _NEXT,
                 action="session.logout",
+                scoped=True,
                 roles=frozenset({"auditor", "sre", "admin"}),
                 read=self.log_out,
                 body_limit_bytes=8_192,

@@ -135,6 +135,11 @@ class Sessions:
         self._kept.move_to_end(digest)
         return Session(name=kept.name, principal=principal, csrf=kept.csrf)
 
+    def stands_on(self, request: Request) -> Holds | None:
+        """What the session of a request was opened with, if it has one."""
+        kept = self._kept.get(self._digest_of(request))
+        return kept.holds if kept is not None else None
+
     def close(self, request: Request) -> str:
         """End the session of a request, if it has one; gives the ``Set-Cookie`` header that removes the cookie."""
         self._kept.pop(self._digest_of(request), None)

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from babel import Locale, UnknownLocaleError
 from babel.dates import format_date
-from babel.numbers import format_decimal
+from babel.numbers import format_decimal, parse_pattern
 
 from collector.errors import Malformed
 from collector.event import parse_time
@@ -116,8 +116,9 @@ class Manner:
         decimals = max(
             -exponent if isinstance(exponent, int) else 0, 0 if code == _NO_CURRENCY else MINOR_UNITS.get(code, 2)
         )
-        pattern = self.locale.decimal_formats[None]
-        text = str(pattern.apply(value, self.locale, force_frac=(decimals, decimals)))
+        pattern = parse_pattern(self.locale.decimal_formats[None].pattern)  # the locale's groups, and our decimals
+        pattern.frac_prec = (decimals, decimals)
+        text = str(pattern.apply(value, self.locale))
         return text if code == _NO_CURRENCY else f"{text}\u00a0{code}"
 
     def monies(self, least: str, most: str, currency: str) -> str:

@@ -23,10 +23,24 @@ def token() -> None:
     help="What it allows; may be given several times.",
 )
 @click.option("--days", type=click.IntRange(min=1), help="Worth nothing after so many days (default: never expires).")
+@click.option("--tenant", "tenants", multiple=True, help="Sees this tenant's trails alone; may be given several times.")
+@click.option(
+    "--service", "services", multiple=True, help="Sees trails of this service alone; may be given several times."
+)
 @click.option("--note", default="", help="For people.")
 @json_option
 @pass_session
-def add(session: Session, *, name: str, roles: tuple[str, ...], days: int | None, note: str, as_json: bool) -> None:
+def add(
+    session: Session,
+    *,
+    name: str,
+    roles: tuple[str, ...],
+    days: int | None,
+    tenants: tuple[str, ...],
+    services: tuple[str, ...],
+    note: str,
+    as_json: bool,
+) -> None:
     """Make a token for NAME and print it, once; the API accepts it without a restart."""
     import msgspec
 
@@ -43,6 +57,8 @@ def add(session: Session, *, name: str, roles: tuple[str, ...], days: int | None
         "created": format_time(now_ns),
         "expires": format_time(now_ns + days * 86_400_000_000_000) if days else "",
         "note": note,
+        "tenants": list(dict.fromkeys(tenants)),
+        "services": list(dict.fromkeys(services)),
     }
     try:
         record = msgspec.convert(fields, TokenRecord)
@@ -67,13 +83,18 @@ def list_(session: Session, *, as_json: bool) -> None:
 
     records = read_tokens(session.places.tokens)
     if as_json:
-        shown = ("principal", "roles", "created", "expires", "note")
+        shown = ("principal", "roles", "created", "expires", "note", "tenants", "services", "since", "until")
         emit_json({"tokens": [{name: getattr(record, name) for name in shown} for record in records]})
         return
     for record in records:
         until = f"until {record.expires[:10]}" if record.expires else "no end"
         about = f"{record.principal:<24} {', '.join(record.roles):<20} made {record.created[:10]}, {until}"
-        click.echo(f"{about}  {record.note}".rstrip())
+        part = (
+            ""
+            if record.scope.whole
+            else f"  sees {' '.join([*record.tenants, *record.services, record.since, record.until])}"
+        )
+        click.echo(f"{about}  {record.note}{part}".rstrip())
 
 
 @token.command()

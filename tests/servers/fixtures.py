@@ -15,6 +15,7 @@ import pytest
 from collector.store.settings import StoreSettings
 from correlator.index.settings import IndexSettings
 from tests.servers.kafka import Kafka
+from tests.servers.keycloak import Keycloak
 from tests.servers.opensearch import Cluster
 from tests.servers.opensearch_security import Security
 from tests.servers.rabbitmq import RabbitMq
@@ -65,6 +66,13 @@ def opensearch_index(opensearch_settings: StoreSettings) -> IndexSettings:
 def kafka() -> Iterator[Kafka]:
     """One Kafka node, plain text."""
     with Kafka() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def keycloak() -> Iterator[Keycloak]:
+    """One Keycloak with the realm `tally`."""
+    with Keycloak() as server:
         yield server
 
 
