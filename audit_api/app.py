@@ -97,7 +97,9 @@ def create_app(
         monotonic=monotonic,
     )
     trails, overview = Trails(logs, settings), Overview(logs, authenticator)
-    desk = Desk(logs=logs, trails=trails, overview=overview, settings=settings, flows=flows)
+    desk = Desk(
+        logs=logs, trails=trails, overview=overview, settings=settings, flows=flows, provider=provider is not None
+    )
     door = Door(authenticator=authenticator, sessions=sessions, public_url=settings.public_url, bearers=provider)
     gate = Gate(
         door=door,

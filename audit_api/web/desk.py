@@ -36,11 +36,20 @@ class Desk:
         trails, overview: the operations whose answers the pages show.
         settings: limits.
         flows: as they are declared now.
+        provider: there is an identity provider to sign in at.
     """
 
     def __init__(
-        self, *, logs: Logs, trails: Trails, overview: Overview, settings: ApiSettings, flows: Sequence[Flow]
+        self,
+        *,
+        logs: Logs,
+        trails: Trails,
+        overview: Overview,
+        settings: ApiSettings,
+        flows: Sequence[Flow],
+        provider: bool = False,
     ) -> None:
+        self._provider = provider
         self._frame = Frame()
         self._search = SearchPage(self._frame, trails)
         self._story = StoryPage(self._frame, logs=logs, trails=trails, settings=settings, flows=flows)
@@ -88,7 +97,7 @@ class Desk:
         return self._login_form(following if following != "/" else f"{PREFIX}/trails", message=message)
 
     def _login_form(self, following: str, *, message: str, status: int = 200) -> Response:
-        body = page(self._frame, "login.html", None, None, next=following, message=message)
+        body = page(self._frame, "login.html", None, None, next=following, message=message, single=self._provider)
         return Response(body, status_code=status, media_type=HTML, headers=HEADERS)
 
     async def _asset(self, request: Request) -> Response:

@@ -76,6 +76,7 @@ class SearchPage:
             summary="Search",
             about="",
             action=self._find.action,
+            scoped=self._find.scoped,
             roles=self._find.roles,
             read=self.read,
             parameters=(*self._fields, *extra, kind, ZONE),

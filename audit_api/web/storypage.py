@@ -8,7 +8,7 @@ from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.logs import Logs
 from audit_api.parameters import Parameter, whole_number
 from audit_api.settings import ApiSettings
-from audit_api.trails import Trails, trail_target
+from audit_api.trails import TRAIL_PARAMETER, Trails, trail_target
 from audit_api.web.axis import WIDTH, axis_of, disorders, services_in_order
 from audit_api.web.exports import exports_for
 from audit_api.web.flows import Step, amendments, late_facts, steps_of, verdicts_of
@@ -56,9 +56,11 @@ class StoryPage:
             summary="A trail's story",
             about="",
             action=self._read.action,
+            scoped=self._read.scoped,
             roles=self._read.roles,
             read=self.read,
             target=trail_target("/desk/trails/"),
+            path_parameters={"trail": TRAIL_PARAMETER},
             parameters=(
                 ZONE,
                 Parameter(

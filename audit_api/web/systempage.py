@@ -1,5 +1,7 @@
 """The page of the ledger itself: how far log and index are, whether anything of a stream is missing."""
 
+from typing import Any
+
 import msgspec
 
 from audit_api.gate import Call, Operation, Reading, Runner
@@ -32,6 +34,7 @@ class SystemPage:
             summary="The ledger",
             about="",
             action=self._status.action,
+            scoped=True,  # streams are left out for who may see but a part
             roles=self._status.roles,
             read=self.read,
             parameters=(ZONE, *(forgiving(one) for one in self._streams.parameters)),
@@ -40,7 +43,9 @@ class SystemPage:
     async def read(self, call: Call, run: Runner) -> Reading:
         """The state, rendered; raises as the operations do when log or index do not answer."""
         status = msgspec.json.decode((await self._overview.status(call, run)).body)
-        streams = msgspec.json.decode((await self._overview.streams(call, run)).body)
+        streams: dict[str, Any] = {"streams": [], "next": None}
+        if call.scope.whole:
+            streams = msgspec.json.decode((await self._overview.streams(call, run)).body)
         logs = status.get("logs") or [
             {
                 "log": status["ledger"],
@@ -63,5 +68,6 @@ class SystemPage:
                 for one in streams["streams"]
             ],
             following=streams["next"],
+            whole=call.scope.whole,
         )
         return Reading(body=body, media_type=HTML, headers=HEADERS)
