@@ -101,7 +101,7 @@ class SearchPage:
             facets=self._facets(found["trails"], shown),
             following=self._address(shown, cursor=found["next"]) if found["next"] else "",
             first=self._address(shown) if call.values["cursor"] is not None else "",
-            narrowed=sorted(name for name in shown if name not in ("zone", "text", "kind") and shown[name]),
+            narrowed=sorted(name for name in shown if name not in ("zone", "text", "kind", "status") and shown[name]),
             problem=None,
             **self.choices(),
         )

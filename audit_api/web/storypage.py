@@ -20,6 +20,7 @@ from audit_api.web.rows import Row, by_stated_time, nested
 from collector.errors import Malformed
 from collector.event import format_time
 from correlator.flow import CompiledFlow, Flow
+from correlator.trail import access_trail
 
 __all__ = ["StoryPage"]
 
@@ -134,10 +135,13 @@ class StoryPage:
             "links": self._links(gathered),
             "cut": gathered.cut,
             "following": answer["next"],
+            "zone": call.values["zone"],
             "torn": gathered.torn,
             "entries": len(gathered.rows),
             "trails": gathered.trails,
-            "accesses": list(reversed(answer["accesses"]["entries"])),
+            "accesses": [
+                one | {"trail": access_trail(one["principal"])} for one in reversed(answer["accesses"]["entries"])
+            ],
             "accesses_complete": answer["accesses"]["complete"],
             "exports": exports_for(trail, call.principal.roles if call.principal else frozenset()),
             "provable": call.has_role("auditor", "admin"),
