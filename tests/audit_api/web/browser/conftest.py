@@ -34,7 +34,7 @@ class Desk:
     key_file: Path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def desk(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     """The demo, made once, and left running."""
     here = tmp_path_factory.mktemp("demo") / "examples" / "payments"
@@ -95,7 +95,7 @@ def desk(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         demo.communicate(timeout=60)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     """axe-core, as the lock file has it."""
     need(shutil.which("npm"), "axe-core comes with npm")
@@ -109,9 +109,12 @@ def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (folder / "node_modules" / "axe-core" / "axe.min.js").read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """The system's Chromium; Playwright's own is never fetched."""
+    """The system's Chromium; Playwright's own is never fetched.
+
+    No longer than the module: Playwright's loop runs in this thread until it is stopped, and other tests have loops of their own.
+    """
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     need(path, "no Chromium: install the package chromium")
     with sync_playwright() as playwright:
@@ -163,7 +166,7 @@ def reader_of(context: BrowserContext, desk: Desk) -> Reader:
     return reader
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def session(chromium: Browser, desk: Desk) -> Any:
     """The cookie of an auditor who has signed in."""
     context = chromium.new_context()
