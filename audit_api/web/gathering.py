@@ -96,7 +96,7 @@ class Gathering:
             if clock is None or row.start_ns is None:
                 clocked.append(row)
             else:
-                corrected_ns = row.start_ns + clock.offset_ns
+                corrected_ns = row.start_ns - clock.offset_ns  # an offset of the collector's clock from the ledger's
                 clocked.append(replace(row, corrected_ns=corrected_ns, uncertainty_ns=clock.uncertainty_ns))
         torn = []
         for stream in sorted(batches):

@@ -36,7 +36,7 @@ class Row:
         leaf, trail, position, kind, recorded: of the entry.
         time: as the service stated it; empty when it stated none.
         start_ns, end_ns: Unix nanoseconds of it, and of a span's end; None when it cannot be read.
-        corrected_ns: how far the service's clock was behind the ledger's, where its collector had measured it, with `uncertainty_ns`.
+        corrected_ns: the stated time by the ledger's clock, where its collector had measured its own; `uncertainty_ns` more or less.
         service, name, outcome, error, actor: of the event's facts.
         message: what the service wrote, in stretches.
         whole: the message was not cut.

@@ -6,6 +6,7 @@ import re
 from html import unescape
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -14,7 +15,9 @@ import pytest
 from audit_api.problems import PROBLEMS
 from audit_api.web.catalogue import english
 from audit_api.web.frame import POLICY, STATIC_TYPES
+from collector.batch import Clock
 from collector.errors import Overloaded
+from collector.event import Event, Span
 from tests.support.apis import Api, open_cut_api
 from tests.support.cut_ledger import CutLedger
 from tests.support.ledgers import SmallLedger, payment
@@ -175,6 +178,35 @@ async def test_the_story_says_what_is_missing_and_what_changed(api: Api) -> None
     assert "incomplete became failed. No longer missing: booked." in text
     assert "came after the first verdict" in text
     assert re.search(r"score 1 2 ", text), "the amended field, before and after"
+
+
+async def test_measured_clocks_correct_and_contradicting_ones_are_told(api: Api) -> None:
+    def call(step: int, service: str, **fields: Any) -> Event:
+        span = Span(
+            name=f"call of {service}",
+            parent_span_id=fields.pop("parent", ""),
+            kind="SERVER",
+            end="2026-01-01T00:09:00.000000000Z",
+        )
+        return payment(6, step, service, "", span=span, **fields)
+
+    api.ledger.measured = Clock(offset_ns=1_500_000_000, uncertainty_ns=2_000_000)
+    api.ledger.ship(
+        "gateway/00000000000000aa",
+        [
+            call(3, "gateway", span_id="00000000000000a1"),
+            call(1, "ledger", span_id="00000000000000a2", parent="00000000000000a1"),
+        ],
+    )
+    api.ledger.publish()
+    text = shown(await page(api, "/desk/trails/transaction/PAY-6")).replace("\xa0", " ")
+    assert "2026-01-01T00:06:01.500000000Z (± 2 ms)" in text, "the stated 00:06:03, corrected"
+    assert "2026-01-01T00:06:03.000000000Z" in text
+    assert "ledger says that it began call of ledger 2 s before gateway called it" in text
+    assert "The collectors measured their clocks" in text
+    unmeasured = shown(await page(api, STORY))
+    assert "its clock was not measured" in unmeasured
+    assert "No clock contradicts another" in unmeasured
 
 
 async def test_money_has_its_currencys_minor_units(api: Api) -> None:
