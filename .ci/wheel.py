@@ -20,6 +20,11 @@ def main() -> int:
     tops = {path.parts[0] for path in files if not path.parts[0].endswith(".dist-info") and path.parts[0] != ".."}
     wrong = [f"the wheel installs {', '.join(sorted(tops))}"] if tops != PACKAGES else []
     wrong += [f"{package}/py.typed is missing" for package in PACKAGES if Path(package, "py.typed") not in files]
+    pages = importlib.metadata.files("tallystick") or ()
+    held = {Path(str(path)).suffix for path in pages if Path(str(path)).is_relative_to("audit_api/web")}
+    wrong += [
+        f"the pages' {kind} files are missing" for kind in sorted({".html", ".css", ".js", ".svg", ".toml"} - held)
+    ]
     if not any(path.name == "LICENSE" for path in files):
         wrong.append("the licence is missing")
 

@@ -28,7 +28,7 @@ from audit_api.export.data import DataExports
 from audit_api.export.joboperations import JOB_SCHEMAS, ExportJobs
 from audit_api.export.operation import Exports
 from audit_api.export.shelf import Shelf
-from audit_api.gate import Gate, Operation, ProblemPage
+from audit_api.gate import Gate, Operation
 from audit_api.health import Health
 from audit_api.identity.certificates import CertificateProtocol
 from audit_api.identity.crosssite import SAFE_METHODS
@@ -47,6 +47,8 @@ from audit_api.revalidation import revalidated
 from audit_api.schemas import SCHEMAS, Schemas
 from audit_api.settings import ApiSettings
 from audit_api.trails import Trails
+from audit_api.web.desk import Desk
+from correlator.flow import Flow
 
 __all__ = ["Provider", "create_app", "serve"]
 
@@ -78,7 +80,7 @@ def create_app(
     settings: ApiSettings,
     clock: Callable[[], int] = time.time_ns,
     monotonic: Callable[[], float] = time.monotonic,
-    problem_page: ProblemPage | None = None,
+    flows: Sequence[Flow] = (),
     provider: Provider | None = None,
     exports_folder: Path | None = None,
 ) -> FastAPI:
@@ -91,7 +93,7 @@ def create_app(
         settings: limits, and what is public.
         clock: Unix time in nanoseconds.
         monotonic: seconds that only go forward.
-        problem_page: what browsers are shown in a problem's place.
+        flows: as they are declared, for the pages to show a story beside what was to happen.
         provider: the identity provider, if there is one; closed with the application.
         exports_folder: where export jobs and their files are kept; None: there are none.
     """
@@ -102,6 +104,10 @@ def create_app(
         secure=settings.secure,
         monotonic=monotonic,
     )
+    trails, overview = Trails(logs, settings), Overview(logs, authenticator)
+    desk = Desk(
+        logs=logs, trails=trails, overview=overview, settings=settings, flows=flows, provider=provider is not None
+    )
     door = Door(authenticator=authenticator, sessions=sessions, public_url=settings.public_url, bearers=provider)
     gate = Gate(
         door=door,
@@ -110,7 +116,7 @@ def create_app(
         clock=clock,
         monotonic=monotonic,
         metrics=metrics,
-        problem_page=problem_page,
+        problem_page=desk.problem_page,
     )
     health = Health(gate=gate, logs=logs, metrics=metrics)
     shelf = None
@@ -122,13 +128,13 @@ def create_app(
     live = Live(logs, settings)
     operations = [
         *live.operations(),
-        *Trails(logs, settings).operations(),
+        *trails.operations(),
         *Exports(logs, settings, data).operations(),
         *data.operations(),
         *(jobs.operations() if jobs is not None else ()),
         *Proofs(logs, settings.public_log).operations(),
         *LogPaths(logs, settings.public_log).operations(),
-        *Overview(logs, authenticator).operations(),
+        *overview.operations(),
         *Logins(door).operations(),
         *(provider.operations(sessions) if provider is not None else ()),
     ]
@@ -160,9 +166,12 @@ def create_app(
     )
     app.state.door = door
     app.state.live = live
-    app.state.operations = tuple(operations)
+    app.state.operations = (*operations, *desk.operations())
     for operation in operations:
         _add(app, gate, operation, schemas)
+    for operation in desk.operations():
+        _add_page(app, gate, operation)
+    app.router.routes.extend(desk.routes())
     for path, (endpoint, about) in health.endpoints().items():
         _add_public(app, path, endpoint, about)
     _add_public(
@@ -190,6 +199,15 @@ def _add(app: FastAPI, gate: Gate, operation: Operation, schemas: Schemas) -> No
         responses=responses_of(operation, schemas),
         openapi_extra=extras_of(operation),
     )
+
+
+def _add_page(app: FastAPI, gate: Gate, operation: Operation) -> None:
+    """A page is for people: the contract of the API's callers, the OpenAPI document, does not name it."""
+
+    async def endpoint(request: Request) -> Response:
+        return await gate.answer(operation, request)
+
+    app.router.add_route(operation.path, endpoint, methods=[operation.method], include_in_schema=False)
 
 
 _PUBLIC_ANSWERS = {

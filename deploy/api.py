@@ -59,6 +59,7 @@ async def serve_api(
             recorder=recorder,
             authenticator=TokenFile(places.tokens, clock=time.time_ns),
             settings=config.audit_api,
+            flows=config.correlator.flows,
             provider=_provider(config),
             exports_folder=places.exports,
         )

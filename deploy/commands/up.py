@@ -100,6 +100,9 @@ async def _supervise(children: Sequence[Child], places: Places, logs: Path | Non
         for process in processes:
             where = ", ".join(f"{use} {address}" for use, address in process.addresses.items())
             click.echo(f"{process.name:<24} ready  {where}")
+        pages = next((f"{one.addresses['http']}/" for one in processes if one.name == "api" and one.addresses), "")
+        if pages:
+            click.echo(f"pages at {pages} for whoever has a token (tally token add)")
         click.echo(f"data in {places.root}; Ctrl-C stops everything")
 
     return await supervisor.run(ready)

@@ -73,7 +73,7 @@ def main() -> int:
         show_next(forgotten, undone, bundle)
         told(f"done in {time.monotonic() - started:.0f} s")
         if keep_running:
-            told("the ledger keeps running; Ctrl-C stops it")
+            told(f"the ledger keeps running, and its pages: {sidecars['api']['http']}/; Ctrl-C stops it")
             signal.pause()
     return 0 if right else 1
 
@@ -205,7 +205,8 @@ def show_next(forgotten: str, undone: str, bundle: Path) -> None:
      {name} find --key order_id:{forgotten.replace("pay-", "order-")}
      {name} verify {shown(bundle)} --key {shown(KEY)}
      {name} check                             # the whole store against the whole log
-     {name} up                                # run it all again, with the API
+     {name} token add ann --role auditor      # prints the token to sign in with, once
+     {name} up                                # run it all again; the address of “api” is that of the pages
 """
     )
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from collector.batch import Batch, BatchHeader, EventRef, SignedHeader, StreamId, facts_root, sign_header
+from collector.batch import Batch, BatchHeader, Clock, EventRef, SignedHeader, StreamId, facts_root, sign_header
 from collector.event import Event, Facts, encode_event, encode_facts, facts_of, format_time
 from collector.store import EventStore
 from correlator.entry import Entry, Kind, Previous, decode_entry, encode_entry
@@ -61,6 +61,7 @@ class SmallLedger:
     Args:
         store: takes the batches.
         index: takes the entries.
+        measured: what the collectors' next headers say of their clocks.
     """
 
     store: EventStore
@@ -68,6 +69,7 @@ class SmallLedger:
     storage: MemoryStorage = field(default_factory=MemoryStorage)
     clock: _Clock = field(default_factory=_Clock)
     stitcher: Stitcher = field(default_factory=Stitcher)
+    measured: Clock | None = None
 
     def __post_init__(self) -> None:
         self.log = AuditLog.open(self.storage, SIGNER, clock=self.clock, writer_id="test")
@@ -100,7 +102,7 @@ class SmallLedger:
             facts_root=facts_root(lines),
             key=_public(COLLECTOR_KEY),
             created=format_time(self.clock()),
-            clock=None,
+            clock=self.measured,
             place="",
             heartbeat_seconds=60,
             closed=False,

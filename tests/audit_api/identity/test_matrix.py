@@ -42,6 +42,9 @@ MATRIX: dict[str, tuple[str, str]] = {
     "readStatus": ("auditor sre admin", "same"),
     "listStreams": ("auditor sre admin", "none"),
     "listPrincipals": ("admin", "none"),
+    "searchPage": ("auditor sre admin", "list"),
+    "storyPage": ("auditor sre admin", "row"),
+    "systemPage": ("auditor sre admin", "same"),
     "logIn": ("-", "same"),
     "logOut": ("auditor sre admin", "same"),
 }
