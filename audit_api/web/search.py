@@ -14,13 +14,13 @@ from audit_api.identity.sessions import Session
 from audit_api.parameters import Parameter
 from audit_api.parameters import time as api_time
 from audit_api.problems import Problem
-from audit_api.trails import KINDS, Trails
+from audit_api.trails import Trails
 from audit_api.web.frame import HEADERS, Frame
 from audit_api.web.locales import ZONES, Manner, local_to_rfc3339
 from audit_api.web.parts import HTML, ZONE, forgiving, given, manner_of, page, told_trail
 from collector.errors import Malformed
 from correlator.index import AmountRange
-from correlator.index.rows import STATUSES
+from correlator.index.vocabulary import KINDS, STATUSES
 
 __all__ = ["SearchPage"]
 
