@@ -10,7 +10,21 @@ import sys
 from pathlib import Path
 
 PACKAGES = {"collector", "correlator", "audit_api", "dashboards", "alerting", "deploy"}
-EXTRAS = {"opensearchpy", "grafana_client", "obstore", "grpc", "aiokafka", "aio_pika", "river", "httpx", "joserfc", "pyarrow", "fpdf", "segno", "fontTools"}
+EXTRAS = {
+    "opensearchpy",
+    "grafana_client",
+    "obstore",
+    "grpc",
+    "aiokafka",
+    "aio_pika",
+    "river",
+    "httpx",
+    "joserfc",
+    "pyarrow",
+    "fpdf",
+    "segno",
+    "fontTools",
+}
 
 
 def main() -> int:
