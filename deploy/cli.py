@@ -39,6 +39,12 @@ COMMANDS = {
     "doctor": _Command("deploy.commands.doctor", "doctor", "Examine this installation; say how to mend what is wrong."),
     "reindex": _Command("deploy.commands.reindex", "reindex", "Make the trail index anew from the log."),
     "retain": _Command("deploy.commands.retain", "retain", "Let go of old months' events, as the policy says."),
+    "render": _Command(
+        "deploy.commands.render", "render", "Write rules, routes and boards for Prometheus and Grafana."
+    ),
+    "dashboards": _Command(
+        "deploy.commands.dashboards", "dashboards", "Bring the boards to a Grafana, or say what differs."
+    ),
     "keygen": _Command("deploy.commands.keygen", "keygen", "Make a key that signs the log."),
     "token": _Command("deploy.commands.token", "token", "Make, list and revoke the API's bearer tokens."),
     "config": _Command("deploy.commands.config", "config", "Print the configuration in force, or its reference."),
