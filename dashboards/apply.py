@@ -9,7 +9,8 @@ API: https://grafana.com/docs/grafana/latest/developers/http_api/ (folder, folde
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from types import TracebackType
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
 from grafana_client import GrafanaApi
@@ -73,6 +74,14 @@ class Grafana:
         self._settings = settings
         self._boards = boards
         self._password = opensearch_password
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._api.client.s.close()  # the client has no close of its own
 
     def differences(self, *, resend_secrets: bool = False) -> list[Change]:
         """What is not as it must be. Changes nothing.

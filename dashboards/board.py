@@ -244,13 +244,14 @@ def _last() -> common.ReduceDataOptions:
     return common.ReduceDataOptions().calcs(["lastNotNull"])
 
 
-def _stat(_: Panel) -> stat.Panel:
-    return (
+def _stat(panel: Panel) -> stat.Panel:
+    made = (
         stat.Panel()
         .reduce_options(_last())
         .color_mode(commons.BigValueColorMode.VALUE)
         .graph_mode(commons.BigValueGraphMode.NONE)
     )
+    return made.decimals(0) if panel.unit == "short" else made  # what is counted is whole, an increase is not
 
 
 def _bars(panel: Panel) -> bargauge.Panel:

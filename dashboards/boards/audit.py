@@ -4,6 +4,7 @@ from dashboards.board import Board, Panel, Query, Row
 
 __all__ = ["board"]
 
+_REFUSED = 'reason=~"unauthenticated|forbidden|too-many-requests|not-on-record|unavailable|evidence-damaged|internal"'
 _CODES = "tally_api_request_seconds_count"
 
 
@@ -52,7 +53,7 @@ def _readings() -> tuple[Panel, ...]:
         ),
         Panel(
             title="Refused, by reason", text="Requests refused each second, by problem.", unit="reqps", runbook="TallyReadsRefused", trails="/v1/principals",
-            queries=[Query("sum by (reason) (rate(tally_api_refused_total[$__rate_interval])) > 0 or sum(rate(tally_api_refused_total[$__rate_interval]))", "{{reason}}")],
+            queries=[Query(f"sum by (reason) (rate(tally_api_refused_total{{{_REFUSED}}}[$__rate_interval]))", "{{reason}}")],
         ),
         Panel(
             title="Put on record", text="Accesses and refusals made durable each second; refusals beyond that, counted and not recorded one by one.", unit="ops",

@@ -66,7 +66,8 @@ def _changes(session: Session, *, secrets: bool, apply: bool) -> "list[Change]":
         opensearch_password=read_secret(password).decode() if password else "",
     )
     try:
-        return grafana.apply(resend_secrets=secrets) if apply else grafana.differences(resend_secrets=secrets)
+        with grafana:
+            return grafana.apply(resend_secrets=secrets) if apply else grafana.differences(resend_secrets=secrets)
     except GrafanaTrouble as error:
         raise Failure(str(error), exit_code=EXIT_FALSE if apply else EXIT_UNKNOWN) from error
 

@@ -79,7 +79,9 @@ def test_units_are_in_the_names() -> None:
         "objective", "latency_objective", "least_requests", "incomplete_share", "incomplete_least", "dead_letters", "reads_least", "reads_factor", "refusals",
     }  # fmt: skip
     numbers = [key.name for _, key in keys() if re.match("integer|number", key.kind)]
-    assert [name for name in numbers if name not in bare and not name.endswith(("_seconds", "_bytes", "_months", "_hours"))] == []
+    assert [
+        name for name in numbers if name not in bare and not name.endswith(("_seconds", "_bytes", "_months", "_hours"))
+    ] == []
 
 
 def test_every_setting_is_a_struct_that_refuses_unknown_keys() -> None:
