@@ -146,6 +146,13 @@ class Board:
             plain["panels"], 1
         ):  # the builders number nothing, and links to a panel need its number
             panel["id"] = at
+        for variable in plain["templating"]["list"]:
+            for stray in (
+                "auto",
+                "auto_min",
+                "auto_count",
+            ):  # of another kind of variable: Grafana's schema has none here
+                variable.pop(stray, None)
         return plain
 
 
