@@ -35,7 +35,9 @@ def _more(selector: str, window: str, by: str) -> str:
     Only where its process was heard before, too: else a Prometheus that starts would take old counts for new ones.
     """
     heard = f"and on (job, instance) tally_collector_info offset {window}"
-    return f"sum by ({by}) (increase({selector}[{window}]) > 0 or ({selector} unless {selector} offset {window} {heard}))"
+    return (
+        f"sum by ({by}) (increase({selector}[{window}]) > 0 or ({selector} unless {selector} offset {window} {heard}))"
+    )
 
 
 def alerts(settings: AlertingSettings, inventory: Inventory) -> list[Alert]:

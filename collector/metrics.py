@@ -20,9 +20,7 @@ class CollectorMetrics:
     receivers' words for connections that end badly. `services` and `operations` bound the labels of `collector.red`.
     """
 
-    def __init__(
-        self, *, collector: str, services: int = 20, operations: int = 50, spool_limit_bytes: int = 0
-    ) -> None:
+    def __init__(self, *, collector: str, services: int = 20, operations: int = 50, spool_limit_bytes: int = 0) -> None:
         self.registry = CollectorRegistry()
         self._services = RequestMetrics(self.registry, services=services, operations=operations)
         self._stored = Counter(
