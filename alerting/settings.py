@@ -6,8 +6,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from collector.metrics import DURATION_BUCKETS
-
 __all__ = ["NOBODY", "AlertingSettings", "Receiver", "Route", "Slo", "Smtp"]
 
 NOBODY = "nobody"
@@ -48,7 +46,12 @@ class Slo(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
     def __post_init__(self) -> None:
         """Refuse what the histogram cannot tell."""
-        if self.latency_seconds and self.latency_seconds not in DURATION_BUCKETS:
+        if not self.latency_seconds:
+            return
+        # here, so that a command which only reads its configuration does not load the metrics
+        from collector.metrics import DURATION_BUCKETS  # noqa: PLC0415 - as the line above says
+
+        if self.latency_seconds not in DURATION_BUCKETS:
             bounds = ", ".join(f"{bound:g}" for bound in DURATION_BUCKETS)
             raise ValueError(f"latency_seconds is none of the histogram's bounds: {bounds}")
 
