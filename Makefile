@@ -16,7 +16,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-vers
 	--no-emit-index-url --no-annotate --strip-extras --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test test-all test-clients matrix test-go test-crash test-objects test-minio test-opensearch test-prometheus test-browser test-kafka test-rabbitmq test-keycloak test-oldest check fix bench drills audit lock upgrade wheel clean
+.PHONY: help run dev test test-all test-clients matrix test-go test-crash test-objects test-minio test-opensearch test-prometheus test-alertmanager boards test-browser test-kafka test-rabbitmq test-keycloak test-oldest check fix bench drills audit lock upgrade wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,7 +46,7 @@ dev: $(VENV)/.dev ## everything to work on Tallystick, in .venv
 test: $(VENV)/.dev ## the fast tests: everything embedded, no server, no network
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
-test-all: $(VENV)/.dev ## every test, the marked ones too (needs node, npm, Go, Java 21, Maven, Prometheus, rabbitmq-server and chromium)
+test-all: $(VENV)/.dev ## every test, the marked ones too (needs node, npm, Go, Java 21, Maven, Prometheus, Alertmanager, rabbitmq-server and chromium)
 	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
 
 test-clients: $(VENV)/.dev ## unmodified senders against a collector that is killed (needs node, npm and Go)
@@ -77,6 +77,12 @@ test-prometheus: $(VENV)/.dev ## a real Prometheus scrapes every process (needs 
 
 test-browser: $(VENV)/.dev ## the pages in a real Chromium (needs chromium, node and npm)
 	$(BIN)/python -m pytest -m browser $(PYTEST_ARGS)
+
+test-alertmanager: $(VENV)/.dev ## from a fault to a webhook (needs prometheus, alertmanager and amtool)
+	$(BIN)/python -m pytest -m alertmanager $(PYTEST_ARGS)
+
+boards: $(VENV)/.dev ## docs/dashboards/*.png: each board, drawn from minutes of traffic (needs prometheus)
+	TALLY_DRAW=docs/dashboards $(BIN)/python -m pytest -m prometheus --timeout 900 tests/system/test_boards.py
 
 test-kafka: $(VENV)/.dev ## the way in from Kafka, on a real one, which is fetched once (needs Java 17 and Maven)
 	$(BIN)/python -m pytest -m kafka $(PYTEST_ARGS)

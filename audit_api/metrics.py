@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from audit_api.problems import PROBLEMS
+
 __all__ = ["ApiMetrics"]
 
 
@@ -33,6 +35,8 @@ class ApiMetrics:
             registry=self.registry,
         )
         self.refused = Counter("tally_api_refused_total", "Requests refused.", ["reason"], registry=self.registry)
+        for reason in PROBLEMS:  # at 0, so that the first refusal is an increase
+            self.refused.labels(reason)
         self.accesses = Counter(
             "tally_api_accesses_total", "Accesses and refusals made durable.", registry=self.registry
         )

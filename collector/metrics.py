@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from collector.red import Request, RequestMetrics
+from collector.red import DURATION_BUCKETS, Request, RequestMetrics
 from collector.standing import PipelineState
 
-__all__ = ["CollectorMetrics"]
+__all__ = ["DURATION_BUCKETS", "CollectorMetrics"]
 
 
 class CollectorMetrics:
@@ -20,7 +20,7 @@ class CollectorMetrics:
     receivers' words for connections that end badly. `services` and `operations` bound the labels of `collector.red`.
     """
 
-    def __init__(self, *, collector: str, services: int = 20, operations: int = 50) -> None:
+    def __init__(self, *, collector: str, services: int = 20, operations: int = 50, spool_limit_bytes: int = 0) -> None:
         self.registry = CollectorRegistry()
         self._services = RequestMetrics(self.registry, services=services, operations=operations)
         self._stored = Counter(
@@ -124,6 +124,12 @@ class CollectorMetrics:
             ["system", "entry"],
             registry=self.registry,
         )
+        limit = Gauge(
+            "tally_collector_spool_limit_bytes",
+            "What the spool may hold; beyond it senders are told to wait.",
+            registry=self.registry,
+        )
+        limit.set(spool_limit_bytes)
         info = Gauge("tally_collector_info", "The collector's name.", ["collector"], registry=self.registry)
         info.labels(collector).set(1)
 

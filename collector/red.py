@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from collector.errors import Malformed
 from collector.event import Event, parse_time
 
-__all__ = ["ACCESS_LOG", "OTHER", "Request", "RequestMetrics", "request_of"]
+__all__ = ["ACCESS_LOG", "DURATION_BUCKETS", "OTHER", "Request", "RequestMetrics", "request_of"]
 
 ACCESS_LOG = "http.server.request"
 """The name of an event that is a line of an access log: every preset gives it, and a mapping of one's own may."""
@@ -24,7 +24,9 @@ OTHER = "other"
 """The service or operation that those beyond the bounds are counted under."""
 
 _KINDS = {"SERVER": "server", "CONSUMER": "consumer"}
-_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Upper bounds of the histogram of durations, in seconds."""
+
 _LABEL_CHARACTERS = 128
 _TRACE_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _METHOD = re.compile(r"[A-Z]{1,16}", re.ASCII)
@@ -142,7 +144,7 @@ class RequestMetrics:
             "tally_service_request_duration_seconds",
             "How long those requests took, where that was told.",
             ["service", "operation", "kind"],
-            buckets=_BUCKETS,
+            buckets=DURATION_BUCKETS,
             registry=registry,
         )
         self._folded = Counter(

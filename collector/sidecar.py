@@ -68,7 +68,12 @@ def pipeline_limits(settings: CollectorSettings) -> PipelineLimits:
 def metrics_of(settings: CollectorSettings) -> CollectorMetrics:
     """New metrics for a collector of these settings."""
     bounds = settings.requests
-    return CollectorMetrics(collector=settings.name, services=bounds.max_services, operations=bounds.max_operations)
+    return CollectorMetrics(
+        collector=settings.name,
+        services=bounds.max_services,
+        operations=bounds.max_operations,
+        spool_limit_bytes=settings.spool.max_bytes,
+    )
 
 
 async def run_sidecar(

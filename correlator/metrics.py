@@ -9,10 +9,11 @@ from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram
 
 from collector.errors import Malformed
 from collector.event import parse_time
+from correlator.checkmetrics import CheckMetrics
 from correlator.flowmetrics import FlowMetrics
 from correlator.streams import FREEZING
 
-__all__ = ["CorrelatorMetrics"]
+__all__ = ["CheckMetrics", "CorrelatorMetrics"]
 
 _KINDS = ("event", "batch", "gap", "link", "verdict", "enrolment", "fork")
 _REASONS = ("missing", "first_late", "silent", *sorted(FREEZING))

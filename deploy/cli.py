@@ -40,6 +40,12 @@ COMMANDS = {
     "reindex": _Command("deploy.commands.reindex", "reindex", "Make the trail index anew from the log."),
     "rules": _Command("deploy.commands.rules", "rules", "Try the detector's rules on what has happened."),
     "retain": _Command("deploy.commands.retain", "retain", "Let go of old months' events, as the policy says."),
+    "render": _Command(
+        "deploy.commands.render", "render", "Write rules, routes and boards for Prometheus and Grafana."
+    ),
+    "dashboards": _Command(
+        "deploy.commands.dashboards", "dashboards", "Bring the boards to a Grafana, or say what differs."
+    ),
     "keygen": _Command("deploy.commands.keygen", "keygen", "Make a key that signs the log."),
     "token": _Command("deploy.commands.token", "token", "Make, list and revoke the API's bearer tokens."),
     "login": _Command("deploy.commands.login", "login", "Log in at the identity provider, to call the API."),

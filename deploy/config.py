@@ -19,6 +19,7 @@ import msgspec
 
 from alerting.detect.listed import ListedRule
 from alerting.detect.settings import DetectorSettings
+from alerting.settings import AlertingSettings
 from audit_api.settings import ApiSettings
 from collector.errors import TallyError
 from collector.settings import CollectorSettings
@@ -26,6 +27,7 @@ from collector.store.settings import StoreSettings
 from correlator.index.settings import IndexSettings
 from correlator.settings import CorrelatorSettings
 from correlator.shards import split_origin
+from dashboards.settings import DashboardSettings
 from deploy.retention import RetentionSettings
 
 __all__ = ["SCHEMES", "Config", "ConfigError", "load", "parse"]
@@ -40,6 +42,7 @@ _CLUSTER_FILES = ("ca_file", "client_certificate", "client_key", "password_file"
 _TLS_FILES = ("tls_certificate", "tls_key", "tls_client_ca")
 _FORWARD_FILES = ("shared_key_file", "client_key_files", "password_files")
 _BROKER_FILES = ("tls_certificate", "tls_key", "tls_ca", "password_file")
+_GRAFANA_FILES = ("ca_file", "token_file", "opensearch_password_file")
 _RELAY_FILES = ("tls_certificate", "tls_key", "tls_ca", "shared_key_file", "password_file")
 
 _Table = TypeVar("_Table", bound=msgspec.Struct)
@@ -67,6 +70,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         audit_api: the API.
         detector: which transactions are suspicious, and whom to tell (docs/detection.md).
         retention: how long events are kept; `tally retain` sees to it.
+        dashboards: boards for Grafana.
+        alerting: rules for Prometheus, and who hears of alerts.
     """
 
     data: str = "tally-data"
@@ -81,6 +86,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     audit_api: ApiSettings = msgspec.field(default_factory=ApiSettings)
     detector: DetectorSettings = msgspec.field(default_factory=DetectorSettings)
     retention: RetentionSettings = msgspec.field(default_factory=RetentionSettings)
+    dashboards: DashboardSettings = msgspec.field(default_factory=DashboardSettings)
+    alerting: AlertingSettings = msgspec.field(default_factory=AlertingSettings)
 
     def __post_init__(self) -> None:
         """Refuse a place of the log that nothing can open, or that holds a credential, and a ledger named as a shard is."""
@@ -157,6 +164,7 @@ def parse(text: str, *, source: str, folder: Path) -> Config:
         store=_located(config.store, folder),
         index=_located(config.index, folder),
         audit_api=_audit_api(config.audit_api, folder),
+        dashboards=_located(config.dashboards, folder, _GRAFANA_FILES),
         collector=_collector(config.collector, folder),
         sidecars=collectors,
         detector=_detector(config.detector, folder),

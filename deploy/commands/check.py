@@ -17,9 +17,15 @@ from deploy.wording import count
     "shards one of a shard's, or a joint statement (a copy of log/head).",
 )
 @click.option("--key", metavar="KEY|FILE", help="The log's public key (default: keys/log.vkey in the data folder).")
+@click.option(
+    "--textfile",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write how the check ended as metrics, for a node exporter's textfile collector (docs/alerting.md).",
+)
 @json_option
 @pass_session
-def check(session: Session, *, since: Path | None, key: str | None, as_json: bool) -> None:
+def check(session: Session, *, since: Path | None, key: str | None, textfile: Path | None, as_json: bool) -> None:
     """Check the whole store against the whole log, and the index and the spools against both; list what is not as it must be.
 
     Everything may be running. What only a comparison with the past can show (a consistent rollback of everything) needs
@@ -40,6 +46,12 @@ def check(session: Session, *, since: Path | None, key: str | None, as_json: boo
         raise Failure(f"could not tell: {error}", exit_code=EXIT_UNKNOWN) from error
     except VerificationError as error:
         raise Failure(f"could not tell: {since}: {error}", exit_code=EXIT_UNKNOWN) from error
+    if textfile:
+        import time
+
+        from correlator.metrics import CheckMetrics
+
+        CheckMetrics().write(textfile, findings=len(findings), leaves=account.leaves, now_seconds=time.time())
     if as_json:
         emit_json({"verdict": "false" if findings else "true", "findings": findings, "account": account})
         stop(EXIT_FALSE if findings else 0)

@@ -1,202 +1,148 @@
-"""What each kind of rule tells, and what it leaves alone."""
+"""Every alert fires when it should and is silent when not, as promtool says; every alert says what a person needs."""
 
 from __future__ import annotations
 
-from decimal import Decimal
+import re
+import subprocess
 from pathlib import Path
+from typing import Any
 
-import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import yaml
 
-from alerting.detect.amounts import AmountRule, StructuringRule, VelocityRule
-from alerting.detect.flows import FanRule, RoundTripRule
-from alerting.detect.habits import DormantRule, NewRule, TravelRule, kilometres
-from alerting.detect.listed import ListedRule
-from alerting.detect.memory import MAX_WINDOW, Accounts, Window
-from alerting.detect.rule import version_of
-from collector.errors import Malformed
-from tests.alerting.payments import DAY, HOUR, payment, told
+from alerting.alert import Links
+from alerting.metrics import declared
+from alerting.rules import CLOCK_OFFSET, alerts, rules
+from tests.alerting.cases import CASES, CLOCK, HEALTHY, INVENTORY, SETTINGS, Case
+from tests.servers.prometheus import need_prometheus
 
-
-def test_an_amount_above_the_limit_is_told_and_the_limit_itself_is_not() -> None:
-    rule = AmountRule(name="large", above=Decimal(1000), currency="EUR")
-    said = told(rule, [payment(0, "1000"), payment(0, "1000.01"), payment(0, "9999", currency="JPY")])
-    assert said == ["", "1000.01 EUR is above 1000 EUR", ""]
+LINKS = Links(grafana="https://grafana.example", api="https://audit.example", runbooks="https://wiki.example/")
+CASES_HERE = [*CASES, *([CLOCK] if CLOCK_OFFSET in declared() else [])]
 
 
-def test_velocity_counts_within_the_window_and_each_account_for_itself() -> None:
-    rule = VelocityRule(name="fast", within_seconds=HOUR, count=3)
-    at = [(0, "A"), (10, "A"), (20, "B"), (HOUR - 1, "A"), (HOUR + 5, "A"), (3 * HOUR, "A")]
-    said = told(rule, [payment(second, account=account) for second, account in at])
-    assert [bool(one) for one in said] == [False, False, False, True, True, False]
-    assert said[3] == "3 payments of one account within 1 hour"
+def made() -> dict[str, Any]:
+    return rules(SETTINGS, INVENTORY, LINKS, "payments.example/audit")
 
 
-def test_velocity_adds_no_currencies_together() -> None:
-    rule = VelocityRule(name="sum", within_seconds=HOUR, total=Decimal(100))
-    said = told(rule, [payment(0, "60"), payment(1, "60", currency="USD"), payment(2, "41")])
-    assert said == ["", "", "101 EUR from one account within 1 hour"]
+def alerting() -> list[dict[str, Any]]:
+    return [rule for group in made()["groups"] for rule in group["rules"] if "alert" in rule]
 
 
-def test_a_late_payment_counts_at_its_own_time() -> None:
-    rule = VelocityRule(name="fast", within_seconds=60, count=3)
-    said = told(rule, [payment(100), payment(40.5), payment(90), payment(41)])
-    assert [bool(one) for one in said] == [False, False, False, False], (
-        "at 90 s and before there were two within a minute"
-    )
-    said = told(rule, [payment(100), payment(50), payment(99)])
-    assert not any(said), "the one at 99 s sees those up to 99 s"
-    assert told(rule, [payment(100), payment(99), payment(100)])[-1]
+def test_every_alert_has_a_case() -> None:
+    assert {case.alert for case in CASES_HERE} | {"TallyWatchdog"} == {rule["alert"] for rule in alerting()}
 
 
-def test_a_rule_of_velocity_that_says_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs count or total"):
-        VelocityRule(name="none", within_seconds=1)
+def test_every_alert_says_what_a_person_needs(repo_root: Path) -> None:
+    boards = {f"tally-{name}" for name in ("overview", "transactions", "service", "pipeline", "audit")}
+    for rule in alerting():
+        told, labels = rule["annotations"], rule["labels"]
+        assert set(told) == {"summary", "description", "dashboard", "runbook_url", "trail"}
+        assert all(told.values())
+        assert labels["severity"] in ("page", "ticket", "none")
+        assert labels["team"] in ("platform", "payments")
+        assert labels["ledger"] == "payments.example/audit"
+        assert told["dashboard"].removeprefix("https://grafana.example/d/").partition("?")[0] in boards
+        assert told["runbook_url"] == f"https://wiki.example/{rule['alert']}.md"
+        assert told["trail"].startswith("https://audit.example/")
+        text = (repo_root / "docs" / "runbooks" / f"{rule['alert']}.md").read_text(encoding="utf-8")
+        assert re.findall("^## (.+)$", text, re.MULTILINE) == ["What it means", "Look at", "Do"], rule["alert"]
 
 
-def test_structuring_is_many_just_below_the_threshold() -> None:
-    rule = StructuringRule(name="smurf", threshold=Decimal(10_000), margin=0.1, count=3, within_seconds=DAY)
-    said = told(
-        rule, [payment(at, amount) for at, amount in enumerate(["9500", "8999.99", "9000", "10000", "9999.99"])]
-    )
-    assert said[:4] == ["", "", "", ""]
-    assert said[4] == "3 payments between 9000.0 EUR and just below 10000 EUR within 1 day, 28499.99 EUR in all"
+def test_every_runbook_is_some_alerts(repo_root: Path) -> None:
+    pages = {page.stem for page in (repo_root / "docs" / "runbooks").glob("*.md")} - {"README"}
+    assert pages == {rule["alert"] for rule in alerting()} | {"TallyClockOffset"}
 
 
-def test_a_new_device_is_told_once_an_account_has_habits() -> None:
-    rule = NewRule(name="device", field="device", known_payments=2, remember_seconds=30 * DAY)
-    devices = [(0, "phone"), (1, "tablet"), (2, "phone"), (3, "watch"), (4, "watch"), (40 * DAY, "phone")]
-    said = told(rule, [payment(at, device=device) for at, device in devices])
-    assert [bool(one) for one in said] == [False, False, False, True, False, True]
-    assert "watch" not in said[3], "a device may name a person"
-    assert told(rule, [payment(0), payment(1)]) == ["", ""], "no device, nothing to say"
+def test_labels_in_texts_are_labels_of_the_answer() -> None:
+    """A `$labels.x` that the query does not keep would be empty in the middle of a sentence."""
+    for alert in alerts(SETTINGS, INVENTORY):
+        for label in re.findall(r"\$labels\.(\w+)", alert.summary + alert.description + alert.board + alert.api):
+            kept = re.search(rf"by \([^)]*\b{label}\b[^)]*\)", alert.query) or label in ("instance", "system", "entry")
+            assert kept, (alert.name, label)
 
 
-def test_a_new_country_is_named() -> None:
-    rule = NewRule(name="country", field="country", known_payments=1)
-    assert told(rule, [payment(0, country="DE"), payment(1, country="PA")])[1].endswith("(PA)")
+@pytest.fixture(scope="module")
+def rule_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("rules") / "rules.yml"
+    path.write_text(yaml.safe_dump(made(), sort_keys=False, allow_unicode=True))
+    return path
 
 
-def test_nobody_travels_so_fast() -> None:
-    berlin, tokyo, potsdam = (52.52, 13.40), (35.68, 139.69), (52.39, 13.06)
-    rule = TravelRule(name="travel")
-    said = told(rule, [payment(0, place=berlin), payment(HOUR, place=tokyo), payment(2 * HOUR, place=tokyo)])
-    assert [bool(one) for one in said] == [False, True, False]
-    assert "8,9" in said[1], "some 8,900 km"
-    assert told(rule, [payment(0, place=berlin), payment(1, place=potsdam)])[1] == "", "too near to tell"
-    assert told(rule, [payment(0, place=berlin), payment(13 * HOUR, place=tokyo)])[1] == "", "by plane"
-    late = told(rule, [payment(2 * HOUR, place=berlin), payment(HOUR, place=tokyo), payment(3 * HOUR, place=berlin)])
-    assert [bool(one) for one in late] == [False, True, False], (
-        "a late one is compared, and does not move the account back"
-    )
+def evaluated(rule_file: Path, name: str, blocks: list[dict[str, Any]]) -> subprocess.CompletedProcess[str]:
+    """`promtool test rules` of these blocks."""
+    file = rule_file.parent / f"{name}.yml"
+    test = {"rule_files": [str(rule_file)], "evaluation_interval": "1m", "tests": blocks}
+    file.write_text(yaml.safe_dump(test, sort_keys=False))
+    return promtool("test", "rules", str(file))
 
 
-@given(st.tuples(st.floats(-90, 90), st.floats(-180, 180)), st.tuples(st.floats(-90, 90), st.floats(-180, 180)))
-def test_a_distance_is_one(one: tuple[float, float], other: tuple[float, float]) -> None:
-    assert 0.0 <= kilometres(one, other) <= 20_016
-    assert kilometres(one, other) == pytest.approx(kilometres(other, one), abs=1e-6)
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    need_prometheus()
+    return subprocess.run(["promtool", *arguments], capture_output=True, text=True, check=False, timeout=110)
 
 
-def test_an_account_that_slept_and_wakes_up_rich() -> None:
-    rule = DormantRule(name="asleep", silent_seconds=100 * DAY, above=Decimal(500))
-    said = told(
-        rule, [payment(0, "900"), payment(120 * DAY, "20"), payment(240 * DAY, "900"), payment(250 * DAY, "900")]
-    )
-    assert said == ["", "", "900 EUR after 120 days without a payment", ""]
+@pytest.mark.prometheus
+def test_promtool_takes_the_rules(rule_file: Path) -> None:
+    done = promtool("check", "rules", "--lint-fatal", str(rule_file))
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_one_account_that_many_pay() -> None:
-    rule = FanRule(name="mule", direction="in", count=3, within_seconds=DAY)
-    payers = ["a", "b", "a", "c"]
-    said = told(rule, [payment(at, account=payer, counterparty="hub") for at, payer in enumerate(payers)])
-    assert said == ["", "", "", "one account is paid by 3 others within 1 day"]
-    rule = FanRule(name="spread", direction="out", count=2, within_seconds=DAY)
-    said = told(rule, [payment(0, counterparty="x"), payment(1, counterparty="y"), payment(2 * DAY, counterparty="z")])
-    assert [bool(one) for one in said] == [False, True, False]
-
-
-def transfers(*moves: tuple[str, str, str]) -> list[str]:
-    rule = RoundTripRule(name="cycle", hops=4, share=0.8, within_seconds=10 * DAY)
-    return told(
-        rule,
-        [
-            payment(at * HOUR, amount, account=source, counterparty=target)
-            for at, (source, target, amount) in enumerate(moves)
+def told(series: dict[str, str], name: str, expected: dict[str, tuple[str, int]]) -> dict[str, Any]:
+    """A block of promtool's: so many series of each alert fire at that time."""
+    return {
+        "name": name,
+        "interval": "1m",
+        "input_series": [{"series": one, "values": values} for one, values in series.items() if values],
+        "promql_expr_test": [
+            {
+                "expr": f'count by (alertname) (ALERTS{{alertstate="firing",alertname=~"{alert}"}})',
+                "eval_time": at,
+                "exp_samples": [{"labels": f'{{alertname="{alert}"}}', "value": count}] if count else [],
+            }
+            for alert, (at, count) in expected.items()
         ],
+    }
+
+
+def block(case: Case, *, near: bool) -> dict[str, Any]:
+    series = {**HEALTHY, **(case.near if near else case.fault)}
+    return told(
+        series, f"{case.alert}{', near' if near else ''}", {case.alert: (case.after, 0 if near else case.firing)}
     )
 
 
-def test_money_that_comes_back_is_a_round_trip() -> None:
-    said = transfers(("A", "B", "1000"), ("B", "C", "950"), ("x", "C", "5"), ("C", "A", "900"))
-    assert said[:3] == ["", "", ""]
-    assert said[3] == "900 EUR comes back to an account that paid it 3 hours before, through 3 payments"
-    assert transfers(("A", "B", "100"), ("B", "A", "100"))[1]
-
-
-def test_what_is_no_round_trip() -> None:
-    assert not any(transfers(("B", "C", "950"), ("A", "B", "1000"), ("C", "A", "900"))), "not in that order"
-    assert not any(transfers(("A", "B", "1000"), ("B", "C", "100"), ("C", "A", "900"))), "other money"
-    chain = [("A", "B", "10"), ("B", "C", "10"), ("C", "D", "10"), ("D", "E", "10"), ("E", "A", "10")]
-    assert not any(transfers(*chain)), "longer than the rule looks"
-    assert not any(transfers(("A", "A", "10"), ("A", "A", "10")))
-
-
-def test_a_hub_with_thousands_of_payers_is_searched_within_bounds() -> None:
-    rule = RoundTripRule(name="cycle", hops=12, share=0.01, within_seconds=10 * DAY)
-    watch = rule.watch()
-    for at in range(3_000):
-        watch.look(payment(at, "10", account=f"p{at % 60}", counterparty=f"p{(at * 7 + 1) % 60}"))
-
-
-def test_names_on_a_list_are_found_however_they_are_written(tmp_path: Path) -> None:
-    names = tmp_path / "sanctioned.txt"
-    names.write_text("# provided by compliance\n\nEvil  Corp\nＢａｄ Ltd\n", encoding="utf-8")
-    rule = ListedRule(name="listed", file=str(names))
-    said = told(
-        rule, [payment(0, counterparty="EVIL CORP"), payment(0, account="bad ltd"), payment(0, counterparty="Evil")]
+@pytest.mark.prometheus
+def test_each_alert_fires_and_is_silent(rule_file: Path) -> None:
+    """Budgets are in another test: what they record month by month is nothing that the other alerts ask for, and slow."""
+    alone = rule_file.parent / "alone.yml"
+    alone.write_text(
+        yaml.safe_dump({"groups": [group for group in made()["groups"] if group["name"] == "tally-alerts"]})
     )
-    assert said == ["its counterparty is on the list sanctioned.txt", "its account is on the list sanctioned.txt", ""]
+    cases = [case for case in CASES_HERE if "Budget" not in case.alert]
+    blocks = [block(case, near=False) for case in cases] + [block(case, near=True) for case in cases if case.near]
+    done = evaluated(alone, "cases", blocks)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize(("data", "said"), [(None, "No such file"), (b"#\n", "no name"), (b"\xff", "not UTF-8")])
-def test_a_list_that_cannot_be_used_is_refused(tmp_path: Path, data: bytes | None, said: str) -> None:
-    names = tmp_path / "list"
-    if data is not None:
-        names.write_bytes(data)
-    with pytest.raises(Malformed, match=said):
-        ListedRule(name="listed", file=str(names)).watch()
+@pytest.mark.prometheus
+def test_budgets_burn_and_are_silent(rule_file: Path) -> None:
+    cases = [case for case in CASES_HERE if "Budget" in case.alert]
+    assert len(cases) == 5
+    blocks = [block(case, near=False) for case in cases] + [block(case, near=True) for case in cases]
+    quiet = told(dict(HEALTHY), "healthy", {})
+    quiet["promql_expr_test"] = [  # nothing but the watchdog, at any time
+        {
+            "expr": 'count by (alertname) (ALERTS{alertstate=~"firing|pending"})',
+            "eval_time": f"{at}m",
+            "exp_samples": [{"labels": '{alertname="TallyWatchdog"}', "value": 1}],
+        }
+        for at in (1, 5, 15, 60, 130)
+    ]
+    done = evaluated(rule_file, "budgets", [*blocks, quiet])
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_another_threshold_is_another_version() -> None:
-    one = AmountRule(name="large", above=Decimal(1))
-    assert version_of(one) == version_of(msgspec.structs.replace(one))
-    assert version_of(one) != version_of(msgspec.structs.replace(one, above=Decimal(2)))
-
-
-def test_of_too_many_accounts_the_one_that_was_idle_longest_is_forgotten() -> None:
-    kept: Accounts[str, list[int]] = Accounts(list, most=2)
-    kept.of("a").append(1)
-    kept.of("b")
-    kept.of("a")
-    kept.of("c")
-    assert (kept.look("a"), kept.look("b"), kept.forgotten) == ([1], None, 1)
-
-
-@given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 100))
-def test_a_window_holds_what_is_in_it(times: list[int], length: int) -> None:
-    window: Window[int] = Window(length)
-    newest = 0
-    for at, time in enumerate(times):
-        window.add(time, time)
-        newest = max(newest, time)
-        expected = sorted(one for one in times[: at + 1] if time - length < one <= time and one > newest - length)
-        assert window.until(time) == expected
-
-
-def test_a_window_is_bounded() -> None:
-    window: Window[int] = Window(10**9)
-    for at in range(MAX_WINDOW + 5):
-        window.add(at, at)
-    assert window.until(10**6)[0] == 5
+@pytest.mark.prometheus
+def test_a_case_that_is_wrong_is_found(rule_file: Path) -> None:
+    wrong = told(dict(HEALTHY), "wrong", {"TallySequenceGap": ("3m", 1)})
+    assert evaluated(rule_file, "wrong", [wrong]).returncode == 1

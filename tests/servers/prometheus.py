@@ -36,14 +36,26 @@ class Prometheus:
     Args:
         folder: for its configuration, data and log.
         targets: job -> host:port of a ``/metrics``.
+        rules: a file of rules, evaluated every second where their groups say nothing else.
+        alertmanager: host:port of who gets the alerts.
     """
 
-    def __init__(self, folder: Path, targets: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, targets: Mapping[str, str], *, rules: Path | None = None, alertmanager: str = ""
+    ) -> None:
         need_prometheus()
         folder.mkdir()
         jobs = [{"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()]
+        wanted: dict[str, Any] = {
+            "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+            "scrape_configs": jobs,
+        }
+        if rules:
+            wanted["rule_files"] = [str(rules.resolve())]
+        if alertmanager:
+            wanted["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": [alertmanager]}]}]}
         config = folder / "prometheus.yml"  # JSON is YAML
-        config.write_text(json.dumps({"global": {"scrape_interval": "1s"}, "scrape_configs": jobs}))
+        config.write_text(json.dumps(wanted))
         self._log = folder / "log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -53,6 +65,7 @@ class Prometheus:
                     f"--storage.tsdb.path={folder / 'data'}",
                     "--web.listen-address=127.0.0.1:0",
                     "--enable-feature=exemplar-storage",
+                    "--rules.alert.resend-delay=1s",
                 ],
                 stdout=log,
                 stderr=log,

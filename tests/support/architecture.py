@@ -20,7 +20,7 @@ COLLECTOR_NOUNS = frozenset(
 CORRELATOR_NOUNS = frozenset(f"correlator{name}" for name in ("", ".entry", ".checkpoint", ".log", ".index", ".errors"))
 """What a stage shows to the next ones: its nouns, their bytes, and the errors that a caller acts on."""
 
-METRICS = frozenset(f"{package}.metrics" for package in PACKAGES)
+METRICS = frozenset(f"{package}.metrics" for package in PACKAGES) | {"collector.store.metrics"}
 
 MAY_IMPORT: Mapping[str, frozenset[str]] = {
     "collector": frozenset(),

@@ -1,0 +1,244 @@
+"""A small installation with traffic, for boards and alerts: `tally up`, services that answer well and badly, payments, readers, a check.
+
+What a single machine without OpenSearch and without a broker has not got is served by the product's own metric objects, counted by
+hand in this process (`Beside`): the queries meet the real names, labels and types, and the numbers are made up.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import httpx
+from prometheus_client import CollectorRegistry, start_http_server
+
+from collector.metrics import CollectorMetrics
+from collector.store.metrics import ClusterMetrics
+
+CONFIG = """
+ledger = "boards.example/audit"
+[collector]
+name = "side"
+[collector.forward]
+port = -1
+[collector.http]
+port = 0
+[collector.requests]
+max_operations = 4
+[[collector.tail]]
+paths = ["{folder}/*.log"]
+name = "batch-jobs"
+[[collector.stitch.amounts]]
+fields = ["attributes.amount"]
+currency_fields = ["attributes.currency"]
+[[correlator.flows]]
+name = "payment"
+deadline_seconds = 3.0
+steps = [
+  {{ name = "received", match = {{ name = "received" }} }},
+  {{ name = "paid", match = {{ name = "paid" }}, after = ["received"] }},
+]
+[audit_api]
+port = 0
+[alerting]
+slos = [{{ service = "payments", objective = 0.98, latency_seconds = 1.0, team = "payments", least_requests = 1 }}]
+{more}
+"""
+
+SERVICES = {
+    "payments": ("POST /payments", "GET /payments/{id}", "POST /refunds"),
+    "ledger": ("reserve", "capture"),
+    "risk": ("assess",),
+    "gateway": ("GET /", "POST /checkout"),
+}
+
+
+def _http(operation: str) -> list[dict[str, Any]]:
+    """Attributes of a span whose name is a method and a route."""
+    method, _, route = operation.partition(" ")
+    told = {"http.request.method": method, "http.route": route} if route else {}
+    return [{"key": key, "value": {"stringValue": value}} for key, value in told.items()]
+
+
+class Observed:
+    """A running `tally up`.
+
+    Attributes:
+        folder: of its configuration and data.
+        urls: of each process by its name (`collector-side`, `correlator`, `api`).
+        pids: the same with process ids.
+    """
+
+    def __init__(self, folder: Path, urls: dict[str, str], pids: dict[str, int], token: str) -> None:
+        self.folder = folder
+        self.urls = urls
+        self.pids = pids
+        self._token = token
+        self._at = 0
+        self._chance = random.Random(7)
+        self._http = httpx.Client(timeout=10)
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """Job to host:port, as Prometheus wants it."""
+        return {name: url.removeprefix("http://") for name, url in self.urls.items()}
+
+    def tally(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A `tally` command with this installation's configuration."""
+        return _tally(self.folder, *arguments)
+
+    def second(self, trouble: float = 0.0) -> None:
+        """About a second's traffic. `trouble` from 0 to 1: so much of what payments answers fails and is slow."""
+        self._at += 1
+        wave = 1 + 0.5 * math.sin(self._at / 20)
+        for service, operations in SERVICES.items():
+            spans = [
+                self._span(operation, trouble if service == "payments" else 0.0)
+                for operation in operations
+                for _ in range(1 + round(3 * wave * self._chance.random()))
+            ]
+            self._spans(service, spans)
+        self._payments(4, forgotten=self._at % 5 == 0)
+        with (self.folder / "jobs.log").open("a", encoding="utf-8") as log:
+            log.write(json.dumps({"message": "a job is done", "service": "jobs"}) + "\n")
+        headers = {"authorization": f"Bearer {self._token}"}
+        self._http.get(f"{self.urls['api']}/v1/trails", params={"limit": "5"}, headers=headers)
+        self._http.get(f"{self.urls['api']}/v1/status", headers=headers if self._at % 4 else {})
+        if self._at % 7 == 0:
+            self._http.post(f"{self.urls['collector-side']}/v1/events", content="no json")
+
+    def _span(self, operation: str, trouble: float) -> dict[str, Any]:
+        failed = self._chance.random() < 0.002 + trouble / 4
+        seconds = self._chance.lognormvariate(-3.2, 0.6) * (1 + 20 * trouble)
+        now_ns = time.time_ns()
+        return {
+            "traceId": f"{self._chance.getrandbits(128):032x}",
+            "spanId": f"{self._chance.getrandbits(64):016x}",
+            "name": operation,
+            "kind": 2,
+            "startTimeUnixNano": str(now_ns - int(seconds * 1e9)),
+            "endTimeUnixNano": str(now_ns),
+            "status": {"code": 2} if failed else {},
+            "attributes": _http(operation),
+        }
+
+    def _spans(self, service: str, spans: list[dict[str, Any]]) -> None:
+        resource = {"attributes": [{"key": "service.name", "value": {"stringValue": service}}]}
+        body = {"resourceSpans": [{"resource": resource, "scopeSpans": [{"spans": spans}]}]}
+        answer = self._http.post(f"{self.urls['collector-side']}/v1/traces", json=body)
+        assert answer.status_code == 200, answer.text
+
+    def _payments(self, count: int, *, forgotten: bool) -> None:
+        lines = []
+        for one in range(count):
+            payment = {"service": "shop", "transaction_id": f"pay-{self._at}-{one}"}
+            money = {"amount": 10.0 + one, "currency": ("EUR", "EUR", "USD", "GBP")[one % 4]}
+            lines.append({**payment, "event_name": "received", **money})
+            if not (forgotten and one == 0):
+                lines.append({**payment, "event_name": "paid", **money})
+        text = "\n".join(json.dumps(line) for line in lines)
+        headers = {"content-type": "application/x-ndjson"}
+        answer = self._http.post(f"{self.urls['collector-side']}/v1/events", content=text, headers=headers)
+        assert answer.status_code == 200, answer.text
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._http.close()
+
+
+def _tally(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "deploy.cli", "--config", str(folder / "tally.toml"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@contextmanager
+def observed(folder: Path, more: str = "") -> Iterator[Observed]:
+    """An installation in `folder`; `more` is put at the end of its configuration. Everything is stopped at the end."""
+    (folder / "tally.toml").write_text(CONFIG.format(folder=folder, more=more))
+    token = json.loads(_tally(folder, "token", "add", "ann", "--role", "auditor", "--json").stdout)["token"]
+    command = [sys.executable, "-m", "deploy.cli", "--config", str(folder / "tally.toml"), "up", "--json"]
+    with (folder / "stderr").open("wb") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
+    assert process.stdout is not None
+    try:
+        text = b""
+        while not text.endswith(b"\n}\n"):
+            line = process.stdout.readline()
+            assert line, (folder / "stderr").read_text()
+            text += line
+        ready = json.loads(text)["ready"]
+        here = Observed(
+            folder,
+            {one["name"]: one["addresses"]["http"] for one in ready},
+            {one["name"]: one["pid"] for one in ready},
+            token,
+        )
+        try:
+            yield here
+        finally:
+            here.close()
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(timeout=30)
+        finally:
+            process.kill()
+            process.stdout.close()
+
+
+class Beside:
+    """What is not in the installation, by the product's metric objects; and `tally check --textfile`, as a node exporter serves it."""
+
+    def __init__(self, textfile: Path) -> None:
+        self.registry = CollectorRegistry()
+        self._store = ClusterMetrics(self.registry, part="store")
+        self._index = ClusterMetrics(self.registry, part="index")
+        self._collector = CollectorMetrics(collector="elsewhere")
+        self._textfile = textfile
+        self.registry.register(self)  # a collector by its method, as the library has it
+
+    def collect(self) -> Iterator[Any]:
+        """The broker's metrics of a collector elsewhere, and what the check left."""
+        from prometheus_client.parser import text_string_to_metric_families
+
+        for family in self._collector.registry.collect():
+            if family.name.startswith("tally_collector_broker"):
+                yield family
+        if self._textfile.is_file():
+            parse: Any = text_string_to_metric_families
+            yield from parse(self._textfile.read_text())
+
+    def second(self, trouble: float = 0.0) -> None:
+        """A second of a cluster's and a broker's work; in trouble shards are away."""
+        self._collector.broker("kafka", "orders", True, 20)  # noqa: FBT003 - the metric's own signature
+        for metrics in (self._store, self._index):
+            for operation in ("read", "write"):
+                for _ in range(3):
+                    metrics.answered(operation, "ok", seconds=0.004 + trouble / 50, sent=4_000, received=300)
+            outcome = "no_shard" if trouble else "created"
+            metrics.wrote({outcome: 50})
+            if trouble:
+                metrics.answered("write", "no_shard", seconds=0.2, sent=4_000, received=100)
+
+
+@contextmanager
+def served(beside: Beside) -> Iterator[str]:
+    """It, on a port of this machine; gives host:port."""
+    server, thread = start_http_server(0, addr="127.0.0.1", registry=beside.registry)
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        assert isinstance(thread, Thread)
+        thread.join()

@@ -1,0 +1,66 @@
+"""Every panel of every board asks a real Prometheus, which scrapes a running installation, and gets an answer.
+
+With TALLY_DRAW=FOLDER the boards are drawn there, after some minutes of traffic (`make boards`): how docs/dashboards/*.png are made.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from dashboards.board import Links
+from dashboards.boards import boards
+from tests.servers.alertmanager import shortened
+from tests.servers.prometheus import Prometheus, need_prometheus
+from tests.support.board_queries import answer, asked
+from tests.support.observed import Beside, observed, served
+
+pytestmark = pytest.mark.prometheus
+
+DRAW = os.environ.get("TALLY_DRAW", "")
+SECONDS = int(os.environ.get("TALLY_DRAW_SECONDS", "300")) if DRAW else 10
+
+
+@pytest.mark.timeout(SECONDS + 120)
+def test_every_panel_has_data(tmp_path: Path) -> None:
+    need_prometheus()
+    made = [board.build(Links(api="https://audit.example")) for board in boards()]
+    textfile = tmp_path / "check.prom"
+    with observed(tmp_path) as here:
+        here.tally("render", "-o", str(tmp_path / "out"), "--only", "alerts")
+        rules = tmp_path / "out" / "prometheus" / "tallystick.rules.yml"
+        rules.write_text(shortened(rules.read_text()))
+        beside = Beside(textfile)
+        with served(beside) as address, Prometheus(
+            tmp_path / "prometheus", {**here.targets, "beside": address}, rules=rules
+        ) as prometheus:  # fmt: skip
+            start = time.time()
+            for at in range(SECONDS):
+                share = at / SECONDS
+                trouble = 0.6 if DRAW and 0.55 < share < 0.7 else 0.3 if not DRAW and at % 3 == 0 else 0.0
+                here.second(trouble)
+                beside.second(trouble if DRAW else 0.0)
+                if at in (SECONDS // 3, SECONDS * 4 // 5):
+                    assert here.tally("check", "--textfile", str(textfile)).returncode == 0
+                time.sleep(max(0.0, start + at + 1 - time.time()))  # load for a time is what is wanted, not a condition
+            end = time.time()
+            prometheus.until("count(tally_check_findings)", {(): 1})
+            prometheus.until('count(tally_flow_trails{state="incomplete"} > 0)', {(): 1})
+            prometheus.until("count(count by (service) (service:tally_slo_budget:remaining_ratio))", {(): 4})
+            if DRAW:
+                from tests.support.board_drawing import draw
+
+                for board in made:
+                    draw(board, prometheus, Path(DRAW) / f"{board['uid'].removeprefix('tally-')}.png", start + 12, end)
+            silent = [
+                f"{board['title']} / {one.row} / {one.panel['title']}: {one.query}"
+                for board in made
+                for one in asked(board)
+                if not answer(prometheus, one, end - 10, end, 1)
+            ]
+            assert silent == []
+            counted = sum(1 for board in made for _ in asked(board))
+            assert counted > 90
