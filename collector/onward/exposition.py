@@ -70,7 +70,11 @@ class Exposition(Collector):
         with self._lock:
             if "target" in self._families:
                 self._forget_targets(self._families["target"][2])
-            shown = [(name, kind, text, list(known.values())) for name, (kind, text, known) in self._families.items()]
+            shown = [
+                (name, kind, text, list(known.values()))
+                for name, (kind, text, known) in self._families.items()
+                if known
+            ]
         for name, kind, text, series in sorted(shown, key=lambda family: family[0]):
             metric = Metric(name, text, kind)
             metric.samples = [_sample(dict(one.labels), one) for one in sorted(series, key=_order)]

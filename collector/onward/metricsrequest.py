@@ -23,7 +23,7 @@ def read_request(body: bytes, *, json: bool) -> ExportMetricsServiceRequest:
     try:
         if not json:
             return ExportMetricsServiceRequest.FromString(body)
-        tree = msgspec.json.decode(body)
+        tree = msgspec.json.decode(body, type=dict)
         for exemplar in _exemplars(tree):
             for name in ("traceId", "spanId"):
                 told = exemplar.get(name)

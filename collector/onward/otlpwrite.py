@@ -45,6 +45,10 @@ class OtlpWrite:
         if points:
             yield _Request(points=points, body=request)
 
+    def close(self) -> None:
+        """Close the connection."""
+        self._endpoint.close()
+
     def send(self, part: Part) -> int:
         """Send it; returns how many of its data points were taken. Raises `Later` and `Refused`."""
         assert isinstance(part, _Request)

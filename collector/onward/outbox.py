@@ -20,13 +20,19 @@ __all__ = ["Counting", "Outbox", "Part", "Way"]
 
 _log = logging.getLogger(__name__)
 
+_LAST_WAIT_SECONDS = 0.5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """What is sent in one go: so many data points, and whatever else a way needs. `unsayable`: so many that the way has no words for."""
+    """What is sent in one go: so many data points, and whatever else a way needs.
+
+    `unsayable`: so many that the way has no words for; `empty`: there is nothing to send.
+    """
 
     points: int
     unsayable: int = 0
+    empty: bool = False
 
 
 class Way(Protocol):
@@ -37,6 +43,9 @@ class Way(Protocol):
 
     def send(self, part: Part) -> int:
         """Send it; returns how many data points were taken. Raises `Later` and `Refused`."""
+
+    def close(self) -> None:
+        """Nothing more is sent."""
 
 
 class Counting(Protocol):
@@ -143,16 +152,18 @@ class Outbox:
             )
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                while not self._queue and self._stop_at is None:
-                    self._changed.wait()
-                if not self._queue or self._over():
-                    return
-                waiting = self._queue.popleft()
+        while (waiting := self._next()) is not None:
             self._send(waiting)
             with self._changed:
                 self._bytes -= len(waiting.request)
+        self._way.close()
+
+    def _next(self) -> _Waiting | None:
+        """The oldest, as soon as there is one; None when it is time to end."""
+        with self._changed:
+            while not self._queue and self._stop_at is None:
+                self._changed.wait()
+            return None if not self._queue or self._over() else self._queue.popleft()
 
     def _send(self, waiting: _Waiting) -> None:
         left = waiting.points
@@ -162,7 +173,7 @@ class Outbox:
                 if part.unsayable:
                     self._counting.metric_points_dropped("name", part.unsayable)
                     left -= part.unsayable
-                reason = self._send_part(part, waiting.since) if part.points else ""
+                reason = "" if part.empty else self._send_part(part, waiting.since)
                 if reason:
                     break
                 left -= part.points
@@ -204,13 +215,13 @@ class Outbox:
         return self._stop_at is not None and self._monotonic() >= self._stop_at
 
     def _wait(self, seconds: float) -> None:
-        """As long, or until it is time to stop; a stop that begins meanwhile tries once more at once."""
+        """As long, or until a stop begins; from then on what is left is tried again soon, whatever the server asks for: there is no later."""
         with self._changed:
             if self._stop_at is None:
                 self._changed.wait_for(lambda: self._stop_at is not None, timeout=seconds)
             else:
                 left = self._stop_at - self._monotonic()
-                self._changed.wait_for(lambda: False, timeout=max(min(seconds, left), 0.0))
+                self._changed.wait_for(lambda: False, timeout=max(min(seconds, _LAST_WAIT_SECONDS, left), 0.0))
 
     def _say(self, trouble: str) -> None:
         """Into the log, once for each change between trouble and none."""

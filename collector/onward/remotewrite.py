@@ -70,7 +70,11 @@ class RemoteWrite:
             held.append(point)
             count += len(point.series)
             points += point.points
-        yield _Series(points=points, unsayable=unsayable, translated=tuple(held))
+        yield _Series(points=points, unsayable=unsayable, empty=not held, translated=tuple(held))
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._endpoint.close()
 
     def send(self, part: Part) -> int:
         """Send a part; returns how many of its data points were taken. Raises `Later` and `Refused`."""

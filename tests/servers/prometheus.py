@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Mapping
@@ -102,6 +103,14 @@ class Prometheus:
                 stderr=log,
             )
         self.url = ""
+        self._scheme = "https" if web and "tls_server_config" in web else "http"
+        self._asking: dict[str, Any] = {}
+
+    def identify(self, *, ca: Path, certificate: tuple[Path, Path], user: str, password: str) -> None:
+        """Ask over TLS from now on, as this user and with this certificate and its key."""
+        context = ssl.create_default_context(cafile=str(ca))
+        context.load_cert_chain(*certificate)
+        self._asking = {"verify": context, "auth": (user, password)}
 
     def __enter__(self) -> Self:
         deadline = time.monotonic() + _START_SECONDS
@@ -111,7 +120,7 @@ class Prometheus:
                 self.close()
                 raise RuntimeError(f"prometheus did not start: {text[-2_000:]}")
             if (found := _LISTENING.search(text)) is not None:
-                self.url = f"http://{found[1]}"
+                self.url = f"{self._scheme}://{found[1]}"
             else:
                 time.sleep(0.1)
         return self
@@ -137,7 +146,7 @@ class Prometheus:
 
     def ask(self, path: str, **parameters: str) -> Any:
         """The ``data`` of an answer of the HTTP API."""
-        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10)
+        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10, **self._asking)
         told = answer.json()
         assert told["status"] == "success", told
         return told["data"]
