@@ -19,7 +19,7 @@ _UNITS = {
 }  # fmt: skip
 """UCUM's case-sensitive codes, as the specification names them."""
 
-_PER = {"s": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day", "w": "week", "mo": "month", "y": "year"}
+_PER = {"s": "second", "m": "minute", "h": "hour", "d": "day", "w": "week", "mo": "month", "y": "year"}
 _OTHER = re.compile(r"[^a-zA-Z0-9:]+")
 _OTHER_IN_LABEL = re.compile(r"[^a-zA-Z0-9]+")
 
@@ -66,6 +66,8 @@ def label_name(key: str) -> str:
     text = _OTHER_IN_LABEL.sub("_", key)
     if not text.strip("_"):
         return ""
+    if text[0] == "_":  # as Prometheus' receiver has it, which leaves such names to Prometheus itself
+        return f"key{text}"
     return f"key_{text}" if text[0].isdigit() else text
 
 

@@ -3,8 +3,12 @@
 https://prometheus.io/docs/specs/prw/remote_write_spec_2_0/ and https://prometheus.io/docs/specs/prw/remote_write_spec/. A server that knows 2.0 says in
 headers how much of a request it has written. One that answers success without them has read the request as one of 1.0, in which it is empty; one that answers
 415 does not know it; and one that answers 400 without them may not have been able to read it: these get 1.0, from then on if they take it.
+
+A Prometheus 2 without ``--enable-feature=native-histograms`` refuses a whole request for one of them, with a status that asks for it again: from then on it gets
+classic ones.
 """
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -18,7 +22,10 @@ from collector.onward.promseries import NativeHistogram, PromPoint, translate
 
 __all__ = ["RemoteWrite"]
 
+_log = logging.getLogger(__name__)
+
 _SERIES_A_REQUEST = 2_000
+_NO_NATIVE = "native histograms are disabled"
 _WRITTEN = "x-prometheus-remote-write-{}-written"
 _HEADERS = {
     1: {"Content-Type": "application/x-protobuf", "X-Prometheus-Remote-Write-Version": "0.1.0"},
@@ -79,6 +86,18 @@ class RemoteWrite:
     def send(self, part: Part) -> int:
         """Send a part; returns how many of its data points were taken. Raises `Later` and `Refused`."""
         assert isinstance(part, _Series)
+        try:
+            return self._negotiated(part if self._native else _without_native(part))
+        except (Later, Refused) as error:
+            if not self._native or _NO_NATIVE not in str(error):
+                raise
+        self._native = False
+        _log.warning("the metrics server takes no native histograms: exponential ones go as classic ones from now on")
+        return self._negotiated(_without_native(part))
+
+    def _negotiated(self, part: _Series) -> int:
+        if part.empty:
+            return 0
         if self._version == 2:
             answer = self._post(part, 2)
             if _says_written(answer) or (answer.status not in {400, 415} and not 200 <= answer.status <= 299):
@@ -93,6 +112,14 @@ class RemoteWrite:
         body = request_v2(part.translated) if version == 2 else request_v1(part.translated)
         headers: Mapping[str, str] = {**_HEADERS[version], "Content-Encoding": "snappy"}
         return self._endpoint.post(bytes(cramjam.snappy.compress_raw(body)), headers)
+
+
+def _without_native(part: _Series) -> _Series:
+    """What was translated before that was known: without these, which are counted as not written."""
+    kept = tuple(
+        point for point in part.translated if not any(isinstance(one.value, NativeHistogram) for one in point.series)
+    )
+    return _Series(points=sum(point.points for point in kept), empty=not kept, translated=kept)
 
 
 def _taken(part: _Series, answer: Answer) -> int:

@@ -216,7 +216,7 @@ def made_up_spans(first: int, count: int) -> bytes:
             trace_id=b"\1" * 16,
             span_id=(at + 1).to_bytes(8, "big"),
             name=f"order {at}",
-            kind=2,  # type: ignore[arg-type]  # SERVER, as it is on the wire
+            kind=2,
             start_time_unix_nano=now_ns,
             end_time_unix_nano=now_ns + 1_000_000,
         )

@@ -24,7 +24,7 @@ from collector.onward.promnames import float_text, label_name, labels_of, metric
         ("net.io", "By/s", "gauge", "net_io_bytes_per_second"),
         ("speed", "m/s", "gauge", "speed_meters_per_second"),
         ("calls", "{call}/s", "gauge", "calls_per_second"),
-        ("paper", "paper/min", "gauge", "paper_per_minute"),
+        ("paper", "paper/min", "gauge", "paper_per_min"),
         ("duration_seconds", "s", "", "duration_seconds"),
         ("a..b__c", "", "", "a_b_c"),
         ("4xx", "", "", "_4xx"),
@@ -46,8 +46,12 @@ def test_a_unit_has_its_long_name(unit: str, expected: str) -> None:
 
 
 def test_labels_that_become_one_keep_both_values() -> None:
-    assert labels_of([("a_b", "2"), ("a.b", "1"), ("c", ""), ("é", "x"), ("9", "y")]) == {"a_b": "1;2", "key_9": "y"}
-    assert label_name("__name__") == "_name_"  # reserved names are Prometheus' own
+    assert labels_of([("a_b", "2"), ("a.b", "1"), ("c", ""), ("é", "x"), ("9", "y"), ("_p", "z")]) == {
+        "a_b": "1;2",
+        "key_9": "y",
+        "key_p": "z",
+    }
+    assert label_name("__name__") == "key_name_"  # reserved names are Prometheus' own
 
 
 def test_a_bound_is_a_canonical_number() -> None:
@@ -59,4 +63,4 @@ def test_a_bound_is_a_canonical_number() -> None:
 @given(st.text(max_size=30), st.text(max_size=12), st.booleans(), st.booleans())
 def test_whatever_the_name_it_is_one_or_none(name: str, unit: str, counter: bool, gauge: bool) -> None:
     assert re.fullmatch(r"([a-zA-Z_:][a-zA-Z0-9_:]*)?", metric_name(name, unit, counter=counter, gauge=gauge))
-    assert re.fullmatch(r"((?!__)[a-zA-Z_][a-zA-Z0-9_]*)?", label_name(name))
+    assert re.fullmatch(r"([a-zA-Z][a-zA-Z0-9_]*)?", label_name(name))

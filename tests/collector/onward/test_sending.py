@@ -120,6 +120,29 @@ def test_what_version_2_says_was_not_written_is_counted() -> None:
         assert write(receiver.url, native.SerializeToString())[1] == 0
 
 
+def test_a_server_without_native_histograms_gets_classic_ones_from_then_on() -> None:
+    def answer(asked: Asked) -> Told:
+        read = write_request(bytes(cramjam.snappy.decompress_raw(asked.body)))
+        if any(one.histograms for one in read.timeseries):
+            return Told(500, {"Content-Type": "text/plain; charset=utf-8"}, b"native histograms are disabled\n")
+        return Told()
+
+    request = request_of()
+    add_sum(request, "hits", 1)
+    add_exponential(request, "spread", {0: 1})
+    only = request_of()
+    add_exponential(only, "spread", {0: 1})
+    with (
+        MetricsReceiver(answer) as receiver,
+        closing(RemoteWrite(Endpoint(MetricsToSettings(url=receiver.url)), newest=1, native=True)) as way,
+    ):
+        parts = [*way.parts(request.SerializeToString()), *way.parts(only.SerializeToString())]
+        assert [way.send(part) for part in parts] == [1, 0]  # what was translated by then is counted as not written
+        assert [way.send(part) for part in way.parts(request.SerializeToString())] == [2]
+    last = write_request(bytes(cramjam.snappy.decompress_raw(receiver.asked[-1].body)))
+    assert "spread_seconds_count" in {labels_v1(one)["__name__"] for one in last.timeseries}
+
+
 @pytest.mark.parametrize(
     ("status", "expected"),
     [(500, Later), (503, Later), (429, Later), (404, Refused), (401, Refused), (413, Refused), (302, Refused)],
