@@ -333,7 +333,9 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     stitch: StitchSettings = StitchSettings()
 
     def __post_init__(self) -> None:
-        """Refuse two entries of one kind that cannot be told apart."""
+        """Refuse two entries of one kind that cannot be told apart, and a page that nothing serves."""
+        if self.metrics_to.expose and self.http.port < 0:
+            raise ValueError("metrics_to.expose shows metrics on the port of http, which is off")
         kinds = {
             "tail": [entry.label for entry in self.tail],
             "kafka": [entry.label for entry in self.kafka],

@@ -19,16 +19,19 @@ _Labels = tuple[tuple[str, str], ...]
 class Exposition(Collector):
     """The newest sample of each series. Safe for several threads.
 
-    Nothing bounds it but what goes in: points that a `SeriesTable` has let through, and the ends of series that it forgets. Samples are shown without their
-    time, so that Prometheus takes a series that is no longer shown for ended.
+    What goes in are points that a `SeriesTable` has let through, and the ends of series that it forgets. Samples are shown without their time, so that
+    Prometheus takes a series that is no longer shown for ended.
 
     Args:
+        most: series at most, of Prometheus: a histogram is one for each bucket, and two; a point beyond them is not shown.
         stale_seconds: a ``target_info`` that has not come again for so long is no longer shown.
         monotonic: seconds that only rise.
     """
 
-    def __init__(self, *, stale_seconds: float, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, *, most: int, stale_seconds: float, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
+        self._most = most
+        self._shown = 0
         self._stale_seconds = stale_seconds
         self._monotonic = monotonic
         self._targets: dict[_Labels, float] = {}  # in the order of when they came last
@@ -44,13 +47,16 @@ class Exposition(Collector):
         if not point.series:
             return point.points
         with self._lock:
-            kind, _, known = self._families.setdefault(point.family, (point.kind, point.help, {}))
-            if kind != point.kind:
+            kind, _, known = self._families.get(point.family) or (point.kind, point.help, {})
+            more = sum(series.labels not in known for series in point.series if not is_stale(series.value))
+            if kind != point.kind or (more and self._shown + more > self._most):
                 return point.points
+            self._families[point.family] = kind, point.help, known
             for series in point.series:
                 if is_stale(series.value):
-                    known.pop(series.labels, None)
+                    self._hide(known, series.labels)
                 else:
+                    self._shown += series.labels not in known
                     known[series.labels] = series
                     if point.kind == "info":
                         self._targets.pop(series.labels, None)
@@ -86,7 +92,10 @@ class Exposition(Collector):
             if self._monotonic() - since <= self._stale_seconds:
                 return
             del self._targets[labels]
-            known.pop(labels, None)
+            self._hide(known, labels)
+
+    def _hide(self, known: dict[_Labels, PromSeries], labels: _Labels) -> None:
+        self._shown -= known.pop(labels, None) is not None
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """A scrape's answer and its content type, by the header ``Accept``."""

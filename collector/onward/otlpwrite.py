@@ -10,9 +10,9 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
     ExportMetricsServiceResponse,
 )
 
+from collector.onward.datapoint import points_of
 from collector.onward.endpoint import Answer, Endpoint, Later, Refused
 from collector.onward.outbox import Part
-from collector.onward.seriestable import points_of
 
 __all__ = ["OtlpWrite"]
 

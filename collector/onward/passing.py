@@ -19,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from collector.errors import Malformed, Overloaded
+from collector.onward.datapoint import points_of
 from collector.onward.endpoint import Endpoint
 from collector.onward.exposition import Exposition
 from collector.onward.metricsrequest import read_request
@@ -26,7 +27,7 @@ from collector.onward.otlpwrite import OtlpWrite
 from collector.onward.outbox import Counting, Outbox, Way
 from collector.onward.ownmetrics import own_metrics
 from collector.onward.promseries import translate
-from collector.onward.seriestable import REJECTED, SeriesTable, points_of
+from collector.onward.seriestable import REJECTED, SeriesTable
 from collector.onward.settings import MetricsToSettings
 from collector.receive.otlp_export import Taken
 
@@ -39,6 +40,7 @@ PATH = "/service-metrics"
 
 _LOOKS_IN_STALE_TIME = 4
 _WAITING_REQUESTS = 64
+_SHOWN_A_SERIES = 20  # a histogram with the SDKs' fifteen buckets is seventeen of them
 
 
 class MetricsPassing:
@@ -78,7 +80,10 @@ class MetricsPassing:
             stale_ns=round(settings.stale_seconds * 1e9),
             mask=mask,
         )
-        self._exposition = Exposition(stale_seconds=settings.stale_seconds) if settings.expose else None
+        self._exposition = None
+        if settings.expose:
+            most = settings.max_series * _SHOWN_A_SERIES
+            self._exposition = Exposition(most=most, stale_seconds=settings.stale_seconds)
         self._outbox: Outbox | None = None
         if settings.url:
             endpoint = Endpoint(settings)

@@ -5,8 +5,6 @@ cumulative ones (https://opentelemetry.io/docs/specs/otel/metrics/data-model/#su
 the table is full is dropped; what has not been seen for a while is forgotten, and a point that says so (NO_RECORDED_VALUE) goes on.
 """
 
-import itertools
-import math
 from collections import Counter
 from collections.abc import Callable
 from hashlib import blake2b
@@ -17,20 +15,17 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 
 from collector.errors import TallyError
-from collector.onward import exponential
+from collector.onward.datapoint import MAX_BUCKETS, added_up, sound, trim_exemplars
 from collector.receive.otlp_events import PROTOBUF
 from collector.receive.otlp_metrics import KINDS
 
-__all__ = ["MAX_BUCKETS", "NO_RECORDED_VALUE", "REJECTED", "SeriesTable", "points_of"]
+__all__ = ["NO_RECORDED_VALUE", "REJECTED", "SeriesTable"]
 
 NO_RECORDED_VALUE = 1
 """The bit of a data point's flags (metrics.proto, DataPointFlags) that says that its series has ended."""
 
-MAX_BUCKETS = 1_000
-"""Of a histogram of either sign, and quantiles of a summary; a point with more is dropped."""
-
 REJECTED = {
-    "series_limit": "there are too many series for this sidecar (max_series)",
+    "series_limit": "there are too many series for this sidecar (max_series), or 64 MiB of their names",
     "service_limit": "there are too many series of this service (max_series_of_service)",
     "temporality": "neither delta nor cumulative",
     "buckets": f"not buckets with ascending bounds, counts that add up, and {MAX_BUCKETS} at most",
@@ -42,25 +37,19 @@ REJECTED = {
 _DELTA = AggregationTemporality.AGGREGATION_TEMPORALITY_DELTA
 _CUMULATIVE = AggregationTemporality.AGGREGATION_TEMPORALITY_CUMULATIVE
 _HAS_TEMPORALITY = frozenset({"sum", "histogram", "exponential_histogram"})
-_MAX_EXEMPLARS = 10
 _MAX_NAME_BYTES = 1_024
 _MAX_ATTRIBUTES_BYTES = 8_192
 _MAX_RESOURCE_BYTES = 32_768
-_MAX_SCALE, _MAX_OFFSET = 40, 2**30  # SDKs begin at 20
-_INT64 = 2**63
-
-
-_OF_INTERVAL = frozenset({"min", "max"})
-_OWN_OF_POINT = _OF_INTERVAL | {"attributes", "exemplars", "flags", "start_time_unix_nano", "time_unix_nano"}
-"""Of a delta's point: what its sum does not take over from the points before."""
+_MAX_TABLE_BYTES = 64 * 1024**2
 
 
 class _Group:
-    """A resource and a scope as they go on, serialised, and the service that they are of."""
+    """A resource and a scope as they go on, serialised, the service that they are of, and how many series there are of them."""
 
-    __slots__ = ("key", "resource", "scope", "service")
+    __slots__ = ("key", "resource", "scope", "series", "service")
 
     def __init__(self, resource: Any, scope: Any) -> None:
+        self.series = 0
         self.resource: bytes = resource.SerializeToString(deterministic=True)
         self.scope: bytes = scope.SerializeToString(deterministic=True)
         self.key = _digest(self.resource, self.scope)
@@ -83,6 +72,11 @@ class _Series:
         self.last_ns = 0
         self.seen_ns = 0
         self.running: Any = None
+
+    @property
+    def size_bytes(self) -> int:
+        """What it holds of what came from outside, about; a histogram's sum is as large as its shell."""
+        return len(self.metric) + 2 * len(self.shell)
 
 
 class _Unfit(Exception):
@@ -114,6 +108,8 @@ class SeriesTable:
         self._mask = mask
         self._series: dict[bytes, _Series] = {}
         self._of_service: Counter[str] = Counter()
+        self._groups: dict[bytes, _Group] = {}  # once, however many series and requests they are of
+        self._bytes = 0
 
     def __len__(self) -> int:
         return len(self._series)
@@ -138,8 +134,7 @@ class SeriesTable:
         request = ExportMetricsServiceRequest()
         groups: dict[bytes, Any] = {}
         for key in gone:
-            series = self._series.pop(key)
-            self._of_service[series.group.service] -= 1
+            series = self._gone(key)
             scoped = groups.get(series.group.key)
             if scoped is None:
                 resource_metrics = request.resource_metrics.add()
@@ -207,7 +202,7 @@ class SeriesTable:
         if not point.time_unix_nano:
             point.time_unix_nano = now_ns
         ended = bool(point.flags & NO_RECORDED_VALUE)
-        if not ended and not _sound(point, kind):
+        if not ended and not sound(point, kind):
             raise _Unfit("buckets")
         parts = sorted(pair.SerializeToString(deterministic=True) for pair in point.attributes)
         key = _digest(group.key, metric, *parts)
@@ -221,9 +216,9 @@ class SeriesTable:
         if point.time_unix_nano <= series.last_ns:
             raise _Unfit("not_newer")
         if kind != "summary":
-            _trim_exemplars(point)
+            trim_exemplars(point)
         if delta and not ended:
-            series.running = _added_up(series.running, point, kind)
+            series.running = added_up(series.running, point, kind)
         series.last_ns = point.time_unix_nano
         series.seen_ns = now_ns
 
@@ -236,20 +231,28 @@ class SeriesTable:
             masked = _mask_in_place(point.attributes, self._mask, "attributes")
         except TallyError:
             raise _Unfit("unmaskable") from None
-        series = self._series[key] = _Series(group, metric, _shell(point, kind), masked=masked)
-        self._of_service[group.service] += 1
+        known = self._groups.get(group.key, group)
+        series = _Series(known, metric, _shell(point, kind), masked=masked)
+        more = series.size_bytes + (0 if known.series else len(group.resource) + len(group.scope))
+        if self._bytes + more > _MAX_TABLE_BYTES:
+            raise _Unfit("series_limit")
+        self._bytes += more
+        known.series += 1
+        self._groups[known.key] = known
+        self._series[key] = series
+        self._of_service[known.service] += 1
         return series
 
-
-def points_of(request: Any) -> int:
-    """How many data points a request has."""
-    return sum(
-        len(getattr(metric, kind).data_points)
-        for group in request.resource_metrics
-        for scoped in group.scope_metrics
-        for metric in scoped.metrics
-        if (kind := metric.WhichOneof("data")) is not None
-    )
+    def _gone(self, key: bytes) -> _Series:
+        series = self._series.pop(key)
+        group = series.group
+        self._bytes -= series.size_bytes
+        self._of_service[group.service] -= 1
+        group.series -= 1
+        if not group.series:
+            self._bytes -= len(group.resource) + len(group.scope)
+            del self._groups[group.key]
+        return series
 
 
 def _digest(*parts: bytes) -> bytes:
@@ -287,93 +290,3 @@ def _take_attributes(point: Any, shell: bytes) -> None:
     known = type(point).FromString(shell)
     del point.attributes[:]
     point.attributes.extend(known.attributes)
-
-
-def _sound(point: Any, kind: str) -> bool:
-    """Whether a histogram's buckets are such, and add up to its count; a count may be larger where there were values that are no numbers."""
-    if kind == "histogram":
-        bounds, counts = list(point.explicit_bounds), point.bucket_counts
-        if not bounds:
-            return len(counts) <= 1 and _adds_up(counts[0] if counts else point.count, point)
-        ascending = all(low < high for low, high in itertools.pairwise(bounds)) and not math.isnan(bounds[0])
-        total = sum(counts)
-        return len(counts) == len(bounds) + 1 <= MAX_BUCKETS and ascending and _adds_up(total, point)
-    if kind == "exponential_histogram":
-        signs = (point.positive, point.negative)
-        if any(len(sign.bucket_counts) > MAX_BUCKETS or abs(sign.offset) > _MAX_OFFSET for sign in signs):
-            return False
-        total = point.zero_count + sum(sum(sign.bucket_counts) for sign in signs)
-        return abs(point.scale) <= _MAX_SCALE and _adds_up(total, point)
-    return kind != "summary" or len(point.quantile_values) <= MAX_BUCKETS
-
-
-def _adds_up(total: int, point: Any) -> bool:
-    return total == point.count < _INT64 or (math.isnan(point.sum) and total <= point.count < _INT64)
-
-
-def _trim_exemplars(point: Any) -> None:
-    """Those that lead to a trail, without the attributes that were left out of the series on purpose."""
-    kept = [exemplar for exemplar in point.exemplars if len(exemplar.trace_id) == 16 and any(exemplar.trace_id)]
-    if len(kept) < len(point.exemplars) or len(kept) > _MAX_EXEMPLARS:
-        del point.exemplars[:]
-        point.exemplars.extend(kept[-_MAX_EXEMPLARS:])
-    for exemplar in point.exemplars:
-        del exemplar.filtered_attributes[:]
-
-
-def _added_up(running: Any, point: Any, kind: str) -> Any:
-    """Make a delta's point the sum of all of its series since its first, in place; returns what to add the next one to."""
-    try:
-        running = _sum_of(running, point, kind)
-    except ValueError:  # beyond 64 bits
-        running = _sum_of(None, point, kind)
-    values = type(running)()
-    values.CopyFrom(running)
-    for field in values.DESCRIPTOR.fields:
-        if field.name in _OWN_OF_POINT:
-            values.ClearField(field.name)
-        if field.name not in _OWN_OF_POINT or field.name in _OF_INTERVAL:
-            point.ClearField(field.name)
-    point.MergeFrom(values)
-    point.start_time_unix_nano = running.start_time_unix_nano
-    return running
-
-
-def _sum_of(running: Any, point: Any, kind: str) -> Any:
-    if running is None or (kind == "histogram" and list(running.explicit_bounds) != list(point.explicit_bounds)):
-        running = type(point)()  # a histogram with other bounds begins anew, too
-        running.CopyFrom(point)
-        running.ClearField("exemplars")
-        running.ClearField("attributes")
-        running.start_time_unix_nano = running.start_time_unix_nano or point.time_unix_nano
-    elif kind == "sum":
-        _set_number(running, _number(running) + _number(point))
-    elif kind == "histogram":
-        _add_histogram(running, point)
-    else:
-        exponential.add(running, point)
-    return running
-
-
-def _number(point: Any) -> int | float:
-    which = point.WhichOneof("value")
-    value: int | float = getattr(point, which) if which else 0
-    return value
-
-
-def _set_number(point: Any, value: float) -> None:
-    if isinstance(value, int) and -_INT64 <= value < _INT64:
-        point.as_int = value
-    else:
-        point.as_double = float(value)
-
-
-def _add_histogram(running: Any, point: Any) -> None:
-    counts = [one + other for one, other in zip(running.bucket_counts, point.bucket_counts, strict=True)]
-    del running.bucket_counts[:]
-    running.bucket_counts.extend(counts)
-    running.count += point.count
-    if running.HasField("sum") and point.HasField("sum"):
-        running.sum += point.sum
-    else:
-        running.ClearField("sum")

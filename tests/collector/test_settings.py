@@ -104,6 +104,7 @@ def test_the_settings_reach_the_pipelines_bounds() -> None:
             "one Authorization",
         ),
         ({"metrics_to": {"own_seconds": 15.0}}, "url is empty"),
+        ({"metrics_to": {"expose": True}, "http": {"port": -1}}, "port of http, which is off"),
         ({"metrics_to": {"url": "https://h/write", "protocol": "graphite"}}, "protocol"),
         ({"spool": {"max_event_bytes": 100}}, "max_event_bytes"),
         ({"spool": {"max_bytes": "4 GB"}}, "max_bytes"),

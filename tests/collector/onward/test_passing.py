@@ -195,7 +195,7 @@ def test_own_metrics_have_the_names_that_are_scraped() -> None:
 
 def test_a_family_keeps_its_type_and_what_ends_is_not_shown() -> None:
     now = 0.0
-    shown = Exposition(stale_seconds=60, monotonic=lambda: now)
+    shown = Exposition(most=12, stale_seconds=60, monotonic=lambda: now)
     table = SeriesTable(most=9, most_of_service=9, stale_ns=60 * 10**9)
 
     def show(request: Any) -> int:
@@ -209,6 +209,14 @@ def test_a_family_keeps_its_type_and_what_ends_is_not_shown() -> None:
     assert show(request) == 2
     assert "a{" in shown.render("")[0].decode()
     assert "target_info{" in shown.render("")[0].decode()
+    many = request_of(host="h")
+    wide = add_histogram(many, "wide", [1] * 11, bounds=range(10), unit="")  # 13 series where 10 are left
+    wide.start_time_unix_nano = 0
+    add_gauge(many, "b", 1.0)
+    table.take(many, now_ns=NOW_NS)
+    assert show(many) == 1
+    assert "b{" in shown.render("")[0].decode()
+    assert "wide" not in shown.render("")[0].decode()
     show(table.forget(now_ns=NOW_NS + 61 * 10**9))
     now = 61.0
     assert shown.render("")[0] == b""

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
+from collector.onward.datapoint import points_of
 from collector.onward.exponential import counts_of
 from collector.onward.promseries import translate
-from collector.onward.seriestable import NO_RECORDED_VALUE, SeriesTable, points_of
+from collector.onward.seriestable import NO_RECORDED_VALUE, SeriesTable
 from collector.protect import Protector
 from tests.support.otlp_points import (
     CUMULATIVE,
@@ -112,6 +113,23 @@ def test_made_up_label_sets_are_bounded_and_counted() -> None:
     again = request_of()
     add_sum(again, "hits", 2, user="3", at_ns=NOW_NS + 1)
     assert not taken(into, again)  # those that are there go on
+
+
+def test_what_is_remembered_of_series_is_bounded_in_bytes() -> None:
+    into = table(most=100_000, most_of_service=100_000)
+
+    def send(at: int, now_ns: int) -> Counter[str]:
+        request = request_of(big=str(at) + "x" * 30_000)
+        add_gauge(request, "load", 1.0, at_ns=now_ns)
+        add_gauge(request, "more", 1.0, at_ns=now_ns)
+        return taken(into, request, now_ns)
+
+    dropped = sum((send(at, NOW_NS) for at in range(2_300)), Counter())
+    assert 0 < dropped["series_limit"] < 300
+    assert 4_000 < len(into) < 4_600
+    into.forget(now_ns=NOW_NS + 61 * SECOND_NS)
+    assert (len(into), into._bytes, into._groups) == (0, 0, {})
+    assert not send(1, NOW_NS + 61 * SECOND_NS)
 
 
 def test_a_series_that_is_not_seen_any_more_ends_and_makes_room() -> None:
