@@ -29,6 +29,7 @@ VERSION = "v0.316.0"
 THREE = os.environ.get("TALLY_PROMETHEUS") == "3"
 """Whether tests are to use 3.16."""
 
+_READY = "Server is ready to receive web requests."
 _START_SECONDS = 60.0
 _PATIENCE_SECONDS = 30.0
 _LISTENING = re.compile(r'msg="Listening on" (?:component=web )?address=(127\.0\.0\.1:[1-9][0-9]*)')
@@ -119,7 +120,8 @@ class Prometheus:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.close()
                 raise RuntimeError(f"prometheus did not start: {text[-2_000:]}")
-            if (found := _LISTENING.search(text)) is not None:
+            # it listens for a while before it is ready, and says 503
+            if (found := _LISTENING.search(text)) is not None and _READY in text:
                 self.url = f"{self._scheme}://{found[1]}"
             else:
                 time.sleep(0.1)
