@@ -196,6 +196,7 @@ class Outbox:
                 self._counting.metric_request_answered("refused")
                 self._counting.metric_points_sent(error.taken)
                 self._counting.metric_points_dropped("refused", part.points - error.taken)
+                self._breaker.succeeded()  # it is there
                 self._say(f"it refuses them: {error}")
                 return ""
             except Later as error:

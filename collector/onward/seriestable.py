@@ -118,12 +118,16 @@ class SeriesTable:
         """Leave in an ExportMetricsServiceRequest what goes on, in place; returns how many data points do not, by reason."""
         dropped: Counter[str] = Counter()
         for resource_metrics in request.resource_metrics:
-            unfit = self._checked(resource_metrics.resource, "resource")
+            resource_unfit = self._checked(resource_metrics.resource, "resource")
             for scoped in resource_metrics.scope_metrics:
-                unfit = unfit or self._checked(scoped.scope, "scope.attributes")
+                unfit = self._checked(scoped.scope, "scope.attributes") or resource_unfit
                 group = _Group(resource_metrics.resource, scoped.scope)
                 for metric in scoped.metrics:
                     self._metric(metric, group, now_ns, dropped, unfit)
+                kept = [metric for metric in scoped.metrics if metric.WhichOneof("data")]
+                if len(kept) < len(scoped.metrics):  # made-up names do not go on either
+                    del scoped.metrics[:]
+                    scoped.metrics.extend(kept)
         return dropped
 
     def forget(self, *, now_ns: int) -> Any:
@@ -153,12 +157,16 @@ class SeriesTable:
         return request
 
     def _checked(self, owner: Any, where: str) -> str:
-        """Mask what has attributes, in place; returns why nothing of it goes on, empty when it does."""
+        """Mask what has attributes, in place; or empty it, and return why nothing of it goes on."""
+        unfit = "too_long" if owner.ByteSize() > _MAX_RESOURCE_BYTES else ""
         try:
-            _mask_in_place(owner.attributes, self._mask, where)
+            if not unfit:
+                _mask_in_place(owner.attributes, self._mask, where)
         except TallyError:
-            return "unmaskable"
-        return "too_long" if owner.ByteSize() > _MAX_RESOURCE_BYTES else ""
+            unfit = "unmaskable"
+        if unfit:
+            owner.Clear()
+        return unfit
 
     def _metric(self, metric: Any, group: _Group, now_ns: int, dropped: Counter[str], unfit: str) -> None:
         kind = metric.WhichOneof("data")

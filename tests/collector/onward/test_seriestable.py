@@ -14,7 +14,7 @@ from collector.onward.datapoint import points_of
 from collector.onward.exponential import counts_of
 from collector.onward.promseries import translate
 from collector.onward.seriestable import NO_RECORDED_VALUE, SeriesTable
-from collector.protect import Protector
+from collector.protect import ProtectError, Protector
 from tests.support.otlp_points import (
     CUMULATIVE,
     DELTA,
@@ -175,6 +175,29 @@ def test_attributes_are_masked_as_events_are() -> None:
         assert b"[4111 11** **** 1111~card:" in text
         assert b"plain" in text
     assert len(into) == 1
+
+
+def test_what_cannot_be_checked_does_not_go_on_and_the_rest_does() -> None:
+    def mask(attributes: dict[str, Any], where: str) -> dict[str, Any]:
+        if "bad" in attributes:
+            raise ProtectError(f"cannot check {where}")
+        return attributes
+
+    request = request_of()
+    scopes = request.resource_metrics[0].scope_metrics
+    scopes[0].scope.attributes.add(key="bad").value.string_value = "4111111111111111"
+    add_gauge(request, "first", 1.0)
+    other = request_of()
+    add_gauge(other, "second", 1.0)
+    add_gauge(other, "third", 1.0, bad="4111111111111111")
+    scopes.add().CopyFrom(other.resource_metrics[0].scope_metrics[0])
+    whole = request_of(bad="4111111111111111")
+    add_gauge(whole, "fourth", 1.0)
+    request.resource_metrics.add().CopyFrom(whole.resource_metrics[0])
+    assert taken(table(mask=mask), request) == {"unmaskable": 3}
+    text = request.SerializeToString()
+    assert b"second" in text
+    assert not any(word in text for word in (b"4111", b"first", b"third", b"fourth"))
 
 
 @pytest.mark.parametrize(
