@@ -49,8 +49,19 @@ class CollectorMetrics:
         )
         self._onward = Counter(
             "tally_collector_metric_requests_total",
-            "Requests of OTLP metrics that went on to the metrics server: taken, refused, or to come again later.",
+            "Requests to the metrics server: taken, refused, or to be sent again later.",
             ["result"],
+            registry=self.registry,
+        )
+        self._sent_points = Counter(
+            "tally_collector_metrics_sent_total",
+            "Data points that the metrics server has taken, the sidecar's own and the ends of series included.",
+            registry=self.registry,
+        )
+        self._dropped_points = Counter(
+            "tally_collector_metrics_dropped_total",
+            "Data points of metrics that did not go on, and never will.",
+            ["reason"],
             registry=self.registry,
         )
         self.ack_seconds = Histogram(
@@ -157,9 +168,25 @@ class CollectorMetrics:
         if untraced:
             self._exemplars.labels("untraced").inc(untraced)
 
-    def metrics_sent_on(self, result: str) -> None:
-        """Count a request that went on to the metrics server."""
+    def metric_request_answered(self, result: str) -> None:
+        """Count a request to the metrics server: ``taken``, ``refused`` or ``later``."""
         self._onward.labels(result).inc()
+
+    def metric_points_sent(self, points: int) -> None:
+        """Count data points that the metrics server has taken."""
+        self._sent_points.inc(points)
+
+    def metric_points_dropped(self, reason: str, points: int) -> None:
+        """Count data points that do not go on; the reasons are those of `collector.onward`."""
+        self._dropped_points.labels(reason).inc(points)
+
+    def watch_metrics_to(self, *, series: Callable[[], int], waiting_bytes: Callable[[], int]) -> None:
+        """Show, at each scrape, how many series go on and what waits for the metrics server."""
+        for name, text, get in (
+            ("tally_collector_metrics_series", "Series of services' metrics that go on.", series),
+            ("tally_collector_metrics_waiting_bytes", "What waits for the metrics server.", waiting_bytes),
+        ):
+            Gauge(name, text, registry=self.registry).set_function(get)
 
     def tail(self, label: str, behind_bytes: int, open_files: int, waiting_files: int) -> None:
         """How an entry of the tail stands; its label is one of the configuration."""

@@ -1,11 +1,11 @@
 """The collector's part of ``tally.toml``: the table ``[collector]``. Every key is optional, unknown ones are refused."""
 
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
 import msgspec
 
 from collector.extract import StitchSettings
+from collector.onward.settings import MetricsToSettings
 from collector.protect.fields import DEFAULT_MASKED_FIELDS
 from collector.receive.amqp.settings import AmqpSettings
 from collector.receive.kafka.settings import KafkaSettings
@@ -20,7 +20,6 @@ __all__ = [
     "ForwardSettings",
     "GrpcSettings",
     "HttpSettings",
-    "OtlpSettings",
     "ProtectSettings",
     "RelaySettings",
     "RequestsSettings",
@@ -178,31 +177,6 @@ class GrpcSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         check_listening(self, on=self.port >= 0)
 
 
-class OtlpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """OTLP, over HTTP and gRPC.
-
-    Attributes:
-        metrics_to: URL of a metrics server's OTLP endpoint, such as ``http://prometheus:9090/api/v1/otlp``, to which the data points of metrics
-            go on (``/v1/metrics`` is appended); empty: they are counted, and their senders hear that they are not kept.
-    """
-
-    metrics_to: str = ""
-
-    def __post_init__(self) -> None:
-        """Refuse what is no URL, or holds more than a place."""
-        if not self.metrics_to:
-            return
-        parts = urlsplit(self.metrics_to)
-        if "@" in parts.netloc or parts.query or parts.fragment:  # the text is not repeated: it may be a secret
-            raise ValueError("metrics_to holds more than a place")
-        try:
-            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            usable = False
-        if not usable:
-            raise ValueError("metrics_to is no URL of the form http://host:port/path or https://…")
-
-
 class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is kept on the sidecar's disk.
 
@@ -321,7 +295,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         beats: Filebeat and the other Beats, as to Logstash.
         elasticsearch: ``_bulk``, as Elasticsearch and OpenSearch have it.
         grpc: OTLP over gRPC.
-        otlp: OTLP, over HTTP and gRPC.
+        metrics_to: where the data points of OTLP metrics go.
         syslog: RFC 5424 over TCP, TLS and UDP.
         tail: files to follow.
         kafka: topics to consume.
@@ -345,7 +319,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     beats: BeatsSettings = BeatsSettings()
     elasticsearch: ElasticsearchSettings = ElasticsearchSettings()
     grpc: GrpcSettings = GrpcSettings()
-    otlp: OtlpSettings = OtlpSettings()
+    metrics_to: MetricsToSettings = MetricsToSettings()
     syslog: SyslogSettings = SyslogSettings()
     tail: tuple[TailSettings, ...] = ()
     kafka: tuple[KafkaSettings, ...] = ()
@@ -359,7 +333,9 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     stitch: StitchSettings = StitchSettings()
 
     def __post_init__(self) -> None:
-        """Refuse two entries of one kind that cannot be told apart."""
+        """Refuse two entries of one kind that cannot be told apart, and a page that nothing serves."""
+        if self.metrics_to.expose and self.http.port < 0:
+            raise ValueError("metrics_to.expose shows metrics on the port of http, which is off")
         kinds = {
             "tail": [entry.label for entry in self.tail],
             "kafka": [entry.label for entry in self.kafka],

@@ -23,6 +23,7 @@ from collector.mapping.intake import MappedIntake
 from collector.mapping.language import load_mappings
 from collector.mapping.mapper import Mapper
 from collector.metrics import CollectorMetrics
+from collector.onward.passing import MetricsPassing
 from collector.pipeline import Pipeline, PipelineLimits
 from collector.prepare import Preparer
 from collector.protect import Protector
@@ -165,6 +166,7 @@ async def run_sidecar(
     )
     if settings.mappings:
         intake = MappedIntake(intake, Mapper(load_mappings(settings.mappings)))
+    passing = _passing(settings, metrics, protector, clock)
     ways = WaysIn(
         settings,
         intake,
@@ -174,6 +176,8 @@ async def run_sidecar(
         metrics=metrics,
         not_ready=lambda: _not_ready(pipeline),
         standing=lambda: _standing(pipeline),
+        onward=passing,
+        routes=passing.routes if passing is not None else (),
     )
     pipeline.start()
     try:
@@ -183,9 +187,29 @@ async def run_sidecar(
         await ways.close()
         drained = await asyncio.to_thread(pipeline.stop, drain_seconds=settings.ship.drain_seconds)
         dead_letters.close()
+        if passing is not None:
+            await passing.close()  # last, so that the sidecar's own metrics tell of its end
     if not drained:
         _log.warning("not everything is shipped yet; the rest follows after the next start")
     return drained
+
+
+def _passing(
+    settings: CollectorSettings, metrics: CollectorMetrics, protector: Protector, clock: Callable[[], int]
+) -> MetricsPassing | None:
+    """Where data points of metrics go on to; None: nowhere."""
+    if not settings.metrics_to.url and not settings.metrics_to.expose:
+        return None
+    passing = MetricsPassing(
+        settings.metrics_to,
+        collector=settings.name,
+        registry=metrics.registry,
+        counting=metrics,
+        mask=lambda attributes, where: protector.protect(attributes, path=where)[0],
+        clock=clock,
+    )
+    metrics.watch_metrics_to(series=lambda: passing.series, waiting_bytes=lambda: passing.waiting_bytes)
+    return passing
 
 
 async def _until_stopped_or_failed(stopped: asyncio.Event, pipeline: Pipeline, ways: WaysIn) -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
+
+from starlette.routing import BaseRoute
 
 from collector.disk import Disk
 from collector.errors import Malformed
@@ -21,8 +23,7 @@ from collector.receive.http import HttpServer, create_app
 from collector.receive.listening import tls_of
 from collector.receive.ndjson import NdjsonReceiver
 from collector.receive.otlp import OtlpReceiver
-from collector.receive.otlp_export import OtlpExports
-from collector.receive.otlp_onward import MetricsServer
+from collector.receive.otlp_export import Onward, OtlpExports
 from collector.receive.syslog.receiver import SyslogReceiver
 from collector.receive.syslog.settings import zone_of
 from collector.receive.tail.kubernetes_api import Pods
@@ -63,6 +64,8 @@ class WaysIn:
         metrics: count refusals and what is followed.
         not_ready: why the sidecar is not ready; for /readyz.
         standing: what `tally status` asks for.
+        onward: where data points of metrics go on to; None: they are not kept.
+        routes: what else is served on the HTTP port.
     """
 
     def __init__(
@@ -76,6 +79,8 @@ class WaysIn:
         metrics: CollectorMetrics,
         not_ready: Callable[[], list[str]],
         standing: Callable[[], Mapping[str, object]],
+        onward: Onward | None = None,
+        routes: Sequence[BaseRoute] = (),
     ) -> None:
         self._settings = settings
         self._intake = intake
@@ -86,7 +91,8 @@ class WaysIn:
         self._not_ready = not_ready
         self._standing = standing
         self._closing: list[Callable[[], Awaitable[object]]] = []
-        self._onward: MetricsServer | None = None
+        self._onward = onward
+        self._routes = routes
         self._tailer: Tailer | None = None
         self._following: asyncio.Task[None] | None = None
         self._consuming: list[tuple[Consuming, asyncio.Task[None]]] = []
@@ -118,8 +124,6 @@ class WaysIn:
         await asyncio.gather(
             *(close() for close in self._closing), *(_end_of_consuming(one, task) for one, task in self._consuming)
         )
-        if self._onward is not None:
-            self._onward.close()
 
     async def _forward(self) -> dict[str, str]:
         own = self._settings.forward
@@ -148,11 +152,8 @@ class WaysIn:
     async def _http_and_grpc(self) -> dict[str, str]:
         settings, own, refused = self._settings, self._settings.http, self._metrics.refused
         addresses: dict[str, str] = {}
-        onward = None
-        if settings.otlp.metrics_to:
-            onward = MetricsServer(settings.otlp.metrics_to, counted=self._metrics.metrics_sent_on)
-            self._onward = onward
-        exports = OtlpExports(self._intake, clock=self._clock, passed=self._metrics.metrics_passed, onward=onward)
+        passed = self._metrics.metrics_passed
+        exports = OtlpExports(self._intake, clock=self._clock, passed=passed, onward=self._onward)
         if own.port >= 0:
             limits = BodyLimits(max_body_bytes=own.max_body_bytes, max_inflated_bytes=4 * own.max_body_bytes)
             otlp = OtlpReceiver(exports, limits=limits, refused=refused)
@@ -161,7 +162,7 @@ class WaysIn:
                 self._intake, clock=self._clock, service=settings.service, limits=limits, refused=refused
             )
             app = create_app(
-                [*otlp.routes, *ndjson.routes, *business.routes],
+                [*otlp.routes, *ndjson.routes, *business.routes, *self._routes],
                 registry=self._metrics.registry,
                 not_ready=self._not_ready,
                 standing=self._standing,

@@ -43,6 +43,7 @@ _TLS_FILES = ("tls_certificate", "tls_key", "tls_client_ca")
 _FORWARD_FILES = ("shared_key_file", "client_key_files", "password_files")
 _BROKER_FILES = ("tls_certificate", "tls_key", "tls_ca", "password_file")
 _GRAFANA_FILES = ("ca_file", "token_file", "opensearch_password_file")
+_METRICS_FILES = ("token_file", "password_file", "ca_file", "client_certificate", "client_key")
 _RELAY_FILES = ("tls_certificate", "tls_key", "tls_ca", "shared_key_file", "password_file")
 
 _Table = TypeVar("_Table", bound=msgspec.Struct)
@@ -212,6 +213,7 @@ def _collector(settings: CollectorSettings, folder: Path) -> CollectorSettings:
         kafka=tuple(_located(one, folder, _BROKER_FILES) for one in settings.kafka),
         amqp=tuple(_located(one, folder, _BROKER_FILES) for one in settings.amqp),
         relay=_located(settings.relay, folder, _RELAY_FILES),
+        metrics_to=_located(settings.metrics_to, folder, _METRICS_FILES),
     )
 
 

@@ -81,7 +81,7 @@ class Onward(Protocol):
     """Where data points go on to."""
 
     async def pass_on(self, body: bytes, *, json: bool, points: int) -> Taken:
-        """Send a whole request with so many points on; returns what was taken of them. Raises `Overloaded`: not now."""
+        """Take a whole request with so many points; returns what does not go on of them. Raises `Overloaded`: not now."""
 
 
 class OtlpExports:
@@ -172,7 +172,7 @@ class OtlpExports:
         else:
             told = (
                 f"{points} data points are not kept: of metrics this collector keeps the exemplars that name a trace, {kept} here; "
-                "send the points to Prometheus"
+                "they go on to Prometheus where [collector.metrics_to] says where"
             )
             taken = Taken(rejected=points, reason=told)
         return Taken(rejected=taken.rejected, reason="; ".join(filter(None, (taken.reason, reason))))

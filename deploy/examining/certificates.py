@@ -38,6 +38,9 @@ def examine_certificates(config: Config, *, now: dt.datetime) -> Chart:
             for entry in entries:
                 pairs.append((f"{table}.{way}.tls_certificate", entry.tls_certificate, entry.tls_key))
                 pairs.append((f"{table}.{way}.tls_ca", entry.tls_ca, ""))
+        to = collector.metrics_to
+        pairs.append((f"{table}.metrics_to.client_certificate", to.client_certificate, to.client_key))
+        pairs.append((f"{table}.metrics_to.ca_file", to.ca_file, ""))
     pairs.append(("audit_api.tls_certificate", config.audit_api.tls_certificate, config.audit_api.tls_key))
     seen = set[tuple[str, str]]()
     for setting, name, key in pairs:

@@ -115,6 +115,10 @@ def _named_files(chart: Chart, config: Config) -> None:
         named.append((f"{table}.forward.shared_key_file", collector.forward.shared_key_file))
         named.append((f"{table}.forward.tls_key", collector.forward.tls_key))
         named.append((f"{table}.http.tls_key", collector.http.tls_key))
+        named += [
+            (f"{table}.metrics_to.{key}", getattr(collector.metrics_to, key))
+            for key in ("token_file", "password_file", "client_key")
+        ]
     named.append(("audit_api.tls_key", config.audit_api.tls_key))
     seen = set[str]()
     for setting, name in named:

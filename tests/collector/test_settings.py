@@ -85,12 +85,27 @@ def test_the_settings_reach_the_pipelines_bounds() -> None:
         ({"grpc": {"tls_key": "k.pem"}}, "tls_certificate and tls_key go together"),
         ({"grpc": {"tls_client_ca": "ca.pem"}}, "tls_client_ca"),
         ({"grpc": {"port": 4317, "host": "0.0.0.0"}}, "grpc.*needs TLS|needs TLS.*grpc"),  # noqa: S104 - must be refused
-        ({"otlp": {"metrics_to": "prometheus:9090"}}, "metrics_to is no URL"),
-        ({"otlp": {"metrics_to": "ftp://prometheus"}}, "metrics_to is no URL"),
-        ({"otlp": {"metrics_to": "http://"}}, "metrics_to is no URL"),
-        ({"otlp": {"metrics_to": "http://h:99999"}}, "metrics_to is no URL"),
-        ({"otlp": {"metrics_to": "http://me:secret@h"}}, "metrics_to holds more than a place"),
-        ({"otlp": {"metrics_to": "http://h/?token=x"}}, "metrics_to holds more than a place"),
+        ({"metrics_to": {"url": "prometheus:9090"}}, "url is no whole URL"),
+        ({"metrics_to": {"url": "ftp://prometheus/write"}}, "url is no whole URL"),
+        ({"metrics_to": {"url": "http://"}}, "url is no whole URL"),
+        ({"metrics_to": {"url": "http://localhost:9090"}}, "url is no whole URL"),
+        ({"metrics_to": {"url": "http://localhost:99999/write"}}, "url is no whole URL"),
+        ({"metrics_to": {"url": "http://me:secret@localhost/write"}}, "url holds more than a place"),
+        ({"metrics_to": {"url": "http://localhost/write?token=x"}}, "url holds more than a place"),
+        ({"metrics_to": {"url": "http://prometheus:9090/api/v1/write"}}, "needs https://, or unprotected = true"),
+        ({"metrics_to": {"url": "http://localhost/write", "ca_file": "ca.pem"}}, "settings for TLS"),
+        (
+            {"metrics_to": {"url": "https://h/write", "client_key": "k"}},
+            "client_certificate and client_key go together",
+        ),
+        ({"metrics_to": {"url": "https://h/write", "user": "me"}}, "user and password_file go together"),
+        (
+            {"metrics_to": {"url": "https://h/write", "user": "me", "password_file": "p", "token_file": "t"}},
+            "one Authorization",
+        ),
+        ({"metrics_to": {"own_seconds": 15.0}}, "url is empty"),
+        ({"metrics_to": {"expose": True}, "http": {"port": -1}}, "port of http, which is off"),
+        ({"metrics_to": {"url": "https://h/write", "protocol": "graphite"}}, "protocol"),
         ({"spool": {"max_event_bytes": 100}}, "max_event_bytes"),
         ({"spool": {"max_bytes": "4 GB"}}, "max_bytes"),
         ({"ship": {"batch_events": 32_769}}, "batch_events"),
@@ -103,9 +118,14 @@ def test_what_cannot_be_is_refused_by_name(table: dict[str, Any], where: str) ->
         read(**table)
 
 
-def test_metrics_may_go_on_to_an_http_server() -> None:
-    for url in ("http://prometheus:9090/api/v1/otlp", "https://[::1]/otlp", "http://h"):
-        assert read(otlp={"metrics_to": url}).otlp.metrics_to == url
+def test_where_metrics_may_go_to() -> None:
+    for url in (
+        "http://localhost:9090/api/v1/write",
+        "http://127.0.0.1:9090/api/v1/otlp/v1/metrics",
+        "https://h/write",
+    ):
+        assert read(metrics_to={"url": url}).metrics_to.url == url
+    assert read(metrics_to={"url": "http://prometheus:9090/api/v1/write", "unprotected": True}).metrics_to.unprotected
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,17 @@
-"""A real Prometheus (Debian's package, or any on PATH), scraping what a test names; and promtool.
+"""A real Prometheus (Debian's package, or any on PATH), that scrapes what a test names and takes what is sent to it; and promtool.
 
-Its HTTP API: https://prometheus.io/docs/prometheus/latest/querying/api/.
+Debian's is 2.42, which knows remote-write 1.0 and no OTLP. ``TALLY_PROMETHEUS=3`` (`make test-prometheus3`) takes 3.16 instead, which is built from its Go
+module once, in four minutes of a core, into a cache outside the tree: too long for CI. Its HTTP API: https://prometheus.io/docs/prometheus/latest/querying/api/.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
+import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Mapping
@@ -19,9 +23,16 @@ import httpx
 
 from tests.support.need import need
 
+VERSION = "v0.316.0"
+"""Of ``github.com/prometheus/prometheus``: 3.16.0. Go checks what it downloads against its public checksum database."""
+
+THREE = os.environ.get("TALLY_PROMETHEUS") == "3"
+"""Whether tests are to use 3.16."""
+
+_READY = "Server is ready to receive web requests."
 _START_SECONDS = 60.0
 _PATIENCE_SECONDS = 30.0
-_LISTENING = re.compile(r'msg="Listening on" address=(127\.0\.0\.1:[1-9][0-9]*)')
+_LISTENING = re.compile(r'msg="Listening on" (?:component=web )?address=(127\.0\.0\.1:[1-9][0-9]*)')
 
 
 def need_prometheus() -> None:
@@ -30,25 +41,61 @@ def need_prometheus() -> None:
         need(shutil.which(program), f"{program} on PATH (Debian: apt-get install prometheus)")
 
 
+def prometheus_binary() -> str:
+    """The server: what is on PATH, or 3.16, built when it is not in the cache yet."""
+    if not THREE:
+        return "prometheus"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tallystick" / f"prometheus-{VERSION}"
+    binary = cache / "prometheus"
+    if not binary.is_file():
+        need(shutil.which("go"), "Prometheus 3 is built from source: install Go")
+        # remove_all_sd: without the discovery of services in clouds, which is most of it
+        command = [
+            "go",
+            "install",
+            "-tags",
+            "remove_all_sd",
+            f"github.com/prometheus/prometheus/cmd/prometheus@{VERSION}",
+        ]
+        subprocess.run(command, check=True, env=os.environ | {"GOBIN": str(cache)})
+    return str(binary)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has just now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 class Prometheus:
-    """A server of its own in a folder of its own; scrapes every second, keeps exemplars.
+    """A server of its own in a folder of its own; scrapes every second, keeps exemplars, takes remote-write, and OTLP where it knows it.
 
     Args:
-        folder: for its configuration, data and log.
-        targets: job -> host:port of a ``/metrics``.
+        folder: for its configuration, data and log; one that is there already is gone on with.
+        targets: job -> host:port of a ``/metrics``, or host:port/path.
+        port: to listen on; 0 chooses one.
+        web: further lines of its web configuration (TLS, users), https://prometheus.io/docs/prometheus/latest/configuration/https/.
         rules: a file of rules, evaluated every second where their groups say nothing else.
         alertmanager: host:port of who gets the alerts.
     """
 
     def __init__(
-        self, folder: Path, targets: Mapping[str, str], *, rules: Path | None = None, alertmanager: str = ""
+        self,
+        folder: Path,
+        targets: Mapping[str, str],
+        *,
+        port: int = 0,
+        web: Mapping[str, Any] | None = None,
+        rules: Path | None = None,
+        alertmanager: str = "",
     ) -> None:
         need_prometheus()
-        folder.mkdir()
-        jobs = [{"job_name": job, "static_configs": [{"targets": [target]}]} for job, target in targets.items()]
+        folder.mkdir(exist_ok=True)
+        own = folder / "web.yml"
+        own.write_text(json.dumps(web or {}))
         wanted: dict[str, Any] = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "scrape_configs": jobs,
+            "scrape_configs": [_job(job, target) for job, target in targets.items()],
         }
         if rules:
             wanted["rule_files"] = [str(rules.resolve())]
@@ -60,17 +107,28 @@ class Prometheus:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
                 [
-                    "prometheus",
+                    prometheus_binary(),
                     f"--config.file={config}",
                     f"--storage.tsdb.path={folder / 'data'}",
-                    "--web.listen-address=127.0.0.1:0",
-                    "--enable-feature=exemplar-storage",
+                    f"--web.listen-address=127.0.0.1:{port}",
+                    f"--web.config.file={own}",
+                    "--web.enable-remote-write-receiver",
+                    *(["--web.enable-otlp-receiver"] if THREE else []),
+                    "--enable-feature=exemplar-storage,native-histograms",
                     "--rules.alert.resend-delay=1s",
                 ],
                 stdout=log,
                 stderr=log,
             )
         self.url = ""
+        self._scheme = "https" if web and "tls_server_config" in web else "http"
+        self._asking: dict[str, Any] = {}
+
+    def identify(self, *, ca: Path, certificate: tuple[Path, Path], user: str, password: str) -> None:
+        """Ask over TLS from now on, as this user and with this certificate and its key."""
+        context = ssl.create_default_context(cafile=str(ca))
+        context.load_cert_chain(*certificate)
+        self._asking = {"verify": context, "auth": (user, password)}
 
     def __enter__(self) -> Self:
         deadline = time.monotonic() + _START_SECONDS
@@ -79,8 +137,9 @@ class Prometheus:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 self.close()
                 raise RuntimeError(f"prometheus did not start: {text[-2_000:]}")
-            if (found := _LISTENING.search(text)) is not None:
-                self.url = f"http://{found[1]}"
+            # it listens for a while before it is ready, and says 503
+            if (found := _LISTENING.search(text)) is not None and _READY in text:
+                self.url = f"{self._scheme}://{found[1]}"
             else:
                 time.sleep(0.1)
         return self
@@ -89,6 +148,11 @@ class Prometheus:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self._process.kill()
+        self._process.wait()
 
     def close(self) -> None:
         """Stop it."""
@@ -101,7 +165,7 @@ class Prometheus:
 
     def ask(self, path: str, **parameters: str) -> Any:
         """The ``data`` of an answer of the HTTP API."""
-        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10)
+        answer = httpx.get(f"{self.url}/api/v1/{path}", params=parameters, timeout=10, **self._asking)
         told = answer.json()
         assert told["status"] == "success", told
         return told["data"]
@@ -120,6 +184,13 @@ class Prometheus:
         while (found := self.query(promql)) != expected:
             assert time.monotonic() < deadline, (promql, found)
             time.sleep(0.2)
+
+
+def _job(name: str, target: str) -> dict[str, Any]:
+    place, _, path = target.partition("/")
+    job: dict[str, Any] = {"job_name": name, "static_configs": [{"targets": [place]}]}
+    # what a service says of itself stands
+    return {**job, "metrics_path": f"/{path}", "honor_labels": True} if path else job
 
 
 def promtool_check(metrics: str) -> list[str]:

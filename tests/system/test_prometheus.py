@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +13,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.servers.prometheus import Prometheus, need_prometheus, promtool_check
+from tests.support.tally_up import tally_up, trail_until
 
 pytestmark = pytest.mark.prometheus
 
@@ -51,26 +49,8 @@ port = 0
 def addresses(tmp_path: Path) -> Iterator[dict[str, str]]:
     """`tally up`: URL of each process."""
     need_prometheus()
-    config = tmp_path / "tally.toml"
-    config.write_text(CONFIG)
-    command = [sys.executable, "-m", "deploy.cli", "--config", str(config), "up", "--json"]
-    with (tmp_path / "stderr").open("wb") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
-    assert process.stdout is not None
-    try:
-        text = b""
-        while not text.endswith(b"\n}\n"):
-            line = process.stdout.readline()
-            assert line, (tmp_path / "stderr").read_text()
-            text += line
-        yield {one["name"]: one["addresses"]["http"] for one in json.loads(text)["ready"]}
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=30)
-        finally:
-            process.kill()
-            process.stdout.close()
+    with tally_up(tmp_path, CONFIG) as urls:
+        yield urls
 
 
 def spans(first: int, count: int, *, name: str = "charge", kind: int = 2, error: bool = False) -> dict[str, Any]:
@@ -165,7 +145,7 @@ def test_prometheus_says_what_the_account_says(addresses: dict[str, str], tmp_pa
         traces = {one["labels"]["trace_id"] for series in found for one in series["exemplars"]}
         assert traces
         assert traces <= {f"{at:032x}" for at in (*range(1, 21), *range(100, 105))}
-        trail_is_there(tmp_path, max(traces))
+        trail_until(tmp_path, f"trace/{max(traces)}", "charge")
 
         send(sidecar, spans(1_000, 300, name="made-up-{}"))
         other = 'tally_service_requests_total{service="payments", operation="other"}'
@@ -192,10 +172,3 @@ def speaks_both_formats(url: str) -> None:
     assert asked.headers["content-type"].startswith("application/openmetrics-text")
     parse: Any = text_string_to_metric_families
     assert len(list(parse(asked.text))) > 3
-
-
-def trail_is_there(folder: Path, trace_id: str) -> None:
-    command = [sys.executable, "-m", "deploy.cli", "--config", str(folder / "tally.toml"), "trail", f"trace/{trace_id}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert "charge" in done.stdout
