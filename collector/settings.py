@@ -229,7 +229,8 @@ class ShipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         batch_bytes: or at about so many bytes.
         linger_seconds: how long a batch waits for more events.
         heartbeat_seconds: a quiet stream signs an empty batch this often, so that its silence would be noticed; 0: never.
-        drain_seconds: how long a stop waits until everything is shipped; what is not is shipped after the next start.
+        drain_seconds: how long a stop may take: what senders have in flight is finished, in half of it at most (1 s at least), then what is
+            spooled is shipped; what is not is shipped after the next start.
     """
 
     batch_events: Annotated[int, msgspec.Meta(ge=1, le=32_768)] = 2_000

@@ -1,7 +1,8 @@
 """The sidecar: receivers, preparation, spool and shipping put together as one process's event loop.
 
-On a stop the order keeps every promise: receivers close first and finish what is in flight, the spool commits, shipping
-drains for a bounded time, and only a stream that is wholly shipped is closed. What is left is shipped after the next start.
+On a stop the order keeps every promise: receivers take nothing more and finish what is in flight, the spool commits, shipping
+drains, and only a stream that is wholly shipped is closed. All of it ends by one deadline; what is left is shipped after the next
+start. HTTP servers close last, so that whoever asks meanwhile hears why, and that they are to come again (`collector.receive.leaving`).
 """
 
 import asyncio
@@ -44,6 +45,11 @@ _SEGMENT_BYTES = 32 * 1024**2
 _STORE_PATIENCE_SECONDS = 5.0  # less than the 10 s after which an OTLP exporter gives up by itself
 _STALE_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
+_LEAST_GRACE_SECONDS = 1.0
+"""For what senders have in flight, however short the drain: an fsync takes milliseconds, and who asked for no ack would lose it."""
+
+_OVERRUN_SECONDS = 2.0
+"""How long after the deadline a store may still be heard: a batch that it has just taken need not be sent twice."""
 
 
 def pipeline_limits(settings: CollectorSettings) -> PipelineLimits:
@@ -175,11 +181,32 @@ async def run_sidecar(
         ready(await ways.open())
         await _until_stopped_or_failed(stopped, pipeline, ways)
     finally:
-        await ways.close()
-        drained = await asyncio.to_thread(pipeline.stop, drain_seconds=settings.ship.drain_seconds)
+        drained = await _drain(ways, pipeline, settings.ship.drain_seconds)
         dead_letters.close()
-    if not drained:
-        _log.warning("not everything is shipped yet; the rest follows after the next start")
+    return drained
+
+
+async def _drain(ways: WaysIn, pipeline: Pipeline, drain_seconds: float) -> bool:
+    """Stop by the deadline: ways in first, for at most half of the time, while shipping goes on; then what is left is shipped.
+
+    Returns whether everything was.
+    """
+    began = time.monotonic()
+    _log.info("draining, for %g s at most", drain_seconds)
+    await ways.drain(max(_LEAST_GRACE_SECONDS, drain_seconds / 2))
+    left_seconds = max(0.0, began + drain_seconds - time.monotonic())
+    drained = await asyncio.to_thread(pipeline.stop, drain_seconds=left_seconds, overrun_seconds=_OVERRUN_SECONDS)
+    state = pipeline.state()
+    if drained:
+        _log.info("drained in %.1f s: everything is shipped", time.monotonic() - began)
+    else:
+        _log.warning(
+            "drained for %.1f s; events that stay in the spool, to be shipped after the next start: %d%s",
+            time.monotonic() - began,
+            state.waiting_events,
+            f" ({state.store_trouble})" if state.store_trouble else "",
+        )
+    await ways.close()
     return drained
 
 

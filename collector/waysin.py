@@ -1,4 +1,4 @@
-"""Every way in that the settings ask for, in front of one intake: opened together, watched, and closed together."""
+"""Every way in that the settings ask for, in front of one intake: opened together, watched, drained and closed together."""
 
 import asyncio
 import logging
@@ -18,6 +18,7 @@ from collector.receive.elasticsearch import ElasticsearchReceiver
 from collector.receive.forward import ForwardReceiver
 from collector.receive.forward_guard import handshake_of
 from collector.receive.http import HttpServer, create_app
+from collector.receive.leaving import Leaving
 from collector.receive.listening import tls_of
 from collector.receive.ndjson import NdjsonReceiver
 from collector.receive.otlp import OtlpReceiver
@@ -37,8 +38,7 @@ POSITIONS = "tail"
 """Name of the folder, beside a collector's incarnations, of the positions in files that are followed."""
 
 _FORWARD_PATIENCE_SECONDS = 10.0
-_TAIL_GRACE_SECONDS = 10.0
-_BROKER_GRACE_SECONDS = 20.0
+_LAST_SECONDS = 1.0  # for what is still written on an HTTP connection when everything else has ended
 
 
 class Consuming(Protocol):
@@ -85,7 +85,9 @@ class WaysIn:
         self._metrics = metrics
         self._not_ready = not_ready
         self._standing = standing
-        self._closing: list[Callable[[], Awaitable[object]]] = []
+        self._leaving = Leaving(refused=metrics.refused)
+        self._servers: list[HttpServer] = []
+        self._closing: list[Callable[[float], Awaitable[object]]] = []
         self._onward: MetricsServer | None = None
         self._tailer: Tailer | None = None
         self._following: asyncio.Task[None] | None = None
@@ -111,15 +113,25 @@ class WaysIn:
         if self._following is not None and self._following.done():
             self._following.result()
 
-    async def close(self) -> None:
-        """Take nothing more in, finish and acknowledge what is in flight, for a bounded time."""
+    async def drain(self, grace_seconds: float) -> None:
+        """Take nothing more in, finish and acknowledge what is in flight, for at most about `grace_seconds`.
+
+        HTTP servers listen on until `close`: who asks hears that we are stopping, and new requests that they must wait.
+        """
+        ends = [close(grace_seconds) for close in self._closing]
+        ends += [_end_of_consuming(one, task, grace_seconds) for one, task in self._consuming]
         if self._tailer is not None and self._following is not None:
-            await _end_of_following(self._tailer, self._following)
-        await asyncio.gather(
-            *(close() for close in self._closing), *(_end_of_consuming(one, task) for one, task in self._consuming)
-        )
+            ends.append(_end_of_following(self._tailer, self._following, grace_seconds))
+        await asyncio.gather(self._leaving.begin(grace_seconds), *ends)
+
+    async def close(self) -> None:
+        """Close what `drain` left open."""
+        await asyncio.gather(*(server.stop(_LAST_SECONDS) for server in self._servers))
         if self._onward is not None:
             self._onward.close()
+
+    def _reasons(self) -> list[str]:
+        return ["the collector is stopping"] * self._leaving.begun + self._not_ready()
 
     async def _forward(self) -> dict[str, str]:
         own = self._settings.forward
@@ -163,15 +175,26 @@ class WaysIn:
             app = create_app(
                 [*otlp.routes, *ndjson.routes, *business.routes],
                 registry=self._metrics.registry,
-                not_ready=self._not_ready,
+                not_ready=self._reasons,
                 standing=self._standing,
             )
-            server = _server(app, own)
-            self._closing.append(server.stop)
-            addresses["http"] = f"{own.host}:{await server.start()}"
+            addresses["http"] = await self._serve(app, own)
         if settings.grpc.port >= 0:
             addresses["grpc"] = await self._grpc(exports)
         return addresses
+
+    async def _serve(self, app: Any, settings: HttpSettings | ElasticsearchSettings) -> str:
+        """Serve an application over HTTP; returns its address."""
+        server = HttpServer(
+            self._leaving.wrap(app),
+            host=settings.host,
+            port=settings.port,
+            tls_certificate=settings.tls_certificate,
+            tls_key=settings.tls_key,
+            tls_client_ca=settings.tls_client_ca,
+        )
+        self._servers.append(server)
+        return f"{settings.host}:{await server.start()}"
 
     async def _grpc(self, exports: OtlpExports) -> str:
         """Serve OTLP over gRPC. Raises `Malformed`: its library is not installed."""
@@ -210,12 +233,10 @@ class WaysIn:
             service=self._settings.service,
             credentials=Credentials.read(Path(own.credentials_file)) if own.credentials_file else None,
             limits=BodyLimits(max_body_bytes=own.max_body_bytes, max_inflated_bytes=4 * own.max_body_bytes),
-            not_ready=self._not_ready,
+            not_ready=self._reasons,
             refused=self._metrics.refused,
         )
-        server = _server(receiver.app, own)
-        self._closing.append(server.stop)
-        return {"elasticsearch": f"{own.host}:{await server.start()}"}
+        return {"elasticsearch": await self._serve(receiver.app, own)}
 
     async def _beats(self) -> dict[str, str]:
         own = self._settings.beats
@@ -257,7 +278,7 @@ class WaysIn:
         pods = None
         if self._settings.kubernetes.api:
             pods = Pods(self._settings.kubernetes)
-            self._closing.append(pods.close)
+            self._closing.append(lambda _: pods.close())
         self._tailer = Tailer(
             self._settings.tail,
             self._root / POSITIONS,
@@ -296,21 +317,10 @@ class WaysIn:
         self._consuming = [(one, asyncio.create_task(one.run())) for one in consumers]
 
 
-def _server(app: Any, settings: HttpSettings | ElasticsearchSettings) -> HttpServer:
-    return HttpServer(
-        app,
-        host=settings.host,
-        port=settings.port,
-        tls_certificate=settings.tls_certificate,
-        tls_key=settings.tls_key,
-        tls_client_ca=settings.tls_client_ca,
-    )
-
-
-async def _end_of_following(tailer: Tailer, following: asyncio.Task[None]) -> None:
+async def _end_of_following(tailer: Tailer, following: asyncio.Task[None], grace_seconds: float) -> None:
     """Let the tail take its turns to their end, and write its positions."""
     tailer.stop()
-    _, late = await asyncio.wait([following], timeout=_TAIL_GRACE_SECONDS)
+    _, late = await asyncio.wait([following], timeout=grace_seconds)
     for task in late:
         task.cancel()
     await asyncio.wait([following])
@@ -318,10 +328,10 @@ async def _end_of_following(tailer: Tailer, following: asyncio.Task[None]) -> No
         _log.error("the tail ended: %s: %s", type(error).__name__, error)
 
 
-async def _end_of_consuming(consumer: Consuming, task: asyncio.Task[None]) -> None:
+async def _end_of_consuming(consumer: Consuming, task: asyncio.Task[None], grace_seconds: float) -> None:
     """Let a consumer finish what it has in hand, tell its broker, and leave."""
     consumer.stop()
-    _, late = await asyncio.wait([task], timeout=_BROKER_GRACE_SECONDS)
+    _, late = await asyncio.wait([task], timeout=grace_seconds)
     for one in late:
         one.cancel()
     await asyncio.wait([task])

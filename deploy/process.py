@@ -64,7 +64,7 @@ def log_as_json(process: str) -> None:
 
 
 def serve(name: str, places: Places, body: Callable[[asyncio.Event, Ready], Awaitable[T]], *, supervised: bool) -> T:
-    """Run `body(stopped, ready)` to its end as the process `name`; SIGTERM and Ctrl-C set `stopped`.
+    """Run `body(stopped, ready)` to its end as the process `name`; SIGTERM and Ctrl-C set `stopped`, a second one ends it at once.
 
     Args:
         name: what it announces itself as.
@@ -82,8 +82,19 @@ async def _serve(
 ) -> T:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
+    asked = asyncio.Event()
+
+    def stop(number: signal.Signals) -> None:
+        if asked.is_set():
+            logging.getLogger(__name__).warning(
+                "%s again: ending at once; what was acknowledged is on disk", number.name
+            )
+            os._exit(128 + number)  # like a crash, from which all that runs here recovers: who asks twice will not wait
+        asked.set()
+        stopped.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, stop, number)
     if supervised:
         threading.Thread(target=_stop_at_end_of_stdin, args=(loop, stopped), daemon=True).start()
     announced: list[Running] = []

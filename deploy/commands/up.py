@@ -17,7 +17,10 @@ from deploy.places import Places
 from deploy.processes import Running
 from deploy.session import Failure, Session, emit_json, json_option, pass_session, say
 from deploy.sharding import shards_of
-from deploy.up import Child, Supervisor
+from deploy.up import STOP_SECONDS, Child, Supervisor
+
+_MORE_SECONDS = 10.0
+"""What a collector may take beside its drain: a store that it waits for, files that it closes."""
 
 
 @click.command()
@@ -62,7 +65,7 @@ def children_of(session: Session) -> list[Child]:
     tally = [sys.executable, "-m", "deploy.cli"]
     if session.source is not None:
         tally += ["--config", str(session.source.resolve())]
-    collectors = list(session.config.sidecars) or [session.config.collector.name]
+    collectors = session.config.sidecars or {session.config.collector.name: session.config.collector}
     children = [
         Child(
             name=f"collector-{name}",
@@ -74,8 +77,9 @@ def children_of(session: Session) -> list[Child]:
                 *(["--name", name] if session.config.sidecars else []),
             ],
             stage=1,
+            stop_seconds=max(STOP_SECONDS, settings.ship.drain_seconds + _MORE_SECONDS),
         )
-        for name in collectors
+        for name, settings in collectors.items()
     ]
     for shard in shards_of(session.config):
         which = ["--shard", str(shard.number)] if shard.name else []
