@@ -124,6 +124,24 @@ class CollectorMetrics:
             ["system", "entry"],
             registry=self.registry,
         )
+        self._reloads = Counter(
+            "tally_collector_config_reloads_total",
+            "Times that the configuration was read again: applied, or refused, when the one before stays in force.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._reload_successful = Gauge(
+            "tally_collector_config_last_reload_successful",
+            "1 unless the configuration was refused when it was last read again.",
+            registry=self.registry,
+        )
+        self._reload_time = Gauge(
+            "tally_collector_config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was read, in Unix time.",
+            registry=self.registry,
+        )
+        for outcome in ("applied", "refused"):
+            self._reloads.labels(outcome)
         info = Gauge("tally_collector_info", "The collector's name.", ["collector"], registry=self.registry)
         info.labels(collector).set(1)
 
@@ -164,7 +182,15 @@ class CollectorMetrics:
         ):
             self._tail[name].labels(label).set(value)
 
-    def broker(self, system: str, label: str, connected: bool, messages: int) -> None:
+    def configured(self, now_seconds: float, *, outcome: str = "") -> None:
+        """The configuration was read, at the start or again: `outcome` is empty, ``applied`` or ``refused``."""
+        if outcome:
+            self._reloads.labels(outcome).inc()
+        self._reload_successful.set(outcome != "refused")
+        if outcome != "refused":
+            self._reload_time.set(now_seconds)
+
+    def broker(self, system: str, label: str, connected: int, messages: int) -> None:
         """How an entry of a broker stands, and how many messages were taken since it was last told."""
         self._broker.labels(system, label).set(connected)
         self._broker_messages.labels(system, label).inc(messages)

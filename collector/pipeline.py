@@ -13,6 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -186,6 +187,19 @@ class Pipeline:
             last_error=self._rounds.last_error or self._lives.last_error,
             failed=str(live.spool.failed or ""),
         )
+
+    def limit(self, limits: PipelineLimits) -> None:
+        """Put other bounds in force: all but those of retries, healing, `release_seconds` and `journal_ids`, which stay as they are."""
+        self._limits = replace(
+            self._limits, spool=limits.spool, batch=limits.batch, linger_seconds=limits.linger_seconds
+        )
+        lives = (*self._draining, self._live)
+        self._lives.limit(limits.spool, lives)
+        for life in lives:
+            if life.shipper is not None:
+                life.shipper.limits = limits.batch
+        self._rounds.linger_seconds = limits.linger_seconds
+        self._rounds.enough_events = limits.batch.events
 
     def start(self) -> None:
         """Start the committing and the shipping thread."""

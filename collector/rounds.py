@@ -50,9 +50,9 @@ class Rounds:
     Args:
         ship: what is done.
         retry: how long failures make it wait.
-        linger_seconds: how long events wait for more.
+        linger_seconds: how long events wait for more; may be changed.
         release_seconds: how often `release_once` is called.
-        enough_events: so many waiting events are sent without a pause: else every few would cost a signature and three syncs.
+        enough_events: may be changed; so many waiting events are sent without a pause: else every few would cost a signature and three syncs.
         monotonic: seconds that never go back.
     """
 
@@ -69,9 +69,9 @@ class Rounds:
         self._ship = ship
         self._monotonic = monotonic
         self.breaker = Breaker(retry, uniform=random.uniform)
-        self._linger_seconds = linger_seconds
+        self.linger_seconds = linger_seconds
         self._release_seconds = release_seconds
-        self._enough_events = enough_events
+        self.enough_events = enough_events
         self.last_error = ""
         self.failed = 0
         """Rounds that failed, since the start."""
@@ -172,9 +172,9 @@ class Rounds:
             self._failed(f"{type(error).__name__}: {error}")
             _log.exception("shipping waits %.1f s", pause_seconds)
             return pause_seconds
-        if progressed and self._ship.waiting_events() >= self._enough_events:
+        if progressed and self._ship.waiting_events() >= self.enough_events:
             return 0.0
-        return max(self._linger_seconds, _LEAST_PAUSE_SECONDS)
+        return max(self.linger_seconds, _LEAST_PAUSE_SECONDS)
 
     def _say(self, level: int, pause_seconds: float, error: str) -> None:
         """In the log: each failure, whose pauses grow; of a drain, whose trials follow each other closely, only what is new."""

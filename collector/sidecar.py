@@ -6,7 +6,6 @@ start. HTTP servers close last, so that whoever asks meanwhile hears why, and th
 """
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
@@ -24,14 +23,19 @@ from collector.mapping.intake import MappedIntake
 from collector.mapping.language import load_mappings
 from collector.mapping.mapper import Mapper
 from collector.metrics import CollectorMetrics
+from collector.openways import OpenWays
 from collector.pipeline import Pipeline, PipelineLimits
 from collector.prepare import Preparer
 from collector.protect import Protector
 from collector.receive import Intake
+from collector.receive.leaving import Leaving
+from collector.reload import Asking, Reloads
 from collector.settings import CollectorSettings
 from collector.ship import BatchLimits
+from collector.sockets import Sockets
 from collector.spool import Done, Spooled, SpoolLimits, deliver_here
 from collector.store import Destination
+from collector.way import Wanted
 from collector.waysin import WaysIn
 
 __all__ = ["DEAD_LETTERS", "metrics_of", "pipeline_limits", "run_sidecar"]
@@ -90,6 +94,7 @@ async def run_sidecar(
     clock: Callable[[], int] = time.time_ns,
     disk: Disk | None = None,
     metrics: CollectorMetrics | None = None,
+    asking: Asking | None = None,
 ) -> bool:
     """Run until `stopped` is set; returns whether everything was shipped.
 
@@ -106,6 +111,7 @@ async def run_sidecar(
         clock: Unix time in nanoseconds.
         disk: where the spool lies; None: the real one.
         metrics: of this collector; None: new ones.
+        asking: has the settings read again while it runs (`collector.reload`); `ready` is called again if addresses change by it.
 
     Raises:
         StateUnknown: the spool is another process's, or its disk failed and it must be opened again; or the positions in followed files
@@ -115,21 +121,14 @@ async def run_sidecar(
     """
     loop = asyncio.get_running_loop()
     disk = disk or OsDisk()
-    protector = Protector(
-        token_key=token_key,
-        masked_fields=settings.protect.masked_fields,
-        dropped_fields=settings.protect.dropped_fields,
-    )
-    preparer = Preparer(
-        extractor=Extractor(settings.stitch),
-        protector=protector,
-        clock=clock,
-        max_event_bytes=settings.spool.max_event_bytes,
-        speakers=settings.speakers,
-        requests=settings.requests.max_services > 0,
-    )
-
     loop_thread = threading.get_ident()
+
+    def protector_of(settings: CollectorSettings) -> Protector:
+        return Protector(
+            token_key=token_key,
+            masked_fields=settings.protect.masked_fields,
+            dropped_fields=settings.protect.dropped_fields,
+        )
 
     def deliver(outcomes: Sequence[tuple[Done, Spooled | Exception]]) -> None:
         if threading.get_ident() == loop_thread:  # a quick commit
@@ -137,6 +136,7 @@ async def run_sidecar(
         else:
             loop.call_soon_threadsafe(deliver_here, outcomes)
 
+    protector = protector_of(settings)
     pipeline = Pipeline(
         root,
         collector=settings.name,
@@ -157,36 +157,66 @@ async def run_sidecar(
     )
     metrics = metrics or metrics_of(settings)
     metrics.watch(pipeline.state)
-    intake: Intake = SpoolIntake(
-        preparer=preparer,
+
+    def intake_of(settings: CollectorSettings) -> Intake:
+        protector = protector_of(settings)
+        preparer = Preparer(
+            extractor=Extractor(settings.stitch),
+            protector=protector,
+            clock=clock,
+            max_event_bytes=settings.spool.max_event_bytes,
+            speakers=settings.speakers,
+            requests=settings.requests.max_services > 0,
+        )
+        intake: Intake = SpoolIntake(
+            preparer=preparer,
+            pipeline=pipeline,
+            dead_letters=dead_letters,
+            metrics=metrics,
+            protector=protector,
+            store_patience_seconds=_STORE_PATIENCE_SECONDS if settings.ack == "store" else None,
+        )
+        return MappedIntake(intake, Mapper(load_mappings(settings.mappings))) if settings.mappings else intake
+
+    sockets, leaving = Sockets(), Leaving(refused=metrics.refused)
+
+    def wanted_of(settings: CollectorSettings) -> Mapping[str, Wanted]:
+        return WaysIn(
+            settings,
+            root=root,
+            disk=disk,
+            clock=clock,
+            metrics=metrics,
+            not_ready=lambda: _not_ready(pipeline),
+            standing=lambda: _standing(pipeline, reloads),
+            sockets=sockets,
+            leaving=leaving,
+        ).wanted()
+
+    ways = OpenWays(wanted_of(settings), intake_of(settings), leaving=leaving)
+    reloads = Reloads(
+        settings,
+        ways=ways,
+        wanted_of=wanted_of,
+        intake_of=intake_of,
+        limits_of=pipeline_limits,
         pipeline=pipeline,
         dead_letters=dead_letters,
         metrics=metrics,
-        store_patience_seconds=_STORE_PATIENCE_SECONDS if settings.ack == "store" else None,
-    )
-    if settings.mappings:
-        intake = MappedIntake(intake, Mapper(load_mappings(settings.mappings)))
-    ways = WaysIn(
-        settings,
-        intake,
-        root=root,
-        disk=disk,
+        ready=ready,
         clock=clock,
-        metrics=metrics,
-        not_ready=lambda: _not_ready(pipeline),
-        standing=lambda: _standing(pipeline),
     )
     pipeline.start()
     try:
         ready(await ways.open())
-        await _until_stopped_or_failed(stopped, pipeline, ways)
+        await _until_stopped_or_failed(stopped, pipeline, ways, reloads, asking)
     finally:
-        drained = await _drain(ways, pipeline, settings.ship.drain_seconds)
+        drained = await _drain(ways, pipeline, reloads.settings.ship.drain_seconds)
         dead_letters.close()
     return drained
 
 
-async def _drain(ways: WaysIn, pipeline: Pipeline, drain_seconds: float) -> bool:
+async def _drain(ways: OpenWays, pipeline: Pipeline, drain_seconds: float) -> bool:
     """Stop by the deadline: ways in first, for at most half of the time, while shipping goes on; then what is left is shipped.
 
     Returns whether everything was.
@@ -210,18 +240,25 @@ async def _drain(ways: WaysIn, pipeline: Pipeline, drain_seconds: float) -> bool
     return drained
 
 
-async def _until_stopped_or_failed(stopped: asyncio.Event, pipeline: Pipeline, ways: WaysIn) -> None:
-    """Wait; raises StateUnknown when the spool can take nothing more, so that the process ends and is started again.
+async def _until_stopped_or_failed(
+    stopped: asyncio.Event, pipeline: Pipeline, ways: OpenWays, reloads: Reloads, asking: Asking | None
+) -> None:
+    """Wait, and read the configuration again when asked to.
 
-    Raises what ended the following of files, if anything did.
+    Raises StateUnknown when the spool can take nothing more, so that the process ends and is started again; and what ended the following of files, if anything did.
     """
     while not stopped.is_set():
         ways.check()
         failed = pipeline.state().failed
         if failed:
             raise StateUnknown(failed)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopped.wait(), _LOOK_SECONDS)
+        if asking is not None and asking.asked.is_set():
+            asking.asked.clear()
+            await reloads.reload(asking.read)
+        waits = [asyncio.ensure_future(event.wait()) for event in (stopped, asking and asking.asked) if event]
+        await asyncio.wait(waits, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
 
 def _not_ready(pipeline: Pipeline) -> list[str]:
@@ -235,7 +272,7 @@ def _not_ready(pipeline: Pipeline) -> list[str]:
     return reasons
 
 
-def _standing(pipeline: Pipeline) -> dict[str, object]:
+def _standing(pipeline: Pipeline, reloads: Reloads) -> dict[str, object]:
     """What `tally status` asks for: whether events are taken and shipped, and if not, why."""
     state = pipeline.state()
     return {
@@ -243,4 +280,5 @@ def _standing(pipeline: Pipeline) -> dict[str, object]:
         "waiting_seconds": round(state.waiting_seconds, 1),
         "store_trouble": state.store_trouble,
         "refusing": state.refusing,
+        "config_refused": reloads.refused,
     }

@@ -17,7 +17,7 @@ from deploy.config import ConfigError
 from deploy.places import Places
 from deploy.processes import Running, announce, retire
 
-__all__ = ["JsonLines", "Ready", "log_as_json", "serve"]
+__all__ = ["JsonLines", "Ready", "log_as_json", "on_hangup", "serve"]
 
 T = TypeVar("T")
 
@@ -95,6 +95,8 @@ async def _serve(
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop, number)
+    said = "SIGHUP: what this process is configured with holds until it is started again"
+    on_hangup(lambda: logging.getLogger(__name__).warning(said), stopped.set)  # `body` may take another step
     if supervised:
         threading.Thread(target=_stop_at_end_of_stdin, args=(loop, stopped), daemon=True).start()
     announced: list[Running] = []
@@ -113,6 +115,19 @@ async def _serve(
     finally:
         for process in announced:
             retire(places.run, process)
+
+
+def on_hangup(reload: Callable[[], object], stop: Callable[[], object]) -> None:
+    """Call `reload` on each SIGHUP, in the running event loop; but `stop` when it says that the terminal we were started from is gone."""
+    terminal = sys.stderr.isatty()
+
+    def hung_up() -> None:
+        if terminal and not os.isatty(sys.stderr.fileno()):
+            stop()
+        else:
+            reload()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up)
 
 
 def _stop_at_end_of_stdin(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:

@@ -32,13 +32,15 @@ STOP_SECONDS = 30.0
 class Child:
     """A process to keep running. `stage` gives the order of stopping, lowest first; those of a stage stop together.
 
-    `stop_seconds`: how long it may take to stop (a collector drains its spool) before it is killed.
+    `stop_seconds`: how long it may take to stop (a collector drains its spool) before it is killed. `reloads`: whether it reads its
+    configuration again on SIGHUP.
     """
 
     name: str
     command: Sequence[str]
     stage: int
     stop_seconds: float = STOP_SECONDS
+    reloads: bool = False
 
 
 class Supervisor:
@@ -74,6 +76,14 @@ class Supervisor:
             for process in self._live.values():
                 _signal(process, signal.SIGKILL)
         self._stopping.set()
+
+    def reload(self) -> None:
+        """Have those children that can read their configuration again do so. Which they are stays as it is."""
+        for child in self._children:
+            process = self._live.get(child.name)
+            if child.reloads and process is not None:
+                self._tell(f"{child.name} reads its configuration again")
+                _signal(process, signal.SIGHUP)
 
     async def run(self, ready: Callable[[Sequence[Running]], None]) -> str:
         """Run until stopped; `ready` is called once, when every child has announced itself.

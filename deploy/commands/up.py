@@ -14,6 +14,7 @@ import click
 from deploy.keys import log_signer, tell_of_key
 from deploy.logstorage import log_storage
 from deploy.places import Places
+from deploy.process import on_hangup
 from deploy.processes import Running
 from deploy.session import Failure, Session, emit_json, json_option, pass_session, say
 from deploy.sharding import shards_of
@@ -31,7 +32,8 @@ def up(session: Session, *, as_json: bool) -> None:
 
     Starts the collector (one for each [sidecars.NAME], where there are any), the correlator (one for each shard) and the API as
     processes of their own, and starts again what crashes. On Ctrl-C or SIGTERM the API stops first, then the collectors drain and close their
-    streams, then the correlator takes in what they left. Where everyone listens is written to run/ in the data folder.
+    streams, then the correlator takes in what they left. On SIGHUP the collectors read their configuration again. Where everyone listens is
+    written to run/ in the data folder.
     """
     places = session.places
     places.make()
@@ -78,6 +80,7 @@ def children_of(session: Session) -> list[Child]:
             ],
             stage=1,
             stop_seconds=max(STOP_SECONDS, settings.ship.drain_seconds + _MORE_SECONDS),
+            reloads=True,
         )
         for name, settings in collectors.items()
     ]
@@ -94,6 +97,7 @@ async def _supervise(children: Sequence[Child], places: Places, logs: Path | Non
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, supervisor.stop)
+    on_hangup(supervisor.reload, supervisor.stop)
 
     def ready(processes: Sequence[Running]) -> None:
         if as_json:

@@ -184,7 +184,7 @@ def test_groups_of_known_events_alone_do_not_stop_shipping() -> None:
     pipeline = house.open()
     put(pipeline, "a")
     ship(pipeline)
-    pipeline._live.shipper._limits = BatchLimits(events=4, size_bytes=60, heartbeat_seconds=0)  # type: ignore[union-attr]
+    pipeline._live.shipper.limits = BatchLimits(events=4, size_bytes=60, heartbeat_seconds=0)  # type: ignore[union-attr]
     for at in range(9):  # a sender's new chunk of old events: a frame without any
         told: list[Spooled | Exception] = []
         old = Group(group_id=b"%d" % at, source_ids=[b"a/0"], events=[b"{}"], facts=[b"{}"])
