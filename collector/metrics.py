@@ -3,10 +3,12 @@
 Naming: https://prometheus.io/docs/practices/naming/
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from collector.batch import Clock
 from collector.red import Request, RequestMetrics
 from collector.standing import PipelineState
 
@@ -124,6 +126,16 @@ class CollectorMetrics:
             ["system", "entry"],
             registry=self.registry,
         )
+        self._clock_offset = Gauge(
+            "tally_collector_clock_offset_seconds",
+            "By how much this machine's clock is ahead (negative: behind), as batches say; NaN where nobody knows.",
+            registry=self.registry,
+        )
+        self._clock_uncertainty = Gauge(
+            "tally_collector_clock_uncertainty_seconds",
+            "How much either way that may be wrong; NaN where nobody knows.",
+            registry=self.registry,
+        )
         self._reloads = Counter(
             "tally_collector_config_reloads_total",
             "Times that the configuration was read again: applied, or refused, when the one before stays in force.",
@@ -194,6 +206,20 @@ class CollectorMetrics:
         """How an entry of a broker stands, and how many messages were taken since it was last told."""
         self._broker.labels(system, label).set(connected)
         self._broker_messages.labels(system, label).inc(messages)
+
+    def watch_clock(self, measured: Callable[[], Clock | None]) -> None:
+        """Read what is known of the clock at each scrape."""
+
+        def offset() -> float:
+            known = measured()
+            return math.nan if known is None else known.offset_ns / 1e9
+
+        def uncertainty() -> float:
+            known = measured()
+            return math.nan if known is None else known.uncertainty_ns / 1e9
+
+        self._clock_offset.set_function(offset)
+        self._clock_uncertainty.set_function(uncertainty)
 
     def watch(self, state: Callable[[], PipelineState]) -> None:
         """Read the pipeline's state at each scrape."""

@@ -27,7 +27,7 @@ __all__ = ["FIXED", "Asking", "Reloads", "differences", "refuse_fixed"]
 
 _log = logging.getLogger("tally.collector")
 
-FIXED = frozenset({"name", "relay", "requests.max_services", "requests.max_operations", "spool.journal_ids"})
+FIXED = frozenset({"name", "relay", "clock", "requests.max_services", "requests.max_operations", "spool.journal_ids"})
 """Settings of a collector, tables included, that hold until it is started again."""
 
 

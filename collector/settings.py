@@ -15,6 +15,7 @@ from collector.receive.tail.settings import KubernetesSettings, TailSettings
 
 __all__ = [
     "BeatsSettings",
+    "ClockSettings",
     "CollectorSettings",
     "ElasticsearchSettings",
     "ForwardSettings",
@@ -304,6 +305,20 @@ class RequestsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     max_operations: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 50
 
 
+class ClockSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far this machine's clock is off, which every batch says in its signed header (docs/under-pressure.md, "The clock").
+
+    Attributes:
+        server: a time server (NTP) that is asked; empty: what the kernel knows from whoever synchronises its clock.
+        port: its UDP port.
+        interval_seconds: how often it is asked.
+    """
+
+    server: str = ""
+    port: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 123
+    interval_seconds: Annotated[int, msgspec.Meta(ge=16, le=86_400)] = 64
+
+
 class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One sidecar.
 
@@ -332,6 +347,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         ship: batches.
         relay: another collector to ship to.
         requests: rate, errors and duration of services.
+        clock: how far it is off.
         protect: masking.
         stitch: where transaction IDs and business keys stand.
     """
@@ -356,6 +372,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     ship: ShipSettings = ShipSettings()
     relay: RelaySettings = RelaySettings()
     requests: RequestsSettings = RequestsSettings()
+    clock: ClockSettings = ClockSettings()
     protect: ProtectSettings = ProtectSettings()
     stitch: StitchSettings = StitchSettings()
 

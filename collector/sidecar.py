@@ -14,6 +14,7 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from collector.clockwatch import ClockWatch
 from collector.deadletters import DeadLetters
 from collector.disk import Disk, OsDisk
 from collector.errors import StateUnknown
@@ -137,6 +138,7 @@ async def run_sidecar(
             loop.call_soon_threadsafe(deliver_here, outcomes)
 
     protector = protector_of(settings)
+    watch = ClockWatch(settings.clock, clock=clock)
     pipeline = Pipeline(
         root,
         collector=settings.name,
@@ -147,6 +149,7 @@ async def run_sidecar(
         disk=disk,
         deliver=deliver,
         clock=clock,
+        measured_clock=watch.measured,
     )
     dead_letters = DeadLetters(
         root / DEAD_LETTERS,
@@ -157,6 +160,7 @@ async def run_sidecar(
     )
     metrics = metrics or metrics_of(settings)
     metrics.watch(pipeline.state)
+    metrics.watch_clock(watch.measured)
 
     def intake_of(settings: CollectorSettings) -> Intake:
         protector = protector_of(settings)
@@ -206,6 +210,7 @@ async def run_sidecar(
         ready=ready,
         clock=clock,
     )
+    watch.start()
     pipeline.start()
     try:
         ready(await ways.open())
@@ -213,6 +218,7 @@ async def run_sidecar(
     finally:
         drained = await _drain(ways, pipeline, reloads.settings.ship.drain_seconds)
         dead_letters.close()
+        watch.stop()
     return drained
 
 
