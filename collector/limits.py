@@ -15,7 +15,8 @@ class PipelineLimits:
     """Every bound of a pipeline.
 
     `linger_seconds`: how long a batch waits for more events; `release_seconds`: how often the store is asked what the log
-    holds; `journal_ids`: how many source ids are remembered.
+    holds; `journal_ids`: how many source ids are remembered; `max_age_seconds`: while the oldest event that the store does not have has waited
+    longer, nothing is taken; 0: it may wait for ever.
     """
 
     spool: SpoolLimits = field(default_factory=SpoolLimits)
@@ -25,3 +26,4 @@ class PipelineLimits:
     linger_seconds: float = 0.05
     release_seconds: float = 2.0
     journal_ids: int = 2_000_000
+    max_age_seconds: float = 0.0

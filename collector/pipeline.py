@@ -151,7 +151,9 @@ class Pipeline:
         with self._gate:  # nothing may come in behind the header that closes the stream
             if self._closing:
                 raise Overloaded("the collector is stopping")
-            live = self._live
+            live, age_seconds = self._live, self._rounds.waiting_seconds
+            if 0 < self._limits.max_age_seconds < age_seconds:
+                raise live.spool.refusals.refuse(f"the spool's oldest event has waited for {age_seconds:.0f} s")
             if stored is not None:
                 done = Twice(done=done, stored=stored, stream=live.incarnation.stream, given_up=self._given_up)
             live.spool.append(group, done, held=held)
@@ -189,10 +191,8 @@ class Pipeline:
         )
 
     def limit(self, limits: PipelineLimits) -> None:
-        """Put other bounds in force: all but those of retries, healing, `release_seconds` and `journal_ids`, which stay as they are."""
-        self._limits = replace(
-            self._limits, spool=limits.spool, batch=limits.batch, linger_seconds=limits.linger_seconds
-        )
+        """Put other bounds in force; those of retries, healing, releasing and remembering stay as they are."""
+        self._limits = replace(limits, retry=self._limits.retry, heal=self._limits.heal)
         lives = (*self._draining, self._live)
         self._lives.limit(limits.spool, lives)
         for life in lives:

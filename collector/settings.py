@@ -209,6 +209,8 @@ class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes:
         max_bytes: bound of the spool; beyond it senders hear that they must wait.
+        max_age_seconds: while the oldest event that the store does not have has waited longer, senders hear that they must wait; 0: it may wait
+            until the spool is full.
         keep_free_bytes: what is kept free on its disk for shipping what it holds; with less left, senders hear that they must wait.
         dead_letters_max_bytes: bound of the dead letters; beyond it senders hear it, too.
         journal_ids: how many source ids are remembered, so that a re-send is recognised.
@@ -216,6 +218,7 @@ class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     max_bytes: _Positive = 4 * 1024**3
+    max_age_seconds: Annotated[float, msgspec.Meta(ge=0.0, le=31_536_000.0)] = 0.0
     keep_free_bytes: Annotated[int, msgspec.Meta(ge=0)] = 64 * 1024**2
     dead_letters_max_bytes: _Positive = 256 * 1024**2
     journal_ids: _Positive = 2_000_000

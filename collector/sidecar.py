@@ -73,6 +73,7 @@ def pipeline_limits(settings: CollectorSettings) -> PipelineLimits:
         ),
         linger_seconds=settings.ship.linger_seconds,
         journal_ids=settings.spool.journal_ids,
+        max_age_seconds=settings.spool.max_age_seconds,
     )
 
 
