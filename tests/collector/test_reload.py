@@ -18,6 +18,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from collector.errors import Malformed, StateUnknown
+from collector.receive.amqp.settings import AmqpSettings
 from collector.receive.tail.settings import TailSettings
 from collector.reload import Asking, differences, refuse_fixed
 from collector.settings import (
@@ -346,3 +347,24 @@ def test_differences_are_told_by_their_paths() -> None:
     refuse_fixed(["http.max_body_bytes", "names"], frozenset({"name"}))
     with pytest.raises(Malformed, match=r"^collector.relay.port: a change of this needs a restart"):
         refuse_fixed(["ack", "relay.port"], frozenset({"relay"}), where="collector.")
+
+
+def test_queues_come_and_go_while_others_stay(tmp_path: Path) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))  # nobody listens there, and nobody can take it
+        one, two = (AmqpSettings(queue=name, port=deaf.getsockname()[1]) for name in ("one", "two"))
+
+        async def body(sidecar: Reloadable) -> None:
+            tasks = consumers()
+            assert not await sidecar.reload(amqp=(one, two))
+            assert len(consumers()) == len(tasks) + 1
+            assert tasks < consumers(), "the one that there was goes on"
+            while 'broker_connected{entry="two",system="rabbitmq"} 0.0' not in await sidecar.metrics():
+                pass
+            assert not await sidecar.reload(amqp=())
+            assert not consumers()
+
+        def consumers() -> set[Any]:
+            return {task for task in asyncio.all_tasks() if "AmqpConsumer.run" in repr(task.get_coro())}
+
+        run(tmp_path, body, amqp=(one,))
