@@ -133,8 +133,12 @@ class Senders:
         tasks = [asyncio.create_task(one) for one in (self._forward("a"), self._forward("b"), self._http("c"))]
         try:
             yield
-        finally:
-            self.enough.set()
+        except BaseException:
+            for task in tasks:  # what failed is told, and nobody waits for acknowledgements that may never come
+                task.cancel()
+            raise
+        self.enough.set()
+        async with asyncio.timeout(30):
             await asyncio.gather(*tasks)
 
     async def more(self, events: int = 60) -> None:
