@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.end_to_end import bench_end_to_end, bench_open_trails
+from bench.flood import bench_flood
 from bench.floor import fdatasync_seconds, minimal_loop
 from bench.forward import bench_forward, idle_usage
 from bench.fraud import BUDGET, bench_alerts, bench_fraud, data_folder
@@ -23,8 +24,8 @@ from bench.verification import bench_verification
 
 _MIB = 1024 * 1024
 _PARTS = ("stages", "forward", "end-to-end", "import", "trail", "open-trails", "verify")
-_MORE_PARTS = ("opensearch", "opensearch-end-to-end", "opensearch-trail", "fraud")
-"""Only when asked for: they need more than Python."""
+_MORE_PARTS = ("flood", "opensearch", "opensearch-end-to-end", "opensearch-trail", "fraud")
+"""Only when asked for: most need more than Python."""
 
 
 def main() -> None:
@@ -70,6 +71,8 @@ def main() -> None:
             _open_trails(folder, arguments.stored)
         if "verify" in parts:
             _verify(folder, arguments.leaves)
+        if "flood" in parts:
+            _flood(folder)
         if "opensearch" in parts:
             _opensearch(arguments.events, arguments.warming)
         if "opensearch-end-to-end" in parts:
@@ -189,6 +192,16 @@ def _forward(folder: Path, events: int) -> None:
         )
     idle = idle_usage(folder / "idle")
     print(f"\nidle sidecar: {idle.resident_bytes / _MIB:.0f} MiB resident")
+
+
+def _flood(folder: Path) -> None:
+    print("One event at a time over Forward, beside connections that each keep eight chunks of 1,000 in flight:\n")
+    print("| flooding connections | ack p50 ms | ack p99 ms | slowest ms | events/s of the flood |")
+    print("|---:|---:|---:|---:|---:|")
+    for connections in (0, 1, 8):
+        row = bench_flood(folder / f"flood-{connections}", connections=connections, messages=200)
+        times = f"{row.ack_p50 * 1e3:,.1f} | {row.ack_p99 * 1e3:,.1f} | {row.ack_most * 1e3:,.1f}"
+        print(f"| {connections} | {times} | {row.flood_events_a_second:,.0f} |")
 
 
 def _end_to_end(folder: Path, events: int) -> None:

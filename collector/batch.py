@@ -61,7 +61,7 @@ def stream_id(collector: str, incarnation: str) -> StreamId:
 
 
 class Clock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The measured offset of the collector's clock from the ledger's, in nanoseconds, and its uncertainty (±)."""
+    """By how much the collector's clock was measured to be ahead of UTC (negative: behind), in nanoseconds, and the uncertainty (±)."""
 
     offset_ns: int
     uncertainty_ns: int

@@ -83,14 +83,28 @@ class DeadLetters:
         for name in names:
             self._recover(directory / name)
 
-    def add(self, raw: bytes, error: Malformed, origin: Origin | None, *, source_id: bytes = b"") -> bool:
+    def limit(self, total_bytes: int) -> None:
+        """Another bound of all files together."""
+        self._total_bytes = total_bytes
+
+    def add(
+        self,
+        raw: bytes,
+        error: Malformed,
+        origin: Origin | None,
+        *,
+        source_id: bytes = b"",
+        protector: Protector | None = None,
+    ) -> bool:
         """Keep a refused input; durable on return. False if a letter with this source id is there already.
+
+        `protector` masks it in place of the one that the dead letters were opened with.
 
         Raises:
             Overloaded: the bound is reached, or the disk takes no more.
         """
         source = source_id.hex()
-        line = msgspec.json.encode(self._letter(raw, error, origin, source)) + b"\n"
+        line = msgspec.json.encode(self._letter(raw, error, origin, source, protector or self._protector)) + b"\n"
         with self._lock:
             if source and source in self._ids:
                 return False
@@ -118,14 +132,18 @@ class DeadLetters:
                 self._file.close()
                 self._file = None
 
-    def _letter(self, raw: bytes, error: Malformed, origin: Origin | None, source: str) -> DeadLetter:
+    def _letter(
+        self, raw: bytes, error: Malformed, origin: Origin | None, source: str, protector: Protector
+    ) -> DeadLetter:
         text = encoded = ""
         reason, where = error.reason, ""
         try:
-            reason, where = self._text(reason), self._text(error.where)
+            reason, where = _text(protector, reason), _text(protector, error.where)
             if origin is not None:
-                origin = msgspec.structs.replace(origin, tag=self._text(origin.tag), file=self._text(origin.file))
-            kept = self._protector.raw(raw[: 2 * MAX_KEPT_BYTES])[:MAX_KEPT_BYTES]
+                origin = msgspec.structs.replace(
+                    origin, tag=_text(protector, origin.tag), file=_text(protector, origin.file)
+                )
+            kept = protector.raw(raw[: 2 * MAX_KEPT_BYTES])[:MAX_KEPT_BYTES]
             try:
                 text = kept.decode()
             except UnicodeDecodeError:
@@ -146,9 +164,6 @@ class DeadLetters:
             text=text,
             base64=encoded,
         )
-
-    def _text(self, text: str) -> str:
-        return self._protector.text(text).encode("utf-8", "replace").decode()  # a lone surrogate cannot be written
 
     def _writable(self) -> AppendFile:
         if self._file is not None and self._file.size() < self._file_bytes:
@@ -173,6 +188,10 @@ class DeadLetters:
                 continue  # a page that never reached the disk, or a person's edit: the rest still counts
             if letter.source_id:
                 self._ids.add(letter.source_id)
+
+
+def _text(protector: Protector, text: str) -> str:
+    return protector.text(text).encode("utf-8", "replace").decode()  # a lone surrogate cannot be written
 
 
 def read_dead_letters(directory: Path, *, disk: Disk) -> list[DeadLetter]:

@@ -18,23 +18,23 @@ class DiskRoom:
     Args:
         disk: asked.
         directory: the spool's folder.
-        keep_free_bytes: what is to be left.
+        keep_free_bytes: what is to be left; may be changed.
         refusals: told of what is refused.
     """
 
     def __init__(self, disk: Disk, directory: Path, keep_free_bytes: int, refusals: Refusals) -> None:
         self._disk = disk
         self._directory = directory
-        self._keep_free_bytes = keep_free_bytes
+        self.keep_free_bytes = keep_free_bytes
         self._refusals = refusals
         self._unasked_bytes = 0
 
     def take(self, size_bytes: int) -> None:
         """So much is about to be written. Raises `Overloaded`: too little would be left."""
         if size_bytes > self._unasked_bytes:
-            spare = self._disk.free_bytes(self._directory) - size_bytes - self._keep_free_bytes
+            spare = self._disk.free_bytes(self._directory) - size_bytes - self.keep_free_bytes
             if spare < 0:
-                left = max(0, spare + self._keep_free_bytes)
+                left = max(0, spare + self.keep_free_bytes)
                 raise self._refusals.refuse(f"the spool's disk is full but for {left >> 20} MiB, kept for shipping")
             self._unasked_bytes = size_bytes + min(_UNASKED_BYTES, spare // 16)
         self._unasked_bytes -= size_bytes

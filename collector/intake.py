@@ -21,6 +21,7 @@ from collector.event import Origin
 from collector.metrics import CollectorMetrics
 from collector.pipeline import Pipeline
 from collector.prepare import Prepared, Preparer, Refused, raw_of
+from collector.protect import Protector
 from collector.receive import Arrival, Receipt
 from collector.red import Request
 from collector.spool import Group, Spooled
@@ -36,6 +37,7 @@ _GROUP_BYTES = 16 * 1024**2
 class SpoolIntake:
     """See the module. Made in the event loop that will use it.
 
+    `protector` masks what becomes a dead letter, where that is not the one that the dead letters were opened with.
     `store_patience_seconds`: how long after the fsync a sender waits for the store before it hears `Overloaded`; None: its
     answer comes after the fsync.
     """
@@ -47,12 +49,14 @@ class SpoolIntake:
         pipeline: Pipeline,
         dead_letters: DeadLetters,
         metrics: CollectorMetrics,
+        protector: Protector | None = None,
         store_patience_seconds: float | None = None,
     ) -> None:
         self._preparer = preparer
         self._pipeline = pipeline
         self._dead_letters = dead_letters
         self._metrics = metrics
+        self._protector = protector
         self._store_patience_seconds = store_patience_seconds
         self._loop = asyncio.get_running_loop()
         self._groups = 0  # queued in this turn of the loop
@@ -90,7 +94,8 @@ class SpoolIntake:
 
     async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, source_id: bytes = b"") -> None:
         """See `Intake.reject`."""
-        if await asyncio.to_thread(self._dead_letters.add, raw, error, origin, source_id=source_id):
+        add = partial(self._dead_letters.add, source_id=source_id, protector=self._protector)
+        if await asyncio.to_thread(add, raw, error, origin):
             self._metrics.refused(error.label)
 
     def _bury(self, refused: Refused, group_id: bytes) -> None:
@@ -98,7 +103,10 @@ class SpoolIntake:
         name = refused.arrival.source_id or (
             hashlib.sha256(group_id + refused.at.to_bytes(4, "big")).digest()[:16] if group_id else b""
         )
-        self._dead_letters.add(raw_of(refused.arrival), refused.error, refused.arrival.event.origin, source_id=name)
+        origin = refused.arrival.event.origin
+        self._dead_letters.add(
+            raw_of(refused.arrival), refused.error, origin, source_id=name, protector=self._protector
+        )
         self._metrics.refused(refused.error.label)
 
     async def _take_all(

@@ -1,7 +1,7 @@
 """The incarnations of a collector with their files open: the live one, and those that still have something to ship."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +107,13 @@ class Lives:
         if life is None:
             raise StateUnknown(f"a new spool in {self._root.name} does not read back")
         return life
+
+    def limit(self, limits: SpoolLimits, lives: Iterable[Life]) -> None:
+        """Other bounds for the spools of these, and of those to come. What is above them already stays."""
+        self._limits = limits
+        for life in lives:
+            life.spool.limits = limits
+            life.spool.room.keep_free_bytes = limits.keep_free_bytes
 
     def give_up(self, life: Life, error: Damaged) -> None:
         """Set an incarnation aside that was found damaged while it was open. Nothing may use it afterwards."""

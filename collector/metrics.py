@@ -3,10 +3,12 @@
 Naming: https://prometheus.io/docs/practices/naming/
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from collector.batch import Clock
 from collector.red import DURATION_BUCKETS, Request, RequestMetrics
 from collector.standing import PipelineState
 
@@ -135,12 +137,40 @@ class CollectorMetrics:
             ["system", "entry"],
             registry=self.registry,
         )
-        limit = Gauge(
+        self._spool_limit = Gauge(
             "tally_collector_spool_limit_bytes",
             "What the spool may hold; beyond it senders are told to wait.",
             registry=self.registry,
         )
-        limit.set(spool_limit_bytes)
+        self._spool_limit.set(spool_limit_bytes)
+        self._clock_offset = Gauge(
+            "tally_collector_clock_offset_seconds",
+            "By how much this machine's clock is ahead (negative: behind), as batches say; NaN where nobody knows.",
+            registry=self.registry,
+        )
+        self._clock_uncertainty = Gauge(
+            "tally_collector_clock_uncertainty_seconds",
+            "How much either way that may be wrong; NaN where nobody knows.",
+            registry=self.registry,
+        )
+        self._reloads = Counter(
+            "tally_collector_config_reloads_total",
+            "Times that the configuration was read again: applied, or refused, when the one before stays in force.",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self._reload_successful = Gauge(
+            "tally_collector_config_last_reload_successful",
+            "1 unless the configuration was refused when it was last read again.",
+            registry=self.registry,
+        )
+        self._reload_time = Gauge(
+            "tally_collector_config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was read, in Unix time.",
+            registry=self.registry,
+        )
+        for outcome in ("applied", "refused"):
+            self._reloads.labels(outcome)
         info = Gauge("tally_collector_info", "The collector's name.", ["collector"], registry=self.registry)
         info.labels(collector).set(1)
 
@@ -197,10 +227,36 @@ class CollectorMetrics:
         ):
             self._tail[name].labels(label).set(value)
 
-    def broker(self, system: str, label: str, connected: bool, messages: int) -> None:
+    def spool_may_hold(self, limit_bytes: int) -> None:
+        """The spool's bound is another one."""
+        self._spool_limit.set(limit_bytes)
+
+    def configured(self, now_seconds: float, *, outcome: str = "") -> None:
+        """The configuration was read, at the start or again: `outcome` is empty, ``applied`` or ``refused``."""
+        if outcome:
+            self._reloads.labels(outcome).inc()
+        self._reload_successful.set(outcome != "refused")
+        if outcome != "refused":
+            self._reload_time.set(now_seconds)
+
+    def broker(self, system: str, label: str, connected: int, messages: int) -> None:
         """How an entry of a broker stands, and how many messages were taken since it was last told."""
         self._broker.labels(system, label).set(connected)
         self._broker_messages.labels(system, label).inc(messages)
+
+    def watch_clock(self, measured: Callable[[], Clock | None]) -> None:
+        """Read what is known of the clock at each scrape."""
+
+        def offset() -> float:
+            known = measured()
+            return math.nan if known is None else known.offset_ns / 1e9
+
+        def uncertainty() -> float:
+            known = measured()
+            return math.nan if known is None else known.uncertainty_ns / 1e9
+
+        self._clock_offset.set_function(offset)
+        self._clock_uncertainty.set_function(uncertainty)
 
     def watch(self, state: Callable[[], PipelineState]) -> None:
         """Read the pipeline's state at each scrape."""

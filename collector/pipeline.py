@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,15 +22,14 @@ from collector.batch import Clock, Fork, StreamId
 from collector.confirm import Confirmations, Twice
 from collector.disk import Disk, OsDisk
 from collector.errors import Conflict, Overloaded, StateUnknown
-from collector.heal import HealLimits
 from collector.incarnation import mark_forked, remove
 from collector.journal import Journal
+from collector.limits import PipelineLimits
 from collector.lives import Life, Lives
-from collector.retry import RetryLimits
 from collector.rounds import Rounds
 from collector.segments import Damaged, SourceIds
-from collector.ship import BatchLimits, Shipper
-from collector.spool import Deliver, Done, Group, Spooled, SpoolLimits, deliver_here
+from collector.ship import Shipper
+from collector.spool import Deliver, Done, Group, Spooled, deliver_here
 from collector.standing import PipelineState
 from collector.store import Destination
 from collector.takeover import Told, groups_of
@@ -38,23 +37,6 @@ from collector.takeover import Told, groups_of
 __all__ = ["Pipeline", "PipelineLimits"]
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PipelineLimits:
-    """Every bound of a pipeline.
-
-    `linger_seconds`: how long a batch waits for more events; `release_seconds`: how often the store is asked what the log
-    holds; `journal_ids`: how many source ids are remembered.
-    """
-
-    spool: SpoolLimits = field(default_factory=SpoolLimits)
-    batch: BatchLimits = field(default_factory=BatchLimits)
-    retry: RetryLimits = field(default_factory=RetryLimits)
-    heal: HealLimits = field(default_factory=HealLimits)
-    linger_seconds: float = 0.05
-    release_seconds: float = 2.0
-    journal_ids: int = 2_000_000
 
 
 class Pipeline:
@@ -169,7 +151,9 @@ class Pipeline:
         with self._gate:  # nothing may come in behind the header that closes the stream
             if self._closing:
                 raise Overloaded("the collector is stopping")
-            live = self._live
+            live, age_seconds = self._live, self._rounds.waiting_seconds
+            if 0 < self._limits.max_age_seconds < age_seconds:
+                raise live.spool.refusals.refuse(f"the spool's oldest event has waited for {age_seconds:.0f} s")
             if stored is not None:
                 done = Twice(done=done, stored=stored, stream=live.incarnation.stream, given_up=self._given_up)
             live.spool.append(group, done, held=held)
@@ -206,22 +190,37 @@ class Pipeline:
             failed=str(live.spool.failed or ""),
         )
 
+    def limit(self, limits: PipelineLimits) -> None:
+        """Put other bounds in force; those of retries, healing, releasing and remembering stay as they are."""
+        self._limits = replace(limits, retry=self._limits.retry, heal=self._limits.heal)
+        lives = (*self._draining, self._live)
+        self._lives.limit(limits.spool, lives)
+        for life in lives:
+            if life.shipper is not None:
+                life.shipper.limits = limits.batch
+        self._rounds.linger_seconds = limits.linger_seconds
+        self._rounds.enough_events = limits.batch.events
+
     def start(self) -> None:
         """Start the committing and the shipping thread."""
         self._live.spool.start_committing()
         self._threaded = True
         self._rounds.start()
 
-    def stop(self, *, drain_seconds: float = 5.0, close_stream: bool = True) -> bool:
+    def stop(
+        self, *, drain_seconds: float = 5.0, close_stream: bool = True, overrun_seconds: float | None = None
+    ) -> bool:
         """Commit what is queued, ship what is spooled within `drain_seconds`, close the stream if all of it is shipped.
 
-        Returns whether everything was shipped; what was not is shipped after the next start.
+        Returns whether everything was shipped; what was not is shipped after the next start. With `overrun_seconds` a store that
+        hangs is left alone so long after the time was up, files and lock open, as a process leaves them that is about to end.
         """
         self._close_stream = close_stream
         with self._gate:
             self._closing = True  # the spool itself stays open: a fork may be taken over just now
         self._live.spool.settle()
-        self._rounds.stop(drain_seconds)
+        if not self._rounds.stop(drain_seconds, overrun_seconds=overrun_seconds):
+            return False
         shippers = [life.shipper for life in (*self._draining, self._live)]
         drained = all(shipper is not None and shipper.waiting_events == 0 for shipper in shippers)
         for life in (*self._draining, self._live):

@@ -19,6 +19,8 @@ _log = logging.getLogger(__name__)
 
 _HEARTBEAT_CHECK_SECONDS = 1.0
 _LEAST_PAUSE_SECONDS = 0.01
+_MOST_PAUSE_STOPPING_SECONDS = 1.0
+"""Of a drain: what is left of its time is short, so a store that comes back is not waited for as long as otherwise."""
 
 
 class Ship(Protocol):
@@ -48,9 +50,9 @@ class Rounds:
     Args:
         ship: what is done.
         retry: how long failures make it wait.
-        linger_seconds: how long events wait for more.
+        linger_seconds: how long events wait for more; may be changed.
         release_seconds: how often `release_once` is called.
-        enough_events: so many waiting events are sent without a pause: else every few would cost a signature and three syncs.
+        enough_events: may be changed; so many waiting events are sent without a pause: else every few would cost a signature and three syncs.
         monotonic: seconds that never go back.
     """
 
@@ -67,9 +69,9 @@ class Rounds:
         self._ship = ship
         self._monotonic = monotonic
         self.breaker = Breaker(retry, uniform=random.uniform)
-        self._linger_seconds = linger_seconds
+        self.linger_seconds = linger_seconds
         self._release_seconds = release_seconds
-        self._enough_events = enough_events
+        self.enough_events = enough_events
         self.last_error = ""
         self.failed = 0
         """Rounds that failed, since the start."""
@@ -81,6 +83,7 @@ class Rounds:
         self._stop_deadline = 0.0
         self._done = False
         self._thread: threading.Thread | None = None
+        self._said_stopping = ""  # the last failure of a drain that is in the log
 
     @property
     def waiting_seconds(self) -> float:
@@ -97,14 +100,21 @@ class Rounds:
         """There is something to ship."""
         self._wake.set()
 
-    def stop(self, drain_seconds: float) -> None:
-        """Return when everything is drained, or when the time is up and the round that runs has ended."""
+    def stop(self, drain_seconds: float, *, overrun_seconds: float | None = None) -> bool:
+        """Return when everything is drained, or when the time is up and the round that runs has ended.
+
+        True when the thread has ended; False when its last round, which waits for a store, has not even `overrun_seconds` after the
+        time was up. None waits for it.
+        """
         self._stop_deadline = time.monotonic() + drain_seconds
         self._stopping.set()
         self._wake.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(None if overrun_seconds is None else drain_seconds + overrun_seconds)
+            if self._thread.is_alive():
+                return False
             self._thread = None
+        return True
 
     def _for_ever(self) -> None:
         while not (self._stopping.is_set() and time.monotonic() > self._stop_deadline):
@@ -114,7 +124,8 @@ class Rounds:
             if pause_seconds == 0.0:
                 continue
             if self._stopping.is_set():
-                time.sleep(min(pause_seconds, 0.05))
+                left_seconds = self._stop_deadline - time.monotonic()
+                time.sleep(max(0.0, min(pause_seconds, _MOST_PAUSE_STOPPING_SECONDS, left_seconds)))
                 continue
             if self.breaker.failures == 0:
                 self._wake.wait(timeout=_HEARTBEAT_CHECK_SECONDS)
@@ -149,21 +160,29 @@ class Rounds:
         except Overloaded as error:
             pause_seconds = self.breaker.failed(at_least_seconds=_LEAST_PAUSE_SECONDS)
             self._failed(str(error))
-            _log.warning("shipping waits %.1f s: %s", pause_seconds, error)
+            self._say(logging.WARNING, pause_seconds, str(error))
             return pause_seconds
         except (OSError, StateUnknown) as error:
             pause_seconds = self.breaker.failed(at_least_seconds=1.0)
             self._failed(str(error))
-            _log.error("shipping waits %.1f s: %s", pause_seconds, error)
+            self._say(logging.ERROR, pause_seconds, str(error))
             return pause_seconds
         except Exception as error:  # noqa: BLE001 - a defect, or a driver's own error: shipping must not end in silence
             pause_seconds = self.breaker.failed(at_least_seconds=1.0)
             self._failed(f"{type(error).__name__}: {error}")
             _log.exception("shipping waits %.1f s", pause_seconds)
             return pause_seconds
-        if progressed and self._ship.waiting_events() >= self._enough_events:
+        if progressed and self._ship.waiting_events() >= self.enough_events:
             return 0.0
-        return max(self._linger_seconds, _LEAST_PAUSE_SECONDS)
+        return max(self.linger_seconds, _LEAST_PAUSE_SECONDS)
+
+    def _say(self, level: int, pause_seconds: float, error: str) -> None:
+        """In the log: each failure, whose pauses grow; of a drain, whose trials follow each other closely, only what is new."""
+        if not self._stopping.is_set():
+            _log.log(level, "shipping waits %.1f s: %s", pause_seconds, error)
+        elif error != self._said_stopping:
+            self._said_stopping = error
+            _log.log(level, "draining, and the store does not take it: %s", error)
 
     def _failed(self, error: str) -> None:
         self.failed += 1

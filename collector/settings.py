@@ -15,6 +15,7 @@ from collector.receive.tail.settings import KubernetesSettings, TailSettings
 
 __all__ = [
     "BeatsSettings",
+    "ClockSettings",
     "CollectorSettings",
     "ElasticsearchSettings",
     "ForwardSettings",
@@ -182,6 +183,8 @@ class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes:
         max_bytes: bound of the spool; beyond it senders hear that they must wait.
+        max_age_seconds: while the oldest event that the store does not have has waited longer, senders hear that they must wait; 0: it may wait
+            until the spool is full.
         keep_free_bytes: what is kept free on its disk for shipping what it holds; with less left, senders hear that they must wait.
         dead_letters_max_bytes: bound of the dead letters; beyond it senders hear it, too.
         journal_ids: how many source ids are remembered, so that a re-send is recognised.
@@ -189,6 +192,7 @@ class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     max_bytes: _Positive = 4 * 1024**3
+    max_age_seconds: Annotated[float, msgspec.Meta(ge=0.0, le=31_536_000.0)] = 0.0
     keep_free_bytes: Annotated[int, msgspec.Meta(ge=0)] = 64 * 1024**2
     dead_letters_max_bytes: _Positive = 256 * 1024**2
     journal_ids: _Positive = 2_000_000
@@ -203,7 +207,8 @@ class ShipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         batch_bytes: or at about so many bytes.
         linger_seconds: how long a batch waits for more events.
         heartbeat_seconds: a quiet stream signs an empty batch this often, so that its silence would be noticed; 0: never.
-        drain_seconds: how long a stop waits until everything is shipped; what is not is shipped after the next start.
+        drain_seconds: how long a stop may take: what senders have in flight is finished, in half of it at most (1 s at least), then what is
+            spooled is shipped; what is not is shipped after the next start.
     """
 
     batch_events: Annotated[int, msgspec.Meta(ge=1, le=32_768)] = 2_000
@@ -277,6 +282,20 @@ class RequestsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     max_operations: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 50
 
 
+class ClockSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How far this machine's clock is off, which every batch says in its signed header (docs/under-pressure.md, "The clock").
+
+    Attributes:
+        server: a time server (NTP) that is asked; empty: what the kernel knows from whoever synchronises its clock.
+        port: its UDP port.
+        interval_seconds: how often it is asked.
+    """
+
+    server: str = ""
+    port: Annotated[int, msgspec.Meta(ge=1, le=65_535)] = 123
+    interval_seconds: Annotated[int, msgspec.Meta(ge=16, le=86_400)] = 64
+
+
 class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One sidecar.
 
@@ -305,6 +324,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         ship: batches.
         relay: another collector to ship to.
         requests: rate, errors and duration of services.
+        clock: how far it is off.
         protect: masking.
         stitch: where transaction IDs and business keys stand.
     """
@@ -329,6 +349,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     ship: ShipSettings = ShipSettings()
     relay: RelaySettings = RelaySettings()
     requests: RequestsSettings = RequestsSettings()
+    clock: ClockSettings = ClockSettings()
     protect: ProtectSettings = ProtectSettings()
     stitch: StitchSettings = StitchSettings()
 

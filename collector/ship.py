@@ -53,6 +53,7 @@ class Shipper:
         clock: Unix time in nanoseconds.
         measured_clock: the clock's measured offset for the header, None when unmeasured.
         fork: what the first header says of the stream this one replaces.
+        limits: how large batches grow, and how often an empty one is sent; may be changed.
         heal: when and how much of what the store has lost is sent again.
     """
 
@@ -79,7 +80,7 @@ class Shipper:
         self._key = key
         self._public = public_key_hex(key)
         self._clock = clock
-        self._limits = limits or BatchLimits()
+        self.limits = limits or BatchLimits()
         self._measured_clock = measured_clock
         self._fork = fork
         self._lost = LostBatches(stream, store=store, limits=heal or HealLimits())
@@ -201,13 +202,13 @@ class Shipper:
             batch = self._sign(frames)
             self._cursor = behind
             return batch
-        heartbeat_ns = self._limits.heartbeat_seconds * 1_000_000_000
+        heartbeat_ns = self.limits.heartbeat_seconds * 1_000_000_000
         if heartbeat_ns and self._clock() - self._last_created_ns >= heartbeat_ns:
             return self._sign([])
         return None
 
     def _frames(self) -> tuple[list[Frame], Cursor]:
-        return self._spool.frames(self._cursor, events=self._limits.events, limit_bytes=self._limits.size_bytes)
+        return self._spool.frames(self._cursor, events=self.limits.events, limit_bytes=self.limits.size_bytes)
 
     def _sign(self, frames: Sequence[Frame], *, closed: bool = False) -> Batch:
         now_ns = self._clock()
@@ -228,7 +229,7 @@ class Shipper:
             created=created,
             clock=self._measured_clock(),
             place=self._store.place(created),
-            heartbeat_seconds=self._limits.heartbeat_seconds,
+            heartbeat_seconds=self.limits.heartbeat_seconds,
             closed=closed,
             fork=self._fork if last is None else None,
         )

@@ -1,19 +1,22 @@
 """The sidecar: receivers, preparation, spool and shipping put together as one process's event loop.
 
-On a stop the order keeps every promise: receivers close first and finish what is in flight, the spool commits, shipping
-drains for a bounded time, and only a stream that is wholly shipped is closed. What is left is shipped after the next start.
+On a stop the order keeps every promise: receivers take nothing more and finish what is in flight, the spool commits, shipping
+drains, and only a stream that is wholly shipped is closed. All of it ends by one deadline; what is left is shipped after the next
+start. HTTP servers close last, so that whoever asks meanwhile hears why, and that they are to come again (`collector.receive.leaving`).
 """
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from collector.clockwatch import ClockWatch
 from collector.deadletters import DeadLetters
 from collector.disk import Disk, OsDisk
 from collector.errors import StateUnknown
@@ -24,14 +27,19 @@ from collector.mapping.language import load_mappings
 from collector.mapping.mapper import Mapper
 from collector.metrics import CollectorMetrics
 from collector.onward.passing import MetricsPassing
+from collector.openways import OpenWays
 from collector.pipeline import Pipeline, PipelineLimits
 from collector.prepare import Preparer
 from collector.protect import Protector
 from collector.receive import Intake
-from collector.settings import CollectorSettings
+from collector.receive.leaving import Leaving
+from collector.reload import Asking, Reloads
+from collector.settings import CollectorSettings, ProtectSettings
 from collector.ship import BatchLimits
+from collector.sockets import Sockets
 from collector.spool import Done, Spooled, SpoolLimits, deliver_here
 from collector.store import Destination
+from collector.way import Wanted
 from collector.waysin import WaysIn
 
 __all__ = ["DEAD_LETTERS", "metrics_of", "pipeline_limits", "run_sidecar"]
@@ -45,6 +53,11 @@ _SEGMENT_BYTES = 32 * 1024**2
 _STORE_PATIENCE_SECONDS = 5.0  # less than the 10 s after which an OTLP exporter gives up by itself
 _STALE_SECONDS = 60.0
 _LOOK_SECONDS = 1.0
+_LEAST_GRACE_SECONDS = 1.0
+"""For what senders have in flight, however short the drain: an fsync takes milliseconds, and who asked for no ack would lose it."""
+
+_OVERRUN_SECONDS = 2.0
+"""How long after the deadline a store may still be heard: a batch that it has just taken need not be sent twice."""
 
 
 def pipeline_limits(settings: CollectorSettings) -> PipelineLimits:
@@ -63,6 +76,7 @@ def pipeline_limits(settings: CollectorSettings) -> PipelineLimits:
         ),
         linger_seconds=settings.ship.linger_seconds,
         journal_ids=settings.spool.journal_ids,
+        max_age_seconds=settings.spool.max_age_seconds,
     )
 
 
@@ -90,6 +104,7 @@ async def run_sidecar(
     clock: Callable[[], int] = time.time_ns,
     disk: Disk | None = None,
     metrics: CollectorMetrics | None = None,
+    asking: Asking | None = None,
 ) -> bool:
     """Run until `stopped` is set; returns whether everything was shipped.
 
@@ -106,6 +121,7 @@ async def run_sidecar(
         clock: Unix time in nanoseconds.
         disk: where the spool lies; None: the real one.
         metrics: of this collector; None: new ones.
+        asking: has the settings read again while it runs (`collector.reload`); `ready` is called again if addresses change by it.
 
     Raises:
         StateUnknown: the spool is another process's, or its disk failed and it must be opened again; or the positions in followed files
@@ -115,21 +131,13 @@ async def run_sidecar(
     """
     loop = asyncio.get_running_loop()
     disk = disk or OsDisk()
-    protector = Protector(
-        token_key=token_key,
-        masked_fields=settings.protect.masked_fields,
-        dropped_fields=settings.protect.dropped_fields,
-    )
-    preparer = Preparer(
-        extractor=Extractor(settings.stitch),
-        protector=protector,
-        clock=clock,
-        max_event_bytes=settings.spool.max_event_bytes,
-        speakers=settings.speakers,
-        requests=settings.requests.max_services > 0,
-    )
-
     loop_thread = threading.get_ident()
+
+    @lru_cache(1)  # of the settings in force: names of series are masked as events are
+    def protector_of(protect: ProtectSettings) -> Protector:
+        return Protector(
+            token_key=token_key, masked_fields=protect.masked_fields, dropped_fields=protect.dropped_fields
+        )
 
     def deliver(outcomes: Sequence[tuple[Done, Spooled | Exception]]) -> None:
         if threading.get_ident() == loop_thread:  # a quick commit
@@ -137,6 +145,8 @@ async def run_sidecar(
         else:
             loop.call_soon_threadsafe(deliver_here, outcomes)
 
+    protector = protector_of(settings.protect)
+    watch = ClockWatch(settings.clock, clock=clock)
     pipeline = Pipeline(
         root,
         collector=settings.name,
@@ -147,6 +157,7 @@ async def run_sidecar(
         disk=disk,
         deliver=deliver,
         clock=clock,
+        measured_clock=watch.measured,
     )
     dead_letters = DeadLetters(
         root / DEAD_LETTERS,
@@ -157,45 +168,83 @@ async def run_sidecar(
     )
     metrics = metrics or metrics_of(settings)
     metrics.watch(pipeline.state)
-    intake: Intake = SpoolIntake(
-        preparer=preparer,
+    metrics.watch_clock(watch.measured)
+
+    def intake_of(settings: CollectorSettings) -> Intake:
+        protector = protector_of(settings.protect)
+        preparer = Preparer(
+            extractor=Extractor(settings.stitch),
+            protector=protector,
+            clock=clock,
+            max_event_bytes=settings.spool.max_event_bytes,
+            speakers=settings.speakers,
+            requests=settings.requests.max_services > 0,
+        )
+        intake: Intake = SpoolIntake(
+            preparer=preparer,
+            pipeline=pipeline,
+            dead_letters=dead_letters,
+            metrics=metrics,
+            protector=protector,
+            store_patience_seconds=_STORE_PATIENCE_SECONDS if settings.ack == "store" else None,
+        )
+        return MappedIntake(intake, Mapper(load_mappings(settings.mappings))) if settings.mappings else intake
+
+    sockets, leaving = Sockets(), Leaving(refused=metrics.refused)
+    passing = _passing(
+        settings,
+        metrics,
+        lambda found, where: protector_of(reloads.settings.protect).protect(found, path=where)[0],
+        clock,
+    )
+
+    def wanted_of(settings: CollectorSettings) -> Mapping[str, Wanted]:
+        return WaysIn(
+            settings,
+            root=root,
+            disk=disk,
+            clock=clock,
+            metrics=metrics,
+            not_ready=lambda: _not_ready(pipeline),
+            standing=lambda: _standing(pipeline, reloads),
+            sockets=sockets,
+            leaving=leaving,
+            onward=passing,
+            routes=passing.routes if passing is not None else (),
+        ).wanted()
+
+    ways = OpenWays(wanted_of(settings), intake_of(settings), leaving=leaving)
+    reloads = Reloads(
+        settings,
+        ways=ways,
+        wanted_of=wanted_of,
+        intake_of=intake_of,
+        limits_of=pipeline_limits,
         pipeline=pipeline,
         dead_letters=dead_letters,
         metrics=metrics,
-        store_patience_seconds=_STORE_PATIENCE_SECONDS if settings.ack == "store" else None,
-    )
-    if settings.mappings:
-        intake = MappedIntake(intake, Mapper(load_mappings(settings.mappings)))
-    passing = _passing(settings, metrics, protector, clock)
-    ways = WaysIn(
-        settings,
-        intake,
-        root=root,
-        disk=disk,
+        ready=ready,
         clock=clock,
-        metrics=metrics,
-        not_ready=lambda: _not_ready(pipeline),
-        standing=lambda: _standing(pipeline),
-        onward=passing,
-        routes=passing.routes if passing is not None else (),
     )
+    watch.start()
     pipeline.start()
     try:
         ready(await ways.open())
-        await _until_stopped_or_failed(stopped, pipeline, ways)
+        await _until_stopped_or_failed(stopped, pipeline, ways, reloads, asking)
     finally:
-        await ways.close()
-        drained = await asyncio.to_thread(pipeline.stop, drain_seconds=settings.ship.drain_seconds)
+        drained = await _drain(ways, pipeline, reloads.settings.ship.drain_seconds)
         dead_letters.close()
+        watch.stop()
         if passing is not None:
             await passing.close()  # last, so that the sidecar's own metrics tell of its end
-    if not drained:
-        _log.warning("not everything is shipped yet; the rest follows after the next start")
     return drained
 
 
 def _passing(
-    settings: CollectorSettings, metrics: CollectorMetrics, protector: Protector, clock: Callable[[], int]
+    settings: CollectorSettings,
+    metrics: CollectorMetrics,
+    mask: Callable[[dict[str, Any], str], dict[str, Any]],
+    clock: Callable[[], int],
 ) -> MetricsPassing | None:
     """Where data points of metrics go on to; None: nowhere."""
     if not settings.metrics_to.url and not settings.metrics_to.expose:
@@ -205,25 +254,56 @@ def _passing(
         collector=settings.name,
         registry=metrics.registry,
         counting=metrics,
-        mask=lambda attributes, where: protector.protect(attributes, path=where)[0],
+        mask=mask,
         clock=clock,
     )
     metrics.watch_metrics_to(series=lambda: passing.series, waiting_bytes=lambda: passing.waiting_bytes)
     return passing
 
 
-async def _until_stopped_or_failed(stopped: asyncio.Event, pipeline: Pipeline, ways: WaysIn) -> None:
-    """Wait; raises StateUnknown when the spool can take nothing more, so that the process ends and is started again.
+async def _drain(ways: OpenWays, pipeline: Pipeline, drain_seconds: float) -> bool:
+    """Stop by the deadline: ways in first, for at most half of the time, while shipping goes on; then what is left is shipped.
 
-    Raises what ended the following of files, if anything did.
+    Returns whether everything was.
+    """
+    began = time.monotonic()
+    _log.info("draining, for %g s at most", drain_seconds)
+    await ways.drain(max(_LEAST_GRACE_SECONDS, drain_seconds / 2))
+    left_seconds = max(0.0, began + drain_seconds - time.monotonic())
+    drained = await asyncio.to_thread(pipeline.stop, drain_seconds=left_seconds, overrun_seconds=_OVERRUN_SECONDS)
+    state = pipeline.state()
+    if drained:
+        _log.info("drained in %.1f s: everything is shipped", time.monotonic() - began)
+    else:
+        _log.warning(
+            "drained for %.1f s; events that stay in the spool, to be shipped after the next start: %d%s",
+            time.monotonic() - began,
+            state.waiting_events,
+            f" ({state.store_trouble})" if state.store_trouble else "",
+        )
+    await ways.close()
+    return drained
+
+
+async def _until_stopped_or_failed(
+    stopped: asyncio.Event, pipeline: Pipeline, ways: OpenWays, reloads: Reloads, asking: Asking | None
+) -> None:
+    """Wait, and read the configuration again when asked to.
+
+    Raises StateUnknown when the spool can take nothing more, so that the process ends and is started again; and what ended the following of files, if anything did.
     """
     while not stopped.is_set():
         ways.check()
         failed = pipeline.state().failed
         if failed:
             raise StateUnknown(failed)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopped.wait(), _LOOK_SECONDS)
+        if asking is not None and asking.asked.is_set():
+            asking.asked.clear()
+            await reloads.reload(asking.read)
+        waits = [asyncio.ensure_future(event.wait()) for event in (stopped, asking and asking.asked) if event]
+        await asyncio.wait(waits, timeout=_LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
 
 
 def _not_ready(pipeline: Pipeline) -> list[str]:
@@ -237,7 +317,7 @@ def _not_ready(pipeline: Pipeline) -> list[str]:
     return reasons
 
 
-def _standing(pipeline: Pipeline) -> dict[str, object]:
+def _standing(pipeline: Pipeline, reloads: Reloads) -> dict[str, object]:
     """What `tally status` asks for: whether events are taken and shipped, and if not, why."""
     state = pipeline.state()
     return {
@@ -245,4 +325,5 @@ def _standing(pipeline: Pipeline) -> dict[str, object]:
         "waiting_seconds": round(state.waiting_seconds, 1),
         "store_trouble": state.store_trouble,
         "refusing": state.refusing,
+        "config_refused": reloads.refused,
     }

@@ -85,7 +85,7 @@ class Spool:
         self._directory = directory
         self._disk = disk
         self._journal = journal
-        self._limits = limits or SpoolLimits()
+        self.limits = limits or SpoolLimits()
         self._deliver = deliver
         self._monotonic = monotonic
         self._sync_seconds = math.inf  # a moving average; not known yet
@@ -98,7 +98,7 @@ class Spool:
         self._stopping = False
         self.failed: StateUnknown | None = None
         self.refusals = Refusals()
-        self._room = DiskRoom(disk, directory, self._limits.keep_free_bytes, self.refusals)
+        self.room = DiskRoom(disk, directory, self.limits.keep_free_bytes, self.refusals)
         self._thread: threading.Thread | None = None
         self._file: AppendFile | None = None
         disk.make_directory(directory)
@@ -147,9 +147,9 @@ class Spool:
                 raise self.failed
             if self._stopping:
                 raise Overloaded("the spool is closing")
-            if self._queue and self._queued_bytes + size > self._limits.queued_bytes:
+            if self._queue and self._queued_bytes + size > self.limits.queued_bytes:
                 raise Overloaded("more is waiting for the disk than the spool's queue takes", retry_after_seconds=0.2)
-            if self.size_bytes + self._queued_bytes + size > self._limits.total_bytes:
+            if self.size_bytes + self._queued_bytes + size > self.limits.total_bytes:
                 raise self.refusals.refuse("the spool is full: shipping does not keep up")
             self._queue.append((group, done))
             self._queued_bytes += size
@@ -229,9 +229,9 @@ class Spool:
 
     def _write(self, data: bytes, *, following: int) -> None:
         """Append and sync frames; `following` is the sequence behind them."""
-        self._room.take(len(data))
+        self.room.take(len(data))
         name = max(self._sizes, default=-1)
-        if self._file is None or self._sizes[name] >= self._limits.segment_bytes:
+        if self._file is None or self._sizes[name] >= self.limits.segment_bytes:
             name = self._roll()
         file = self._file
         assert file is not None
@@ -393,7 +393,7 @@ class Spool:
             self._file = None
 
     def _open(self, segment: int) -> AppendFile:
-        return self._disk.append_to(self._path(segment), reserve_bytes=self._limits.reserve_bytes)
+        return self._disk.append_to(self._path(segment), reserve_bytes=self.limits.reserve_bytes)
 
     def _path(self, segment: int) -> Path:
         return segment_path(self._directory, segment)

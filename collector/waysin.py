@@ -1,17 +1,16 @@
-"""Every way in that the settings ask for, in front of one intake: opened together, watched, and closed together."""
+"""Every way in that the settings ask for, and what opens it. `collector.openways` keeps them."""
 
-import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from starlette.routing import BaseRoute
 
 from collector.disk import Disk
 from collector.errors import Malformed
 from collector.metrics import CollectorMetrics
-from collector.receive import Intake
+from collector.receive.amqp.settings import AmqpSettings
 from collector.receive.beats import BeatsReceiver
 from collector.receive.body import BodyLimits
 from collector.receive.business_events import BusinessEventReceiver
@@ -20,6 +19,8 @@ from collector.receive.elasticsearch import ElasticsearchReceiver
 from collector.receive.forward import ForwardReceiver
 from collector.receive.forward_guard import handshake_of
 from collector.receive.http import HttpServer, create_app
+from collector.receive.kafka.settings import KafkaSettings
+from collector.receive.leaving import Leaving
 from collector.receive.listening import tls_of
 from collector.receive.ndjson import NdjsonReceiver
 from collector.receive.otlp import OtlpReceiver
@@ -29,41 +30,30 @@ from collector.receive.syslog.settings import zone_of
 from collector.receive.tail.kubernetes_api import Pods
 from collector.receive.tail.tailer import Tailer
 from collector.settings import CollectorSettings, ElasticsearchSettings, HttpSettings
+from collector.sockets import Held, Sockets
+from collector.way import Wanted, Way, mark_of
 
 __all__ = ["POSITIONS", "WaysIn"]
-
-_log = logging.getLogger("tally.collector")
 
 POSITIONS = "tail"
 """Name of the folder, beside a collector's incarnations, of the positions in files that are followed."""
 
 _FORWARD_PATIENCE_SECONDS = 10.0
-_TAIL_GRACE_SECONDS = 10.0
-_BROKER_GRACE_SECONDS = 20.0
-
-
-class Consuming(Protocol):
-    """A way in that connects to a broker."""
-
-    async def run(self) -> None:
-        """Consume until `stop`."""
-
-    def stop(self) -> None:
-        """Let `run` end after what is in hand."""
 
 
 class WaysIn:
-    """The ways in of one sidecar. For its event loop.
+    """The ways in of one sidecar under its settings. For its event loop.
 
     Args:
         settings: which there are.
-        intake: takes what comes.
         root: the collector's folder.
         disk: where it lies.
         clock: Unix time in nanoseconds.
         metrics: count refusals and what is followed.
         not_ready: why the sidecar is not ready; for /readyz.
         standing: what `tally status` asks for.
+        sockets: that are listened on, also by ways in of other settings.
+        leaving: counts the requests of all HTTP servers.
         onward: where data points of metrics go on to; None: they are not kept.
         routes: what else is served on the HTTP port.
     """
@@ -71,7 +61,6 @@ class WaysIn:
     def __init__(
         self,
         settings: CollectorSettings,
-        intake: Intake,
         *,
         root: Path,
         disk: Disk,
@@ -79,102 +68,123 @@ class WaysIn:
         metrics: CollectorMetrics,
         not_ready: Callable[[], list[str]],
         standing: Callable[[], Mapping[str, object]],
+        sockets: Sockets,
+        leaving: Leaving,
         onward: Onward | None = None,
         routes: Sequence[BaseRoute] = (),
     ) -> None:
         self._settings = settings
-        self._intake = intake
         self._root = root
         self._disk = disk
         self._clock = clock
         self._metrics = metrics
         self._not_ready = not_ready
         self._standing = standing
-        self._closing: list[Callable[[], Awaitable[object]]] = []
+        self._sockets = sockets
+        self._leaving = leaving
         self._onward = onward
         self._routes = routes
-        self._tailer: Tailer | None = None
-        self._following: asyncio.Task[None] | None = None
-        self._consuming: list[tuple[Consuming, asyncio.Task[None]]] = []
 
-    async def open(self) -> dict[str, str]:
-        """Listen, and begin to follow files; returns the addresses by their use, see `collector.sidecar.run_sidecar`.
+    def _reasons(self) -> list[str]:
+        return ["the collector is stopping"] * self._leaving.begun + self._not_ready()
 
-        Raises as `run_sidecar`; what is open by then is closed by `close`.
+    def wanted(self) -> dict[str, Wanted]:
+        """The ways in that the settings ask for, by name.
+
+        What opens one listens, or begins to follow files; it raises as `collector.sidecar.run_sidecar`, and what is open by then is in the `Way`.
         """
-        addresses: dict[str, str] = {}
-        for way in (self._forward, self._http_and_grpc, self._elasticsearch, self._beats, self._syslog):
-            addresses |= await way()
-        self._follow()
-        self._consume()
-        return addresses
+        own = self._settings
+        ways: dict[str, tuple[bool, Any, Callable[[Way], Awaitable[None]]]] = {
+            "forward": (own.forward.port >= 0 or bool(own.forward.unix_socket), own.forward, self._forward),
+            "http": (own.http.port >= 0, own.http, self._http),
+            "grpc": (own.grpc.port >= 0, own.grpc, self._grpc),
+            "elasticsearch": (own.elasticsearch.port >= 0, own.elasticsearch, self._elasticsearch),
+            "beats": (own.beats.port >= 0, own.beats, self._beats),
+            "syslog": (max(own.syslog.port, own.syslog.tls_port, own.syslog.udp_port) >= 0, own.syslog, self._syslog),
+            "tail": (bool(own.tail), (*own.tail, own.kubernetes), self._follow),
+        }
+        for kafka in own.kafka:
+            ways[f"kafka {kafka.label}"] = (True, kafka, partial(self._kafka, kafka))
+        for amqp in own.amqp:
+            ways[f"amqp {amqp.label}"] = (True, amqp, partial(self._amqp, amqp))
+        return {
+            name: Wanted(
+                mark=mark_of(own.name, own.service, *(parts if isinstance(parts, tuple) else (parts,))),
+                open=opens,
+                alone=name in {"grpc", "tail"} or name.startswith(("kafka ", "amqp ")),
+            )
+            for name, (on, parts, opens) in ways.items()
+            if on
+        }
 
-    def check(self) -> None:
-        """Raises what ended the following of files, or a consumer, if anything did."""
-        for _, task in self._consuming:
-            if task.done():
-                task.result()
-        if self._following is not None and self._following.done():
-            self._following.result()
+    def _tcp(self, way: Way, host: str, port: int, *, use: str = "") -> Held:
+        held = self._sockets.tcp(host, port, use=use or way.name)
+        way.held.append(held)
+        return held
 
-    async def close(self) -> None:
-        """Take nothing more in, finish and acknowledge what is in flight, for a bounded time."""
-        if self._tailer is not None and self._following is not None:
-            await _end_of_following(self._tailer, self._following)
-        await asyncio.gather(
-            *(close() for close in self._closing), *(_end_of_consuming(one, task) for one, task in self._consuming)
-        )
-
-    async def _forward(self) -> dict[str, str]:
+    async def _forward(self, way: Way) -> None:
         own = self._settings.forward
-        addresses: dict[str, str] = {}
-        if own.port < 0 and not own.unix_socket:
-            return addresses
         forward = ForwardReceiver(
-            self._intake,
+            way.intake,
             clock=self._clock,
             service=self._settings.service or None,
             handshake=handshake_of(own, hostname=self._settings.name),
             patience_seconds=_FORWARD_PATIENCE_SECONDS,
             refused=self._metrics.refused,
         )
-        self._closing.append(forward.close)
+        way.closing.append(forward.close)
+        tls = tls_of(own)
         if own.port >= 0:
-            port = await forward.listen_tcp(own.host, own.port, tls=tls_of(own))
-            addresses["forward"] = f"{own.host}:{port}"
+            held = self._tcp(way, own.host, own.port)
+            for one in held.sockets:
+                await forward.listen_on(one, tls=tls)
+            way.addresses["forward"] = f"{own.host}:{held.port}"
             if own.udp_heartbeat:
-                await forward.answer_heartbeats(own.host, port)
+                heartbeats = self._sockets.udp(own.host, held.port, use=way.name)
+                way.held.append(heartbeats)
+                for one in heartbeats.sockets:
+                    await forward.answer_heartbeats(on=one)
         if own.unix_socket:
-            await forward.listen_unix(Path(own.unix_socket))
-            addresses["forward_unix"] = own.unix_socket
-        return addresses
+            unix = self._sockets.unix(Path(own.unix_socket))
+            way.held.append(unix)
+            await forward.listen_on(unix.sockets[0])
+            way.addresses["forward_unix"] = own.unix_socket
 
-    async def _http_and_grpc(self) -> dict[str, str]:
-        settings, own, refused = self._settings, self._settings.http, self._metrics.refused
-        addresses: dict[str, str] = {}
+    def _exports(self, way: Way) -> OtlpExports:
         passed = self._metrics.metrics_passed
-        exports = OtlpExports(self._intake, clock=self._clock, passed=passed, onward=self._onward)
-        if own.port >= 0:
-            limits = BodyLimits(max_body_bytes=own.max_body_bytes, max_inflated_bytes=4 * own.max_body_bytes)
-            otlp = OtlpReceiver(exports, limits=limits, refused=refused)
-            ndjson = NdjsonReceiver(self._intake, clock=self._clock, limits=limits, refused=refused)
-            business = BusinessEventReceiver(
-                self._intake, clock=self._clock, service=settings.service, limits=limits, refused=refused
-            )
-            app = create_app(
-                [*otlp.routes, *ndjson.routes, *business.routes, *self._routes],
-                registry=self._metrics.registry,
-                not_ready=self._not_ready,
-                standing=self._standing,
-            )
-            server = _server(app, own)
-            self._closing.append(server.stop)
-            addresses["http"] = f"{own.host}:{await server.start()}"
-        if settings.grpc.port >= 0:
-            addresses["grpc"] = await self._grpc(exports)
-        return addresses
+        return OtlpExports(way.intake, clock=self._clock, passed=passed, onward=self._onward)
 
-    async def _grpc(self, exports: OtlpExports) -> str:
+    async def _http(self, way: Way) -> None:
+        settings, own, refused = self._settings, self._settings.http, self._metrics.refused
+        limits = BodyLimits(max_body_bytes=own.max_body_bytes, max_inflated_bytes=4 * own.max_body_bytes)
+        otlp = OtlpReceiver(self._exports(way), limits=limits, refused=refused)
+        ndjson = NdjsonReceiver(way.intake, clock=self._clock, limits=limits, refused=refused)
+        business = BusinessEventReceiver(
+            way.intake, clock=self._clock, service=settings.service, limits=limits, refused=refused
+        )
+        app = create_app(
+            [*otlp.routes, *ndjson.routes, *business.routes, *self._routes],
+            registry=self._metrics.registry,
+            not_ready=self._reasons,
+            standing=self._standing,
+        )
+        way.addresses["http"] = self._serve(way, app, own)
+
+    def _serve(self, way: Way, app: Any, settings: HttpSettings | ElasticsearchSettings) -> str:
+        """Serve an application over HTTP; returns its address. Raises OSError: it cannot listen there, or a file is not what it should be."""
+        tls_of(settings)  # the server reads the same files, but only once it is too late to say so
+        server = HttpServer(
+            self._leaving.wrap(app),
+            tls_certificate=settings.tls_certificate,
+            tls_key=settings.tls_key,
+            tls_client_ca=settings.tls_client_ca,
+        )
+        held = self._tcp(way, settings.host, settings.port)
+        server.start_on(held.sockets)
+        way.serving.append(server)
+        return f"{settings.host}:{held.port}"
+
+    async def _grpc(self, way: Way) -> None:
         """Serve OTLP over gRPC. Raises `Malformed`: its library is not installed."""
         try:
             from collector.receive import otlp_grpc  # noqa: PLC0415 - 12 MB that a sidecar without gRPC does not need
@@ -188,22 +198,20 @@ class WaysIn:
             client_ca = Path(own.tls_client_ca) if own.tls_client_ca else None
             credentials = otlp_grpc.server_credentials(Path(own.tls_certificate), Path(own.tls_key), client_ca)
         server = otlp_grpc.OtlpGrpcServer(
-            exports,
+            self._exports(way),
             host=own.host,
             port=own.port,
             limits=otlp_grpc.GrpcLimits(message_bytes=own.max_message_bytes, inflated_bytes=4 * own.max_message_bytes),
             credentials=credentials,
             refused=self._metrics.refused,
         )
-        self._closing.append(server.stop)
-        return f"{own.host}:{await server.start()}"
+        way.closing.append(server.stop)
+        way.addresses["grpc"] = f"{own.host}:{await server.start()}"
 
-    async def _elasticsearch(self) -> dict[str, str]:
+    async def _elasticsearch(self, way: Way) -> None:
         own = self._settings.elasticsearch
-        if own.port < 0:
-            return {}
         receiver = ElasticsearchReceiver(
-            self._intake,
+            way.intake,
             clock=self._clock,
             product=own.product,
             version=own.version,
@@ -211,30 +219,27 @@ class WaysIn:
             service=self._settings.service,
             credentials=Credentials.read(Path(own.credentials_file)) if own.credentials_file else None,
             limits=BodyLimits(max_body_bytes=own.max_body_bytes, max_inflated_bytes=4 * own.max_body_bytes),
-            not_ready=self._not_ready,
+            not_ready=self._reasons,
             refused=self._metrics.refused,
         )
-        server = _server(receiver.app, own)
-        self._closing.append(server.stop)
-        return {"elasticsearch": f"{own.host}:{await server.start()}"}
+        way.addresses["elasticsearch"] = self._serve(way, receiver.app, own)
 
-    async def _beats(self) -> dict[str, str]:
+    async def _beats(self, way: Way) -> None:
         own = self._settings.beats
-        if own.port < 0:
-            return {}
         beats = BeatsReceiver(
-            self._intake, clock=self._clock, service=self._settings.service, refused=self._metrics.refused
+            way.intake, clock=self._clock, service=self._settings.service, refused=self._metrics.refused
         )
-        self._closing.append(beats.close)
-        return {"beats": f"{own.host}:{await beats.listen(own.host, own.port, tls=tls_of(own))}"}
+        way.closing.append(beats.close)
+        tls = tls_of(own)
+        held = self._tcp(way, own.host, own.port)
+        for one in held.sockets:
+            await beats.listen_on(one, tls=tls)
+        way.addresses["beats"] = f"{own.host}:{held.port}"
 
-    async def _syslog(self) -> dict[str, str]:
+    async def _syslog(self, way: Way) -> None:
         own = self._settings.syslog
-        addresses: dict[str, str] = {}
-        if max(own.port, own.tls_port, own.udp_port) < 0:
-            return addresses
         syslog = SyslogReceiver(
-            self._intake,
+            way.intake,
             clock=self._clock,
             zone=zone_of(own.zone),
             service=self._settings.service,
@@ -242,89 +247,61 @@ class WaysIn:
             max_connections=own.max_connections,
             refused=self._metrics.refused,
         )
-        self._closing.append(syslog.close)
-        if own.port >= 0:
-            addresses["syslog"] = f"{own.host}:{await syslog.listen_tcp(own.host, own.port)}"
-        if own.tls_port >= 0:
-            port = await syslog.listen_tcp(own.host, own.tls_port, tls=tls_of(own))
-            addresses["syslog_tls"] = f"{own.host}:{port}"
+        way.closing.append(syslog.close)
+        for use, port, tls in (("syslog", own.port, None), ("syslog_tls", own.tls_port, tls_of(own))):
+            if port >= 0:
+                held = self._tcp(way, own.host, port, use=use)
+                for one in held.sockets:
+                    await syslog.listen_on(one, tls=tls)
+                way.addresses[use] = f"{own.host}:{held.port}"
         if own.udp_port >= 0:
-            addresses["syslog_udp"] = f"{own.host}:{await syslog.listen_udp(own.host, own.udp_port)}"
-        return addresses
+            held = self._sockets.udp(own.host, own.udp_port, use=way.name)
+            way.held.append(held)
+            for one in held.sockets:
+                await syslog.listen_udp(own.host, held.port, on=one)
+            way.addresses["syslog_udp"] = f"{own.host}:{held.port}"
 
-    def _follow(self) -> None:
-        if not self._settings.tail:
-            return
+    async def _follow(self, way: Way) -> None:
         pods = None
         if self._settings.kubernetes.api:
             pods = Pods(self._settings.kubernetes)
-            self._closing.append(pods.close)
-        self._tailer = Tailer(
-            self._settings.tail,
-            self._root / POSITIONS,
-            intake=self._intake,
-            disk=self._disk,
-            clock=self._clock,
-            pods=pods,
-            report=self._metrics.tail,
+            way.closing.append(lambda _: pods.close())
+        way.run(
+            Tailer(
+                self._settings.tail,
+                self._root / POSITIONS,
+                intake=way.intake,
+                disk=self._disk,
+                clock=self._clock,
+                pods=pods,
+                report=self._metrics.tail,
+            )
         )
-        self._following = asyncio.create_task(self._tailer.run())
 
-    def _consume(self) -> None:
-        """Consume what brokers hold. Raises `Malformed`: a library is not installed."""
-        consumers: list[Consuming] = []
-        further: dict[str, Any] = {
-            "clock": self._clock,
-            "service": self._settings.service,
-            "report": self._metrics.broker,
-        }
-        if self._settings.kafka:
-            try:
-                from collector.receive.kafka.consumer import KafkaConsumer  # noqa: PLC0415 - comes with an extra
-            except ModuleNotFoundError as error:
-                raise Malformed(
-                    "Kafka needs more than is installed: pip install 'tallystick[kafka]'", where="kafka"
-                ) from error
-            consumers += [KafkaConsumer(own, self._intake, **further) for own in self._settings.kafka]
-        if self._settings.amqp:
-            try:
-                from collector.receive.amqp.consumer import AmqpConsumer  # noqa: PLC0415 - comes with an extra
-            except ModuleNotFoundError as error:
-                raise Malformed(
-                    "RabbitMQ needs more than is installed: pip install 'tallystick[amqp]'", where="amqp"
-                ) from error
-            consumers += [AmqpConsumer(own, self._intake, **further) for own in self._settings.amqp]
-        self._consuming = [(one, asyncio.create_task(one.run())) for one in consumers]
+    async def _kafka(self, own: KafkaSettings, way: Way) -> None:
+        """Consume topics. Raises `Malformed`: the library is not installed."""
+        try:
+            from collector.receive.kafka.consumer import KafkaConsumer  # noqa: PLC0415 - comes with an extra
+        except ModuleNotFoundError as error:
+            raise Malformed(
+                "Kafka needs more than is installed: pip install 'tallystick[kafka]'", where="kafka"
+            ) from error
+        way.run(
+            KafkaConsumer(
+                own, way.intake, clock=self._clock, service=self._settings.service, report=self._metrics.broker
+            )
+        )
 
-
-def _server(app: Any, settings: HttpSettings | ElasticsearchSettings) -> HttpServer:
-    return HttpServer(
-        app,
-        host=settings.host,
-        port=settings.port,
-        tls_certificate=settings.tls_certificate,
-        tls_key=settings.tls_key,
-        tls_client_ca=settings.tls_client_ca,
-    )
-
-
-async def _end_of_following(tailer: Tailer, following: asyncio.Task[None]) -> None:
-    """Let the tail take its turns to their end, and write its positions."""
-    tailer.stop()
-    _, late = await asyncio.wait([following], timeout=_TAIL_GRACE_SECONDS)
-    for task in late:
-        task.cancel()
-    await asyncio.wait([following])
-    if not following.cancelled() and (error := following.exception()) is not None:
-        _log.error("the tail ended: %s: %s", type(error).__name__, error)
-
-
-async def _end_of_consuming(consumer: Consuming, task: asyncio.Task[None]) -> None:
-    """Let a consumer finish what it has in hand, tell its broker, and leave."""
-    consumer.stop()
-    _, late = await asyncio.wait([task], timeout=_BROKER_GRACE_SECONDS)
-    for one in late:
-        one.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled() and (error := task.exception()) is not None:
-        _log.error("a consumer ended: %s: %s", type(error).__name__, error)
+    async def _amqp(self, own: AmqpSettings, way: Way) -> None:
+        """Consume queues. Raises `Malformed`: the library is not installed."""
+        try:
+            from collector.receive.amqp.consumer import AmqpConsumer  # noqa: PLC0415 - comes with an extra
+        except ModuleNotFoundError as error:
+            raise Malformed(
+                "RabbitMQ needs more than is installed: pip install 'tallystick[amqp]'", where="amqp"
+            ) from error
+        way.run(
+            AmqpConsumer(
+                own, way.intake, clock=self._clock, service=self._settings.service, report=self._metrics.broker
+            )
+        )

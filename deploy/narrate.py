@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from collector.batch import Clock
 from collector.errors import Malformed
 from collector.event import Event, Facts, decode_event, decode_facts, parse_time
 from correlator.bundle import BundleLine, Contents
@@ -83,8 +84,42 @@ def narrate(
         keys=tuple(sorted(keys)),
         links=tuple(_links(trails, why)),
         gaps=tuple(gaps),
+        clocks=tuple(_clocks(contents)),
         accesses=tuple(accesses),
     )
+
+
+class _Header(msgspec.Struct):
+    """What is told of a signed header; the proof has looked at all of it."""
+
+    stream: str
+    clock: Clock | None = None
+
+
+def _clocks(contents: Contents) -> Iterator[str]:
+    """How far each collector's clock was off at worst, as its headers here say; nothing where none says anything."""
+    worst: dict[str, Clock | None] = {}
+    for line in contents.headers:
+        try:
+            header = msgspec.json.decode(str(decode_entry(line.entry).detail.get("header")), type=_Header)
+        except msgspec.DecodeError as error:
+            raise VerificationError(f"leaf {line.leaf}: the batch header in it cannot be read: {error}") from error
+        name, known = header.stream.partition("/")[0], worst.get(header.stream.partition("/")[0])
+        if known is None or (header.clock is not None and _at_worst(header.clock) > _at_worst(known)):
+            worst[name] = header.clock
+    if not any(worst.values()):
+        return
+    for name, clock in sorted(worst.items()):
+        if clock is None:
+            yield f"{name}: not measured"
+        else:
+            off_ms, within_ms = clock.offset_ns / 1e6, clock.uncertainty_ns / 1e6
+            way = "ahead" if off_ms >= 0 else "behind"
+            yield f"{name}: {abs(off_ms):,.1f} ms {way}, ±{within_ms:,.1f} ms, as it measured itself"
+
+
+def _at_worst(clock: Clock) -> int:
+    return abs(clock.offset_ns) + clock.uncertainty_ns
 
 
 def _links(trails: StoryTrails, why: Mapping[str, str]) -> Iterator[Link]:

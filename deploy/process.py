@@ -17,7 +17,7 @@ from deploy.config import ConfigError
 from deploy.places import Places
 from deploy.processes import Running, announce, retire
 
-__all__ = ["JsonLines", "Ready", "log_as_json", "serve"]
+__all__ = ["JsonLines", "Ready", "log_as_json", "on_hangup", "serve"]
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ def log_as_json(process: str) -> None:
 
 
 def serve(name: str, places: Places, body: Callable[[asyncio.Event, Ready], Awaitable[T]], *, supervised: bool) -> T:
-    """Run `body(stopped, ready)` to its end as the process `name`; SIGTERM and Ctrl-C set `stopped`.
+    """Run `body(stopped, ready)` to its end as the process `name`; SIGTERM and Ctrl-C set `stopped`, a second one ends it at once.
 
     Args:
         name: what it announces itself as.
@@ -82,8 +82,21 @@ async def _serve(
 ) -> T:
     loop = asyncio.get_running_loop()
     stopped = asyncio.Event()
+    asked = asyncio.Event()
+
+    def stop(number: signal.Signals) -> None:
+        if asked.is_set():
+            logging.getLogger(__name__).warning(
+                "%s again: ending at once; what was acknowledged is on disk", number.name
+            )
+            os._exit(128 + number)  # like a crash, from which all that runs here recovers: who asks twice will not wait
+        asked.set()
+        stopped.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
+        loop.add_signal_handler(number, stop, number)
+    said = "SIGHUP: what this process is configured with holds until it is started again"
+    on_hangup(lambda: logging.getLogger(__name__).warning(said), stopped.set)  # `body` may take another step
     if supervised:
         threading.Thread(target=_stop_at_end_of_stdin, args=(loop, stopped), daemon=True).start()
     announced: list[Running] = []
@@ -102,6 +115,19 @@ async def _serve(
     finally:
         for process in announced:
             retire(places.run, process)
+
+
+def on_hangup(reload: Callable[[], object], stop: Callable[[], object]) -> None:
+    """Call `reload` on each SIGHUP, in the running event loop; but `stop` when it says that the terminal we were started from is gone."""
+    terminal = sys.stderr.isatty()
+
+    def hung_up() -> None:
+        if terminal and not os.isatty(sys.stderr.fileno()):
+            stop()
+        else:
+            reload()
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up)
 
 
 def _stop_at_end_of_stdin(loop: asyncio.AbstractEventLoop, stopped: asyncio.Event) -> None:

@@ -48,6 +48,10 @@ class Session:
         """The configuration in force; raises `ConfigError`."""
         return self._loaded[0]
 
+    def read_again(self) -> Config:
+        """The configuration as its file says it now; the one in force stays. Raises `ConfigError`."""
+        return load(self.source or self.config_file, environ=os.environ, folder=Path.cwd())[0]
+
     @property
     def source(self) -> Path | None:
         """The file that the configuration came from; None: the defaults."""

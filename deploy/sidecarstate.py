@@ -20,12 +20,14 @@ class SidecarState(msgspec.Struct, frozen=True, kw_only=True):
         waiting_seconds: for how long, at most, the oldest of them has been waiting.
         store_trouble: why shipping waits; empty when it does not.
         refusing: why no events are taken; empty when they are.
+        config_refused: why the configuration was refused when it was last read again; empty when it was not.
     """
 
     waiting_events: int = 0
     waiting_seconds: float = 0.0
     store_trouble: str = ""
     refusing: str = ""
+    config_refused: str = ""
 
 
 def ask_sidecar(address: str) -> SidecarState | None:

@@ -99,6 +99,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
 
     `status` is that of `correlator.index.TrailSummary`; `reason` and `missing` are its newest verdict's, `flow` the flow
     that it was judged by; `gaps` are sentences about what is known to be missing from the streams that it came by;
+    `clocks` say how far the clocks of the collectors were off that signed its events, empty where none was measured;
     `accesses` are who read it before, oldest first, each in words.
     """
 
@@ -112,6 +113,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     keys: tuple[tuple[str, str], ...] = ()
     links: tuple[Link, ...] = ()
     gaps: tuple[str, ...] = ()
+    clocks: tuple[str, ...] = ()
     accesses: tuple[str, ...] = ()
 
 
@@ -182,6 +184,8 @@ def _notes(story: Story) -> Iterator[tuple[str, list[str], str]]:
         yield "Related", related, ""
     if len({step.service for step in story.steps if step.service}) > 1:
         yield "Order", ["by the time that each service stated; the services' clocks were not compared"], "dim"
+    if story.clocks:
+        yield "Clocks", list(story.clocks), "dim"
     proof = story.proof
     where = (
         f"the log {proof.origin} of {count(proof.size, 'leaf', 'leaves')}, signed by {proof.key}" if proof.size else ""

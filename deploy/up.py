@@ -14,7 +14,7 @@ from pathlib import Path
 
 from deploy.processes import Running, running
 
-__all__ = ["Child", "Supervisor"]
+__all__ = ["STOP_SECONDS", "Child", "Supervisor"]
 
 UNUSABLE = 2
 """A child's exit code that says: starting me again will not help (bad configuration, data of another version)."""
@@ -25,16 +25,22 @@ STEADY_SECONDS = 60.0
 """A child that ran for so long is taken to be well: its next crash is answered at once again."""
 
 STOP_SECONDS = 30.0
-"""How long a child may take to stop (a collector drains its spool) before it is killed; what is acknowledged is on disk."""
+"""How long a child may take to stop before it is killed, unless it says more; what is acknowledged is on disk."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Child:
-    """A process to keep running. `stage` gives the order of stopping, lowest first; those of a stage stop together."""
+    """A process to keep running. `stage` gives the order of stopping, lowest first; those of a stage stop together.
+
+    `stop_seconds`: how long it may take to stop (a collector drains its spool) before it is killed. `reloads`: whether it reads its
+    configuration again on SIGHUP.
+    """
 
     name: str
     command: Sequence[str]
     stage: int
+    stop_seconds: float = STOP_SECONDS
+    reloads: bool = False
 
 
 class Supervisor:
@@ -60,6 +66,7 @@ class Supervisor:
         self._tell = tell
         self._log_folder = log_folder
         self._live: dict[str, asyncio.subprocess.Process] = {}
+        self._asked: dict[str, int] = {}  # whom we have asked to stop, by the process id of then
         self._stopping = asyncio.Event()
         self._failed = ""
 
@@ -69,6 +76,14 @@ class Supervisor:
             for process in self._live.values():
                 _signal(process, signal.SIGKILL)
         self._stopping.set()
+
+    def reload(self) -> None:
+        """Have those children that can read their configuration again do so. Which they are stays as it is."""
+        for child in self._children:
+            process = self._live.get(child.name)
+            if child.reloads and process is not None:
+                self._tell(f"{child.name} reads its configuration again")
+                _signal(process, signal.SIGHUP)
 
     async def run(self, ready: Callable[[Sequence[Running]], None]) -> str:
         """Run until stopped; `ready` is called once, when every child has announced itself.
@@ -81,7 +96,7 @@ class Supervisor:
         await self._stopping.wait()
         watcher.cancel()
         for stage in sorted({child.stage for child in self._children}):
-            await asyncio.gather(*(self._end(child.name) for child in self._children if child.stage == stage))
+            await asyncio.gather(*(self._end(child) for child in self._children if child.stage == stage))
         await asyncio.gather(*keepers, return_exceptions=False)
         return self._failed
 
@@ -93,7 +108,7 @@ class Supervisor:
             started = loop.time()
             process = await self._start(child)
             if self._stopping.is_set():  # it came up while the others were being stopped, so nobody has told it
-                _signal(process, signal.SIGTERM)
+                self._ask_to_stop(child.name, process)
             code = await process.wait()
             self._live.pop(child.name, None)
             if self._stopping.is_set():
@@ -124,18 +139,26 @@ class Supervisor:
         self._live[child.name] = process
         return process
 
-    async def _end(self, name: str) -> None:
-        process = self._live.get(name)
+    async def _end(self, child: Child) -> None:
+        process = self._live.get(child.name)
         if process is None:
             return
-        self._tell(f"stopping {name}")
-        _signal(process, signal.SIGTERM)
+        self._tell(f"stopping {child.name}")
+        self._ask_to_stop(child.name, process)
         try:
-            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+            await asyncio.wait_for(process.wait(), child.stop_seconds)
         except TimeoutError:
-            self._tell(f"{name} did not stop within {STOP_SECONDS:g} s: killing it (what it acknowledged is on disk)")
+            self._tell(
+                f"{child.name} did not stop within {child.stop_seconds:g} s: killing it (what it acknowledged is on disk)"
+            )
             _signal(process, signal.SIGKILL)
             await process.wait()
+
+    def _ask_to_stop(self, name: str, process: asyncio.subprocess.Process) -> None:
+        """Once: asked a second time, a process ends at once."""
+        if self._asked.get(name) != process.pid:
+            self._asked[name] = process.pid
+            _signal(process, signal.SIGTERM)
 
     async def _watch(self, ready: Callable[[Sequence[Running]], None]) -> None:
         """Wait until each child's own process has announced itself."""

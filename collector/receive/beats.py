@@ -11,7 +11,8 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from collector.receive import Intake
 from collector.receive.beats_connection import READ_BYTES, Connection
@@ -75,8 +76,15 @@ class BeatsReceiver:
 
     async def listen(self, host: str = "127.0.0.1", port: int = 5044, *, tls: ssl.SSLContext | None = None) -> int:
         """Accept senders on a TCP port; returns the port, which the system chose if `port` is 0. Raises OSError."""
+        return await self._listen({"host": host, "port": port}, tls)
+
+    async def listen_on(self, listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
+        """Accept senders on a socket, which is ours from now on."""
+        await self._listen({"sock": listener}, tls)
+
+    async def _listen(self, where: Mapping[str, Any], tls: ssl.SSLContext | None) -> int:
         server = await asyncio.start_server(
-            self._serve, host, port, limit=READ_BYTES, ssl=tls, ssl_handshake_timeout=10.0 if tls else None
+            self._serve, **where, limit=READ_BYTES, ssl=tls, ssl_handshake_timeout=10.0 if tls else None
         )
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])

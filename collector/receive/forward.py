@@ -13,9 +13,11 @@ Who may send is shown by a certificate (TLS with a client CA), by the specificat
 """
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from collector.receive import Intake
 from collector.receive.forward_connection import Connection
@@ -82,13 +84,21 @@ class ForwardReceiver:
 
     async def listen_tcp(self, host: str = "127.0.0.1", port: int = 24224, *, tls: ssl.SSLContext | None = None) -> int:
         """Accept senders on a TCP port; returns the port, which the system chose if `port` is 0. Raises OSError."""
+        return await self._listen({"host": host, "port": port}, tls)
+
+    async def listen_on(self, listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
+        """Accept senders on a socket of TCP or the unix domain, which is ours from now on."""
+        await self._listen({"sock": listener}, tls)
+
+    async def _listen(self, where: Mapping[str, Any], tls: ssl.SSLContext | None) -> int:
         made = self._connection if tls is None else self._tls_connection
         timeout_seconds = None if tls is None else self._tls_seconds
         server = await asyncio.get_running_loop().create_server(
-            made, host, port, ssl=tls, ssl_handshake_timeout=timeout_seconds
+            made, **where, ssl=tls, ssl_handshake_timeout=timeout_seconds
         )
         self._servers.append(server)
-        return int(server.sockets[0].getsockname()[1])
+        name = server.sockets[0].getsockname()
+        return int(name[1]) if isinstance(name, tuple) else 0
 
     async def listen_unix(self, path: Path, *, mode: int = 0o660) -> None:
         """Accept senders on a unix socket; a socket left there by a process that died is replaced. Raises OSError."""
@@ -97,10 +107,16 @@ class ForwardReceiver:
         self._servers.append(server)
         self._paths.append(path)
 
-    async def answer_heartbeats(self, host: str = "127.0.0.1", port: int = 24224) -> int:
-        """Answer UDP heartbeats on a port; returns it, which the system chose if `port` is 0. Raises OSError."""
+    async def answer_heartbeats(
+        self, host: str = "127.0.0.1", port: int = 24224, *, on: socket.socket | None = None
+    ) -> int:
+        """Answer UDP heartbeats on a port; returns it, which the system chose if `port` is 0. `on`: a socket instead. Raises OSError."""
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(Heartbeat, local_addr=(host, port))
+        transport, _ = await (
+            loop.create_datagram_endpoint(Heartbeat, local_addr=(host, port))
+            if on is None
+            else loop.create_datagram_endpoint(Heartbeat, sock=on)
+        )
         self._heartbeats.append(transport)
         return int(transport.get_extra_info("sockname")[1])
 

@@ -125,8 +125,12 @@ class HttpServer:
         # accepted sockets inherit it; without it an answer in two parts waits for the reader's delayed ack
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         port = int(listener.getsockname()[1])
-        self._serving = asyncio.create_task(self._server.serve(sockets=[listener]))
-        return port  # it listens already: whoever connects now waits in the backlog
+        self.start_on([listener])
+        return port
+
+    def start_on(self, listeners: Sequence[socket.socket]) -> None:
+        """Serve on sockets that listen already, and are ours from now on: whoever connects now waits in the backlog."""
+        self._serving = asyncio.create_task(self._server.serve(sockets=list(listeners)))
 
     async def stop(self, grace_seconds: float = 5.0) -> None:
         """Finish the requests that are being answered, for at most `grace_seconds`, then close."""

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import click
 
 from collector.settings import CollectorSettings
-from deploy.config import Config, ConfigError
-from deploy.process import Ready, serve
+from deploy.config import ConfigError
+from deploy.process import Ready, on_hangup, serve
 from deploy.session import Session, pass_session
 
 _supervised = click.option("--supervised", is_flag=True, hidden=True, help="Stop when stdin closes.")
@@ -19,37 +19,35 @@ def run() -> None:
     """Run one process in the foreground until SIGTERM or Ctrl-C; logs are JSON lines on stderr."""
 
 
-def settings_of(config: Config, name: str | None) -> CollectorSettings:
-    """The settings of the collector called `name`; None: of the only one. Raises `ConfigError`."""
-    if name is None:
-        if config.sidecars:
-            raise ConfigError(f"there are several sidecars: say which with --name ({', '.join(config.sidecars)})")
-        return config.collector
-    if name in config.sidecars:
-        return config.sidecars[name]
-    if name == config.collector.name and not config.sidecars:
-        return config.collector
-    known = ", ".join(config.sidecars) or config.collector.name
-    raise ConfigError(f"there is no collector called {name}; there is: {known}")
-
-
 @run.command()
 @click.option("--name", metavar="NAME", help="Which of [sidecars.NAME], where there are any.")
 @_supervised
 @pass_session
 def collector(session: Session, *, name: str | None, supervised: bool) -> None:
-    """Run a sidecar collector: Fluent Forward, OTLP and JSON lines in, signed batches out."""
+    """Run a sidecar collector: Fluent Forward, OTLP and JSON lines in, signed batches out.
+
+    On SIGHUP it reads its configuration again, and refuses one that it cannot use (docs/under-pressure.md).
+    """
+    from collector.reload import Asking
     from collector.sidecar import metrics_of, run_sidecar
+    from deploy.collecting import settings_again, settings_of
     from deploy.keys import collector_key, token_key
     from deploy.storing import open_destination
 
     config, places = session.config, session.places
     settings = settings_of(config, name)
 
+    def read() -> CollectorSettings:
+        nonlocal settings  # `ready` is called again only if they are in force
+        settings = settings_again(config, session.read_again(), name)
+        return settings
+
     async def body(stopped: asyncio.Event, ready: Ready) -> None:
         metrics = metrics_of(settings)
         # a store that is down keeps no sidecar from starting: its spool takes events all the same
         store = open_destination(config, places, settings, registry=metrics.registry)
+        asking = Asking(read=read)
+        on_hangup(asking.asked.set, stopped.set)
         try:
             await run_sidecar(
                 settings,
@@ -61,6 +59,7 @@ def collector(session: Session, *, name: str | None, supervised: bool) -> None:
                 token_key=token_key(places),
                 stopped=stopped,
                 ready=lambda addresses: ready(_with_schemes(addresses, settings)),
+                asking=asking,
             )
         finally:
             store.close()

@@ -92,6 +92,8 @@ def _show_spool(spool: "Spool") -> None:
         show(f"         {waits}, the oldest for {_age(sidecar.waiting_seconds)}: {sidecar.store_trouble}")
     if sidecar.refusing:
         show(f"         no events are taken: {sidecar.refusing}")
+    if sidecar.config_refused:
+        show(f"         an older configuration is in force, this one was refused: {sidecar.config_refused}")
 
 
 def _age(seconds: float) -> str:

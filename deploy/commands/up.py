@@ -14,10 +14,14 @@ import click
 from deploy.keys import log_signer, tell_of_key
 from deploy.logstorage import log_storage
 from deploy.places import Places
+from deploy.process import on_hangup
 from deploy.processes import Running
 from deploy.session import Failure, Session, emit_json, json_option, pass_session, say
 from deploy.sharding import shards_of
-from deploy.up import Child, Supervisor
+from deploy.up import STOP_SECONDS, Child, Supervisor
+
+_MORE_SECONDS = 10.0
+"""What a collector may take beside its drain: a store that it waits for, files that it closes."""
 
 
 @click.command()
@@ -28,7 +32,8 @@ def up(session: Session, *, as_json: bool) -> None:
 
     Starts the collector (one for each [sidecars.NAME], where there are any), the correlator (one for each shard) and the API as
     processes of their own, and starts again what crashes. On Ctrl-C or SIGTERM the API stops first, then the collectors drain and close their
-    streams, then the correlator takes in what they left. Where everyone listens is written to run/ in the data folder.
+    streams, then the correlator takes in what they left. On SIGHUP the collectors read their configuration again. Where everyone listens is
+    written to run/ in the data folder.
     """
     places = session.places
     places.make()
@@ -62,7 +67,7 @@ def children_of(session: Session) -> list[Child]:
     tally = [sys.executable, "-m", "deploy.cli"]
     if session.source is not None:
         tally += ["--config", str(session.source.resolve())]
-    collectors = list(session.config.sidecars) or [session.config.collector.name]
+    collectors = session.config.sidecars or {session.config.collector.name: session.config.collector}
     children = [
         Child(
             name=f"collector-{name}",
@@ -74,8 +79,10 @@ def children_of(session: Session) -> list[Child]:
                 *(["--name", name] if session.config.sidecars else []),
             ],
             stage=1,
+            stop_seconds=max(STOP_SECONDS, settings.ship.drain_seconds + _MORE_SECONDS),
+            reloads=True,
         )
-        for name in collectors
+        for name, settings in collectors.items()
     ]
     for shard in shards_of(session.config):
         which = ["--shard", str(shard.number)] if shard.name else []
@@ -92,6 +99,7 @@ async def _supervise(children: Sequence[Child], places: Places, logs: Path | Non
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, supervisor.stop)
+    on_hangup(supervisor.reload, supervisor.stop)
 
     def ready(processes: Sequence[Running]) -> None:
         if as_json:

@@ -4,76 +4,33 @@ The proof rests on no clock. What goes by it: the times that events are given he
 certificates and tokens expire.
 """
 
-import ctypes
-import sys
-from dataclasses import dataclass
+from collections.abc import Iterable
 
+from collector.errors import Malformed
+from collector.kernelclock import KernelClock, kernel_clock
+from collector.sntp import ask_time
 from deploy.examining import Chart
 
-__all__ = ["KernelClock", "examine_clock", "judge_kernel", "judge_offset", "kernel_clock"]
+__all__ = ["examine_clock", "judge_kernel", "judge_offset", "judge_server"]
 
-_TIME_ERROR = 5  # the return value of adjtimex(2) when the clock is not synchronised
-_STA_UNSYNC = 0x40
 _WRONG_SECONDS = 60.0
 _OFF_SECONDS = 1.0
 
 _SYNC = "timedatectl set-ntp true    # or chrony, or ntpd"
 
 
-class _Time(ctypes.Structure):
-    _fields_ = (("seconds", ctypes.c_long), ("part", ctypes.c_long))
-
-
-class _Timex(ctypes.Structure):
-    """``struct timex`` of adjtimex(2), with room for what kernels add at its end."""
-
-    _fields_ = (
-        ("modes", ctypes.c_uint),
-        ("offset", ctypes.c_long),
-        ("frequency", ctypes.c_long),
-        ("max_error", ctypes.c_long),
-        ("estimated_error", ctypes.c_long),
-        ("status", ctypes.c_int),
-        ("constant", ctypes.c_long),
-        ("precision", ctypes.c_long),
-        ("tolerance", ctypes.c_long),
-        ("time", _Time),
-        ("rest", ctypes.c_long * 32),
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KernelClock:
-    """What the kernel says: whether somebody disciplines its clock, and by how much it may be wrong at most."""
-
-    synchronised: bool
-    max_error_seconds: float
-
-
-def kernel_clock() -> KernelClock | None:
-    """Ask the kernel, which anybody may (adjtimex(2) with no mode set changes nothing); None where it does not say."""
-    if not sys.platform.startswith("linux"):
-        return None
-    told = _Timex()
-    try:
-        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(told))
-    except (OSError, AttributeError):
-        return None
-    if state < 0:  # a container's filter may forbid it
-        return None
-    synchronised = state != _TIME_ERROR and not told.status & _STA_UNSYNC
-    return KernelClock(synchronised=synchronised, max_error_seconds=told.max_error / 1e6)
-
-
-def examine_clock(*, head_written_ns: int | None, now_ns: int) -> Chart:
+def examine_clock(*, head_written_ns: int | None, now_ns: int, servers: Iterable[tuple[str, int]] = ()) -> Chart:
     """Look at the clock.
 
     Args:
+        servers: hosts and ports of the time servers that sidecars here measure their clock by.
         head_written_ns: when the head of the log was written, by its writer's clock; None: there is none.
         now_ns: this machine's time, read just after the head was.
     """
     chart = Chart("clock")
     judge_kernel(chart, kernel_clock())
+    for host, port in dict.fromkeys(servers):
+        judge_server(chart, host, port)
     if head_written_ns is not None:
         ahead = (head_written_ns - now_ns) / 1e9
         if ahead > _OFF_SECONDS:
@@ -99,6 +56,22 @@ def judge_kernel(chart: Chart, clock: KernelClock | None) -> None:
         chart.ok("synchronised", f"the kernel's clock is, to within {clock.max_error_seconds * 1e3:.0f} ms at most")
     else:
         chart.warn("synchronised", "nothing synchronises the kernel's clock, as far as it knows", _SYNC)
+
+
+def judge_server(chart: Chart, host: str, port: int) -> None:
+    """Ask a time server by which sidecars measure their clock, and judge ours by it."""
+    name = f"time server {host}"
+    try:
+        found = ask_time(host, port)
+    except (OSError, Malformed) as error:
+        chart.warn(
+            name,
+            f"it cannot be asked, so batches do not say how far the clock is off: {error}",
+            "[collector.clock] server",
+        )
+        return
+    low, high = found.offset_ns - found.uncertainty_ns, found.offset_ns + found.uncertainty_ns
+    judge_offset(chart, name, least_seconds=-high / 1e9, most_seconds=-low / 1e9)  # its clock, as seen from ours
 
 
 def judge_offset(chart: Chart, name: str, *, least_seconds: float, most_seconds: float) -> None:

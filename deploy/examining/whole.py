@@ -79,7 +79,12 @@ def examine(patient: Patient) -> Iterator[Chart]:
         yield log
         if head is not None:
             written_ns.append(head.written_ns)
-    yield examine_clock(head_written_ns=max(written_ns, default=None), now_ns=patient.clock())
+    collectors = patient.config.sidecars.values() or [patient.config.collector]
+    yield examine_clock(
+        head_written_ns=max(written_ns, default=None),
+        now_ns=patient.clock(),
+        servers=[(one.clock.server, one.clock.port) for one in collectors if one.clock.server],
+    )
     yield examine_processes(processes)
 
 

@@ -212,7 +212,7 @@ def test_a_full_spool_is_overload_and_a_re_send_gives_no_doubles(tmp_path: Path)
         with pytest.raises(Overloaded):
             await intake.accept([*arrivals("y" * 1_500), BAD], group_id=b"second")
         assert sidecar.pipeline.next_sequence == 1
-        sidecar.pipeline._live.spool._limits = SpoolLimits()
+        sidecar.pipeline._live.spool.limits = SpoolLimits()
         assert (await intake.accept([*arrivals("y" * 1_500), BAD], group_id=b"second")).stored == 1
         assert len(read_dead_letters(sidecar.root / "dead", disk=OsDisk())) == 1
 

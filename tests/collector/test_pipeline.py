@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -184,7 +185,7 @@ def test_groups_of_known_events_alone_do_not_stop_shipping() -> None:
     pipeline = house.open()
     put(pipeline, "a")
     ship(pipeline)
-    pipeline._live.shipper._limits = BatchLimits(events=4, size_bytes=60, heartbeat_seconds=0)  # type: ignore[union-attr]
+    pipeline._live.shipper.limits = BatchLimits(events=4, size_bytes=60, heartbeat_seconds=0)  # type: ignore[union-attr]
     for at in range(9):  # a sender's new chunk of old events: a frame without any
         told: list[Spooled | Exception] = []
         old = Group(group_id=b"%d" % at, source_ids=[b"a/0"], events=[b"{}"], facts=[b"{}"])
@@ -1086,3 +1087,34 @@ def test_an_idle_pipeline_hardly_wakes() -> None:
     assert store.asked - before <= 2
     assert time.process_time() - began < 0.3
     pipeline.stop(drain_seconds=5)
+
+
+def test_while_the_oldest_event_waits_too_long_nothing_is_taken_and_then_everything_is() -> None:
+    house = House()
+    pipeline = house.open()
+    limits = PipelineLimits(spool=SpoolLimits(segment_bytes=300), linger_seconds=0.0, max_age_seconds=3_600.0)
+    pipeline.limit(limits)
+    house.store.down = "no route"
+    pipeline.start()
+    try:
+        assert take(pipeline, "a") == Spooled(first=0, stored=2, duplicates=0)
+        until(lambda: pipeline.state().waiting_seconds > 0.05)
+        assert isinstance(take(pipeline, "b"), Spooled), "not longer than it may"
+        pipeline.limit(replace(limits, max_age_seconds=0.05))
+        with pytest.raises(Overloaded, match="the spool's oldest event has waited for 0 s") as refused:
+            pipeline.append(group("c"), lambda _: None)
+        assert refused.value.retry_after_seconds >= 1
+        assert "the spool's oldest event" in pipeline.state().refusing
+        house.store.down = ""
+        until(lambda: not pipeline.waiting_events() and not pipeline.state().waiting_seconds)
+        assert isinstance(take(pipeline, "c"), Spooled)
+        assert not pipeline.state().refusing
+    finally:
+        pipeline.stop(drain_seconds=20)
+    assert stored(house.store) == both("a", "b", "c")
+
+
+def take(pipeline: Pipeline, name: str) -> Spooled | Exception:
+    told: queue.Queue[Spooled | Exception] = queue.Queue()
+    pipeline.append(group(name), told.put)
+    return told.get(timeout=20)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from collector.errors import Overloaded
@@ -86,3 +88,33 @@ def test_a_backlog_that_is_taken_piece_by_piece_is_as_old_as_its_rest() -> None:
     for _ in range(30):
         rounds._round()
     assert rounds.waiting_seconds < 12.0
+
+
+def test_a_drain_that_a_store_does_not_take_says_so_once(caplog: pytest.LogCaptureFixture) -> None:
+    store = Store()
+    store.down = True
+    rounds = rounds_of(store)
+    rounds.start()
+    with caplog.at_level("WARNING", logger="collector.rounds"):
+        assert rounds.stop(0.5)
+        before = sum("draining" in record.message for record in caplog.records)
+    assert rounds.failed >= 2, "or this would prove nothing"
+    assert before == 1
+
+
+def test_a_drain_ends_by_its_deadline_though_a_store_hangs() -> None:
+    store = Store()
+    entered, go_on = threading.Event(), threading.Event()
+
+    def hang() -> bool:
+        entered.set()
+        go_on.wait(20.0)
+        return True
+
+    store.ship_once = hang  # type: ignore[method-assign]
+    rounds = rounds_of(store)
+    rounds.start()
+    assert entered.wait(10.0)
+    assert not rounds.stop(0.0, overrun_seconds=0.05)
+    go_on.set()
+    assert rounds.stop(0.0), "who waits for it sees it end"

@@ -263,7 +263,7 @@ def test_a_port_that_is_taken_is_an_error_and_leaves_the_spool_free(tmp_path: Pa
             settings = CollectorSettings(
                 name="payments", forward=ForwardSettings(port=taken.getsockname()[1]), http=HttpSettings(port=-1)
             )
-            with pytest.raises(OSError, match="address already in use"):
+            with pytest.raises(OSError, match="Address already in use"):
                 await run_sidecar(
                     settings,
                     root=tmp_path / "spool",

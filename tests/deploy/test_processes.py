@@ -277,3 +277,36 @@ def test_a_ledger_that_is_cut_is_served_and_verified(tmp_path: Path) -> None:
     stopped = re.findall(r"^stopping (.+)$", (up.folder / "stderr").read_text(), re.MULTILINE)
     assert stopped[:2] == ["api", "collector-side"]
     assert set(stopped[2:]) == correlators
+
+
+def test_a_hangup_has_the_collectors_read_their_configuration_again(up: Up) -> None:
+    pids = {name: up.now(name)["pid"] for name in up.ready}
+    text = up.config.read_text()
+
+    def reloads(outcome: str) -> int:
+        shown = get(f"{up.address('collector-side', 'http')}/metrics").text
+        return int(float(shown.partition(f'config_reloads_total{{outcome="{outcome}"}} ')[2].split()[0]))
+
+    up.config.write_text(text + "\n[collector.beats]\nport = 0\n")
+    up.process.send_signal(signal.SIGHUP)
+    until(lambda: "beats" in up.now("collector-side")["addresses"])
+    assert reloads("applied") == 1
+
+    for wrong, said in (
+        ("\n[collector.beat]\nport = 0\n", "collector.beat: unknown key; did you mean beats?"),
+        ('\n[store]\nurls = ["http://127.0.0.1:1"]\n', "store.urls: a change of this needs a restart"),
+    ):
+        before = reloads("refused")
+        up.config.write_text(text + wrong)
+        up.process.send_signal(signal.SIGHUP)
+        until(lambda before=before: reloads("refused") > before)  # type: ignore[misc]
+        until(lambda said=said: said in (up.folder / "stderr").read_text())  # type: ignore[misc]
+        assert up.address("collector-side", "beats"), "the one before stays in force"
+    up.config.write_text(text)
+    told = up.tally("status").stdout
+    assert "an older configuration is in force, this one was refused: store.urls" in told
+
+    for name in ("correlator", "api"):  # they cannot, and say so; a hangup that they do not expect would end them
+        os.kill(pids[name], signal.SIGHUP)
+    until(lambda: (up.folder / "stderr").read_text().count("SIGHUP: what this process is configured with") == 2)
+    assert {name: up.now(name)["pid"] for name in up.ready} == pids, "nobody was started again"

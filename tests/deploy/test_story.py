@@ -9,6 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from correlator.bundle import BundleHeader, Contents, TrailPart
+from correlator.entry import Entry, encode_entry
+from correlator.note import Signer
+from correlator.story import StoryTrails
+from deploy.narrate import narrate
 from deploy.story import MIN_WIDTH, Link, Proof, Step, Story, columns, lines
 from deploy.wording import harmless
 
@@ -182,3 +187,35 @@ def test_no_line_is_too_wide_and_no_character_steers_the_terminal(story: Story, 
 def test_colours_come_from_us_alone(story: Story) -> None:
     for line in lines(story, width=80, colour=True):
         assert "\x1b" not in re.sub(r"\x1b\[[0-9;]+m", "", line)
+
+
+def batch_entry(stream: str, clock: object) -> bytes:
+    header = msgspec.json.encode({"stream": stream, "clock": clock}).decode()
+    detail = {"header": header}
+    return encode_entry(Entry(v=1, trail=f"stream/{stream}", position=0, kind="batch", recorded="", detail=detail))
+
+
+@pytest.mark.parametrize("measured", [True, False])
+def test_how_far_clocks_were_off_is_told_where_one_was_measured(measured: bool) -> None:
+    clocks = [
+        ("side/aa", {"offset_ns": 2_000_000, "uncertainty_ns": 1_000_000}),
+        ("side/bb", {"offset_ns": -1_500_000_000, "uncertainty_ns": 4_000_000}),  # the worst of a collector's
+        ("side/bb", None),
+        ("legacy/cc", None),
+    ]
+    headers = tuple(
+        BundleHeader(leaf=at, entry=batch_entry(stream, clock if measured else None), paths=())
+        for at, (stream, clock) in enumerate(clocks)
+    )
+    contents = Contents(
+        key=Signer.generate("test.example/story").verifier,
+        checkpoint=b"",
+        trails=(TrailPart(trail=TRAIL, first=0, lines=()),),
+        headers=headers,
+        enrolments=(),
+        proofs={},
+    )
+    story = narrate(contents, status="open", proof=PROOF, trails=StoryTrails(main=TRAIL))
+    told = ("legacy: not measured", "side: 1,500.0 ms behind, ±4.0 ms, as it measured itself")
+    assert story.clocks == (told if measured else ())
+    assert ("Clocks    legacy: not measured" in text(story)) == measured

@@ -12,7 +12,7 @@ import logging
 import socket
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
 from typing import Any
@@ -72,18 +72,24 @@ class SyslogReceiver:
 
     async def listen_tcp(self, host: str, port: int, *, tls: ssl.SSLContext | None = None) -> int:
         """Accept senders on a TCP port; returns the port, which the system chose if `port` is 0. Raises OSError."""
+        return await self._listen({"host": host, "port": port}, tls)
+
+    async def listen_on(self, listener: socket.socket, *, tls: ssl.SSLContext | None = None) -> None:
+        """Accept senders on a socket, which is ours from now on."""
+        await self._listen({"sock": listener}, tls)
+
+    async def _listen(self, where: Mapping[str, Any], tls: ssl.SSLContext | None) -> int:
         server = await asyncio.start_server(
-            self._serve, host, port, limit=_READ_BYTES, ssl=tls, ssl_handshake_timeout=10.0 if tls else None
+            self._serve, **where, limit=_READ_BYTES, ssl=tls, ssl_handshake_timeout=10.0 if tls else None
         )
         self._servers.append(server)
         return int(server.sockets[0].getsockname()[1])
 
-    async def listen_udp(self, host: str, port: int) -> int:
-        """Take datagrams on a UDP port; returns the port. Raises OSError."""
+    async def listen_udp(self, host: str, port: int, *, on: socket.socket | None = None) -> int:
+        """Take datagrams on a UDP port; returns the port. `on`: a socket instead, which is ours from now on. Raises OSError."""
         loop = asyncio.get_running_loop()
-        transport, queue = await loop.create_datagram_endpoint(
-            lambda: _Datagrams(self._refused), local_addr=(host, port)
-        )  # fmt: skip
+        where: dict[str, Any] = {"local_addr": (host, port)} if on is None else {"sock": on}
+        transport, queue = await loop.create_datagram_endpoint(lambda: _Datagrams(self._refused), **where)
         self._datagrams.append((transport, queue, asyncio.create_task(self._take_datagrams(queue))))
         return int(transport.get_extra_info("sockname")[1])
 

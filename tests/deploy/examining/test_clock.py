@@ -6,9 +6,11 @@ import sys
 
 import pytest
 
+from collector.kernelclock import KernelClock, kernel_clock
 from deploy.examining import Chart
-from deploy.examining.clock import KernelClock, examine_clock, judge_kernel, judge_offset, kernel_clock
+from deploy.examining.clock import examine_clock, judge_kernel, judge_offset, judge_server
 from tests.support.charts import outcomes, troubles
+from tests.support.time_server import time_server
 
 NOW_NS = 1_767_225_600_000_000_000
 
@@ -60,3 +62,21 @@ def test_a_head_from_the_future(ahead_seconds: float, outcome: str) -> None:
     chart = examine_clock(head_written_ns=NOW_NS + int(ahead_seconds * 1e9), now_ns=NOW_NS)
     assert outcomes(chart)["log's writer"] == outcome
     assert "log's writer" not in outcomes(examine_clock(head_written_ns=None, now_ns=NOW_NS))
+
+
+@pytest.mark.parametrize(("ahead_seconds", "outcome"), [(0, "ok"), (5, "warning"), (-300, "failed")])
+def test_the_time_server_that_sidecars_ask(ahead_seconds: int, outcome: str) -> None:
+    chart = Chart("clock")
+    with time_server() as server:
+        server.ahead_ns = ahead_seconds * 1_000_000_000
+        judge_server(chart, "127.0.0.1", server.port)
+    assert outcomes(chart) == {"time server 127.0.0.1": outcome}
+    (found,) = (check.found for check in chart.checks)
+    assert ("ahead" if ahead_seconds > 0 else "behind" if ahead_seconds < 0 else "within") in found
+
+
+def test_a_time_server_that_does_not_answer_is_told() -> None:
+    chart = Chart("clock")
+    judge_server(chart, "127.0.0.1", 1)
+    assert outcomes(chart) == {"time server 127.0.0.1": "warning"}
+    troubles(chart)
