@@ -143,10 +143,11 @@ def create_app(
         exception_handlers={HTTPException: _no_such_path, Exception: _our_fault},
     )
     app.state.door = door
-    app.state.operations = (*operations, *desk.operations())
+    pages = desk.operations(operations)
+    app.state.operations = (*operations, *pages)
     for operation in operations:
         _add(app, gate, operation, schemas)
-    for operation in desk.operations():
+    for operation in pages:
         _add_page(app, gate, operation)
     app.router.routes.extend(desk.routes())
     for path, (endpoint, about) in health.endpoints().items():
