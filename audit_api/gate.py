@@ -120,6 +120,7 @@ class Operation:
         scoped: it shows no more than `Call.scope` sees. Who may see but a part of the ledger is refused all that is not.
         method: GET, POST, PUT, PATCH or DELETE. All but GET are held to their origin and a CSRF token when they come from a browser.
         recorded: put on record though anyone may, such as a log-in.
+        export: it takes content away: held to the principal's budget of exports besides.
         secret_query: its query holds what must not be on record, such as an authorization code.
         body_limit_bytes: a longer body is refused; 0: none is taken.
         body_types: media types that the body may have, to (schema, example). A form is parsed into `Call.form`.
@@ -143,6 +144,7 @@ class Operation:
     scoped: bool = False
     method: str = "GET"
     recorded: bool = False
+    export: bool = False
     secret_query: bool = False
     body_limit_bytes: int = 0
     body_types: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
@@ -195,6 +197,9 @@ class Gate:
         self._buckets = TokenBuckets(
             rate=settings.requests_a_second, burst=settings.burst_requests, monotonic=monotonic
         )
+        self._exports = TokenBuckets(
+            rate=settings.exports_an_hour / 3_600, burst=settings.burst_exports, monotonic=monotonic
+        )
         self._record = Record(recorder, settings=settings, clock=clock, monotonic=monotonic, metrics=metrics)
         # One thread reads: index and store are for one thread at a time, and what it does is short or done in steps.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="tally-api-read")
@@ -229,6 +234,8 @@ class Gate:
                 asker = await self._known(request)
                 self._not_too_often(asker.principal.name)
                 _authorise(operation, asker.principal)
+                if operation.export and (wait := self._exports.take(asker.principal.name)):
+                    raise too_many(wait, "you export more often than you may")
             if problem is not None:
                 raise problem
             call = await self._understood(operation, request, asker, target)

@@ -196,7 +196,7 @@ async def test_a_file_that_cannot_be_trusted_is_not_used(
     for other in ({"issuer": "https://other.example"}, {"client_id": "shop"}):
         write_login(
             file, SavedLogin(**({"issuer": provider.url, "client_id": "cli"} | other), access_token="a", expires=9e9)
-        )  # type: ignore[arg-type]
+        )
         with pytest.raises(SigninError, match="another"):
             await access_token(file, issuer, settings, now=lambda: 0.0)
     for content in (b"", b"[]", b"\xff", b"{" * 70_000):

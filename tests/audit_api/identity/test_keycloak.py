@@ -207,8 +207,8 @@ async def test_a_browser_logs_in_and_its_accesses_are_entries(
         ("trail.read", "not-found"),
         ("principals.list", "forbidden"),
         ("trails.search", ""),
+        ("session.login", "unauthenticated"),
     ]
-    assert (await api.get("/v1/trails/access/anonymous", "auditor")).json()["summary"]["entries"] == 1
     assert back.query not in trail.text
 
 
