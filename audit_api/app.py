@@ -166,10 +166,11 @@ def create_app(
     )
     app.state.door = door
     app.state.live = live
-    app.state.operations = (*operations, *desk.operations())
+    pages = desk.operations(operations)
+    app.state.operations = (*operations, *pages)
     for operation in operations:
         _add(app, gate, operation, schemas)
-    for operation in desk.operations():
+    for operation in pages:
         _add_page(app, gate, operation)
     app.router.routes.extend(desk.routes())
     for path, (endpoint, about) in health.endpoints().items():

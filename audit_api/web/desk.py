@@ -15,6 +15,7 @@ from audit_api.overview import Overview
 from audit_api.problems import Problem, problem_response
 from audit_api.settings import ApiSettings
 from audit_api.trails import Trails
+from audit_api.web.exports import offered
 from audit_api.web.frame import HEADERS, PREFIX, STATIC_TYPES, Frame
 from audit_api.web.parts import HTML, given, page
 from audit_api.web.search import SearchPage
@@ -55,9 +56,9 @@ class Desk:
         self._story = StoryPage(self._frame, logs=logs, trails=trails, settings=settings, flows=flows)
         self._system = SystemPage(self._frame, overview=overview)
 
-    def operations(self) -> list[Operation]:
-        """The pages that show what the ledger holds."""
-        return [self._search.operation(), self._story.operation(), self._system.operation()]
+    def operations(self, api: Sequence[Operation]) -> list[Operation]:
+        """The pages that show what the ledger holds; they offer what the API's own operations can do."""
+        return [self._search.operation(), self._story.operation(offered(api)), self._system.operation()]
 
     def routes(self) -> list[Route]:
         """What shows nothing of the ledger: the way in, the form to sign in with, the assets."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from audit_api.gate import Call, Operation, Reading, Runner
@@ -48,8 +49,8 @@ class StoryPage:
         _, read = trails.operations()
         self._read = read
 
-    def operation(self) -> Operation:
-        """As the gate takes it."""
+    def operation(self, formats: frozenset[str] = frozenset()) -> Operation:
+        """As the gate takes it. `formats`: those that a trail can be exported in, besides bundles."""
         return Operation(
             operation_id="storyPage",
             path="/desk/trails/{trail:path}",
@@ -59,7 +60,7 @@ class StoryPage:
             action=self._read.action,
             scoped=self._read.scoped,
             roles=self._read.roles,
-            read=self.read,
+            read=partial(self.read, formats=formats),
             target=trail_target("/desk/trails/"),
             path_parameters={"trail": TRAIL_PARAMETER},
             parameters=(
@@ -74,11 +75,13 @@ class StoryPage:
             ),
         )
 
-    async def read(self, call: Call, run: Runner) -> Reading:
-        """The story, rendered."""
+    async def read(self, call: Call, run: Runner, *, formats: frozenset[str] = frozenset()) -> Reading:
+        """The story, rendered; `formats` as in `operation`."""
         manner = manner_of(call.request, call.values["zone"])
         gathered = await self._gathering.read(call, run)
         values = self._values(gathered, manner, call)
+        roles = call.principal.roles if call.principal else frozenset()
+        values["exports"] = exports_for(call.target["trail"], roles, formats)
         body = page(self._frame, "story.html", call.session, call.principal, manner=manner, **values)
         return Reading(
             body=body,
@@ -143,7 +146,6 @@ class StoryPage:
                 one | {"trail": access_trail(one["principal"])} for one in reversed(answer["accesses"]["entries"])
             ],
             "accesses_complete": answer["accesses"]["complete"],
-            "exports": exports_for(trail, call.principal.roles if call.principal else frozenset()),
             "provable": call.has_role("auditor", "admin"),
             "corrected": _corrected,
             "script_texts": self._frame.text.below("proof_script"),

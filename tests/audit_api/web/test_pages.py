@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 from importlib.resources import files
 from pathlib import Path
@@ -12,8 +13,11 @@ from urllib.parse import quote
 import httpx
 import pytest
 
+from audit_api.auth import Role
+from audit_api.parameters import Parameter
 from audit_api.problems import PROBLEMS
 from audit_api.web.catalogue import english
+from audit_api.web.exports import EXPORTS, exports_for, offered
 from audit_api.web.frame import POLICY, STATIC_TYPES
 from collector.batch import Clock
 from collector.errors import Overloaded
@@ -269,6 +273,27 @@ async def test_what_is_not_there_is_told_to_people(api: Api) -> None:
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert "There is no such trail" in shown(answer)
     assert (await page(api, "/desk/static/0/desk.css")).status_code == 404
+
+
+async def test_the_formats_that_are_offered_are_those_that_the_api_declares(api: Api) -> None:
+    operations = {one.operation_id: one for one in api.app.state.operations}
+    export = operations["exportTrail"]
+    declared = offered([export])
+    given = Parameter(name="format", about="", schema={"enum": ["bundle", "csv", "pdf"]}, default="bundle")
+    others = tuple(one for one in export.parameters if one.name != "format")
+    assert offered([replace(export, parameters=(*others, given))]) == {"bundle", "csv", "pdf"}
+    assert offered([operations["readTrail"]]) == frozenset()
+    roles = frozenset[Role](["auditor"])
+    told = dict(exports_for("transaction/PAY-1", roles, frozenset({"csv", "pdf"})))
+    assert told["csv"] == "/v1/exports/transaction/PAY-1?format=csv"
+    assert told.keys() == {"bundle", "bundle_alone", "bundle_entries", "pdf", "csv", "json"}
+    assert [key for key, _ in exports_for("transaction/PAY-1", frozenset({"sre"}), declared)] == ["json"]
+    text = (await page(api, STORY)).text
+    for key, address in exports_for("transaction/PAY-1", roles, declared):
+        assert f'href="{address}"' in text
+        assert {f"exports.{key}", f"exports.{key}_about"} <= english().texts.keys()
+        assert (await api.get(address)).status_code == 200
+    assert {f"exports.{one.key}" for one in EXPORTS} <= english().texts.keys()
 
 
 # ---------------------------------------------------------------------------------------------------- headers and assets

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from tests.support.need import need
 
@@ -117,6 +117,7 @@ def chromium() -> Iterator[Browser]:
     """
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     need(path, "no Chromium: install the package chromium")
+    expect.set_options(timeout=20_000)  # CI is slow and loaded
     with sync_playwright() as playwright:
         sandbox = [] if os.geteuid() else ["--no-sandbox"]  # its sandbox refuses root, which CI may be
         browser = playwright.chromium.launch(executable_path=path, args=sandbox)
