@@ -41,6 +41,7 @@ from audit_api.overview import Overview
 from audit_api.problems import Problem, problem_response
 from audit_api.proofs import Proofs
 from audit_api.revalidation import revalidated
+from audit_api.reviews import REVIEW_SCHEMAS, Reviews
 from audit_api.schemas import SCHEMAS, Schemas
 from audit_api.settings import ApiSettings
 from audit_api.trails import Trails
@@ -109,7 +110,7 @@ def create_app(
     )
     health = Health(gate=gate, logs=logs, metrics=metrics)
     data = DataExports(logs, settings)
-    schemas = {**(CUT_SCHEMAS if logs.cut else SCHEMAS), **LOGIN_SCHEMAS}
+    schemas = {**(CUT_SCHEMAS if logs.cut else SCHEMAS), **LOGIN_SCHEMAS, **REVIEW_SCHEMAS}
     live = Live(logs, settings)
     operations = [
         *live.operations(),
@@ -119,6 +120,7 @@ def create_app(
         *Proofs(logs, settings.public_log).operations(),
         *LogPaths(logs, settings.public_log).operations(),
         *Overview(logs, authenticator).operations(),
+        *Reviews(logs, settings).operations(),
         *Logins(door).operations(),
         *(provider.operations(sessions) if provider is not None else ()),
     ]

@@ -85,7 +85,7 @@ class Reading:
     """What was read, ready to be sent; and for the record, of which trail, up to which leaf.
 
     `status`: 0: the operation's. `asker`, `session`: for the record of a log-in: who it turned out to be, and the session's name.
-    `stream`: makes the answer's bytes in `body`'s place, from when the access is on record; closed in any case.
+    `notes`: further attributes of the access event. `stream`: makes the answer's bytes in `body`'s place, from when the access is on record; closed in any case.
     """
 
     body: bytes = field(default=b"", repr=False)
@@ -94,6 +94,7 @@ class Reading:
     trail: str = ""
     head: int = -1
     stream: ByteStream | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
     status: int = 0
     asker: str = ""
     session: str = ""
@@ -263,6 +264,7 @@ class Gate:
                 trail=(reading.trail if reading is not None else "") or str(target.get("trail", "")),
                 session=asker.session.name if asker is not None and asker.session is not None else "",
                 purpose=purpose_of(request),
+                notes=reading.notes if reading is not None and problem is None else {},
             )
             name = asker.principal.name if asker is not None else ANONYMOUS
             if reading is not None and reading.asker:

@@ -64,6 +64,7 @@ PROBLEMS: Mapping[str, ProblemKind] = _kinds(
     ("method-not-allowed", 405, "This path does not take this method", "`Allow` lists those that it takes."),
     ("body-too-large", 413, "The body is too large", "Send at most `limit` bytes."),
     ("unsupported-media-type", 415, "The body is of another type", "Send one of the types that `detail` names."),
+    ("changed-since", 409, "It has changed since", "The trail has grown since it was looked at: look again."),
     ("export-too-large", 422, "The export would be too large", "More than `limit` entries: leave linked trails out."),
     ("format-unavailable", 422, "This server cannot write that format", "The extra that it needs is not installed."),
     ("too-many-requests", 429, "Too many requests", "Wait for the seconds that `Retry-After` says."),

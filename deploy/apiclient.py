@@ -64,25 +64,38 @@ class Api:
             Failure: it did not answer.
         """
         query = urlencode({name: value for name, value in (parameters or {}).items() if value})
+        return self._sent(f"{path}{'?' if query else ''}{query}", accept=accept)
+
+    def post(self, path: str, body: Any) -> Any:
+        """The answer, of JSON, to POST of a body of JSON; raises as `get`."""
+        answer = self._sent(path, accept="application/json", body=json.dumps(body).encode())
+        try:
+            return json.loads(answer)
+        except ValueError as error:
+            raise Failure(f"{self.url}{path}: the answer is no JSON") from error
+
+    def _sent(self, path: str, *, accept: str, body: bytes | None = None) -> bytes:
         headers = {"Authorization": f"Bearer {self.token}", "Accept": accept}
         if self.purpose:
             headers["Tally-Purpose"] = self.purpose.encode("utf-8").decode("latin-1")
-        request = urllib.request.Request(f"{self.url}{path}{'?' if query else ''}{query}", headers=headers)  # noqa: S310 - `remote` lets http and https in alone
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        request = urllib.request.Request(f"{self.url}{path}", data=body, headers=headers)  # noqa: S310 - `remote` lets http and https in alone
         handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
         try:
             if self.url.startswith("https:"):
                 context = ssl.create_default_context(cafile=self.ca or None)
                 handlers.append(urllib.request.HTTPSHandler(context=context))
             with urllib.request.build_opener(*handlers).open(request, timeout=TIMEOUT_SECONDS) as answer:
-                body: bytes = answer.read(MAX_BYTES + 1)
+                told: bytes = answer.read(MAX_BYTES + 1)
         except urllib.error.HTTPError as error:
             with error:
                 raise _problem(error.code, error.read(65_536), self.url) from None
         except (OSError, ValueError) as error:
             raise Failure(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from error
-        if len(body) > MAX_BYTES:
+        if len(told) > MAX_BYTES:
             raise Failure(f"{self.url}: an answer of more than {MAX_BYTES:,} bytes")
-        return body
+        return told
 
     def document(self, path: str, parameters: Mapping[str, str] | None = None) -> Any:
         """As `get`, of JSON."""

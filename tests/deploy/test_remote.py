@@ -118,6 +118,24 @@ def test_a_problem_of_the_api_is_told(ledger: Workshop, remote: list[str], token
     assert "unauthenticated" in err
 
 
+def test_what_calls_is_listed_and_signed_off(ledger: Workshop, remote: list[str], cli: Cli) -> None:
+    code, out, err = cli("review", "list", "--filter", "kind = transaction", "--json", *remote)
+    assert code == 0, err
+    (one,) = json.loads(out)["exceptions"]
+    assert (one["trail"]["trail"], one["open"]) == ("transaction/p2", True)
+    head = str(one["trail"]["last_leaf"])
+    sign = ("review", "sign", "transaction/p2", "--decision", "explained", "--note", "case 7", *remote)
+    code, _, err = cli(*sign, "--head", "0")
+    assert code == 1
+    assert "changed-since" in err
+    assert cli(*sign, "--head", head)[:2] == (0, f"transaction/p2 is signed off up to leaf {head}\n")
+    ledger.correlate()
+    code, out, _ = cli("review", "list", "--all", "--filter", "kind = transaction", *remote)
+    assert (code, out.count("\n")) == (0, 1)
+    assert "incomplete" in out
+    assert cli("review", "list")[0] == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -33,6 +33,8 @@ MATRIX: dict[str, tuple[str, str]] = {
     "exportTrail": ("auditor admin", "row"),
     "exportTrails": ("auditor admin", "list"),
     "readLive": ("auditor sre admin", "list"),
+    "listExceptions": ("auditor admin", "list"),
+    "signOff": ("auditor admin", "row"),
     "proveEvent": ("auditor admin", "row"),
     "readCheckpoint": ("-", "same"),
     "proveConsistency": ("-", "same"),
