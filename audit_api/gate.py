@@ -125,6 +125,7 @@ class Operation:
         scoped: it shows no more than `Call.scope` sees. Who may see but a part of the ledger is refused all that is not.
         method: GET, POST, PUT, PATCH or DELETE. All but GET are held to their origin and a CSRF token when they come from a browser.
         recorded: put on record though anyone may, such as a log-in.
+        export: it takes content away: held to the principal's budget of exports besides.
         secret_query: its query holds what must not be on record, such as an authorization code.
         body_limit_bytes: a longer body is refused; 0: none is taken.
         body_types: media types that the body may have, to (schema, example). A form is parsed into `Call.form`.
@@ -148,6 +149,7 @@ class Operation:
     scoped: bool = False
     method: str = "GET"
     recorded: bool = False
+    export: bool = False
     secret_query: bool = False
     body_limit_bytes: int = 0
     body_types: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
@@ -201,6 +203,9 @@ class Gate:
         self._buckets = TokenBuckets(
             rate=settings.requests_a_second, burst=settings.burst_requests, monotonic=monotonic
         )
+        self._exports = TokenBuckets(
+            rate=settings.exports_an_hour / 3_600, burst=settings.burst_exports, monotonic=monotonic
+        )
         self._record = Record(recorder, settings=settings, clock=clock, monotonic=monotonic, metrics=metrics)
         # One thread reads: index and store are for one thread at a time, and what it does is short or done in steps.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="tally-api-read")
@@ -219,7 +224,6 @@ class Gate:
         return response
 
     async def _answer(self, operation: Operation, request: Request) -> Response:
-        path = request.url.path
         asker: Asker | None = None
         problem: Problem | None = None
         reading: Reading | None = None
@@ -235,6 +239,8 @@ class Gate:
                 asker = await self._known(request)
                 self._not_too_often(asker.principal.name)
                 _authorise(operation, asker.principal)
+                if operation.export and (wait := self._exports.take(asker.principal.name)):
+                    raise too_many(wait, "you export more often than you may")
             if problem is not None:
                 raise problem
             call = await self._understood(operation, request, asker, target)
@@ -255,20 +261,7 @@ class Gate:
             self._metrics.refused.labels(problem.kind.name).inc()
         status = (reading.status if reading is not None else 0) or operation.success
         if operation.on_record:
-            asked = Asked(
-                action=operation.action,
-                method=request.method,
-                path=path,
-                query="" if operation.secret_query else request.scope.get("query_string", b"").decode("latin-1"),
-                client=request.client.host if request.client else "",
-                trail=(reading.trail if reading is not None else "") or str(target.get("trail", "")),
-                session=asker.session.name if asker is not None and asker.session is not None else "",
-                purpose=purpose_of(request),
-                notes=reading.notes if reading is not None and problem is None else {},
-            )
-            name = asker.principal.name if asker is not None else ANONYMOUS
-            if reading is not None and reading.asker:
-                name, asked = reading.asker, replace(asked, session=reading.session)
+            name, asked = _asked(operation, request, asker, target, reading)
             head = reading.head if reading is not None else -1
             unrecorded = await self._record.take(asked, principal=name, problem=problem, status=status, head=head)
             if unrecorded is not None:
@@ -346,3 +339,23 @@ def _authorise(operation: Operation, principal: Principal) -> None:
         raise Problem("forbidden", f"this is for {', '.join(needed)}", roles=needed)
     if not operation.scoped and not principal.scope.whole:
         raise Problem("forbidden", "this shows all of the ledger, and you may see a part of it")
+
+
+def _asked(
+    operation: Operation, request: Request, asker: Asker | None, target: Mapping[str, Any], reading: Reading | None
+) -> tuple[str, Asked]:
+    """Who asked, and for what, as it goes on record."""
+    asked = Asked(
+        action=operation.action,
+        method=request.method,
+        path=request.url.path,
+        query="" if operation.secret_query else request.scope.get("query_string", b"").decode("latin-1"),
+        client=request.client.host if request.client else "",
+        trail=(reading.trail if reading is not None else "") or str(target.get("trail", "")),
+        session=asker.session.name if asker is not None and asker.session is not None else "",
+        purpose=purpose_of(request),
+        notes=reading.notes if reading is not None else {},
+    )
+    if reading is not None and reading.asker:
+        return reading.asker, replace(asked, session=reading.session)
+    return asker.principal.name if asker is not None else ANONYMOUS, asked

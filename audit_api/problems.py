@@ -106,9 +106,9 @@ def _retry_after(seconds: float) -> dict[str, str]:
     return {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
-def too_many(seconds: float) -> Problem:
+def too_many(seconds: float, detail: str = "you ask more often than you may") -> Problem:
     """The problem of who asks too often and may again in so many seconds."""
-    return Problem("too-many-requests", "you ask more often than you may", headers=_retry_after(seconds))
+    return Problem("too-many-requests", detail, headers=_retry_after(seconds))
 
 
 def not_on_record(error: Exception) -> Problem:

@@ -36,6 +36,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         live_seconds: so long at most, then they ask again, and it is looked anew who they are.
         requests_a_second: how often a principal may ask, on average; each answer costs an access on record.
         burst_requests: how many requests at once it may save up for.
+        exports_an_hour: how many exports a principal may begin, on average: each takes more of the machine, and more away, than a request.
+        burst_exports: how many of these at once it may save up for.
         anonymous_refusals_a_minute: refusals without a valid token that are put on record one by one; the rest of the minute
             is recorded as one entry with their count.
         recorder_threads: accesses that may wait for the disk at once; they share its syncs.
@@ -61,6 +63,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     live_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 900
     requests_a_second: Annotated[float, msgspec.Meta(gt=0.0, le=100_000.0)] = 50.0
     burst_requests: _Positive = 200
+    exports_an_hour: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 600
+    burst_exports: _Positive = 60
     anonymous_refusals_a_minute: _Positive = 60
     recorder_threads: Annotated[int, msgspec.Meta(ge=1, le=256)] = 16
     shutdown_seconds: Annotated[int, msgspec.Meta(ge=0, le=3_600)] = 10

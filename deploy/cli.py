@@ -42,6 +42,7 @@ COMMANDS = {
     "retain": _Command("deploy.commands.retain", "retain", "Let go of old months' events, as the policy says."),
     "keygen": _Command("deploy.commands.keygen", "keygen", "Make a key that signs the log."),
     "token": _Command("deploy.commands.token", "token", "Make, list and revoke the API's bearer tokens."),
+    "login": _Command("deploy.commands.login", "login", "Log in at the identity provider, to call the API."),
     "config": _Command("deploy.commands.config", "config", "Print the configuration in force, or its reference."),
 }
 

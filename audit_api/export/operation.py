@@ -52,6 +52,7 @@ class Exports:
                     )
                 ),
                 action="trail.export",
+                export=True,
                 scoped=True,
                 roles=frozenset({"auditor", "admin"}),
                 read=self.export,

@@ -144,7 +144,13 @@ class TestRates:
 
     @pytest.fixture
     def settings(self) -> ApiSettings:
-        return ApiSettings(requests_a_second=2.0, burst_requests=3, anonymous_refusals_a_minute=4)
+        return ApiSettings(
+            requests_a_second=2.0,
+            burst_requests=3,
+            anonymous_refusals_a_minute=4,
+            exports_an_hour=10,
+            burst_exports=2,
+        )
 
     async def test_who_asks_too_often_waits(self, api: Api) -> None:
         statuses = [(await api.get("/v1/trails")).status_code for _ in range(5)]
@@ -159,6 +165,21 @@ class TestRates:
         api.clocks.seconds += 0.5
         assert (await api.get("/v1/trails")).status_code == 200
         assert (await api.get("/v1/trails")).status_code == 429
+
+    async def test_exports_have_a_budget_of_their_own(self, api: Api) -> None:
+        api.clocks.seconds += 60
+        statuses = []
+        for _ in range(4):
+            statuses.append((await api.get(f"/v1/exports/{TRAIL}")).status_code)
+            api.clocks.seconds += 1
+        assert statuses == [200, 200, 429, 429]
+        assert (await api.get(f"/v1/trails/{TRAIL}")).status_code == 200
+        assert (await api.get(f"/v1/exports/{TRAIL}", "sre")).status_code == 403
+        answer = await api.get(f"/v1/exports/{TRAIL}")
+        assert int(answer.headers["Retry-After"]) > 300
+        assert (await api.get(f"/v1/exports/{TRAIL}", "admin")).status_code == 200
+        api.clocks.seconds += 360
+        assert (await api.get(f"/v1/exports/{TRAIL}")).status_code == 200
 
     async def test_refusals_cannot_fill_the_record(self, api: Api) -> None:
         for _ in range(20):

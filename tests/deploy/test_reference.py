@@ -74,7 +74,7 @@ def test_units_are_in_the_names() -> None:
     """A number that is a size or a time says so in its name."""
     bare = {
         "port", "tls_port", "udp_port", "batch_events", "batch_messages", "prefetch", "journal_ids", "hub_links", "step_entries", "streams_a_step", "silent_heartbeats", "hot_trails",
-        "metrics_port", "page_trails", "page_entries", "export_entries", "export_rows", "requests_a_second", "burst_requests",
+        "metrics_port", "page_trails", "page_entries", "export_entries", "export_rows", "requests_a_second", "burst_requests", "exports_an_hour", "burst_exports",
         "anonymous_refusals_a_minute", "recorder_threads", "live_readers", "shards", "replicas", "copies", "minor_digits", "max_connections", "max_open_files", "max_services", "max_operations",
     }  # fmt: skip
     numbers = [key.name for _, key in keys() if re.match("integer|number", key.kind)]

@@ -12,8 +12,9 @@ import httpx
 from fastapi import FastAPI
 
 from audit_api.accesses import AccessRecorder
-from audit_api.app import create_app
+from audit_api.app import Provider, create_app
 from audit_api.auth import ROLES, TokenFile, TokenRecord, hash_token, new_token, render_tokens
+from audit_api.identity.oidc.provider import OidcProvider
 from audit_api.identity.sessions import Sessions
 from audit_api.logs import Logs
 from audit_api.settings import ApiSettings
@@ -95,7 +96,13 @@ def write_tokens(file: Path) -> dict[str, str]:
 
 
 def make_app(
-    ledger: SmallLedger, *, recorder: AccessRecorder, token_file: Path, settings: ApiSettings, clocks: Clocks
+    ledger: SmallLedger,
+    *,
+    recorder: AccessRecorder,
+    token_file: Path,
+    settings: ApiSettings,
+    clocks: Clocks,
+    provider: Provider | None = None,
 ) -> FastAPI:
     """The application over a small ledger."""
     return create_app(
@@ -112,18 +119,35 @@ def make_app(
         settings=settings,
         clock=clocks.wall,
         monotonic=clocks.monotonic,
+        provider=provider,
     )
 
 
 @asynccontextmanager
 async def open_api(
-    folder: Path, ledger: SmallLedger, settings: ApiSettings, recorder: AccessRecorder | None = None
+    folder: Path,
+    ledger: SmallLedger,
+    settings: ApiSettings,
+    recorder: AccessRecorder | None = None,
+    *,
+    clocks: Clocks | None = None,
 ) -> AsyncIterator[Api]:
-    """The application over a small ledger, started, with a client that is connected to it without a network."""
+    """The application over a small ledger, started, with a client that is connected to it without a network.
+
+    With an issuer in the settings that identity provider is asked, over a network.
+    """
     token_file = folder / "tokens.toml"
     tokens = write_tokens(token_file)
-    clocks, record = Clocks(), KeptRecord()
-    app = make_app(ledger, recorder=recorder or record, token_file=token_file, settings=settings, clocks=clocks)
+    clocks, record = clocks or Clocks(), KeptRecord()
+    provider = OidcProvider(settings, clock=clocks.wall, monotonic=clocks.monotonic) if settings.oidc.issuer else None
+    app = make_app(
+        ledger,
+        recorder=recorder or record,
+        token_file=token_file,
+        settings=settings,
+        clocks=clocks,
+        provider=provider,
+    )
     async with _started(app) as client:
         yield Api(
             app=app,

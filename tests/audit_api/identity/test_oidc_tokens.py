@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from hypothesis import given
+from hypothesis import settings as settings_of
 from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
@@ -372,7 +373,8 @@ def test_claims_are_scopes_and_what_is_missing_hides() -> None:
 
 _values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=5), inner),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=4,
 )
 
 
@@ -386,6 +388,7 @@ def test_no_claims_break_it(claims: dict[str, Any]) -> None:
     assert principal.roles <= {"auditor", "sre"}
 
 
+@settings_of(max_examples=40)  # each in an event loop of its own
 @given(st.text(max_size=80), st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "b64", "zip"]), _values))
 def test_no_token_breaks_it(text: str, header: dict[str, Any]) -> None:
     import anyio
