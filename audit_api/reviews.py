@@ -210,9 +210,9 @@ class Reviews:
 
     async def sign(self, call: Call, run: Runner) -> Reading:
         """The answer to a sign-off: that it is on record, which it is when this leaves."""
-        signed = _sign_off(call.body)
         trail = call.target["trail"]
         summary: TrailSummary = await run(self.logs.seen, trail, call.scope)
+        signed = _sign_off(call.body)
         if signed.head != summary.last_leaf:
             raise Problem(
                 "changed-since", f"the trail's last leaf is {summary.last_leaf}, and {signed.head} was looked at"
