@@ -5,7 +5,7 @@ An access is never in the trail that was read, or reading would change what is r
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import unquote_plus
@@ -17,10 +17,23 @@ from collector.errors import Malformed
 from collector.event import Access, Event, Origin, decode_facts, format_time
 from correlator.index import TrailQuery
 
-__all__ = ["SERVICE", "AccessHistory", "AccessRecorder", "Asked", "PastAccess", "access_event", "surplus_event"]
+__all__ = [
+    "SERVICE",
+    "SIGNED",
+    "AccessHistory",
+    "AccessRecorder",
+    "Asked",
+    "PastAccess",
+    "access_event",
+    "surplus_event",
+]
 
 SERVICE = "tallystick-api"
+SIGNED = "review.sign"
+"""The action of an access that signs a trail off."""
+
 MAX_TEXT = 300
+_KEPT_SIGNED = 20
 
 
 class AccessRecorder(Protocol):
@@ -40,6 +53,7 @@ class Asked:
         client: the address it came from, as the connection says.
         trail: the trail asked for; empty for a search.
         session: the name of the browser's session that asked; empty: a token did.
+        notes: further attributes of the event.
         purpose: why, as whoever asked says; empty: they did not say.
     """
 
@@ -51,6 +65,7 @@ class Asked:
     trail: str = ""
     session: str = ""
     purpose: str = ""
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 def access_event(
@@ -70,6 +85,7 @@ def access_event(
         attributes["session.id"] = asked.session
     if asked.purpose:
         attributes["access.purpose"] = asked.purpose
+    attributes |= asked.notes
     time = format_time(now_ns)
     return Event(
         time=time,
@@ -132,6 +148,7 @@ class AccessHistory:
     first_look: int = 2_000
     refresh_seconds: float = 0.5
     _by_trail: OrderedDict[str, deque[PastAccess]] = field(default_factory=OrderedDict)
+    _signed: OrderedDict[str, deque[PastAccess]] = field(default_factory=OrderedDict)
     _positions: dict[str, int] = field(default_factory=dict)
     _looked_at: float = -1e9
     complete: bool = True
@@ -139,11 +156,19 @@ class AccessHistory:
 
     def of(self, trail: str) -> Sequence[PastAccess]:
         """The latest accesses of a trail, oldest first."""
+        self._look()
+        return sorted(self._by_trail.get(trail, ()), key=lambda access: access.leaf)
+
+    def signed(self, trail: str) -> Sequence[PastAccess]:
+        """The latest sign-offs of a trail, oldest first; other accesses do not push them out."""
+        self._look()
+        return sorted(self._signed.get(trail, ()), key=lambda access: access.leaf)
+
+    def _look(self) -> None:
         now = self.monotonic()
         if now - self._looked_at >= self.refresh_seconds:
             self._refresh()
             self._looked_at = now  # only now: what could not be looked at is not told as if it had been
-        return sorted(self._by_trail.get(trail, ()), key=lambda access: access.leaf)
 
     def _refresh(self) -> None:
         index = self.evidence.index
@@ -180,16 +205,20 @@ class AccessHistory:
                 continue
             kept = self._by_trail.setdefault(access.trail, deque(maxlen=self.kept_each))
             self.complete = self.complete and len(kept) < self.kept_each
-            kept.append(
-                PastAccess(
-                    leaf=one.leaf,
-                    time=facts.time,
-                    principal=access.principal,
-                    action=access.action,
-                    head=access.head,
-                    refused=access.refused,
-                )
+            past = PastAccess(
+                leaf=one.leaf,
+                time=facts.time,
+                principal=access.principal,
+                action=access.action,
+                head=access.head,
+                refused=access.refused,
             )
+            kept.append(past)
+            if access.action == SIGNED and not access.refused:
+                self._signed.setdefault(access.trail, deque(maxlen=_KEPT_SIGNED)).append(past)
+                self._signed.move_to_end(access.trail)
+                if len(self._signed) > self.kept_trails:
+                    self._signed.popitem(last=False)
             self._by_trail.move_to_end(access.trail)
             if len(self._by_trail) > self.kept_trails:
                 self._by_trail.popitem(last=False)

@@ -49,6 +49,7 @@ def summary_json(summary: TrailSummary) -> dict[str, Any]:
         "first_time": summary.first_time or None,
         "last_time": summary.last_time or None,
         "services": summary.services,
+        "events": summary.events,
         "keys": [{"name": name, "value": value} for name, value in summary.keys],
         "amounts": [{"currency": name, "least": least, "most": most} for name, least, most in summary.amounts],
         "links": summary.links[:MAX_LINKS],

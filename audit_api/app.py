@@ -44,6 +44,7 @@ from audit_api.overview import Overview
 from audit_api.problems import Problem, problem_response
 from audit_api.proofs import Proofs
 from audit_api.revalidation import revalidated
+from audit_api.reviews import REVIEW_SCHEMAS, Reviews
 from audit_api.schemas import SCHEMAS, Schemas
 from audit_api.settings import ApiSettings
 from audit_api.trails import Trails
@@ -124,7 +125,7 @@ def create_app(
         shelf = Shelf(exports_folder, clock=clock, keep_seconds=settings.export_keep_seconds)
     data = DataExports(logs, settings, shelf)
     jobs = ExportJobs.over(data, shelf, run=gate.run) if shelf is not None else None
-    schemas = {**(CUT_SCHEMAS if logs.cut else SCHEMAS), **LOGIN_SCHEMAS, **(JOB_SCHEMAS if jobs is not None else {})}
+    schemas = {**(CUT_SCHEMAS if logs.cut else SCHEMAS), **LOGIN_SCHEMAS, **REVIEW_SCHEMAS, **(JOB_SCHEMAS if jobs is not None else {})}
     live = Live(logs, settings)
     operations = [
         *live.operations(),
@@ -135,6 +136,7 @@ def create_app(
         *Proofs(logs, settings.public_log).operations(),
         *LogPaths(logs, settings.public_log).operations(),
         *overview.operations(),
+        *Reviews(logs, settings).operations(),
         *Logins(door).operations(),
         *(provider.operations(sessions) if provider is not None else ()),
     ]

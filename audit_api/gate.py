@@ -85,7 +85,7 @@ class Reading:
     """What was read, ready to be sent; and for the record, of which trail, up to which leaf.
 
     `status`: 0: the operation's. `asker`, `session`: for the record of a log-in: who it turned out to be, and the session's name.
-    `stream`: makes the answer's bytes in `body`'s place, from when the access is on record; closed in any case.
+    `notes`: further attributes of the access event. `stream`: makes the answer's bytes in `body`'s place, from when the access is on record; closed in any case.
     """
 
     body: bytes = field(default=b"", repr=False)
@@ -94,6 +94,7 @@ class Reading:
     trail: str = ""
     head: int = -1
     stream: ByteStream | None = None
+    notes: Mapping[str, str] = field(default_factory=dict)
     status: int = 0
     asker: str = ""
     session: str = ""
@@ -223,7 +224,6 @@ class Gate:
         return response
 
     async def _answer(self, operation: Operation, request: Request) -> Response:
-        path = request.url.path
         asker: Asker | None = None
         problem: Problem | None = None
         reading: Reading | None = None
@@ -261,19 +261,7 @@ class Gate:
             self._metrics.refused.labels(problem.kind.name).inc()
         status = (reading.status if reading is not None else 0) or operation.success
         if operation.on_record:
-            asked = Asked(
-                action=operation.action,
-                method=request.method,
-                path=path,
-                query="" if operation.secret_query else request.scope.get("query_string", b"").decode("latin-1"),
-                client=request.client.host if request.client else "",
-                trail=(reading.trail if reading is not None else "") or str(target.get("trail", "")),
-                session=asker.session.name if asker is not None and asker.session is not None else "",
-                purpose=purpose_of(request),
-            )
-            name = asker.principal.name if asker is not None else ANONYMOUS
-            if reading is not None and reading.asker:
-                name, asked = reading.asker, replace(asked, session=reading.session)
+            name, asked = _asked(operation, request, asker, target, reading)
             head = reading.head if reading is not None else -1
             unrecorded = await self._record.take(asked, principal=name, problem=problem, status=status, head=head)
             if unrecorded is not None:
@@ -351,3 +339,23 @@ def _authorise(operation: Operation, principal: Principal) -> None:
         raise Problem("forbidden", f"this is for {', '.join(needed)}", roles=needed)
     if not operation.scoped and not principal.scope.whole:
         raise Problem("forbidden", "this shows all of the ledger, and you may see a part of it")
+
+
+def _asked(
+    operation: Operation, request: Request, asker: Asker | None, target: Mapping[str, Any], reading: Reading | None
+) -> tuple[str, Asked]:
+    """Who asked, and for what, as it goes on record."""
+    asked = Asked(
+        action=operation.action,
+        method=request.method,
+        path=request.url.path,
+        query="" if operation.secret_query else request.scope.get("query_string", b"").decode("latin-1"),
+        client=request.client.host if request.client else "",
+        trail=(reading.trail if reading is not None else "") or str(target.get("trail", "")),
+        session=asker.session.name if asker is not None and asker.session is not None else "",
+        purpose=purpose_of(request),
+        notes=reading.notes if reading is not None else {},
+    )
+    if reading is not None and reading.asker:
+        return reading.asker, replace(asked, session=reading.session)
+    return asker.principal.name if asker is not None else ANONYMOUS, asked

@@ -198,6 +198,16 @@ class Logs:
             found.sort(key=lambda one: (one.access.time, one.log.shard.number, one.access.leaf))
         return found, complete
 
+    def signed(self, trail: str) -> list[LoggedAccess]:
+        """The latest sign-offs of a trail, oldest first; of those that can be read."""
+        found = []
+        for log, history in zip(self.all, self._histories, strict=True):
+            try:
+                found += [LoggedAccess(access=access, log=log) for access in history.signed(trail)]
+            except NotFound:
+                continue  # that log has not published anything
+        return sorted(found, key=lambda one: (one.access.time, one.log.shard.number, one.access.leaf))
+
     # Search -----------------------------------------------------------------------------------------------------------
 
     def find(

@@ -71,6 +71,7 @@ PROBLEMS: Mapping[str, ProblemKind] = _kinds(
         "The range has none of the file's bytes",
         "`Content-Range` says how many there are.",
     ),
+    ("changed-since", 409, "It has changed since", "The trail has grown since it was looked at: look again."),
     ("export-too-large", 422, "The export would be too large", "More than `limit` entries: leave linked trails out."),
     ("format-unavailable", 422, "This server cannot write that format", "The extra that it needs is not installed."),
     ("too-many-requests", 429, "Too many requests", "Wait for the seconds that `Retry-After` says."),

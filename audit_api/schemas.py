@@ -82,6 +82,7 @@ _SUMMARY_EXAMPLE = {
     "first_time": _TIME,
     "last_time": "2026-01-01T00:01:02.000000000Z",
     "services": ["gateway", "ledger"],
+    "events": ["payment.requested", "payment.settled"],
     "keys": [{"name": "order_id", "value": "O-1"}],
     "amounts": [{"currency": "EUR", "least": "12.5", "most": "12.5"}],
     "links": ["key/order_id/O-1", "trace/00000000000000000000000000000002"],
@@ -131,6 +132,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "first_time": _nullable(_string("Least time that an event states.")),
             "last_time": _nullable(_string("Greatest time that an event states.")),
             "services": _list(_string()),
+            "events": _list(_string(), "Names of its events, of the first 256 different ones."),
             "keys": _list(_object({"name": _string(), "value": _string()})),
             "amounts": _list(
                 _object({"currency": _string(), "least": _string(), "most": _string()}),

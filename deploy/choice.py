@@ -4,6 +4,7 @@ from collector.errors import NotFound
 from correlator.index import TrailSummary
 from deploy.reading import Ledger
 from deploy.recording import Record
+from deploy.remote import RemoteLedger
 from deploy.session import Failure
 
 __all__ = ["the_one"]
@@ -11,7 +12,7 @@ __all__ = ["the_one"]
 MAX_SHOWN = 20
 
 
-def the_one(ledger: Ledger, text: str, *, tenant: str, record: Record, action: str) -> TrailSummary:
+def the_one(ledger: Ledger | RemoteLedger, text: str, *, tenant: str, record: Record, action: str) -> TrailSummary:
     """The trail that `text` means.
 
     Raises:

@@ -20,8 +20,8 @@ from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.identity.scope import RowScope
 from audit_api.parameters import parse_query
 from audit_api.problems import Problem
+from audit_api.search_parameters import search_query
 from collector.event import format_time
-from correlator.index import TrailQuery
 
 __all__ = ["JOB_SCHEMAS", "ExportJobs"]
 
@@ -103,7 +103,7 @@ class ExportJobs:
         def begin(job: Job) -> Making:
             values = parse_query(job.query.encode("ascii"), (format_parameter(), *data.conditions()))
             form = values.pop("format")
-            query, scope = TrailQuery(**values), _scope_of(job)
+            query, scope = search_query(values), _scope_of(job)
             selection = Selection(query=query, told=told_query(query) | told_scope(scope), scope=scope)
             return Making(Walk(data.logs.all, selection, max_rows=data.room(job.principal)), form)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from deploy.asking import Asked, asked_ledger, asks
 from deploy.conditions import Conditions, conditions
 from deploy.session import Failure, Session, emit_json, json_option, pass_session, say, show
 from deploy.wording import count
@@ -34,6 +35,7 @@ DATA = ("ndjson", "csv", "parquet", "ecs", "ocsf")
 @conditions
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 @json_option
+@asks
 @pass_session
 def export(
     session: Session,
@@ -43,6 +45,7 @@ def export(
     form: str,
     asked: Conditions,
     force: bool,
+    source: Asked,
     as_json: bool,
 ) -> None:
     """Write a trail with all its proofs, or as data every trail that a search finds.
@@ -59,30 +62,34 @@ def export(
             raise Failure(f"{file} exists; --force replaces it")
     if identity and asked.given - {"tenant"}:
         raise click.UsageError(f"an ID is one trail: it goes without --{min(asked.given - {'tenant'})}")
+    if form != "bundle" and source["api"]:
+        raise click.UsageError("data and reports are made of the ledger's files; from an API fetch /v1/exports?format=…")
     if form in DATA:
         _data(session, identity, output, manifest, form=form, asked=asked, as_json=as_json)
     elif identity:
-        _one(session, identity, output, tenant=asked.query.tenant, pdf=form == "pdf", as_json=as_json)
+        _one(session, identity, output, tenant=asked.query.tenant, source=source, pdf=form == "pdf", as_json=as_json)
     else:
         raise click.UsageError(f"a {form} is of one trail: say its ID, or choose another --format")
 
 
-def _one(session: Session, identity: str, output: Path, *, tenant: str, pdf: bool, as_json: bool) -> None:
+def _one(
+    session: Session, identity: str, output: Path, *, tenant: str, source: Asked, pdf: bool, as_json: bool
+) -> None:
     from audit_api.export.report import MAX_ENTRIES, report_pdf
     from deploy.choice import the_one
-    from deploy.reading import open_ledger
-    from deploy.recording import recorded
+    from deploy.remote import RemoteLedger
 
-    with open_ledger(session.config) as ledger, recorded(session) as record:
+    with asked_ledger(session, source) as (ledger, record):
         summary = the_one(ledger, identity, tenant=tenant, record=record, action="trail.export")
         if pdf:
+            assert not isinstance(ledger, RemoteLedger), "refused before"
             fonts = [Path(font) for font in session.config.audit_api.report_fonts]
-            contents, head, key, elsewhere = ledger.contents(summary, room=MAX_ENTRIES)
-            made = report_pdf(contents, key, fonts=fonts)
+            contents, head, signer, elsewhere = ledger.contents(summary, room=MAX_ENTRIES)
+            made = report_pdf(contents, signer, fonts=fonts)
         else:
             made, head, elsewhere = ledger.export(summary)
         record(action="trail.export", trail=summary.trail, head=head)
-        key = ledger.key
+        key = ledger.public_key() if isinstance(ledger, RemoteLedger) else ledger.key
     with _scratch(output) as scratch:
         scratch.write_bytes(made)
         scratch.replace(output)
@@ -94,7 +101,8 @@ def _one(session: Session, identity: str, output: Path, *, tenant: str, pdf: boo
     for trail in elsewhere:
         show(f"{trail} belongs to it and is in another shard's log: export it by itself")
     if not pdf:
-        show(f"verify it with: tally verify {output} --key {session.places.log_vkey}")
+        trusted = source["log_key"] or "KEY, from a source that you trust" if source["api"] else session.places.log_vkey
+        show(f"verify it with: tally verify {output} --key {trusted}")
 
 
 def _data(

@@ -2,6 +2,7 @@
 
 import click
 
+from deploy.asking import Asked, asked_ledger, asks
 from deploy.conditions import Conditions, conditions
 from deploy.session import Session, emit_json, json_option, pass_session, show
 
@@ -10,22 +11,21 @@ from deploy.session import Session, emit_json, json_option, pass_session, show
 @conditions
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="Most trails to print.")
 @json_option
+@asks
 @pass_session
 def find(
     session: Session,
     *,
     asked: Conditions,
     limit: int,
+    source: Asked,
     as_json: bool,
 ) -> None:
     """List trails, newest first, that meet every condition given.
 
     Times say their zone. The grammar of filters is in docs/api.md.
     """
-    from deploy.reading import open_ledger
-    from deploy.recording import recorded
-
-    with open_ledger(session.config) as ledger, recorded(session) as record:
+    with asked_ledger(session, source) as (ledger, record):
         trails, more = ledger.search(asked.query, limit=limit)
         record(action="trails.search", trail="", head=-1)
     if as_json:

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from deploy.asking import Asked, asked_ledger, asks
 from deploy.session import EXIT_FALSE, EXIT_UNKNOWN, Session, emit_json, json_option, pass_session, stop
 
 
@@ -14,19 +15,18 @@ from deploy.session import EXIT_FALSE, EXIT_UNKNOWN, Session, emit_json, json_op
 @click.option("--tenant", default="", help="Look within this tenant.")
 @click.option("--width", type=click.IntRange(min=60), help="Columns to fill (default: the terminal's).")
 @json_option
+@asks
 @pass_session
-def trail(session: Session, *, identity: str, tenant: str, width: int | None, as_json: bool) -> None:
+def trail(session: Session, *, identity: str, tenant: str, width: int | None, source: Asked, as_json: bool) -> None:
     """Tell the story of a transaction: who did what when in which service, what is missing, and whether it is proved.
 
     ID is a transaction ID, the value of a declared business key, a trace id, or a whole trail id as `tally find` prints it.
-    Reading is put on record in the trail access/<who>. Exit code 0: it holds; 1: it does not; 2: could not tell.
+    Reading is put on record in the trail access/<who>. With --api it is read through an audit API, and verified here. Exit code 0: it holds; 1: it does not; 2: could not tell.
     """
     from deploy.choice import the_one
-    from deploy.reading import open_ledger
-    from deploy.recording import recorded
     from deploy.story import lines
 
-    with open_ledger(session.config) as ledger, recorded(session) as record:
+    with asked_ledger(session, source) as (ledger, record):
         summary = the_one(ledger, identity, tenant=tenant, record=record, action="trail.read")
         story, head = ledger.story(summary)
         record(action="trail.read", trail=summary.trail, head=head)

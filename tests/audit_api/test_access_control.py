@@ -16,6 +16,8 @@ TRAIL = "transaction/PAY-1"
 
 MATRIX = {
     # path: (anyone, sre, auditor, admin), action
+    "/v1/live?seconds=0": ((401, 200, 200, 200), "live.read"),
+    "/v1/reviews": ((401, 403, 200, 200), "reviews.list"),
     "/v1/trails": ((401, 200, 200, 200), "trails.search"),
     f"/v1/trails/{TRAIL}": ((401, 200, 200, 200), "trail.read"),
     f"/v1/exports/{TRAIL}": ((401, 403, 200, 200), "trail.export"),

@@ -17,6 +17,7 @@ import pytest
 from audit_api.auth import ROLES, Role, TokenRecord, hash_token, new_token, render_tokens
 from audit_api.gate import Operation
 from audit_api.settings import ApiSettings
+from collector.errors import NotFound
 from collector.store.sqlite import SqliteStore
 from correlator.index.sqlite import SqliteIndex
 from tests.support.apis import Api
@@ -33,6 +34,8 @@ MATRIX: dict[str, tuple[str, str]] = {
     "exportTrail": ("auditor admin", "row"),
     "exportTrails": ("auditor admin", "list"),
     "readLive": ("auditor sre admin", "list"),
+    "listExceptions": ("auditor admin", "list"),
+    "signOff": ("auditor admin", "row"),
     "proveEvent": ("auditor admin", "row"),
     "readCheckpoint": ("-", "same"),
     "proveConsistency": ("-", "same"),
@@ -111,8 +114,15 @@ async def ask(api: Api, operation: Operation, who: str | None, trail: str = OWN)
         operation.operation_id, {}
     )
     headers = {"Authorization": f"Bearer {api.tokens[who]}"} if who else {"Origin": "http://api"}
+    sent: dict[str, Any] = {}
+    if operation.operation_id == "signOff":
+        try:
+            head = api.ledger.index.trail(trail).last_leaf
+        except NotFound:
+            head = 0
+        sent["json"] = {"head": head, "decision": "explained"}
     return await api.client.request(
-        operation.method, f"{path}?{urlencode(needed)}" if needed else path, headers=headers
+        operation.method, f"{path}?{urlencode(needed)}" if needed else path, headers=headers, **sent
     )
 
 

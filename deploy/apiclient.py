@@ -1,0 +1,190 @@
+"""Speaks with an audit API for the command line: over TLS, with a token from a file, and never to where it is sent on to."""
+
+import json
+import os
+import ssl
+import stat
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
+
+import click
+
+from deploy.session import Failure
+from deploy.wording import harmless
+
+__all__ = ["Api", "ApiProblem", "api_options", "remote", "trail_path"]
+
+TIMEOUT_SECONDS = 60
+MAX_BYTES = 512 * 1024 * 1024
+_HERE = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class ApiProblem(Failure):
+    """The API answered with a problem: its kind is the last word of the problem's type, empty where it said none."""
+
+    def __init__(self, message: str, kind: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A token is for the one who was named."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """Not followed: it becomes an error."""
+        return
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    """One audit API.
+
+    Attributes:
+        url: where it is, without a path of its own.
+        token: the bearer token.
+        ca: a PEM file of authorities to trust instead of the system's; empty: the system's.
+        purpose: why it is read, for the record.
+    """
+
+    url: str
+    token: str
+    ca: str = ""
+    purpose: str = ""
+
+    def get(self, path: str, parameters: Mapping[str, str] | None = None, *, accept: str = "*/*") -> bytes:
+        """The answer to GET.
+
+        Raises:
+            ApiProblem: it answered with a problem.
+            Failure: it did not answer.
+        """
+        query = urlencode({name: value for name, value in (parameters or {}).items() if value})
+        return self._sent(f"{path}{'?' if query else ''}{query}", accept=accept)
+
+    def post(self, path: str, body: Any) -> Any:
+        """The answer, of JSON, to POST of a body of JSON; raises as `get`."""
+        answer = self._sent(path, accept="application/json", body=json.dumps(body).encode())
+        try:
+            return json.loads(answer)
+        except ValueError as error:
+            raise Failure(f"{self.url}{path}: the answer is no JSON") from error
+
+    def _sent(self, path: str, *, accept: str, body: bytes | None = None) -> bytes:
+        headers = {"Authorization": f"Bearer {self.token}", "Accept": accept}
+        if self.purpose:
+            headers["Tally-Purpose"] = self.purpose.encode("utf-8").decode("latin-1")
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        request = urllib.request.Request(f"{self.url}{path}", data=body, headers=headers)  # noqa: S310 - `remote` lets http and https in alone
+        handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
+        try:
+            if self.url.startswith("https:"):
+                context = ssl.create_default_context(cafile=self.ca or None)
+                handlers.append(urllib.request.HTTPSHandler(context=context))
+            with urllib.request.build_opener(*handlers).open(request, timeout=TIMEOUT_SECONDS) as answer:
+                told: bytes = answer.read(MAX_BYTES + 1)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise _problem(error.code, error.read(65_536), self.url) from None
+        except (OSError, ValueError) as error:
+            raise Failure(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from error
+        if len(told) > MAX_BYTES:
+            raise Failure(f"{self.url}: an answer of more than {MAX_BYTES:,} bytes")
+        return told
+
+    def document(self, path: str, parameters: Mapping[str, str] | None = None) -> Any:
+        """As `get`, of JSON."""
+        try:
+            return json.loads(self.get(path, parameters, accept="application/json"))
+        except ValueError as error:
+            raise Failure(f"{self.url}{path}: the answer is no JSON") from error
+
+    def lines(self, path: str, parameters: Mapping[str, str] | None = None) -> Iterator[Any]:
+        """The lines of a list, without the last one, which says that it is whole; raises as `get`, and when it is not."""
+        rows = self.get(path, parameters, accept="application/x-ndjson").splitlines()
+        try:
+            decoded = [json.loads(row) for row in rows]
+        except ValueError as error:
+            raise Failure(f"{self.url}{path}: a line that is no JSON") from error
+        if not decoded or decoded[-1].get("end") is not True:
+            raise Failure(f"{self.url}{path}: the answer broke off")
+        return iter(decoded[:-1])
+
+
+def trail_path(prefix: str, trail: str) -> str:
+    """The path of what is asked of a trail: its id as one segment."""
+    return f"{prefix}/{quote(trail, safe='')}"
+
+
+def _problem(status: int, body: bytes, url: str) -> ApiProblem:
+    try:
+        told = json.loads(body)
+        kind, detail = str(told["type"]).rpartition(":")[2], str(told["detail"])
+    except (ValueError, KeyError, TypeError):
+        return ApiProblem(f"{url} answered {status}, and no more", "")
+    return ApiProblem(harmless(f"{kind}: {detail}"), kind)
+
+
+# ------------------------------------------------------------------------------------------------------------- options
+
+
+def api_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the command the options that name an API; `remote` makes an `Api` of them."""
+    options = (
+        click.option(
+            "--api", envvar="TALLY_API", metavar="URL", help="Ask this audit API, not the ledger's files ($TALLY_API)."
+        ),
+        click.option(
+            "--token-file",
+            envvar="TALLY_TOKEN_FILE",
+            type=click.Path(dir_okay=False),
+            help="The file with the API's token ($TALLY_TOKEN_FILE; else the token is in $TALLY_TOKEN).",
+        ),
+        click.option(
+            "--ca",
+            envvar="TALLY_API_CA",
+            type=click.Path(dir_okay=False, exists=True),
+            help="Trust the authorities in this PEM file, not the system's ($TALLY_API_CA).",
+        ),
+        click.option(
+            "--purpose", envvar="TALLY_PURPOSE", metavar="TEXT", help="Why you read, for the record ($TALLY_PURPOSE)."
+        ),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def remote(*, api: str | None, token_file: str | None, ca: str | None, purpose: str | None) -> Api | None:
+    """The API that was named; None: the ledger's files are meant.
+
+    Raises:
+        Failure: the address, or the token, cannot be used.
+    """
+    if not api:
+        return None
+    parts = urlsplit(api)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
+        raise Failure("--api: write a URL such as https://audit.example", exit_code=2)
+    if parts.scheme == "http" and parts.hostname not in _HERE:
+        raise Failure("--api: a token goes to another machine over https alone", exit_code=2)
+    token = _token(Path(token_file)) if token_file else os.environ.get("TALLY_TOKEN", "")
+    if not token:
+        raise Failure("say which token: --token-file, $TALLY_TOKEN_FILE or $TALLY_TOKEN", exit_code=2)
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise Failure("the token holds what no token holds", exit_code=2)
+    return Api(url=api.rstrip("/"), token=token, ca=ca or "", purpose=purpose or "")
+
+
+def _token(file: Path) -> str:
+    try:
+        if stat.S_IMODE(file.stat().st_mode) & 0o077:
+            raise Failure(f"{file}: others may read it: chmod 600", exit_code=2)
+        return file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{file}: {error}", exit_code=2) from error

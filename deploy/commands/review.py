@@ -1,0 +1,86 @@
+"""`tally review`: the review queue of an audit API."""
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from deploy.asking import Asked, asks
+from deploy.session import Failure, Session, emit_json, json_option, pass_session, show
+
+if TYPE_CHECKING:
+    from deploy.apiclient import Api
+
+DECISIONS = ("explained", "escalated", "corrected")
+_PAGE = 200
+
+
+@click.group()
+def review() -> None:
+    """Look at what calls for a look, and sign it off, through an audit API (--api).
+
+    A sign-off is an entry of the log, under the principal of the token.
+    """
+
+
+@review.command("list")
+@click.option(
+    "--since", default="", metavar="TIME", help="With an event at or after this time (RFC 3339, with its zone)."
+)
+@click.option("--until", default="", metavar="TIME", help="With an event before this time.")
+@click.option("--filter", "filter_", default="", metavar="FILTER", help="And with what this filter says.")
+@click.option("--all", "everything", is_flag=True, help="Those that are signed off as well.")
+@json_option
+@asks
+@pass_session
+def list_exceptions(
+    _: Session, *, since: str, until: str, filter_: str, everything: bool, source: Asked, as_json: bool
+) -> None:
+    """List trails that failed, are incomplete, tell of an error or have a gap, newest first."""
+    api = _api(source)
+    rows: list[dict[str, Any]] = []
+    cursor = ""
+    while True:
+        asked = {"since": since, "until": until, "filter": filter_, "cursor": cursor, "limit": str(_PAGE)}
+        page = api.document("/v1/reviews", asked)
+        rows += [one for one in page["exceptions"] if everything or one["open"]]
+        cursor = page["next"] or ""
+        if not cursor:
+            break
+    if as_json:
+        emit_json({"exceptions": rows})
+        return
+    for row in rows:
+        trail, last = row["trail"], row["signed"][-1] if row["signed"] else None
+        by = f"  {last['decision'] or 'signed'} by {last['principal']}: {last['note']}" if last else ""
+        state = "open" if row["open"] else "done"
+        show(
+            f"{state}  {trail['status']:<12} {(trail['first_time'] or '')[:19]:<19}  {trail['trail']}  head {trail['last_leaf']}{by}"
+        )
+
+
+@review.command()
+@click.argument("trail", metavar="TRAIL")
+@click.option("--head", type=click.IntRange(min=0), required=True, help="The trail's last leaf as you looked at it.")
+@click.option("--decision", type=click.Choice(DECISIONS), required=True, help="What came of it.")
+@click.option("--note", default="", help="For who reads it later.")
+@json_option
+@asks
+@pass_session
+def sign(_: Session, *, trail: str, head: int, decision: str, note: str, source: Asked, as_json: bool) -> None:
+    """Sign a trail off, up to the head that `tally review list` shows; refused when it has grown since."""
+    from deploy.apiclient import trail_path
+
+    told = _api(source).post(trail_path("/v1/reviews", trail), {"head": head, "decision": decision, "note": note})
+    if as_json:
+        emit_json(told)
+    else:
+        show(f"{told['trail']} is signed off up to leaf {told['head']}")
+
+
+def _api(source: Asked) -> "Api":
+    from deploy.apiclient import remote
+
+    api = remote(api=source["api"], token_file=source["token_file"], ca=source["ca"], purpose=source["purpose"])
+    if api is None:
+        raise Failure("a review goes through an audit API, which knows who signs: --api or $TALLY_API", exit_code=2)
+    return api

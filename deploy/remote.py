@@ -1,0 +1,264 @@
+"""A ledger behind its API, for the command line: finds what a person means, and tells its story as `deploy.reading` does from files.
+
+What is told comes from bundles, and each is verified here, with the key that the reader has from elsewhere: the API is not trusted.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
+
+from audit_api.export.walk import told_query
+from correlator.bundle import Contents
+from correlator.checkpoint import Checkpoint
+from correlator.entry import decode_entry
+from correlator.errors import NotFound, VerificationError
+from correlator.flow import Flow
+from correlator.index import TrailQuery, TrailSummary
+from correlator.index.condition import HasText
+from correlator.index.words import TextSearch
+from correlator.note import Verifier
+from correlator.story import Related, StoryTrails
+from correlator.trail import parse_trail, stream_trail, trace_trail, transaction_trail
+from correlator.unbundle import parse_members, unpack_bundle
+from correlator.verify import verify_bundle
+from deploy.apiclient import Api, ApiProblem, trail_path
+from deploy.gaps import open_gaps
+from deploy.narrate import narrate
+from deploy.session import Failure
+from deploy.story import Proof, ProvedTree, Story
+
+__all__ = ["RemoteLedger", "no_record"]
+
+MAX_GAPS = 20
+_PAGE = 200
+
+
+def no_record(*, action: str, trail: str, head: int, refused: str = "") -> None:
+    """Nothing: the API has put it on record."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RemoteLedger:
+    """A ledger that an API serves.
+
+    Attributes:
+        api: where.
+        key: the ledger's public key, from elsewhere; None: there is none at hand, and nothing is called verified.
+        flows: those that are declared, as far as they are known here.
+        key_names: for a message.
+    """
+
+    api: Api
+    key: Verifier | None = None
+    flows: tuple[Flow, ...] = ()
+    key_names: tuple[str, ...] = ("those that the ledger declares",)
+
+    def public_key(self) -> Verifier:
+        """The key from elsewhere, or, where there is none, the one that the API says the ledger has."""
+        if self.key is not None:
+            return self.key
+        try:
+            return Verifier.parse(str(self.api.document("/v1/checkpoint")["key"]))
+        except (KeyError, TypeError, VerificationError) as error:
+            raise Failure(f"{self.api.url}: it does not say which key the ledger has") from error
+
+    def search(self, query: TrailQuery, *, limit: int = 50) -> tuple[list[TrailSummary], bool]:
+        """The newest trails that match, at most `limit`, and whether there are more."""
+        asked = {name: str(value) for name, value in told_query(query).items()}
+        found: list[TrailSummary] = []
+        cursor = ""
+        while len(found) < limit:
+            page = self.api.document(
+                "/v1/trails", {**asked, "cursor": cursor, "limit": str(min(_PAGE, limit - len(found)))}
+            )
+            found += [_read(self.api, _summary, one) for one in page["trails"]]
+            cursor = page["next"] or ""
+            if not cursor:
+                break
+        return found, bool(cursor)
+
+    def find(self, text: str, *, tenant: str = "") -> list[TrailSummary]:
+        """The trails that a person may mean: a whole trail id; else a transaction ID, a trace id, or a business key's value."""
+        for trail in _guesses(text, tenant):
+            try:
+                return [_read(self.api, _summary, self._trail(trail, limit=1)["summary"])]
+            except NotFound:
+                continue
+        try:
+            words = TextSearch.parse(" ".join(part.rstrip("*") for part in text.split()))
+        except ValueError:
+            return []
+        found, _ = self.search(TrailQuery(tenant=tenant, condition=HasText(text=words)))
+        carry = [one for one in found if any(value == text for _, value in one.keys)]
+        # a key's own trail may hold nothing but links to the transactions that carry the key: those are what is meant
+        return [one for one in carry if one.services] or carry
+
+    def _trail(self, trail: str, *, limit: int) -> dict[str, Any]:
+        """What the API tells of a trail; raises `NotFound`."""
+        try:
+            told = self.api.document(trail_path("/v1/trails", trail), {"limit": str(limit), "events": "false"})
+        except ApiProblem as problem:
+            if problem.kind in ("not-found", "bad-parameter"):
+                raise NotFound(str(problem)) from problem
+            raise
+        assert isinstance(told, dict)
+        return told
+
+    # The story --------------------------------------------------------------------------------------------------------
+
+    def story(self, summary: TrailSummary) -> tuple[Story, int]:
+        """As `deploy.reading.Ledger.story`: of bundles that were verified here, each of its own shard's log.
+
+        Raises:
+            Failure: the API does not give it out, or what it gives out is no bundle.
+        """
+        told = self._trail(summary.trail, limit=1)
+        trails = _read(self.api, _trails, told)
+        contents, proof = self._verified(summary.trail, linked=True)
+        further: list[ProvedTree] = []
+        here = {part.trail for part in contents.trails}
+        behind = []
+        for trace in trails.traces:
+            if trace in here:
+                continue
+            try:
+                more, proved = self._verified(trace, linked=False)
+            except ApiProblem as problem:
+                if problem.kind != "not-found":
+                    raise
+                behind.append(f"{trace} is linked to it, and its shard's log is behind")
+                continue
+            contents = replace(contents, trails=contents.trails + more.trails)
+            tree = ProvedTree(origin=proved.origin, size=proved.size, root=proved.root)
+            further += [tree] if tree not in further else []
+            worst = proved if proof.state == "verified" else proof
+            proof = msgspec.structs.replace(
+                worst,
+                origin=proof.origin,
+                size=proof.size,
+                root=proof.root,
+                entries=proof.entries + proved.entries,
+                events=proof.events + proved.events,
+            )
+        if further:
+            proof = msgspec.structs.replace(proof, further=tuple(further))
+        story = narrate(
+            contents,
+            status=summary.status,
+            proof=proof,
+            trails=trails,
+            gaps=[*self._gaps(contents), *behind],
+            accesses=[_access(one) for one in told["accesses"]["entries"]],
+            flows=self.flows,
+        )
+        return story, contents.trails[0].lines[-1].leaf
+
+    def _verified(self, trail: str, *, linked: bool) -> tuple[Contents, Proof]:
+        data = self.api.get(trail_path("/v1/exports", trail), {"page": "false", "linked": str(linked).lower()})
+        try:
+            contents = parse_members(unpack_bundle(data))
+            checkpoint = Checkpoint.parse(contents.checkpoint[: contents.checkpoint.rindex(b"\n\n") + 1])
+        except (ValueError, VerificationError) as error:
+            raise Failure(f"{self.api.url}: what it exports is no bundle: {error}") from error
+        trusted = self.key or contents.key
+        proof = Proof(
+            state="verified" if self.key is not None else "unknown",
+            problem=""
+            if self.key is not None
+            else "the key is the API's own word: say --log-key, from a source that you trust",
+            origin=checkpoint.origin,
+            size=checkpoint.size,
+            root=checkpoint.root.hex(),
+            key=f"{trusted.name}+{trusted.key_id.hex()}",
+        )
+        try:
+            report = verify_bundle(data, self.key)
+        except VerificationError as error:
+            return contents, msgspec.structs.replace(proof, state="false", problem=str(error))
+        entries = sum(one.entries for one in report.trails)
+        return contents, msgspec.structs.replace(proof, entries=entries, events=report.events)
+
+    def _gaps(self, contents: Contents) -> list[str]:
+        """What is missing still from the streams that these events came by."""
+        streams = {decode_entry(line.entry).stream for line in contents.entry_lines()} - {""}
+        told: list[str] = []
+        for stream in sorted(streams):
+            try:
+                if self._trail(stream_trail(stream), limit=1)["summary"]["status"] != "gap":
+                    continue
+            except NotFound:
+                continue
+            _, *rows = self.api.lines(trail_path("/v1/trails", stream_trail(stream)), {"events": "false"})
+            told += open_gaps(
+                stream, ((row["leaf"], decode_entry(msgspec.json.encode(row["entry"], order="sorted"))) for row in rows)
+            )
+        if len(told) > MAX_GAPS:
+            told[MAX_GAPS:] = [f"and {len(told) - MAX_GAPS:,} more: `tally check` lists them"]
+        return told
+
+    def export(self, summary: TrailSummary) -> tuple[bytes, int, tuple[str, ...]]:
+        """A trail's story as a bundle, its head as far as it is known here, and which of its traces are not in it."""
+        data = self.api.get(trail_path("/v1/exports", summary.trail))
+        trails = _read(self.api, _trails, self._trail(summary.trail, limit=1))
+        try:
+            inside = {part.trail for part in parse_members(unpack_bundle(data)).trails}
+        except VerificationError as error:
+            raise Failure(f"{self.api.url}: what it exports is no bundle: {error}") from error
+        return data, summary.last_leaf, tuple(sorted(trace for trace in trails.traces if trace not in inside))
+
+
+def _guesses(text: str, tenant: str) -> Iterator[str]:
+    """The trail ids that `text` may stand for, likeliest first."""
+    try:
+        parse_trail(text)
+    except VerificationError:
+        pass
+    else:
+        yield text
+    yield transaction_trail(text, tenant)
+    if re.fullmatch(r"[0-9a-f]{32}", text):
+        yield trace_trail(text, tenant)
+
+
+def _read(api: Api, made: Callable[[Any], Any], told: Any) -> Any:
+    try:
+        return made(told)
+    except (KeyError, TypeError, ValueError) as error:
+        raise Failure(f"{api.url}: an answer that is not as the API's document says") from error
+
+
+def _summary(told: Mapping[str, Any]) -> TrailSummary:
+    return TrailSummary(
+        trail=told["trail"],
+        entries=told["entries"],
+        first_leaf=told["first_leaf"],
+        last_leaf=told["last_leaf"],
+        first_time=told["first_time"] or "",
+        last_time=told["last_time"] or "",
+        services=tuple(told["services"]),
+        events=tuple(told["events"]),
+        keys=tuple((one["name"], one["value"]) for one in told["keys"]),
+        amounts=tuple((one["currency"], one["least"], one["most"]) for one in told["amounts"]),
+        status=told["status"],
+        links=tuple(told["links"]),
+        hub=told["hub"],
+    )
+
+
+def _trails(told: Mapping[str, Any]) -> StoryTrails:
+    story = told["story"]
+    return StoryTrails(
+        main=told["trail"],
+        traces=tuple(story["traces"]),
+        traces_left_out=story["traces_left_out"],
+        related=tuple(Related(trail=one["trail"], through=one["through"] or "") for one in story["related"]),
+        hubs=tuple(story["hubs"]),
+    )
+
+
+def _access(told: Mapping[str, Any]) -> str:
+    refused = f", refused: {told['refused']}" if told["refused"] else ""
+    return f"by {told['principal']} at {told['time'][:19]}Z ({told['action']}{refused})"

@@ -1,0 +1,171 @@
+"""`tally find`, `trail` and `export` through an audit API: the same output as from the ledger's files, and no trust in who answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import queue
+import re
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+
+from deploy.api import serve_api
+from tests.support.apis import write_tokens
+from tests.support.ledgers import SIGNER
+
+if TYPE_CHECKING:
+    from tests.deploy.conftest import Cli, Workshop
+
+
+@pytest.fixture
+def tokens(ledger: Workshop) -> dict[str, str]:
+    return write_tokens(ledger.places.tokens)
+
+
+@pytest.fixture
+def url(ledger: Workshop, tokens: dict[str, str]) -> Iterator[str]:
+    """The API over the filled workshop, in a thread."""
+    config = msgspec.structs.replace(ledger.config, audit_api=msgspec.structs.replace(ledger.config.audit_api, port=0))
+    told: queue.Queue[str] = queue.Queue()
+    stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def serve() -> None:
+        stopped = asyncio.Event()
+        stop.append((asyncio.get_running_loop(), stopped))
+
+        def ready(where: Mapping[str, str]) -> None:
+            told.put(where["http"])
+
+        await serve_api(config, ledger.places, stopped=stopped, ready=ready)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        yield told.get(timeout=30)
+    finally:
+        loop, stopped = stop[0]
+        loop.call_soon_threadsafe(stopped.set)
+        thread.join(30)
+
+
+@pytest.fixture
+def remote(url: str, tokens: dict[str, str], ledger: Workshop, tmp_path: Path) -> list[str]:
+    """The options that name the API, its token and the ledger's key."""
+    file = tmp_path / "token"
+    file.write_text(tokens["auditor"] + "\n")
+    file.chmod(0o600)
+    return ["--api", url, "--token-file", str(file), "--log-key", str(ledger.places.log_vkey)]
+
+
+def without_accesses(story: dict[str, Any]) -> dict[str, Any]:
+    """Each reading is an access, and makes the log grow."""
+    proof = {name: value for name, value in story["proof"].items() if name not in ("size", "root")}
+    return {**story, "accesses": [], "proof": proof}
+
+
+def test_the_same_output_as_from_the_files(ledger: Workshop, remote: list[str], cli: Cli, tmp_path: Path) -> None:
+    for arguments in (
+        ("find",),
+        ("find", "--kind", "transaction", "--limit", "1"),
+        ("find", "--filter", "key.order_id = o1 and not status = complete"),
+        ("find", "--text", "received", "--json"),
+        ("find", "--key", "order_id:o1", "--since", "2023-11-14T22:13:21Z"),
+    ):
+        assert cli(*arguments, *remote) == cli(*arguments), arguments
+    for identity in ("p1", "transaction/p2", "ab" * 16):
+        here, there = (cli("trail", identity, "--json", *more) for more in ([], remote))
+        assert here[0] == there[0] == 0, there
+        assert without_accesses(json.loads(there[1])) == without_accesses(json.loads(here[1]))
+    ambiguous = cli("trail", "o1", *remote)
+    assert ambiguous[0] == 1
+    assert ambiguous == cli("trail", "o1")
+    assert cli("trail", "nobody", *remote)[0] == 1
+    told = [cli("trail", "p1", "--width", "100", *more)[1].partition("Read")[0] for more in ([], remote)]
+    assert len({re.sub(r"of [\d,]+ leaves", "", text) for text in told}) == 1
+    bundle = tmp_path / "p1.zip"
+    code, out, err = cli("export", "p1", "-o", str(bundle), *remote)
+    assert code == 0, err
+    assert "verify it with: tally verify" in out
+    assert cli("verify", str(bundle), "--key", str(ledger.places.log_vkey))[0] == 0
+
+
+def test_without_a_key_nothing_is_called_verified(ledger: Workshop, remote: list[str], cli: Cli) -> None:
+    code, out, _ = cli("trail", "p1", "--json", *remote[:4])
+    proof = json.loads(out)["proof"]
+    assert (code, proof["state"]) == (2, "unknown")
+    assert "say --log-key" in proof["problem"]
+
+
+def test_another_ledgers_key_is_told(ledger: Workshop, remote: list[str], cli: Cli) -> None:
+    code, out, _ = cli("trail", "p1", "--json", *remote[:4], "--log-key", SIGNER.verifier.vkey)
+    assert (code, json.loads(out)["proof"]["state"]) == (1, "false")
+
+
+def test_a_problem_of_the_api_is_told(ledger: Workshop, remote: list[str], tokens: dict[str, str], cli: Cli) -> None:
+    Path(remote[3]).write_text(tokens["sre"])
+    assert cli("find", "--kind", "transaction", *remote)[0] == 0
+    code, _, err = cli("trail", "p1", *remote)
+    assert code == 1
+    assert "forbidden: this is for auditor, admin" in err
+    Path(remote[3]).write_text("tally_nobodys")
+    code, _, err = cli("find", *remote)
+    assert code == 1
+    assert "unauthenticated" in err
+
+
+def test_what_calls_is_listed_and_signed_off(ledger: Workshop, remote: list[str], cli: Cli) -> None:
+    code, out, err = cli("review", "list", "--filter", "kind = transaction", "--json", *remote)
+    assert code == 0, err
+    (one,) = json.loads(out)["exceptions"]
+    assert (one["trail"]["trail"], one["open"]) == ("transaction/p2", True)
+    head = str(one["trail"]["last_leaf"])
+    sign = ("review", "sign", "transaction/p2", "--decision", "explained", "--note", "case 7", *remote)
+    code, _, err = cli(*sign, "--head", "0")
+    assert code == 1
+    assert "changed-since" in err
+    assert cli(*sign, "--head", head)[:2] == (0, f"transaction/p2 is signed off up to leaf {head}\n")
+    ledger.correlate()
+    code, out, _ = cli("review", "list", "--all", "--filter", "kind = transaction", *remote)
+    assert (code, out.count("\n")) == (0, 1)
+    assert "incomplete" in out
+    assert cli("review", "list")[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--api", "http://audit.example"], "over https alone"),
+        (["--api", "ftp://audit.example"], "write a URL"),
+        (["--api", "https://ann:secret@audit.example"], "write a URL"),
+        (["--api", "http://127.0.0.1:1"], "say which token"),
+        (["--api", "http://127.0.0.1:1", "--token-file", "OPEN"], "others may read it"),
+        (["--api", "http://127.0.0.1:1", "--token-file", "none"], "none"),
+        (["--api", "http://127.0.0.1:1", "--token-file", "TOKEN"], "does not answer"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(cli: Cli, tmp_path: Path, arguments: list[str], message: str) -> None:
+    files = {"OPEN": 0o644, "TOKEN": 0o600}
+    for name, mode in files.items():
+        (tmp_path / name).write_text("tally_x")
+        (tmp_path / name).chmod(mode)
+    given = [str(tmp_path / one) if one in files else one for one in arguments]
+    code, out, err = cli("find", *given)
+    assert code != 0
+    assert out == ""
+    assert message in err
+
+
+def test_the_shell_completes_commands_and_options(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from click.shell_completion import BashComplete
+
+    from deploy.cli import tally
+
+    complete = BashComplete(tally, {}, "tally", "_TALLY_COMPLETE")
+    assert {"find", "trail", "export"} <= {one.value for one in complete.get_completions([], "")}
+    assert "--filter" in {one.value for one in complete.get_completions(["find"], "--")}
+    assert [one.value for one in complete.get_completions(["find", "--status"], "inc")] == ["incomplete"]
