@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -24,6 +25,8 @@ class CollectorProcess:
     """`tally run collector` over a folder of its own; ports are chosen at the first start and kept.
 
     `further` is TOML behind the tables with the ports.
+
+    What it logs, in all its lives, stands in `collector.log` of the folder.
 
     Attributes:
         addresses: `forward`, `http` and what else listens to host:port, once it has been started.
@@ -51,14 +54,23 @@ class CollectorProcess:
         )
         assert self._process.stderr is not None
         for line in self._process.stderr:
-            self._log.append(line)
+            self._keep(line)
             if "ready: " in line:
                 self.addresses = dict(re.findall(rf"({'|'.join(_USES)}|syslog\w*) (?:http://)?([\d.]+:\d+)", line))
                 break
         else:
             raise AssertionError("the collector did not start: " + "".join(self._log))
-        self._reading = threading.Thread(target=self._log.extend, args=(self._process.stderr,), daemon=True)
+        self._reading = threading.Thread(target=self._keep_all, args=(self._process.stderr,), daemon=True)
         self._reading.start()
+
+    def _keep(self, line: str) -> None:
+        self._log.append(line)
+        with (self.folder / "collector.log").open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def _keep_all(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._keep(line)
 
     def kill(self) -> None:
         """SIGKILL, at whatever it was doing."""
