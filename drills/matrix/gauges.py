@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Self
 
-__all__ = ["Gauges"]
+__all__ = ["Gauges", "read_metrics"]
 
 _LOOK_SECONDS = 0.1
 _TAKEN = "tally_collector_events_total"
@@ -74,7 +74,7 @@ class Gauges:
 
     def _look_for_ever(self) -> None:
         while not self._stop.wait(_LOOK_SECONDS):
-            if said := _read(self._address):
+            if said := read_metrics(self._address):
                 self._look(said)
 
     def _look(self, said: dict[str, float]) -> None:
@@ -99,7 +99,7 @@ class Gauges:
         self._last = said
 
 
-def _read(address: str) -> dict[str, float]:
+def read_metrics(address: str) -> dict[str, float]:
     """Names with labels, and their values; empty when it does not answer."""
     found: dict[str, float] = {}
     try:

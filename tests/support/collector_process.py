@@ -24,7 +24,7 @@ _USES = ("forward", "http", "grpc", "elasticsearch", "beats")
 class CollectorProcess:
     """`tally run collector` over a folder of its own; ports are chosen at the first start and kept.
 
-    `further` is TOML behind the tables with the ports.
+    `further` is TOML behind the tables with the ports; a table of a way in that it has itself is left to it.
 
     What it logs, in all its lives, stands in `collector.log` of the folder.
 
@@ -43,7 +43,8 @@ class CollectorProcess:
     def start(self) -> None:
         """Start it, and return when it listens."""
         ports = {use: address.rpartition(":")[2] for use, address in self.addresses.items()}
-        settings = "".join(f"[collector.{use}]\nport = {ports.get(use, 0)}\n" for use in _USES)
+        own = [use for use in _USES if f"[collector.{use}]" not in self._further]
+        settings = "".join(f"[collector.{use}]\nport = {ports.get(use, 0)}\n" for use in own)
         (self.folder / "tally.toml").write_text(settings + self._further, encoding="utf-8")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "deploy.cli", "--config", str(self.folder / "tally.toml"), "run", "collector"],
@@ -71,6 +72,16 @@ class CollectorProcess:
     def _keep_all(self, lines: Iterable[str]) -> None:
         for line in lines:
             self._keep(line)
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs, or ran last."""
+        assert self._process is not None
+        return self._process.pid
+
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
         """SIGKILL, at whatever it was doing."""
