@@ -166,7 +166,7 @@ class WaysIn:
                 not_ready=self._not_ready,
                 standing=self._standing,
             )
-            server = _server(app, own)
+            server = _server(app, own, refused)
             self._closing.append(server.stop)
             addresses["http"] = f"{own.host}:{await server.start()}"
         if settings.grpc.port >= 0:
@@ -213,7 +213,7 @@ class WaysIn:
             not_ready=self._not_ready,
             refused=self._metrics.refused,
         )
-        server = _server(receiver.app, own)
+        server = _server(receiver.app, own, self._metrics.refused)
         self._closing.append(server.stop)
         return {"elasticsearch": f"{own.host}:{await server.start()}"}
 
@@ -296,9 +296,10 @@ class WaysIn:
         self._consuming = [(one, asyncio.create_task(one.run())) for one in consumers]
 
 
-def _server(app: Any, settings: HttpSettings | ElasticsearchSettings) -> HttpServer:
+def _server(app: Any, settings: HttpSettings | ElasticsearchSettings, refused: Callable[[str], None]) -> HttpServer:
     return HttpServer(
         app,
+        refused=refused,
         host=settings.host,
         port=settings.port,
         tls_certificate=settings.tls_certificate,

@@ -188,19 +188,23 @@ def _wrong_keys(addresses: Addresses, pressure: Pressure) -> None:
 
 def _half_closed(addresses: Addresses, pressure: Pressure) -> None:
     samples = _samples()
-    for at in range(pressure.rounds):
-        for use in TCP:
-            half = samples[use][: len(samples[use]) * 2 // 3]
-            connection = connected(addresses[use])
-            if connection is None:
-                continue
-            with suppress(OSError):
-                connection.sendall(half)
-                if at % 2:
-                    connection.shutdown(socket.SHUT_WR)
-                    connection.settimeout(0.2)
-                    connection.recv(1)
-            linger([connection], reset=at % 2 == 0)
+
+    def one(at: int) -> None:
+        use = TCP[at % len(TCP)]
+        reset = at // len(TCP) % 2 == 0
+        connection = connected(addresses[use])
+        if connection is None:
+            return
+        with suppress(OSError):
+            connection.sendall(samples[use][: len(samples[use]) * 2 // 3])
+            if not reset:
+                connection.shutdown(socket.SHUT_WR)
+                connection.settimeout(0.2)
+                connection.recv(1)
+        linger([connection], reset=reset)
+
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(one, range(pressure.rounds * len(TCP))))
 
 
 def _values(addresses: Addresses, pressure: Pressure) -> None:
