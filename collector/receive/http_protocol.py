@@ -33,7 +33,7 @@ class BoundedProtocol(H11Protocol):
         self._since = time.monotonic()
         self._has_asked = False
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn itself narrows it
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
         self._await_head()

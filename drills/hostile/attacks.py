@@ -28,6 +28,7 @@ CREDENTIAL = "Bearer open-sesame"
 
 _NDJSON, _PROTOBUF = "application/x-ndjson", "application/x-protobuf"
 _MIB = 1024**2
+_PIECE_BYTES = 16 * _MIB
 _SEED = 7
 
 
@@ -109,10 +110,11 @@ def _fuzz(addresses: Addresses, pressure: Pressure) -> None:
 
 
 def _bombs(addresses: Addresses, pressure: Pressure) -> None:
-    zeros = bytes(pressure.bomb_bytes)
-    packed = gzip.compress(zeros, 9)
-    deflated = zlib.compress(zeros, 9)
-    spread = zstandard.ZstdCompressor(level=19).compress(zeros)
+    zeros, times = bytes(_PIECE_BYTES), pressure.bomb_bytes // _PIECE_BYTES
+    packed = gzip.compress(zeros, 9) * times  # members and frames may follow one another
+    spread = zstandard.ZstdCompressor(level=19).compress(zeros) * times
+    squeeze = zlib.compressobj(6)
+    deflated = b"".join(squeeze.compress(zeros) for _ in range(times)) + squeeze.flush()
     say(addresses["http"], [http_request("/v1/logs", packed, kind=_PROTOBUF, Content_Encoding="gzip")])
     say(addresses["http"], [http_request("/v1/events", packed, kind=_NDJSON, Content_Encoding="gzip")])
     say(
@@ -177,13 +179,15 @@ def _idle(addresses: Addresses, pressure: Pressure) -> None:
 
 def _wrong_keys(addresses: Addresses, pressure: Pressure) -> None:
     document = b'{"index": {}}\n{"message": "stranger"}\n'
-    for at in range(pressure.rounds):
-        wrong = (CREDENTIAL + "x", "Bearer ", "Basic " + "A" * 8_000, "\udcff".encode("utf-8", "surrogatepass").hex())
-        say(
-            addresses["elasticsearch"],
-            [http_request("/_bulk", document, kind=_NDJSON, Authorization=wrong[at % len(wrong)])],
-        )
+    wrong = (CREDENTIAL + "x", "Bearer ", "Basic " + "A" * 8_000, "ApiKey !!!")
+
+    def one(at: int) -> None:
+        shown = wrong[at % len(wrong)]
+        say(addresses["elasticsearch"], [http_request("/_bulk", document, kind=_NDJSON, Authorization=shown)])
         knock(addresses["syslog_tls"])
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(one, range(pressure.rounds)))
 
 
 def _half_closed(addresses: Addresses, pressure: Pressure) -> None:

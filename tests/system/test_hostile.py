@@ -10,7 +10,7 @@ from drills.hostile.running import SHORT, hostile_drill
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_honest_senders_keep_their_service(tmp_path: Path) -> None:
     outcome = hostile_drill(tmp_path / "hostile", SHORT)
     assert outcome.broken() == []
