@@ -49,11 +49,12 @@ test: $(VENV)/.dev ## the fast tests: everything embedded, no server, no network
 test-all: $(VENV)/.dev ## every test, the marked ones too (needs node, npm, Go, Java 21, Maven, Prometheus, Alertmanager, rabbitmq-server and chromium)
 	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
 
-test-clients: $(VENV)/.dev ## unmodified senders against a collector that is killed (needs node, npm and Go)
+test-clients: $(VENV)/.dev ## unmodified senders, each against a collector that is killed (needs node, npm, Go, Java 17, Maven, rsyslog, logrotate and rabbitmq-server)
 	$(BIN)/python -m pytest -m clients $(PYTEST_ARGS)
 
 # Not in CI: each sender is built or fetched once, and sends a hundred thousand events.
-matrix: $(VENV)/.dev ## real senders, 100,000 events each, the collector killed three times (minutes; needs Go)
+matrix: $(VENV)/.dev ## the same with 100,000 events each, three kills and OpenSearch away for a minute (an hour; MATRIX_ARGS='--senders otel-go kafka')
+	$(BIN)/python -m drills matrix $(MATRIX_ARGS)
 	$(BIN)/python -m pytest -m matrix -s $(PYTEST_ARGS)
 
 test-go: $(VENV)/.dev ## our log, read by golang.org/x/mod/sumdb (needs Go)

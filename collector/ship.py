@@ -86,6 +86,7 @@ class Shipper:
         self._lost = LostBatches(stream, store=store, limits=heal or HealLimits())
         self._acknowledged = store.acknowledged(stream)
         self._resend = headers.after(self._acknowledged)
+        self._kept_to_resend = False
         self._unsent: Batch | None = None
         last = headers.last
         self._cut = last.header.first + last.header.count if last else 0
@@ -156,11 +157,14 @@ class Shipper:
         Raises Overloaded when the store does not answer.
         """
         acknowledged = self._store.acknowledged(self.stream)
-        if acknowledged <= self._acknowledged and not self._spool.refusals.now:
+        if acknowledged <= self._acknowledged and not self._kept_to_resend and not self._spool.refusals.now:
             return
         self._acknowledged = acknowledged
         following = self._headers.after(acknowledged)
-        self._spool.release(following[0].header.first if following else self._cut)
+        covered = following[0].header.first if following else self._cut
+        # after a restart the log may hold more and more of what is still to be sent again: its events are read from the spool
+        self._kept_to_resend = self.stored_below < covered
+        self._spool.release(min(covered, self.stored_below))
         self._headers.release(acknowledged)
 
     def heal(self, now_seconds: float) -> int:

@@ -175,6 +175,7 @@ class WaysIn:
         tls_of(settings)  # the server reads the same files, but only once it is too late to say so
         server = HttpServer(
             self._leaving.wrap(app),
+            refused=self._metrics.refused,
             tls_certificate=settings.tls_certificate,
             tls_key=settings.tls_key,
             tls_client_ca=settings.tls_client_ca,

@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from drills.hostile.running import FULL, hostile_drill, print_hostile
+from drills.matrix.table import matrix_table
 from drills.opensearch import OPENSEARCH_PARTS, opensearch_tables
 from drills.sigkill import sigkill_table
 from drills.tamper import tamper_table
@@ -15,7 +17,7 @@ from drills.tamper import tamper_table
 _KILLS = int(os.environ.get("TALLY_KILLS", "200"))
 _SEED = int(os.environ.get("TALLY_SEED", "7"))
 _OUTAGE_SECONDS = float(os.environ.get("TALLY_OUTAGE_SECONDS", "180"))
-_PARTS = ("tamper", "sigkill", "opensearch", *OPENSEARCH_PARTS)
+_PARTS = ("tamper", "sigkill", "opensearch", *OPENSEARCH_PARTS, "hostile", "matrix")
 
 
 def main() -> int:
@@ -31,11 +33,13 @@ def main() -> int:
         help=f"how long OpenSearch is away (TALLY_OUTAGE_SECONDS; default {_OUTAGE_SECONDS:.0f})",
     )
     parser.add_argument("--events", type=int, default=5_000, help="acknowledged between what goes wrong on OpenSearch")
+    parser.add_argument("--senders", nargs="+", default=(), metavar="NAME", help="of the matrix (default: all)")
+    parser.add_argument("--at-once", type=int, default=1, help="senders of the matrix that run at the same time")
     parser.add_argument(
         "--folder", type=Path, default=None, help="where to write (default: the system's folder for temporary files)"
     )
     arguments = parser.parse_args()
-    parts = arguments.parts or ["tamper", "sigkill", "opensearch"]
+    parts = arguments.parts or ["tamper", "sigkill", "hostile", "opensearch"]
     failed = 0
     with tempfile.TemporaryDirectory(prefix="tally-drill-", dir=arguments.folder) as name:
         folder = Path(name)
@@ -49,6 +53,10 @@ def main() -> int:
             failed += opensearch_tables(
                 folder, wanted, outage_seconds=arguments.outage_seconds, events=arguments.events
             )
+        if "hostile" in parts:
+            failed += print_hostile(hostile_drill(folder / "hostile", FULL))
+        if "matrix" in parts:
+            failed += matrix_table(folder / "matrix", names=arguments.senders, at_once=arguments.at_once)
     return 1 if failed else 0
 
 

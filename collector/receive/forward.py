@@ -40,12 +40,12 @@ class ForwardReceiver:
         limits: of one message.
         handshake: what is demanded of a sender; None lets anyone send who can connect.
         in_flight: most groups of one connection that wait for the intake at a time.
-        max_connections: further ones are closed at once.
+        max_connections: a further one takes the place of the one that came first of those that have said nothing; it is closed at once where there is none.
         room_bytes: most bytes of all connections that are held at a time, decompressed; beyond it connections are not read, and one in the
             middle of a long message is closed.
         patience_seconds: how long a group with an ack is tried again while the intake is overloaded.
         tls_seconds: how long a sender may take for the TLS handshake.
-        refused: called with a reason for every connection that ends badly: ``too_many_connections``, ``tls`` (somewhat later), ``handshake``,
+        refused: called with a reason for every connection that ends badly: ``too_many_connections``, ``silent``, ``tls`` (somewhat later), ``handshake``,
             ``framing``, ``overloaded``, ``connection_lost``, ``cut_message``, ``intake_error``; and ``unacknowledged_lost`` once an event that close() had to let go.
     """
 
@@ -78,7 +78,7 @@ class ForwardReceiver:
         self._servers: list[asyncio.Server] = []
         self._heartbeats: list[asyncio.DatagramTransport] = []
         self._paths: list[Path] = []
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, None] = {}  # in the order in which they came
         self._nobody = asyncio.Event()  # there is no connection
         self._nobody.set()
 
@@ -126,7 +126,7 @@ class ForwardReceiver:
             server.close()
         for heartbeat in self._heartbeats:
             heartbeat.close()
-        for connection in self._connections:
+        for connection in list(self._connections):
             connection.stop_reading()
         try:
             await asyncio.wait_for(self._nobody.wait(), grace_seconds)
@@ -140,14 +140,20 @@ class ForwardReceiver:
     def admit(self, connection: Connection) -> bool:
         """See `collector.receive.forward_connection.Terms`."""
         if len(self._connections) >= self._max_connections:
-            return False
-        self._connections.add(connection)
+            # who has never said a word keeps nobody out
+            silent = next((one for one in self._connections if not one.heard), None)
+            if silent is None:
+                return False
+            self.refused("silent")
+            del self._connections[silent]
+            silent.abort()
+        self._connections[connection] = None
         self._nobody.clear()
         return True
 
     def gone(self, connection: Connection) -> None:
         """See `collector.receive.forward_connection.Terms`."""
-        self._connections.discard(connection)
+        self._connections.pop(connection, None)
         if not self._connections:
             self._nobody.set()
 

@@ -81,6 +81,7 @@ class Connection(asyncio.Protocol):
         self._drained = asyncio.Event()  # cleared while the sender does not read its acks
         self._drained.set()
         self.made = False  # there was a transport
+        self.heard = False  # something has arrived
         self._ended = False  # the sender has left, or nothing more is taken from it
         self._given_up = False  # and it gets no more acks
         self._lost = False  # there is no transport any more
@@ -111,6 +112,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Something has arrived."""
+        self.heard = True
         if self._ended:
             return
         if self._greeting is not None:

@@ -5,10 +5,11 @@
 
 import asyncio
 import contextlib
+import functools
 import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from prometheus_client import CollectorRegistry
@@ -19,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from collector.receive.http_protocol import BoundedProtocol
 from collector.receive.problem import json_response, problem
 
 __all__ = ["HttpServer", "create_app"]
@@ -82,7 +84,9 @@ class HttpServer:
         app: what to serve.
         host: address to bind; this machine alone by default, since nobody is asked who they are.
         port: 0 lets the system choose.
-        max_concurrency: connections and requests beyond it are answered 503.
+        max_concurrency: connections and requests beyond it are answered 503; before that, silent connections give their places.
+        refused: called with a reason for connections that are ended: ``slow_head``, ``silent``.
+        head_seconds: how long a request's head may take.
         tls_certificate, tls_key: PEM files; both or neither.
         tls_client_ca: PEM file with the authorities whose certificates clients must show; empty: none is demanded.
     """
@@ -94,6 +98,8 @@ class HttpServer:
         host: str = "127.0.0.1",
         port: int = 4318,
         max_concurrency: int = 512,
+        refused: Callable[[str], None] = lambda _: None,
+        head_seconds: float = 20.0,
         tls_certificate: str = "",
         tls_key: str = "",
         tls_client_ca: str = "",
@@ -105,7 +111,8 @@ class HttpServer:
                 log_config=None,
                 access_log=False,
                 lifespan="off",
-                http="h11",
+                # uvicorn calls it as it calls its own class
+                http=cast("Any", functools.partial(BoundedProtocol, refused=refused, head_seconds=head_seconds)),
                 ws="none",
                 server_header=False,
                 limit_concurrency=max_concurrency,

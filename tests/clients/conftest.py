@@ -1,29 +1,23 @@
-"""What tests with other people's senders and servers share: the npm packages of the lock file."""
+"""What tests with other people's senders and servers share: programs that are built once a session."""
 
 from __future__ import annotations
 
-import shutil
-import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.need import need
-
-HERE = Path(__file__).resolve().parent
+from drills.matrix.programs import Programs
 
 
 @pytest.fixture(scope="session")
-def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Programs]:
+    """Senders' programs, and brokers."""
+    with Programs(tmp_path_factory.mktemp("programs")) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def packages(programs: Programs) -> Path:
     """A folder with the programs in JavaScript and the packages of the lock file."""
-    need(shutil.which("node") and shutil.which("npm"), "the programs in JavaScript need node and npm")
-    folder = tmp_path_factory.mktemp("clients")
-    for name in (".npmrc", "package.json", "package-lock.json"):
-        shutil.copy(HERE / name, folder)
-    for path in HERE.glob("*.mjs"):
-        shutil.copy(path, folder)
-    done = subprocess.run(
-        ["npm", "ci", "--ignore-scripts", "--no-progress"], cwd=folder, capture_output=True, text=True, check=False
-    )
-    need(done.returncode == 0, f"npm ci did not succeed: {done.stderr}")
-    return folder
+    return programs.npm

@@ -5,5 +5,5 @@ import { OTLPTraceExporter } from "@opentelemetry/exporter-trace-otlp-grpc";
 import { send } from "./otel_sending.mjs";
 import { address } from "./progress.mjs";
 
-const to = { url: `http://${address}`, timeoutMillis: 20000, compression: "gzip" };
+const to = { url: `http://${address}`, timeoutMillis: 120000, compression: "gzip" };
 await send(new OTLPTraceExporter(to), new OTLPLogExporter(to));

@@ -1,7 +1,7 @@
 """The OpenTelemetry SDK of Python: even numbers are spans, odd ones log records without a uid, in batches over OTLP/HTTP.
 
 Run as a program: `otel_sender.py HOST:PORT COUNT`. Prints `{"acked": [numbers]}` lines for what its exporters say was taken, `{"failed": …}` for
-what they say they gave up.
+what they say they gave up. It emits no more than the exporters keep up with: what their queues cannot hold, the SDK drops without telling.
 """
 
 from __future__ import annotations
@@ -22,12 +22,18 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExportResult
 
+MOST_UNDER_WAY = 10_000
+TIMEOUT_SECONDS = 120  # for all attempts together
+
 _printing = threading.Lock()
+_room = threading.Semaphore(MOST_UNDER_WAY)
 
 
 def tell(numbers: list[Any], *, taken: bool) -> None:
     with _printing:
         print(json.dumps({"acked" if taken else "failed": numbers}), flush=True)  # noqa: T201 - this is how it tells the test
+    if numbers:
+        _room.release(len(numbers))
 
 
 class ToldSpans(OTLPSpanExporter):
@@ -54,7 +60,7 @@ def main(address: str, count: int) -> None:
     spans, records = TracerProvider(resource=resource), LoggerProvider(resource=resource)
     spans.add_span_processor(
         BatchSpanProcessor(
-            ToldSpans(endpoint=f"http://{address}/v1/traces", timeout=20),
+            ToldSpans(endpoint=f"http://{address}/v1/traces", timeout=TIMEOUT_SECONDS),
             max_queue_size=20_000,
             max_export_batch_size=256,
             schedule_delay_millis=50,
@@ -62,7 +68,7 @@ def main(address: str, count: int) -> None:
     )
     records.add_log_record_processor(
         BatchLogRecordProcessor(
-            ToldLogs(endpoint=f"http://{address}/v1/logs", timeout=20),
+            ToldLogs(endpoint=f"http://{address}/v1/logs", timeout=TIMEOUT_SECONDS),
             max_queue_size=20_000,
             max_export_batch_size=256,
             schedule_delay_millis=50,
@@ -70,6 +76,7 @@ def main(address: str, count: int) -> None:
     )
     tracer, logger = spans.get_tracer("clients"), records.get_logger("clients")
     for number in range(count):
+        _room.acquire()
         if number % 2:
             logger.emit(
                 LogRecord(body=f"event {number}", severity_number=SeverityNumber.INFO, attributes={"n": number})

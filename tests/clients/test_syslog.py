@@ -1,7 +1,6 @@
-"""Other people's syslog senders, unmodified: util-linux's `logger`, and Debian's rsyslog as a relay while the collector is killed.
+"""Other people's syslog senders, unmodified: util-linux's `logger`, and Debian's rsyslog as a relay. Every message arrives once.
 
-Syslog acknowledges nothing: what rsyslog had written into a connection when the collector died is lost, and neither knows. It is counted and
-printed; without a kill every message arrives once.
+What is lost when the collector is killed, for syslog acknowledges nothing, the matrix counts (`test_matrix`).
 """
 
 from __future__ import annotations
@@ -111,8 +110,7 @@ action(type="omfwd" target="127.0.0.1" port="{port}" protocol="tcp" TCP_Framing=
             process.wait()
 
 
-@pytest.mark.parametrize("killed", [False, True], ids=["quiet", "killed"])
-def test_rsyslog_as_a_relay(tmp_path: Path, killed: bool) -> None:
+def test_rsyslog_as_a_relay(tmp_path: Path) -> None:
     port = free_port()
     collector = CollectorProcess(tmp_path, further=f"[collector.syslog]\nport = {port}\n")
     try:
@@ -121,19 +119,9 @@ def test_rsyslog_as_a_relay(tmp_path: Path, killed: bool) -> None:
             for at in range(MESSAGES):
                 message = b"<165>1 2026-01-01T00:00:00Z shop till 7 PAID - payment %d" % at
                 service.sendall(b"%d %b" % (len(message), message))
-                if killed and at == MESSAGES // 2:
-                    stored(collector, 1)
-                    collector.kill()
-                    collector.start()
-            stored(collector, MESSAGES, patience_seconds=10.0 if killed else 30.0)
+            stored(collector, MESSAGES, patience_seconds=30.0)
         collector.stop()
     finally:
         collector.close()
     counts = Counter(str(event.body).strip() for event in collector.stored())
-    lost = MESSAGES - len(counts)
-    doubled = sum(counts.values()) - len(counts)
-    print(f"\nrsyslog: {MESSAGES} sent, {lost} lost, {doubled} doubled, collector killed {int(killed)} times")  # noqa: T201 - what it is run for
-    assert counts.keys() <= {f"payment {at}" for at in range(MESSAGES)}
-    assert f"payment {MESSAGES - 1}" in counts
-    if not killed:
-        assert (lost, doubled) == (0, 0)
+    assert counts == {f"payment {at}": 1 for at in range(MESSAGES)}

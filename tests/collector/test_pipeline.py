@@ -348,6 +348,26 @@ def test_segments_go_when_the_log_has_them_and_a_closed_incarnation_with_them() 
     assert stored(house.store) == both(*"abcdefgh")
 
 
+def test_what_the_log_gets_to_hold_while_it_is_sent_again_is_released_afterwards() -> None:
+    house = House()
+    pipeline = house.open()
+    put(pipeline, *(f"g{at}" for at in range(12)))
+    assert ship(pipeline) == 6
+    again = house.restart(Fate.KEPT)  # the store has all six batches, the log none yet: all are to be sent again
+    stream = again.stream
+    assert again.ship_once()
+    house.store.acknowledge({stream: 4})  # the correlator has not rested meanwhile
+    again.release_once()
+    assert again.state().acknowledged_number == 4
+    ship(again)
+    assert again.state().damaged == ()
+    assert (again.stream, again.state().shipped_number) == (stream, 6)
+    before = again.state().spool_bytes
+    again.release_once()  # nothing new is acknowledged, but what was kept to be sent again may go
+    assert 0 < again.state().spool_bytes < before
+    assert stored(house.store) == both(*(f"g{at}" for at in range(12)))
+
+
 def test_numbers_go_on_after_everything_was_released() -> None:
     house = House()
     pipeline = house.open()

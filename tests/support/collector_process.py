@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -23,7 +24,9 @@ _USES = ("forward", "http", "grpc", "elasticsearch", "beats")
 class CollectorProcess:
     """`tally run collector` over a folder of its own; ports are chosen at the first start and kept.
 
-    `further` is TOML behind the tables with the ports.
+    `further` is TOML behind the tables with the ports; a table of a way in that it has itself is left to it.
+
+    What it logs, in all its lives, stands in `collector.log` of the folder.
 
     Attributes:
         addresses: `forward`, `http` and what else listens to host:port, once it has been started.
@@ -40,7 +43,8 @@ class CollectorProcess:
     def start(self) -> None:
         """Start it, and return when it listens."""
         ports = {use: address.rpartition(":")[2] for use, address in self.addresses.items()}
-        settings = "".join(f"[collector.{use}]\nport = {ports.get(use, 0)}\n" for use in _USES)
+        own = [use for use in _USES if f"[collector.{use}]" not in self._further]
+        settings = "".join(f"[collector.{use}]\nport = {ports.get(use, 0)}\n" for use in own)
         (self.folder / "tally.toml").write_text(settings + self._further, encoding="utf-8")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "deploy.cli", "--config", str(self.folder / "tally.toml"), "run", "collector"],
@@ -51,14 +55,33 @@ class CollectorProcess:
         )
         assert self._process.stderr is not None
         for line in self._process.stderr:
-            self._log.append(line)
+            self._keep(line)
             if "ready: " in line:
                 self.addresses = dict(re.findall(rf"({'|'.join(_USES)}|syslog\w*) (?:http://)?([\d.]+:\d+)", line))
                 break
         else:
             raise AssertionError("the collector did not start: " + "".join(self._log))
-        self._reading = threading.Thread(target=self._log.extend, args=(self._process.stderr,), daemon=True)
+        self._reading = threading.Thread(target=self._keep_all, args=(self._process.stderr,), daemon=True)
         self._reading.start()
+
+    def _keep(self, line: str) -> None:
+        self._log.append(line)
+        with (self.folder / "collector.log").open("a", encoding="utf-8") as file:
+            file.write(line)
+
+    def _keep_all(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self._keep(line)
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs, or ran last."""
+        assert self._process is not None
+        return self._process.pid
+
+    def runs(self) -> bool:
+        """Whether it has not ended."""
+        return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
         """SIGKILL, at whatever it was doing."""

@@ -186,6 +186,25 @@ def test_a_sender_that_leaves_in_the_middle_of_a_message_is_counted() -> None:
     run(story())
 
 
+def test_a_connection_beyond_the_limit_takes_the_place_of_a_silent_one() -> None:
+    async def story() -> None:
+        async with Setting(max_connections=3) as at:
+            first = await at.sender()
+            first.say(["t", 1, {}, {"chunk": "a"}])
+            await first.hear()
+            silent = [await at.sender() for _ in range(4)]
+            await silent[0].hear_the_end()
+            await silent[1].hear_the_end()
+            last = await at.sender()
+            last.say(["t", 1, {}, {"chunk": "b"}])
+            assert await last.hear() == {"ack": "b"}
+            assert at.reasons == ["silent"] * 3
+            first.say(["t", 1, {}, {"chunk": "c"}])
+            assert await first.hear() == {"ack": "c"}
+
+    run(story())
+
+
 def test_a_connection_beyond_the_limit_is_closed_at_once() -> None:
     async def story() -> None:
         async with Setting(max_connections=1) as at:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from pathlib import Path
 
@@ -96,3 +97,76 @@ def test_a_port_that_is_taken_is_told() -> None:
         await first.stop()
 
     asyncio.run(story())
+
+
+def test_silent_connections_give_their_places_to_others() -> None:
+    refused: list[str] = []
+
+    async def story() -> None:
+        server = HttpServer(
+            create_app([], registry=CollectorRegistry()), port=0, max_concurrency=4, refused=refused.append
+        )
+        port = await server.start()
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            assert (await client.get("/livez")).status_code == 200  # it keeps its connection, and has made a request
+            silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
+            assert (await client.get("/livez")).status_code == 200
+            assert await silent[0][0].read() == b""  # the oldest went first
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as another:
+                assert (await another.get("/livez")).status_code == 200
+            for _, writer in silent:
+                writer.close()
+        await server.stop()
+
+    asyncio.run(story())
+    assert set(refused) == {"silent"}
+    assert len(refused) >= 6
+
+
+@pytest.mark.parametrize(
+    ("before", "sent"),
+    [(b"", b""), (b"", b"GET /livez HT"), (b"GET /livez HTTP/1.1\r\nhost: a\r\n\r\n", b"GET /livez HT")],
+)
+def test_a_head_that_does_not_come_in_time_ends_its_connection(before: bytes, sent: bytes) -> None:
+    refused: list[str] = []
+
+    async def story() -> None:
+        app = create_app([], registry=CollectorRegistry())
+        server = HttpServer(app, port=0, head_seconds=0.2, refused=refused.append)
+        port = await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        if before:
+            writer.write(before)
+            await reader.readuntil(b"}")
+        writer.write(sent)
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+        await server.stop()
+
+    asyncio.run(story())
+    assert refused == ["slow_head"]
+
+
+def test_a_body_and_a_kept_connection_may_take_their_time() -> None:
+    refused: list[str] = []
+
+    async def reads(request: Request) -> Response:
+        return Response(await request.body())
+
+    async def story() -> None:
+        app = create_app([Route("/reads", reads, methods=["POST"])], registry=CollectorRegistry())
+        server = HttpServer(app, port=0, head_seconds=0.1, refused=refused.append)
+        port = await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(b"POST /reads HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\na")
+            await asyncio.sleep(0.3)  # longer than a head may take: that is what is tested
+            writer.write(b"b")
+            assert (await reader.readuntil(b"ab")).startswith(b"HTTP/1.1 200")
+            await asyncio.sleep(0.3)
+        writer.close()
+        await server.stop()
+
+    asyncio.run(story())
+    assert refused == []
