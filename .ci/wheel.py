@@ -10,7 +10,24 @@ import sys
 from pathlib import Path
 
 PACKAGES = {"collector", "correlator", "audit_api", "dashboards", "alerting", "deploy"}
-EXTRAS = {"opensearchpy", "grafana_client", "obstore", "grpc", "aiokafka", "aio_pika", "river", "httpx", "joserfc", "pyarrow", "fpdf", "segno", "fontTools", "grafana_foundation_sdk", "yaml", "cramjam"}
+EXTRAS = {
+    "opensearchpy",
+    "grafana_client",
+    "obstore",
+    "grpc",
+    "aiokafka",
+    "aio_pika",
+    "river",
+    "httpx",
+    "joserfc",
+    "pyarrow",
+    "fpdf",
+    "segno",
+    "fontTools",
+    "grafana_foundation_sdk",
+    "yaml",
+    "cramjam",
+}
 
 
 def main() -> int:

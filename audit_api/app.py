@@ -125,7 +125,12 @@ def create_app(
         shelf = Shelf(exports_folder, clock=clock, keep_seconds=settings.export_keep_seconds)
     data = DataExports(logs, settings, shelf)
     jobs = ExportJobs.over(data, shelf, run=gate.run) if shelf is not None else None
-    schemas = {**(CUT_SCHEMAS if logs.cut else SCHEMAS), **LOGIN_SCHEMAS, **REVIEW_SCHEMAS, **(JOB_SCHEMAS if jobs is not None else {})}
+    schemas = {
+        **(CUT_SCHEMAS if logs.cut else SCHEMAS),
+        **LOGIN_SCHEMAS,
+        **REVIEW_SCHEMAS,
+        **(JOB_SCHEMAS if jobs is not None else {}),
+    }
     live = Live(logs, settings)
     operations = [
         *live.operations(),

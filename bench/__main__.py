@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench.end_to_end import bench_end_to_end, bench_open_trails
+from bench.exporting import bench_export
 from bench.flood import bench_flood
 from bench.floor import fdatasync_seconds, minimal_loop
 from bench.forward import bench_forward, idle_usage
@@ -24,8 +25,8 @@ from bench.verification import bench_verification
 
 _MIB = 1024 * 1024
 _PARTS = ("stages", "forward", "end-to-end", "import", "trail", "open-trails", "verify")
-_MORE_PARTS = ("flood", "opensearch", "opensearch-end-to-end", "opensearch-trail", "fraud")
-"""Only when asked for: most need more than Python."""
+_MORE_PARTS = ("flood", "opensearch", "opensearch-end-to-end", "opensearch-trail", "fraud", "export")
+"""Only when asked for: most need more than Python, and `export` a quarter of an hour."""
 
 
 def main() -> None:
@@ -73,6 +74,8 @@ def main() -> None:
             _verify(folder, arguments.leaves)
         if "flood" in parts:
             _flood(folder)
+        if "export" in parts:
+            _export(folder, arguments.stored)
         if "opensearch" in parts:
             _opensearch(arguments.events, arguments.warming)
         if "opensearch-end-to-end" in parts:
@@ -249,6 +252,21 @@ def _trail(folder: Path, stored: int, requests: int) -> None:
         f"\npeak memory after {row.events:,} events: sidecar {row.collector.peak_bytes / _MIB:.0f} MiB, correlator"
         f" {row.correlator.peak_bytes / _MIB:.0f} MiB, API {row.api.peak_bytes / _MIB:.0f} MiB"
     )
+
+
+def _export(folder: Path, stored: int) -> None:
+    floor_us, _ = minimal_loop(_made(folder / "floor-export"), min(stored, 100_000))
+    print("\n## A whole ledger as data (`tally export --format`)\n")
+    print(f"floor: decode, hash, insert: {floor_us:.1f} µs CPU an event\n")
+    print("| format | events | rows | events/s | CPU µs an event | ÷ floor | peak MiB | bytes an event |")
+    print("|---|---|---|---|---|---|---|---|")
+    for row in bench_export(_made(folder / "export"), events=stored):
+        cpu_us = row.cpu_seconds / row.events * 1e6
+        print(
+            f"| {row.form} | {row.events:,} | {row.rows:,} | {row.events / row.wall_seconds:,.0f} | {cpu_us:.1f} |"
+            f" {cpu_us / floor_us:.1f} | {row.peak_bytes / _MIB:.0f} | {row.file_bytes / row.events:.0f} |",
+            flush=True,
+        )
 
 
 def _open_trails(folder: Path, trails: int) -> None:

@@ -63,7 +63,9 @@ def export(
     if identity and asked.given - {"tenant"}:
         raise click.UsageError(f"an ID is one trail: it goes without --{min(asked.given - {'tenant'})}")
     if form != "bundle" and source["api"]:
-        raise click.UsageError("data and reports are made of the ledger's files; from an API fetch /v1/exports?format=…")
+        raise click.UsageError(
+            "data and reports are made of the ledger's files; from an API fetch /v1/exports?format=…"
+        )
     if form in DATA:
         _data(session, identity, output, manifest, form=form, asked=asked, as_json=as_json)
     elif identity:

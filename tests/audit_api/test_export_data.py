@@ -387,3 +387,16 @@ async def test_a_format_that_is_not_installed_is_a_problem(api: Api, monkeypatch
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
     answer = await api.get("/v1/exports?format=parquet")
     assert (answer.status_code, answer.json()["type"]) == (422, "urn:tallystick:problem:format-unavailable")
+
+
+def test_a_step_holds_so_many_bytes_and_a_group_more(ledger: SmallLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger.ship("gateway/00000000000000aa", [payment(9, at, "gateway", "large", body="x" * 10_000) for at in range(60)])
+    ledger.publish()
+    monkeypatch.setattr(walk_module, "STEP_BYTES", 50_000)
+    walk = walk_module.Walk(walk_module_logs(ledger), Selection(trails=("transaction/PAY-9",)))
+    steps = []
+    while (rows := walk.step()) is not None:
+        steps.append(sum(len(row.raw or b"") for row in rows))
+    assert sum(steps) > 600_000
+    assert max(steps) < 50_000 + 25 * 11_000
+    assert len(steps) > 2
