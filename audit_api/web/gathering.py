@@ -81,7 +81,7 @@ class Gathering:
     async def _answer(
         self, call: Call, run: Runner, trail: str, *, start: int, limit: int
     ) -> tuple[Mapping[str, Any], int]:
-        values = {"start": start, "limit": limit, "proofs": False, "events": True}
+        values = {"start": start, "limit": limit, "proofs": False, "events": True, "beside": True}
         reading = await self._trails.read(replace(call, target={"trail": trail}, values=values), run)
         return msgspec.json.decode(reading.body), reading.head
 
