@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
-import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +16,9 @@ from collector.errors import Malformed, Overloaded
 from collector.event import Event
 from deploy.detecting import trail_of
 from tests.alerting.test_tell import Clock, waiting
+from tests.support.webhooks import receiver
 
 SECRET = base64.b64encode(bytes(range(32))).decode()
-
-
-@contextmanager
-def receiver(*statuses: int) -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
-    """Answers with one status after the other, the last for ever; gives its URL, and headers and body of what it was sent."""
-    got: list[tuple[dict[str, str], bytes]] = []
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            got.append(({name.lower(): value for name, value in self.headers.items()}, body))
-            self.send_response(statuses[min(len(got), len(statuses)) - 1])
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=running.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{running.server_port}/freeze", got
-    finally:
-        running.shutdown()
-        running.server_close()
-        thread.join()
 
 
 class Kept:
@@ -102,9 +71,10 @@ def test_what_is_accepted_is_on_record(secret: Path) -> None:
     left = waiting()
     with receiver(202) as (url, got):
         assert freezer(url, secret, kept, Clock(), metrics).ask(left) == 1
-    ((headers, body),) = got
+    (posted,) = got
+    headers, body, told = posted.headers, posted.body, posted.told
     assert not left
-    told = json.loads(body)
+    assert posted.path == "/"
     assert told["type"] == "payment.freeze"
     assert (told["data"]["transaction"], told["data"]["rule"], told["data"]["leaf"]) == ("T/1", "large", 0)
     assert "4711" not in body.decode(), "the account stays here"
@@ -135,7 +105,7 @@ def test_what_may_pass_is_asked_again_under_the_same_id(secret: Path) -> None:
         for second in range(8):
             clock.seconds = float(second)
             asks.ask(left)
-        assert len({headers["webhook-id"] for headers, _ in got}) == 1
+        assert len({posted.headers["webhook-id"] for posted in got}) == 1
         assert len(got) == 3
     assert [event.outcome for event in kept.events.values()] == ["success"]
 
@@ -162,7 +132,7 @@ def test_an_outcome_that_cannot_be_recorded_is_asked_for_again(secret: Path) -> 
             asks.ask(left)
         assert len(left) == 1
         asks.ask(left)
-        assert len({headers["webhook-id"] for headers, _ in got}) == 1
+        assert len({posted.headers["webhook-id"] for posted in got}) == 1
     assert (len(got), len(kept.events), len(left)) == (2, 1, 0)
 
 

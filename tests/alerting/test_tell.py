@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,35 +17,7 @@ from alerting.detect.tell import ALERT_NAME, Alertmanagers
 from collector.errors import Malformed
 from deploy.detecting import trail_of
 from tests.alerting.payments import payment
-
-
-@contextmanager
-def server(status: int) -> Iterator[tuple[str, list[Any]]]:
-    """Answers every post with this status; gives its URL and what it was sent."""
-    got: list[Any] = []
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            got.append((self.path, self.headers.get("authorization"), json.loads(body)))
-            self.send_response(status)
-            if status == 302:
-                self.send_header("location", "http://127.0.0.1:9/")
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=running.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{running.server_port}", got
-    finally:
-        running.shutdown()
-        running.server_close()
-        thread.join()
+from tests.support.webhooks import receiver
 
 
 class Clock:
@@ -86,13 +54,14 @@ def alertmanagers(metrics: DetectorMetrics, monotonic: Clock, *urls: str, **sett
 
 
 def test_an_alert_says_what_and_where_and_names_no_account() -> None:
-    with server(200) as (url, got):
+    with receiver(200) as (url, got):
         tell = alertmanagers(DetectorMetrics(), Clock(), url, trail_url="https://audit.example/trails/{trail}")
         left = waiting()
         assert tell.tell(left) == 1
         assert not left
-    ((path, _, (alert,)),) = got
-    assert path == "/api/v2/alerts"
+    (posted,) = got
+    (alert,) = posted.told
+    assert posted.path == "/api/v2/alerts"
     finding = alert["labels"].pop("finding")
     assert len(finding) == 16
     assert alert["labels"] == {"alertname": ALERT_NAME, "rule": "large", "severity": "critical", "payment": "card"}
@@ -105,16 +74,16 @@ def test_an_alert_says_what_and_where_and_names_no_account() -> None:
 
 
 def test_one_of_two_is_enough_and_both_are_told() -> None:
-    with server(200) as (one, got), server(503) as (other, also):
+    with receiver(200) as (one, got), receiver(503) as (other, also):
         left = waiting(100)
         assert alertmanagers(DetectorMetrics(), Clock(), other, one).tell(left) == 100
-        assert [len(body) for _, _, body in got] == [64, 36]
+        assert [len(posted.told) for posted in got] == [64, 36]
         assert len(also) == 2
 
 
 def test_nobody_to_tell_keeps_what_waits_and_pauses_longer_each_time() -> None:
     metrics, clock = DetectorMetrics(), Clock()
-    with server(503) as (url, got):
+    with receiver(503) as (url, got):
         tell = alertmanagers(metrics, clock, url)
         left = waiting()
         tried = []
@@ -130,7 +99,7 @@ def test_nobody_to_tell_keeps_what_waits_and_pauses_longer_each_time() -> None:
 
 def test_what_is_refused_for_good_is_counted_and_does_not_block_the_rest() -> None:
     metrics = DetectorMetrics()
-    with server(400) as (url, _):
+    with receiver(400) as (url, _):
         left = waiting(3)
         alertmanagers(metrics, Clock(), url).tell(left)
     assert not left
@@ -140,10 +109,10 @@ def test_what_is_refused_for_good_is_counted_and_does_not_block_the_rest() -> No
 def test_a_token_goes_along_and_never_to_where_a_redirect_points(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("secret\n")
-    with server(302) as (url, got):
+    with receiver(302) as (url, got):
         left = waiting()
         alertmanagers(DetectorMetrics(), Clock(), url, token_file=str(token)).tell(left)
-        assert [authorization for _, authorization, _ in got] == ["Bearer secret"]
+        assert [posted.headers["authorization"] for posted in got] == ["Bearer secret"]
         assert len(left) == 1
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.alerting.test_tell import server
 from tests.deploy.conftest import Cli, Workshop, event
+from tests.support.webhooks import receiver
 
 DETECTOR = """
 [detector]
@@ -44,7 +44,7 @@ def until(ask: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 def test_from_a_payment_to_an_alert_and_to_its_trail(tmp_path: Path) -> None:
     config = tmp_path / "tally.toml"
-    with server(200) as (url, got):
+    with receiver(200) as (url, got):
         config.write_text(
             "[collector]\n[collector.forward]\nport = -1\n[collector.http]\nport = 0\n[audit_api]\nport = 0\n"
             + DETECTOR
@@ -71,7 +71,8 @@ def test_from_a_payment_to_an_alert_and_to_its_trail(tmp_path: Path) -> None:
                 timeout=10,
             )
             assert sent.status_code == 200
-            ((_, _, (alert,)),) = until(lambda: list(got))
+            (posted,) = until(lambda: list(got))
+            (alert,) = posted.told
             assert alert["annotations"]["trail"] == "transaction/T-2"
 
             def trail() -> str:

@@ -1,0 +1,57 @@
+"""Who is told over HTTP: a server that answers as it is told to, and keeps what it was sent."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+__all__ = ["Posted", "receiver"]
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """One request; names of headers in lower case."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def told(self) -> Any:
+        """The body, read as JSON."""
+        return json.loads(self.body)
+
+
+@contextmanager
+def receiver(*statuses: int) -> Iterator[tuple[str, list[Posted]]]:
+    """Answers posts with one status after the other, the last for ever; gives its URL, and what it was sent so far."""
+    got: list[Posted] = []
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["content-length"]))
+            got.append(Posted(self.path, {name.lower(): value for name, value in self.headers.items()}, body))
+            status = statuses[min(len(got), len(statuses)) - 1]
+            self.send_response(status)
+            if status == 302:
+                self.send_header("location", "http://127.0.0.1:9/")
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    running = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{running.server_port}", got
+    finally:
+        running.shutdown()
+        running.server_close()
+        thread.join()
