@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from prometheus_client import CollectorRegistry
 
+from alerting.detect.metrics import DetectorMetrics
 from audit_api.metrics import ApiMetrics
 from collector.metrics import CollectorMetrics
 from collector.store.metrics import ClusterMetrics
@@ -57,6 +58,7 @@ def declared() -> dict[str, Family]:
         CorrelatorMetrics().registry,
         ApiMetrics().registry,
         CheckMetrics().registry,
+        DetectorMetrics().registry,
     ]
     for part in ("store", "index"):
         registry = CollectorRegistry()

@@ -20,7 +20,7 @@ from alerting.metrics import promql
 __all__ = ["Board", "Links", "Panel", "Query", "Row", "Variable", "to_json"]
 
 MATCHERS = 'job=~"$job",instance=~"$instance"'
-_OURS = '{__name__=~"tally_collector_info|tally_correlator_epoch|tally_api_accesses_total|tally_check_findings"}'
+_OURS = '{__name__=~"tally_collector_info|tally_correlator_epoch|tally_api_accesses_total|tally_check_findings|tally_detector_behind_leaves"}'
 """What each of our processes has, so that nobody else's jobs are offered."""
 
 _SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")

@@ -37,6 +37,7 @@ def _alerting(config: Config) -> dict[str, str]:
     settings = config.alerting
     here = tuple(config.sidecars) or (config.collector.name,)
     inventory = Inventory(
+        detector=bool(config.detector.rules),
         collectors=tuple(dict.fromkeys((*here, *settings.expected_collectors))),
         writers=config.correlator.shards,
         api=settings.expect_api,

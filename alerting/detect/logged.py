@@ -41,6 +41,9 @@ class LoggedPayments:
         self._store = store
         self._readers = readers
         self._metrics = metrics
+        for reader in readers:
+            metrics.payments.labels(reader.settings.name)
+            metrics.unreadable.labels(reader.settings.name)
 
     def between(self, log: FollowedLog, start: int, end: int) -> list[tuple[Payment, Event]]:
         """The payments of the leaves from `start` to below `end`, in this order, each with its event.

@@ -51,6 +51,8 @@ class DetectorMetrics:
             ["outcome"],
             registry=registry,
         )
+        for outcome in ("taken", "refused"):
+            self.told.labels(outcome)
         self.telling_failures = Counter(
             "tally_detector_telling_failures_total", "Times that no Alertmanager could be told.", registry=registry
         )
@@ -63,6 +65,8 @@ class DetectorMetrics:
             ["outcome"],
             registry=registry,
         )
+        for outcome in ("accepted", "refused", "given_up"):  # so that the first one that fails is an increase
+            self.freezes.labels(outcome)
         self.freeze_failures = Counter(
             "tally_detector_freeze_failures_total",
             "Times that nobody could be asked to stop a payment.",

@@ -18,7 +18,7 @@ SETTINGS = AlertingSettings(
     expected_collectors=("ledger",),
     check_hours=4,  # not a day, which promtool would have to live through
 )
-INVENTORY = Inventory(collectors=("payments", "ledger"), writers=1, api=True)
+INVENTORY = Inventory(collectors=("payments", "ledger"), writers=1, api=True, detector=True)
 
 MINUTES = 240
 """As long as a case at most; a sample a minute."""
@@ -36,6 +36,7 @@ P = 'job="tally",instance="payments:4318"'
 L = 'job="tally",instance="ledger:4318"'
 C = 'job="tally",instance="correlator:9464"'
 A = 'job="tally",instance="api:8420"'
+D = 'job="tally",instance="detector:9465"'
 REQUESTS = 'tally_service_requests_total{%s,service="%s",operation="charge",kind="server",outcome="%s"}'
 SECONDS = 'tally_service_request_duration_seconds_%s{%s,service="pay.ments",operation="charge",kind="server"%s}'
 
@@ -77,6 +78,11 @@ HEALTHY: Mapping[str, str] = {
     f'tally_flow_trails{{{C},flow="payment",state="incomplete"}}': flat(3),
     f"tally_check_findings{{{A}}}": flat(0),
     f"tally_check_timestamp_seconds{{{A}}}": flat(0),
+    f"tally_detector_behind_leaves{{{D}}}": flat(3),
+    f"tally_detector_waiting_findings{{{D}}}": flat(0),
+    f"tally_detector_telling_failures_total{{{D}}}": flat(4),
+    f'tally_detector_freezes_total{{{D},outcome="accepted"}}': climbing(1),
+    f'tally_detector_freezes_total{{{D},outcome="refused"}}': flat(1),
     f"tally_api_accesses_total{{{A}}}": climbing(1),
     f'tally_api_refused_total{{{A},reason="forbidden"}}': flat(0),
     f'tally_api_refused_total{{{A},reason="unauthenticated"}}': flat(2),
@@ -217,6 +223,28 @@ def _cases() -> list[Case]:
             fault={refused: f"0x10 0+3x{MINUTES}"},
             after="30m",
             near={refused: climbing(1)},
+        ),
+        Case(alert="TallyDetectorMissing", fault={f"tally_detector_behind_leaves{{{D}}}": "3x10"}, after="25m"),
+        Case(
+            alert="TallyDetectorBehind",
+            fault={f"tally_detector_behind_leaves{{{D}}}": f"3x10 20000x{MINUTES}"},
+            after="25m",
+            near={f"tally_detector_behind_leaves{{{D}}}": f"3x10 20000x4 3x{MINUTES}"},  # it catches up
+        ),
+        Case(
+            alert="TallyFindingsUntold",
+            fault={
+                f"tally_detector_waiting_findings{{{D}}}": flat(2),
+                f"tally_detector_telling_failures_total{{{D}}}": climbing(2),
+            },
+            after="15m",
+            near={f"tally_detector_waiting_findings{{{D}}}": flat(2)},  # told in turn, and always some
+        ),
+        Case(
+            alert="TallyFreezeFailed",
+            fault={f'tally_detector_freezes_total{{{D},outcome="refused"}}': f"1x20 2x{MINUTES}"},
+            after="24m",
+            near={f'tally_detector_freezes_total{{{D},outcome="accepted"}}': climbing(20)},
         ),
         Case(
             alert="TallyErrorBudgetBurnsFast",  # 2 % of payments, of which 0.1 % may

@@ -33,7 +33,7 @@ def test_every_alert_has_a_case() -> None:
 
 
 def test_every_alert_says_what_a_person_needs(repo_root: Path) -> None:
-    boards = {f"tally-{name}" for name in ("overview", "transactions", "service", "pipeline", "audit")}
+    boards = {f"tally-{name}" for name in ("overview", "transactions", "service", "pipeline", "audit", "fraud")}
     for rule in alerting():
         told, labels = rule["annotations"], rule["labels"]
         assert set(told) == {"summary", "description", "dashboard", "runbook_url", "trail"}

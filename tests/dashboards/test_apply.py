@@ -56,7 +56,7 @@ def test_twice_is_once(made: list[dict[str, Any]], grafana: Callable[..., Grafan
             (change.kind, change.name, change.action) for change in before
         ]
         kinds = [change.kind for change in before]
-        assert kinds == ["folder", "permissions", "data source", "data source", *["board"] * 5]
+        assert kinds == ["folder", "permissions", "data source", "data source", *["board"] * 6]
         assert one.differences() == []
         api.calls.clear()
         assert one.apply() == []
@@ -104,8 +104,8 @@ def test_a_board_that_is_made_no_more_is_named_and_left(
         grafana(api, made).apply()
         fewer = grafana(api, made[:-1])
         changes = fewer.apply()
-        assert [(change.action, change.name) for change in changes] == [("left over", "Tallystick: audit & compliance")]
-        assert "tally-audit" in api.boards
+        assert [(change.action, change.name) for change in changes] == [("left over", "Tallystick: fraud")]
+        assert "tally-fraud" in api.boards
 
 
 def test_behind_a_path_and_a_changed_board(made: list[dict[str, Any]], grafana: Callable[..., Grafana]) -> None:

@@ -50,6 +50,24 @@ steps = [
 ]
 [audit_api]
 port = 0
+[detector]
+poll_seconds = 0.1
+[[detector.payments]]
+name = "shop"
+event = "paid"
+amount = "attributes.amount"
+currency = "attributes.currency"
+account = "attributes.card"
+[[detector.rules]]
+kind = "amount"
+name = "large"
+above = "11.5"
+severity = "critical"
+[[detector.rules]]
+kind = "velocity"
+name = "burst"
+within_seconds = 20
+count = 12
 [alerting]
 slos = [{{ service = "payments", objective = 0.98, latency_seconds = 1.0, team = "payments", least_requests = 1 }}]
 {more}
@@ -142,7 +160,7 @@ class Observed:
         lines = []
         for one in range(count):
             payment = {"service": "shop", "transaction_id": f"pay-{self._at}-{one}"}
-            money = {"amount": 10.0 + one, "currency": ("EUR", "EUR", "USD", "GBP")[one % 4]}
+            money = {"card": f"card-{one}", "amount": 10.0 + one, "currency": ("EUR", "EUR", "USD", "GBP")[one % 4]}
             lines.append({**payment, "event_name": "received", **money})
             if not (forgotten and one == 0):
                 lines.append({**payment, "event_name": "paid", **money})
