@@ -181,14 +181,19 @@ def _bounds(metadata: tuple[Any, ...]) -> str:
     for meta in metadata:
         if isinstance(meta, msgspec.Meta):
             if meta.ge is not None and meta.le is not None:
-                return f", {toml_value(meta.ge)} to {toml_value(meta.le)}"
+                return f", {_number(meta.ge)} to {_number(meta.le)}"
             if meta.ge is not None:
-                return f", at least {toml_value(meta.ge)}"
+                return f", at least {_number(meta.ge)}"
             if meta.gt is not None:
-                return f", more than {toml_value(meta.gt)}"
+                return f", more than {_number(meta.gt)}"
             if meta.le is not None:
-                return f", at most {toml_value(meta.le)}"
+                return f", at most {_number(meta.le)}"
     return ""
+
+
+def _number(bound: float) -> str:
+    """A bound, the same for 1 and 1.0: typing keeps one of two equal annotations, whichever was imported first."""
+    return toml_value(int(bound) if bound == int(bound) else bound)
 
 
 def toml_value(value: Any) -> str:
