@@ -75,6 +75,7 @@ class DataExports:
                 ),
                 action="trails.export",
                 scoped=True,
+                export=True,
                 roles=frozenset({"auditor", "admin"}),
                 read=self.export,
                 parameters=(format_parameter(), *self.conditions()),

@@ -133,6 +133,7 @@ class ExportJobs:
                     f"the server stops in is made from its beginning after the next start. A job and its file are gone {keep} after it ended."
                 ),
                 action="trails.export",
+                export=True,
                 read=self.create,
                 parameters=(format_parameter(), *self.data.conditions()),
                 answers={"application/json": ("ExportJob", None)},

@@ -168,6 +168,11 @@ class TestRates:
         assert (await api.get("/v1/trails")).status_code == 200
         assert (await api.get("/v1/trails")).status_code == 429
 
+    async def test_every_export_is_held_to_the_budget(self, api: Api) -> None:
+        assert {one.operation_id for one in api.app.state.operations if one.export} == {"exportTrail", "exportTrails"}
+        asked = [(await api.get("/v1/exports?format=ndjson")).status_code for _ in range(3)]
+        assert asked == [200, 200, 429]
+
     async def test_exports_have_a_budget_of_their_own(self, api: Api) -> None:
         api.clocks.seconds += 60
         statuses = []
