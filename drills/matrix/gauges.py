@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import math
 import threading
 import time
 import urllib.request
@@ -81,6 +82,8 @@ class Gauges:
         now = time.monotonic()
         grown: Counter[str] = Counter()
         for key, value in said.items():
+            if not math.isfinite(value):  # a gauge that nobody knows yet, such as the clock's offset
+                continue
             before = self._last.get(key, 0.0)
             grown[key.partition("{")[0] if key.startswith(_POINTS) else key] += int(
                 value - before if value >= before else value  # one that fell was started anew
