@@ -67,7 +67,7 @@ severity = "critical"
 kind = "velocity"
 name = "burst"
 within_seconds = 20
-count = 12
+count = 5
 [alerting]
 slos = [{{ service = "payments", objective = 0.98, latency_seconds = 1.0, team = "payments", least_requests = 1 }}]
 {more}
