@@ -35,7 +35,7 @@ def test_the_same_files_each_time(folder: Path) -> None:
     done = run(folder, "render", "-o", str(out), "--json")
     assert done.exit_code == 0
     assert set(json.loads(done.output)["files"].values()) == {"new"}
-    assert len(list((out / "grafana" / "dashboards").glob("*.json"))) == 5
+    assert len(list((out / "grafana" / "dashboards").glob("*.json"))) == 6
     assert run(folder, "render", "-o", str(out), "--check").exit_code == 0
     done = run(folder, "render", "-o", str(out))
     assert {line.split("  ")[0].strip() for line in done.output.splitlines()} == {"as it is"}
