@@ -61,7 +61,7 @@ def test_from_fault_to_webhook_and_back(tmp_path: Path, capsys: pytest.CaptureFi
         done = here.tally("render", "-o", str(tmp_path / "out"), "--only", "alerts")
         assert done.returncode == 0, done.stderr
         rules = tmp_path / "out" / "prometheus" / "tallystick.rules.yml"
-        rules.write_text(shortened(rules.read_text(), "5s"))  # as long as a Prometheus needs to hear everybody once
+        rules.write_text(shortened(rules.read_text(), "10s"))  # on a busy machine a Prometheus may miss a process for some seconds
         config = tmp_path / "out" / "alertmanager" / "alertmanager.yml"
         config.write_text(re.sub(r"(group_wait|group_interval): .+", r"\1: 1s", config.read_text()))
         (config.parent / "token").write_text("s3cret\n")
@@ -75,6 +75,7 @@ def test_from_fault_to_webhook_and_back(tmp_path: Path, capsys: pytest.CaptureFi
             assert watchdog["receiver"] == "deadman"
             prometheus.until("count(tally_collector_info)", {(): 1})
             prometheus.until('count(tally_correlator_role{tally_correlator_role="writer"} == 1)', {(): 1})
+            prometheus.until("count(tally_detector_behind_leaves)", {(): 1})
             # what was not heard in the first seconds of a slow machine is over, too
             prometheus.until('count(ALERTS{alertname!="TallyWatchdog"}) or vector(0)', {(): 0})
             until(lambda: {one["labels"]["alertname"] for one in alertmanager.alerts()} == {"TallyWatchdog"})
@@ -89,7 +90,7 @@ def test_from_fault_to_webhook_and_back(tmp_path: Path, capsys: pytest.CaptureFi
             finally:
                 os.kill(pid, signal.SIGCONT)
             to_page = missing["arrived"] - stopped
-            assert to_page > 5, "no earlier than the rule's patience"
+            assert to_page > 10, "no earlier than the rule's patience"
             assert missing["receiver"] == "pager"
             assert missing["status"] == "firing"
             assert missing["labels"]["collector"] == "side"
