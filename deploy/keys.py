@@ -7,6 +7,7 @@ keys/cards.key             makes the tokens of card numbers; shared by all colle
 """
 
 import contextlib
+import fcntl
 import os
 from pathlib import Path
 
@@ -132,10 +133,17 @@ def write_key_pair(signer: Signer, key: Path, vkey: Path) -> None:
     """Write a key pair, durably; raises FileExistsError rather than replace a key.
 
     The public half goes first: a crash in between leaves a vkey that signs nothing and is replaced, never a log whose key nobody
-    was given.
+    was given. One process at a time: of two that start together, one's public half could come to stand beside the other's key.
     """
-    _write(vkey, signer.verifier.vkey, mode=0o644, replace=not key.exists())
-    _write(key, signer.skey, mode=0o600, replace=False)
+    folder = os.open(key.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # let go of with the descriptor
+        if key.exists():
+            raise FileExistsError(f"{key} is there")
+        _write(vkey, signer.verifier.vkey, mode=0o644, replace=True)
+        _write(key, signer.skey, mode=0o600, replace=False)
+    finally:
+        os.close(folder)
 
 
 def _write(path: Path, text: str, *, mode: int, replace: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import urllib.error
 from pathlib import Path
 
 from drills.installation import Installation, until
@@ -61,7 +62,12 @@ def _whole(cluster: Cluster) -> None:
 
 
 def _health(cluster: Cluster) -> str:
-    answer = cluster.ask("GET", "/_cluster/health?wait_for_status=green&timeout=20s", timeout_seconds=60)
+    try:
+        answer = cluster.ask("GET", "/_cluster/health?wait_for_status=green&timeout=20s", timeout_seconds=60)
+    except urllib.error.HTTPError as error:
+        if error.code != 408:  # not yet
+            raise
+        return ""
     return str(answer["status"])
 
 

@@ -8,12 +8,15 @@ import stat
 import subprocess
 import sys
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from correlator.note import Signer
 from deploy.cli import COMMANDS
+from deploy.keys import write_key_pair
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Cli, Workshop
@@ -215,6 +218,23 @@ def test_keys_are_secret(ledger: Workshop, cli: Cli) -> None:
     for path in ledger.places.keys.glob("*.key"):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
     assert stat.S_IMODE(ledger.places.keys.stat().st_mode) == 0o700
+
+
+def test_of_many_that_make_a_key_together_one_does_and_its_halves_belong_together(tmp_path: Path) -> None:
+    for at in range(10):
+        key, vkey = tmp_path / f"{at}.key", tmp_path / f"{at}.vkey"
+
+        def make(key: Path = key, vkey: Path = vkey) -> bool:
+            try:
+                write_key_pair(Signer.generate("test.example/race"), key, vkey)
+            except FileExistsError:
+                return False
+            return True
+
+        with ThreadPoolExecutor(6) as pool:
+            made = [one.result() for one in [pool.submit(make) for _ in range(6)]]
+        assert made.count(True) == 1
+        assert Signer.parse(key.read_text().strip()).verifier.vkey == vkey.read_text().strip()
 
 
 def test_keygen_never_replaces_a_key(ledger: Workshop, cli: Cli) -> None:
