@@ -61,7 +61,9 @@ def test_from_fault_to_webhook_and_back(tmp_path: Path, capsys: pytest.CaptureFi
         done = here.tally("render", "-o", str(tmp_path / "out"), "--only", "alerts")
         assert done.returncode == 0, done.stderr
         rules = tmp_path / "out" / "prometheus" / "tallystick.rules.yml"
-        rules.write_text(shortened(rules.read_text(), "10s"))  # on a busy machine a Prometheus may miss a process for some seconds
+        rules.write_text(
+            shortened(rules.read_text(), "10s")
+        )  # on a busy machine a Prometheus may miss a process for some seconds
         config = tmp_path / "out" / "alertmanager" / "alertmanager.yml"
         config.write_text(re.sub(r"(group_wait|group_interval): .+", r"\1: 1s", config.read_text()))
         (config.parent / "token").write_text("s3cret\n")
