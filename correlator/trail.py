@@ -15,6 +15,7 @@ looks like a hash), is replaced by ``sha256:`` and the hex SHA-256 of the value'
 
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote, unquote_to_bytes
@@ -30,6 +31,7 @@ __all__ = [
     "access_trail",
     "key_trail",
     "kind_of",
+    "meant_trails",
     "parse_trail",
     "stream_trail",
     "trace_trail",
@@ -185,3 +187,16 @@ def _value(component: str, what: str) -> str:
     if _component(value) != component:
         raise VerificationError(f"{what} in a trail id is not in its canonical spelling")
     return value
+
+
+def meant_trails(text: str, tenant: str) -> Iterator[str]:
+    """The trail ids that `text` may stand for, likeliest first: a trail id itself, a transaction ID, a trace id."""
+    try:
+        parse_trail(text)
+    except VerificationError:
+        pass
+    else:
+        yield text
+    yield transaction_trail(text, tenant)
+    if re.fullmatch(r"[0-9a-f]{32}", text):
+        yield trace_trail(text, tenant)

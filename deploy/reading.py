@@ -3,7 +3,6 @@
 What is told was verified first, with the same code and of the same bytes as an exported bundle (`correlator.verify`).
 """
 
-import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -27,7 +26,7 @@ from correlator.note import Verifier
 from correlator.shards import Shard, key_of_log, shard_of
 from correlator.story import StoryTrails
 from correlator.story import story as story_trails
-from correlator.trail import parse_trail, stream_trail, trace_trail, transaction_trail
+from correlator.trail import meant_trails, stream_trail
 from correlator.verify import verify_bundle
 from deploy.config import Config
 from deploy.gaps import open_gaps
@@ -97,7 +96,7 @@ class Ledger:
 
     def find(self, text: str, *, tenant: str = "") -> list[TrailSummary]:
         """The trails that a person may mean: a whole trail id; else a transaction ID, a business key's value, or a trace id."""
-        for trail in _guesses(text, tenant):
+        for trail in meant_trails(text, tenant):
             try:
                 return [self.summary(trail)]
             except NotFound:
@@ -295,19 +294,6 @@ def _entries(index: TrailIndex, reader: LogReader, trail: str) -> Iterator[tuple
 def _in_words(access: PastAccess) -> str:
     refused = f", refused: {access.refused}" if access.refused else ""
     return f"by {access.principal} at {access.time[:19]}Z ({access.action}{refused})"
-
-
-def _guesses(text: str, tenant: str) -> Iterator[str]:
-    """The trail ids that `text` may stand for, likeliest first."""
-    try:
-        parse_trail(text)
-    except VerificationError:
-        pass
-    else:
-        yield text
-    yield transaction_trail(text, tenant)
-    if re.fullmatch(r"[0-9a-f]{32}", text):
-        yield trace_trail(text, tenant)
 
 
 @contextmanager

@@ -3,8 +3,7 @@
 What is told comes from bundles, and each is verified here, with the key that the reader has from elsewhere: the API is not trusted.
 """
 
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,7 +20,7 @@ from correlator.index.condition import HasText
 from correlator.index.words import TextSearch
 from correlator.note import Verifier
 from correlator.story import Related, StoryTrails
-from correlator.trail import parse_trail, stream_trail, trace_trail, transaction_trail
+from correlator.trail import meant_trails, stream_trail
 from correlator.unbundle import parse_members, unpack_bundle
 from correlator.verify import verify_bundle
 from deploy.apiclient import Api, ApiProblem, trail_path
@@ -82,7 +81,7 @@ class RemoteLedger:
 
     def find(self, text: str, *, tenant: str = "") -> list[TrailSummary]:
         """The trails that a person may mean: a whole trail id; else a transaction ID, a trace id, or a business key's value."""
-        for trail in _guesses(text, tenant):
+        for trail in meant_trails(text, tenant):
             try:
                 return [_read(self.api, _summary, self._trail(trail, limit=1)["summary"])]
             except NotFound:
@@ -208,19 +207,6 @@ class RemoteLedger:
         except VerificationError as error:
             raise Failure(f"{self.api.url}: what it exports is no bundle: {error}") from error
         return data, summary.last_leaf, tuple(sorted(trace for trace in trails.traces if trace not in inside))
-
-
-def _guesses(text: str, tenant: str) -> Iterator[str]:
-    """The trail ids that `text` may stand for, likeliest first."""
-    try:
-        parse_trail(text)
-    except VerificationError:
-        pass
-    else:
-        yield text
-    yield transaction_trail(text, tenant)
-    if re.fullmatch(r"[0-9a-f]{32}", text):
-        yield trace_trail(text, tenant)
 
 
 def _read(api: Api, made: Callable[[Any], Any], told: Any) -> Any:
