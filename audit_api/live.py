@@ -93,7 +93,7 @@ class Live:
                         example=0,
                     ),
                 ),
-                answers={EVENT_STREAM: ("EventStream", 'retry: 3000\n\nid: 41\nevent: trail\ndata: {"trail":…}\n\n')},
+                answers={EVENT_STREAM: ("EventStream", None)},
             )
         ]
 

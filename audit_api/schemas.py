@@ -362,10 +362,24 @@ SCHEMAS: dict[str, dict[str, Any]] = {
     "PdfReport": _string("A report of a trail: docs/export.md.", contentMediaType="application/pdf"),
     "TlogProof": _string("C2SP tlog-proof."),
     "Note": _string("C2SP signed-note."),
-    "EventStream": _string(
-        "Server-sent events: `trail` and `verdict`; `data` is an object with `trail`, `leaf`, `recorded`, of a verdict `verdict`, and "
-        "where there are shards `log`. An `id` alone says how far the reader has come.",
-        contentMediaType="text/event-stream",
+    # Of a stream of server-sent events OpenAPI before 3.2 describes one event, as tools read it.
+    "EventStream": _object(
+        {
+            "event": _string(enum=["trail", "verdict"]),
+            "id": _string("How far the reader has come; it can come alone."),
+            "data": _string(
+                "An object with `trail`, `leaf`, `recorded`, of a verdict `verdict`, and where there are shards `log`.",
+                contentMediaType="application/json",
+            ),
+            "retry": _integer("Milliseconds after which to connect again."),
+        },
+        optional=("event", "id", "data", "retry"),
+        about="Server-sent events (WHATWG HTML section 9.2), each of them an object here.",
+        example={
+            "id": "41",
+            "event": "trail",
+            "data": '{"trail":"transaction/pay-1","leaf":41,"recorded":"2026-01-01T00:01:00.000000000Z"}',
+        },
     ),
     "TrailLines": _string(
         "A line each: every TrailSummary, then an object with `end`, `size` (as in TrailPage) and `trails`, how many they were.",
