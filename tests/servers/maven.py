@@ -70,7 +70,9 @@ def _repository_with(parent: str, folder: Path) -> str:
     pom = place / f"{name}-{version}.pom"
     pom.write_bytes(model)
     pom.with_name(f"{pom.name}.sha1").write_text(hashlib.sha1(model).hexdigest(), "ascii")  # noqa: S324 - Maven's form
-    return f"<repositories><repository><id>tallystick-tests</id><url>{folder.as_uri()}</url></repository></repositories>"
+    return (
+        f"<repositories><repository><id>tallystick-tests</id><url>{folder.as_uri()}</url></repository></repositories>"
+    )
 
 
 def _dependency(artifact: str) -> str:
