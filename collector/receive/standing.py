@@ -12,7 +12,7 @@ BrokerReport = Callable[[str, str, int, int], object]
 
 
 class BrokerStanding:
-    """Of one entry. `system`: kafka or rabbitmq; `label`: the entry's."""
+    """Of one entry. `system`: kafka, rabbitmq or pulsar; `label`: the entry's."""
 
     def __init__(self, system: str, label: str, report: BrokerReport) -> None:
         self._system = system
