@@ -159,6 +159,7 @@ class AmqpConsumer:
             except Overloaded as error:
                 if self._stopping.is_set():
                     return  # not acknowledged, so it comes again
+                self._standing.waits(str(error))
                 await self._perseverance.pause(pressure.felt(error))
         await deliveries[-1].ack(multiple=True)  # and with it all before it, which were handed on before
         self._standing.taken(batch.count)

@@ -257,6 +257,7 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         try:
             await batch.messages.store(self._intake)
         except Overloaded as error:
+            self._standing.waits(str(error))
             self._not_before_seconds = self._monotonic() + self._pressure.felt(error)
             self._wait(partition, batch)
             return

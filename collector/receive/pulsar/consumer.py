@@ -134,6 +134,7 @@ class PulsarConsumer:
             except Overloaded as error:
                 if self._stopping.is_set():
                     return False
+                self._standing.waits(str(error))
                 await self._perseverance.pause(pressure.felt(error))
             else:
                 return True
