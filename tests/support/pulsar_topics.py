@@ -8,20 +8,17 @@ from typing import Any
 
 import pulsar
 
+from collector.receive.pulsar.librarylog import library_log
 from tests.servers.pulsar import Pulsar
 
-__all__ = ["backlog", "client", "produce", "quiet", "subscription"]
-
-
-def quiet() -> pulsar.FileLogger:
-    """Where the library's account of what it does goes: nowhere."""
-    return pulsar.FileLogger(pulsar.LoggerLevel.Error, "/dev/null")
+__all__ = ["backlog", "client", "produce", "subscription"]
 
 
 @contextmanager
 def client(server: Pulsar) -> Iterator[pulsar.Client]:
     """A client, closed in the end."""
-    made = pulsar.Client(f"pulsar://{server.address}", logger=quiet())
+    # the logger of the first client is the whole process's: it must be that of the product
+    made = pulsar.Client(f"pulsar://{server.address}", logger=library_log()[1])
     try:
         yield made
     finally:

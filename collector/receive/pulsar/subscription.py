@@ -13,6 +13,7 @@ import pulsar
 from pulsar.exceptions import PulsarException
 
 from collector.errors import Malformed
+from collector.receive.pulsar.librarylog import library_log
 from collector.receive.pulsar.message import Delivery
 from collector.receive.pulsar.settings import PulsarSettings
 from collector.secretfile import read_secret
@@ -35,7 +36,7 @@ _MEANINGS: dict[type[Exception], str] = {
     pulsar.AuthenticationError: "the broker does not let us in, or a file of TLS cannot be read",
     pulsar.ConsumerBusy: "the subscription is in use as one of another type",
 }
-"""Of what the library says in a word."""
+"""Of what the library says in a word, and nothing else."""
 
 
 class Token:
@@ -79,6 +80,7 @@ class Subscription:
     def __init__(self, settings: PulsarSettings, token: Callable[[], str] | None) -> None:
         self._settings = settings
         own = settings
+        self._log, logger = library_log()
         scheme = "pulsar+ssl" if own.tls else "pulsar"
         authentication: pulsar.Authentication | None = None
         if token is not None:
@@ -95,8 +97,7 @@ class Subscription:
             tls_validate_hostname=True,
             tls_certificate_file_path=own.tls_certificate or None,
             tls_private_key_file_path=own.tls_key or None,
-            # its own account of what it does would go to our standard output; one in Python's log takes the interpreter's lock in its threads
-            logger=pulsar.FileLogger(pulsar.LoggerLevel.Error, "/dev/null"),
+            logger=logger,
         )
         self._consumer: pulsar.Consumer | None = None
 
@@ -108,6 +109,7 @@ class Subscription:
         """
         own = self._settings
         earliest = own.start == "earliest"
+        self._log.said = ""
         try:
             self._consumer = self._client.subscribe(
                 list(own.topics),
@@ -118,8 +120,8 @@ class Subscription:
                 initial_position=pulsar.InitialPosition.Earliest if earliest else pulsar.InitialPosition.Latest,
             )
         except PulsarException as error:
-            meaning = _MEANINGS.get(type(error), "")
-            raise ConnectionError(f"{error}: {meaning}" if meaning else str(error)) from error
+            why = self._log.said or _MEANINGS.get(type(error), "")
+            raise ConnectionError(f"{error}: {why}" if why else str(error)) from error
 
     def read(self) -> Turn:
         """What has come: a batch at the most, and nothing when nothing comes in a moment."""

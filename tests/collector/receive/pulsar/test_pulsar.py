@@ -22,6 +22,7 @@ from tests.servers.certificates import Authority
 from tests.servers.pulsar import Pulsar
 from tests.support.consumption import Consumption
 from tests.support.memory_intake import MemoryIntake
+from tests.support.pulsar_frames import send_broken_compression
 from tests.support.pulsar_topics import backlog, client, produce, subscription
 
 pytestmark = [pytest.mark.pulsar, pytest.mark.timeout(240)]
@@ -236,6 +237,25 @@ def test_properties_that_are_no_text_stop_nothing(pulsar: Pulsar) -> None:
         async with consuming(intake, topic, address=pulsar.address) as consumption:
             await consumption.until(lambda: len(intake.events) == 2)
         assert [(event.body, event.marks) for event in intake.events] == [("odd", ["headers_cut"]), ("next", [])]
+
+    asyncio.run(story())
+
+
+def test_a_message_that_the_client_lets_go_of_is_told(pulsar: Pulsar, caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        intake = MemoryIntake()
+        topic = pulsar.make_topic()
+        produce(pulsar, topic, [b"before"])
+        send_broken_compression(pulsar, topic, b"\xff" * 10)
+        produce(pulsar, topic, [b"behind"])
+        async with consuming(intake, topic, address=pulsar.address) as consumption:
+            await consumption.until(lambda: len(intake.events) == 2 and caplog.messages)
+        assert [event.body for event in intake.events] == ["before", "behind"]
+        assert backlog(pulsar, topic, "tallystick") == 0  # it is gone, and our log is all that is left of it
+        (told,) = caplog.messages
+        assert told.startswith("pulsar: the client lets go of a message that it cannot read: ")
+        assert topic in told
+        assert "Failed to decompress" in told
 
     asyncio.run(story())
 
