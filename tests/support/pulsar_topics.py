@@ -18,7 +18,7 @@ __all__ = ["backlog", "client", "produce", "subscription"]
 def client(server: Pulsar) -> Iterator[pulsar.Client]:
     """A client, closed in the end."""
     # the logger of the first client is the whole process's: it must be that of the product
-    made = pulsar.Client(f"pulsar://{server.address}", logger=library_log()[1])
+    made = pulsar.Client(f"pulsar://{server.address}", logger=library_log().logger)
     try:
         yield made
     finally:

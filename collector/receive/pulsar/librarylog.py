@@ -17,43 +17,69 @@ __all__ = ["LibraryLog", "library_log"]
 
 _log = logging.getLogger(__name__)
 
-_LINE = re.compile(r".* \| ((?:\[[^]]*\] )*)(.*)")
-"""Time, level, thread and place in the source; then, in brackets, a connection or a consumer, with numbers that change from trial to trial; then the text."""
+_LINE = re.compile(r".* (\w+):\d+ \| ((?:\[[^]]*\] )*)(.*)")
+"""Time, level and thread; the place in the source; in brackets a connection or a consumer, with numbers that change from trial to trial; the text."""
 
 _GONE = "Discarding corrupted message"
 """It takes a message off the subscription, because it cannot read it; why was said before."""
 
+_CONSEQUENCES = "MultiTopicsConsumerImpl"
+"""Where it says only what follows, under names that it has made up."""
+
+_MARK = b"so far\n"
+_READ_SECONDS = 1.0
+
 
 class LibraryLog:
-    """Keeps the last error, and says in our log which messages will never come.
+    """Keeps errors, and says in our log which messages will never come.
 
     Attributes:
-        said: the last error's text; empty: none since somebody has emptied it.
+        logger: has the library write here.
     """
 
     def __init__(self) -> None:
-        self.said = ""
+        self._ours, self._theirs = os.pipe()
+        self.logger = pulsar.FileLogger(pulsar.LoggerLevel.Error, f"/dev/fd/{self._theirs}")
+        self._first = ""
+        self._last = ""
+        self._so_far = threading.Event()
 
-    def read(self, lines: Iterable[bytes]) -> None:
-        """Read what is written, line by line, for as long as it comes."""
+    def read(self) -> None:
+        """Read what is written, for as long as it comes."""
+        with os.fdopen(self._ours, "rb") as lines:
+            self.take(lines)
+
+    def take(self, lines: Iterable[bytes]) -> None:
+        """Take what was read."""
         for line in lines:
-            found = _LINE.fullmatch(line.decode("utf-8", "replace").strip())
-            if found is None:
-                continue
-            who, text = found.groups()
-            if text.startswith(_GONE):
-                _log.error(
-                    "pulsar: the client lets go of a message that it cannot read: %s%s: %s", who, text, self.said
-                )
-            else:
-                self.said = text
+            if line == _MARK:
+                self._so_far.set()
+            elif found := _LINE.fullmatch(line.decode("utf-8", "replace").strip()):
+                self._take(*found.groups())
+
+    def _take(self, source: str, who: str, text: str) -> None:
+        if text.startswith(_GONE):
+            _log.error("pulsar: the client lets go of a message that it cannot read: %s%s: %s", who, text, self._last)
+            return
+        self._last = text
+        if source != _CONSEQUENCES:
+            self._first = self._first or text
+
+    def forget(self) -> None:
+        """Something new begins."""
+        self._first = ""
+
+    def cause(self) -> str:
+        """The first error since `forget`, of all that is written by now: rather a cause than what follows from it. Empty: there was none."""
+        self._so_far.clear()
+        os.write(self._theirs, _MARK)
+        self._so_far.wait(_READ_SECONDS)
+        return self._first
 
 
 @functools.cache
-def library_log() -> tuple[LibraryLog, pulsar.FileLogger]:
-    """The one of this process, and what has the library write to it."""
+def library_log() -> LibraryLog:
+    """The one of this process, and a thread that reads it."""
     log = LibraryLog()
-    ours, theirs = os.pipe()
-    stream = os.fdopen(ours, "rb")
-    threading.Thread(target=log.read, args=(stream,), name="tally-pulsar-log", daemon=True).start()
-    return log, pulsar.FileLogger(pulsar.LoggerLevel.Error, f"/dev/fd/{theirs}")
+    threading.Thread(target=log.read, name="tally-pulsar-log", daemon=True).start()
+    return log

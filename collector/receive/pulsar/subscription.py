@@ -30,11 +30,11 @@ _TYPES = {
     "shared": pulsar.ConsumerType.Shared,
     "failover": pulsar.ConsumerType.Failover,
 }
+_BUSY = "the subscription is in use as one of another type"
 _MEANINGS: dict[type[Exception], str] = {
     pulsar.Timeout: f"no answer in {_ANSWER_SECONDS} s; or the broker takes no such token, or no such certificate of ours",
     pulsar.ConnectError: "no connection; or the broker's certificate is not of tls_ca, or for another host",
     pulsar.AuthenticationError: "the broker does not let us in, or a file of TLS cannot be read",
-    pulsar.ConsumerBusy: "the subscription is in use as one of another type",
 }
 """Of what the library says in a word, and nothing else."""
 
@@ -80,7 +80,7 @@ class Subscription:
     def __init__(self, settings: PulsarSettings, token: Callable[[], str] | None) -> None:
         self._settings = settings
         own = settings
-        self._log, logger = library_log()
+        self._log = library_log()
         scheme = "pulsar+ssl" if own.tls else "pulsar"
         authentication: pulsar.Authentication | None = None
         if token is not None:
@@ -97,7 +97,7 @@ class Subscription:
             tls_validate_hostname=True,
             tls_certificate_file_path=own.tls_certificate or None,
             tls_private_key_file_path=own.tls_key or None,
-            logger=logger,
+            logger=self._log.logger,
         )
         self._consumer: pulsar.Consumer | None = None
 
@@ -109,7 +109,7 @@ class Subscription:
         """
         own = self._settings
         earliest = own.start == "earliest"
-        self._log.said = ""
+        self._log.forget()
         try:
             self._consumer = self._client.subscribe(
                 list(own.topics),
@@ -120,7 +120,8 @@ class Subscription:
                 initial_position=pulsar.InitialPosition.Earliest if earliest else pulsar.InitialPosition.Latest,
             )
         except PulsarException as error:
-            why = self._log.said or _MEANINGS.get(type(error), "")
+            busy = isinstance(error, pulsar.ConsumerBusy)
+            why = _BUSY if busy else self._log.cause() or _MEANINGS.get(type(error), "")
             raise ConnectionError(f"{error}: {why}" if why else str(error)) from error
 
     def read(self) -> Turn:

@@ -260,7 +260,7 @@ def test_a_message_that_the_client_lets_go_of_is_told(pulsar: Pulsar, caplog: py
     asyncio.run(story())
 
 
-def test_tls_with_a_certificate_and_a_token(pulsar: Pulsar, tmp_path: Path) -> None:
+def test_tls_with_a_certificate_and_a_token(pulsar: Pulsar, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def story() -> None:
         topic = pulsar.make_topic()
         certificate, key = pulsar.authority.issue("collector")
@@ -284,6 +284,7 @@ def test_tls_with_a_certificate_and_a_token(pulsar: Pulsar, tmp_path: Path) -> N
         async with consuming(MemoryIntake(), topic, **strange, token_file=str(token)) as refusing:
             await refusing.until(lambda: len(refusing.reports) > 2)
             assert {told[2] for told in refusing.reports} == {0}
+            assert "certificate verify failed" in caplog.text
         token.write_text(pulsar.token()[:-4] + "AAAA")  # of another key
         async with consuming(intake, topic, **secure, token_file=str(token)) as refused:
             produce(pulsar, topic, numbered(3, 6))
