@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -292,6 +293,34 @@ def test_tls_with_a_certificate_and_a_token(pulsar: Pulsar, tmp_path: Path, capl
             assert {told[2] for told in refused.reports} == {0}
             token.write_text(pulsar.token())  # it is read again when the next connection is made
             await refused.until(lambda: len(intake.events) == 9)
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(("hosts", "refused"), [(("elsewhere.example",), True), ((), False)])
+def test_a_certificate_of_another_host_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, hosts: tuple[str, ...], refused: bool
+) -> None:
+    authority = Authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue("broker", hosts=hosts))
+
+    async def story() -> None:
+        said: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            said.put_nowait(await reader.read(4))  # the length of CONNECT; nothing, where the client hangs up
+            writer.close()
+
+        server = await asyncio.start_server(listen, "127.0.0.1", 0, ssl=context)
+        async with server:
+            address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            async with consuming(MemoryIntake(), "t", address=address, tls=True, tls_ca=str(authority.ca)) as one:
+                if refused:
+                    await one.until(lambda: "certificate verify failed" in caplog.text)
+                else:
+                    assert await said.get() != b""
+            assert {told[2] for told in one.reports} == {0}
 
     asyncio.run(story())
 
