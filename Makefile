@@ -16,7 +16,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-vers
 	--no-emit-index-url --no-annotate --strip-extras --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test test-all test-clients matrix test-go test-crash test-objects test-minio test-opensearch test-prometheus test-prometheus3 test-alertmanager boards test-browser test-kafka test-rabbitmq test-keycloak test-oldest check fix bench drills audit lock upgrade wheel clean
+.PHONY: help run dev test test-all test-clients matrix test-go test-crash test-objects test-minio test-opensearch test-prometheus test-prometheus3 test-alertmanager boards test-browser test-kafka test-rabbitmq test-pulsar test-keycloak test-oldest check fix bench drills audit lock upgrade wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ test-kafka: $(VENV)/.dev ## the way in from Kafka, on a real one, which is fetch
 
 test-rabbitmq: $(VENV)/.dev ## the way in from RabbitMQ, on a real one (needs rabbitmq-server)
 	$(BIN)/python -m pytest -m rabbitmq $(PYTEST_ARGS)
+
+test-pulsar: $(VENV)/.dev ## the way in from Pulsar, on a real one, which is fetched once (needs Java 17 and Maven)
+	$(BIN)/python -m pytest -m pulsar $(PYTEST_ARGS)
 
 test-keycloak: $(VENV)/.dev ## identities from a real Keycloak, which is fetched once (needs Java 17 and Maven)
 	$(BIN)/python -m pytest -m keycloak $(PYTEST_ARGS)

@@ -66,7 +66,7 @@ class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Origin(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the event came in: enough to find it again at its source.
 
-    `receiver` is forward, otlp, ndjson, cloudevents, bizevents, elasticsearch, beats, syslog, tail, kafka, rabbitmq, import or record; `tag` is
+    `receiver` is forward, otlp, ndjson, cloudevents, bizevents, elasticsearch, beats, syslog, tail, kafka, rabbitmq, pulsar, import or record; `tag` is
     Fluent's tag, a document's index, a Beat's name, a topic and partition, or a queue; `file` an imported file's name or a followed file's path; `row` its
     row counted from 1 (headers not counted); `offset` where in a followed file the event begins, in bytes, or a Kafka message's. `peer` is who sent
     it, where the sender has shown that: ``certificate:NAME``, ``user:NAME``

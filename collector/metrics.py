@@ -127,13 +127,13 @@ class CollectorMetrics:
         }
         self._broker = Gauge(
             "tally_collector_broker_connected",
-            "1 while the broker of an entry of Kafka or RabbitMQ answers.",
+            "1 while the broker of an entry of Kafka, RabbitMQ or Pulsar answers.",
             ["system", "entry"],
             registry=self.registry,
         )
         self._broker_messages = Counter(
             "tally_collector_broker_messages_total",
-            "Messages of an entry of Kafka or RabbitMQ that are durable, those recognised and dead letters included.",
+            "Messages of an entry of Kafka, RabbitMQ or Pulsar that are durable, those recognised and dead letters included.",
             ["system", "entry"],
             registry=self.registry,
         )

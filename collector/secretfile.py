@@ -9,18 +9,18 @@ __all__ = ["check_files", "read_secret"]
 _MAX_BYTES = 1_024
 
 
-def read_secret(file: str) -> bytes:
-    """The file's content without white space at its ends, 1 to 1,024 bytes.
+def read_secret(file: str, *, at_most: int = _MAX_BYTES) -> bytes:
+    """The file's content without white space at its ends, 1 to `at_most` bytes.
 
     Raises:
         Malformed: it is empty, or longer (``bad_key_file``).
         OSError: it cannot be read.
     """
     with Path(file).open("rb") as stream:
-        data = stream.read(_MAX_BYTES + 1)
+        data = stream.read(at_most + 1)
     secret = data.strip()
-    if not secret or len(data) > _MAX_BYTES:
-        raise Malformed(f"{file}: a secret of 1 to {_MAX_BYTES} bytes is expected in it", label="bad_key_file")
+    if not secret or len(data) > at_most:
+        raise Malformed(f"{file}: a secret of 1 to {at_most} bytes is expected in it", label="bad_key_file")
     return secret
 
 

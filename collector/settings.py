@@ -10,6 +10,7 @@ from collector.protect.fields import DEFAULT_MASKED_FIELDS
 from collector.receive.amqp.settings import AmqpSettings
 from collector.receive.kafka.settings import KafkaSettings
 from collector.receive.listening import check_listening
+from collector.receive.pulsar.settings import PulsarSettings
 from collector.receive.syslog.settings import SyslogSettings
 from collector.receive.tail.settings import KubernetesSettings, TailSettings
 
@@ -319,6 +320,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         tail: files to follow.
         kafka: topics to consume.
         amqp: queues of RabbitMQ to consume.
+        pulsar: topics of Pulsar to consume.
         kubernetes: what is asked about the pods whose files are followed.
         spool: bounds on disk.
         ship: batches.
@@ -344,6 +346,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     tail: tuple[TailSettings, ...] = ()
     kafka: tuple[KafkaSettings, ...] = ()
     amqp: tuple[AmqpSettings, ...] = ()
+    pulsar: tuple[PulsarSettings, ...] = ()
     kubernetes: KubernetesSettings = KubernetesSettings()
     spool: SpoolSettings = SpoolSettings()
     ship: ShipSettings = ShipSettings()
@@ -361,6 +364,7 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             "tail": [entry.label for entry in self.tail],
             "kafka": [entry.label for entry in self.kafka],
             "amqp": [entry.label for entry in self.amqp],
+            "pulsar": [entry.label for entry in self.pulsar],
         }
         for kind, labels in kinds.items():
             for label in labels:

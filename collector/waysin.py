@@ -1,6 +1,7 @@
 """Every way in that the settings ask for, and what opens it. `collector.openways` keeps them."""
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from collector.receive.listening import tls_of
 from collector.receive.ndjson import NdjsonReceiver
 from collector.receive.otlp import OtlpReceiver
 from collector.receive.otlp_export import Onward, OtlpExports
+from collector.receive.pulsar.settings import PulsarSettings
 from collector.receive.syslog.receiver import SyslogReceiver
 from collector.receive.syslog.settings import zone_of
 from collector.receive.tail.kubernetes_api import Pods
@@ -107,11 +109,13 @@ class WaysIn:
             ways[f"kafka {kafka.label}"] = (True, kafka, partial(self._kafka, kafka))
         for amqp in own.amqp:
             ways[f"amqp {amqp.label}"] = (True, amqp, partial(self._amqp, amqp))
+        for pulsar in own.pulsar:
+            ways[f"pulsar {pulsar.label}"] = (True, pulsar, partial(self._pulsar, pulsar))
         return {
             name: Wanted(
                 mark=mark_of(own.name, own.service, *(parts if isinstance(parts, tuple) else (parts,))),
                 open=opens,
-                alone=name in {"grpc", "tail"} or name.startswith(("kafka ", "amqp ")),
+                alone=name in {"grpc", "tail"} or name.startswith(("kafka ", "amqp ", "pulsar ")),
             )
             for name, (on, parts, opens) in ways.items()
             if on
@@ -281,12 +285,8 @@ class WaysIn:
 
     async def _kafka(self, own: KafkaSettings, way: Way) -> None:
         """Consume topics. Raises `Malformed`: the library is not installed."""
-        try:
+        with _extra("Kafka", "kafka"):
             from collector.receive.kafka.consumer import KafkaConsumer  # noqa: PLC0415 - comes with an extra
-        except ModuleNotFoundError as error:
-            raise Malformed(
-                "Kafka needs more than is installed: pip install 'tallystick[kafka]'", where="kafka"
-            ) from error
         way.run(
             KafkaConsumer(
                 own, way.intake, clock=self._clock, service=self._settings.service, report=self._metrics.broker
@@ -294,15 +294,32 @@ class WaysIn:
         )
 
     async def _amqp(self, own: AmqpSettings, way: Way) -> None:
-        """Consume queues. Raises `Malformed`: the library is not installed."""
-        try:
+        """Consume a queue. Raises `Malformed`: the library is not installed."""
+        with _extra("RabbitMQ", "amqp"):
             from collector.receive.amqp.consumer import AmqpConsumer  # noqa: PLC0415 - comes with an extra
-        except ModuleNotFoundError as error:
-            raise Malformed(
-                "RabbitMQ needs more than is installed: pip install 'tallystick[amqp]'", where="amqp"
-            ) from error
         way.run(
             AmqpConsumer(
                 own, way.intake, clock=self._clock, service=self._settings.service, report=self._metrics.broker
             )
         )
+
+    async def _pulsar(self, own: PulsarSettings, way: Way) -> None:
+        """Consume a subscription. Raises `Malformed`: the library is not installed."""
+        with _extra("Pulsar", "pulsar"):
+            from collector.receive.pulsar.consumer import PulsarConsumer  # noqa: PLC0415 - comes with an extra
+        way.run(
+            PulsarConsumer(
+                own, way.intake, clock=self._clock, service=self._settings.service, report=self._metrics.broker
+            )
+        )
+
+
+@contextmanager
+def _extra(title: str, name: str) -> Iterator[None]:
+    """Import what comes with an extra. Raises `Malformed`: it is not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise Malformed(
+            f"{title} needs more than is installed: pip install 'tallystick[{name}]'", where=name
+        ) from error

@@ -42,6 +42,7 @@ _CLUSTER_FILES = ("ca_file", "client_certificate", "client_key", "password_file"
 _TLS_FILES = ("tls_certificate", "tls_key", "tls_client_ca")
 _FORWARD_FILES = ("shared_key_file", "client_key_files", "password_files")
 _BROKER_FILES = ("tls_certificate", "tls_key", "tls_ca", "password_file")
+_PULSAR_FILES = ("tls_certificate", "tls_key", "tls_ca", "token_file")
 _GRAFANA_FILES = ("ca_file", "token_file", "opensearch_password_file")
 _METRICS_FILES = ("token_file", "password_file", "ca_file", "client_certificate", "client_key")
 _RELAY_FILES = ("tls_certificate", "tls_key", "tls_ca", "shared_key_file", "password_file")
@@ -212,6 +213,7 @@ def _collector(settings: CollectorSettings, folder: Path) -> CollectorSettings:
         syslog=_located(settings.syslog, folder, _TLS_FILES),
         kafka=tuple(_located(one, folder, _BROKER_FILES) for one in settings.kafka),
         amqp=tuple(_located(one, folder, _BROKER_FILES) for one in settings.amqp),
+        pulsar=tuple(_located(one, folder, _PULSAR_FILES) for one in settings.pulsar),
         relay=_located(settings.relay, folder, _RELAY_FILES),
         metrics_to=_located(settings.metrics_to, folder, _METRICS_FILES),
     )

@@ -28,7 +28,7 @@ HEADER = "messaging.message.header."
 """What the names of attributes begin with that hold headers."""
 
 MAX_HEADERS = 128
-"""So many headers of a message become attributes; one that has more is marked ``headers_cut``."""
+"""So many headers of a message become attributes; one that has more, or some that cannot be read, is marked ``headers_cut``."""
 
 _TRACEPARENT = re.compile(
     r"(?!ff)[0-9a-f]{2}-((?!0{32})[0-9a-f]{32})-((?!0{16})[0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?", re.ASCII
@@ -43,6 +43,7 @@ class BrokerMessage:
     Attributes:
         value: its bytes; None: it has none (a tombstone).
         headers: names to values, in the order of the message; a name may come more than once, and the last one counts.
+        headers_cut: whether it has others that its library cannot read.
         time: RFC 3339, empty when the broker states none.
         attributes: what the broker says of it.
         origin: where it stood.
@@ -51,6 +52,7 @@ class BrokerMessage:
 
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+    headers_cut: bool = False
     time: str = ""
     attributes: Mapping[str, Any]
     origin: Origin
@@ -98,7 +100,7 @@ def arrival_of_broker_message(message: BrokerMessage, reading: Reading, *, obser
 
 def _headers(message: BrokerMessage, event: Event) -> dict[str, str]:
     """Keep the headers in the event's attributes; returns them by their names in lower case."""
-    if len(message.headers) > MAX_HEADERS:
+    if message.headers_cut or len(message.headers) > MAX_HEADERS:
         event.marks.append("headers_cut")
     headers: dict[str, str] = {}
     for name, value in message.headers[:MAX_HEADERS]:

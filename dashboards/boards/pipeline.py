@@ -48,7 +48,7 @@ def _in() -> tuple[Panel, ...]:
             queries=[Query("sum by (instance, tail) (tally_collector_tail_behind_bytes)", "{{instance}} {{tail}}")],
         ),
         Panel(
-            title="Messages from brokers", text="Messages of Kafka and RabbitMQ that are durable, each second.", unit="ops", width=12, runbook="TallyBrokerLost",
+            title="Messages from brokers", text="Messages of Kafka, RabbitMQ and Pulsar that are durable, each second.", unit="ops", width=12, runbook="TallyBrokerLost",
             queries=[Query("sum by (system, entry) (rate(tally_collector_broker_messages_total[$__rate_interval]))", "{{system}} {{entry}}")],
         ),
     )  # fmt: skip

@@ -34,7 +34,7 @@ def examine_certificates(config: Config, *, now: dt.datetime) -> Chart:
             pairs.append((f"{table}.{way}.tls_certificate", one.tls_certificate, one.tls_key))
             authorities = "tls_ca" if way == "relay" else "tls_client_ca"
             pairs.append((f"{table}.{way}.{authorities}", getattr(one, authorities), ""))
-        for way, entries in (("kafka", collector.kafka), ("amqp", collector.amqp)):
+        for way, entries in (("kafka", collector.kafka), ("amqp", collector.amqp), ("pulsar", collector.pulsar)):
             for entry in entries:
                 pairs.append((f"{table}.{way}.tls_certificate", entry.tls_certificate, entry.tls_key))
                 pairs.append((f"{table}.{way}.tls_ca", entry.tls_ca, ""))

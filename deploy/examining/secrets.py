@@ -19,6 +19,10 @@ from deploy.wording import count
 
 __all__ = ["examine_secrets"]
 
+_WAYS = ("forward", "http", "grpc", "elasticsearch", "beats", "syslog", "relay")
+_BROKERS = ("kafka", "amqp", "pulsar")
+_SECRETS = ("tls_key", "shared_key_file", "password_file", "token_file")
+
 
 def examine_secrets(config: Config, places: Places, *, now_ns: int | None = None) -> Chart:
     """Look at the keys folder, the files that the configuration names, and the tokens. Nothing of what is in them is told.
@@ -112,9 +116,9 @@ def _named_files(chart: Chart, config: Config) -> None:
         for key in ("password_file", "client_key")
     ]
     for table, collector in collectors_of(config).items():
-        named.append((f"{table}.forward.shared_key_file", collector.forward.shared_key_file))
-        named.append((f"{table}.forward.tls_key", collector.forward.tls_key))
-        named.append((f"{table}.http.tls_key", collector.http.tls_key))
+        ways = [(way, getattr(collector, way)) for way in _WAYS]
+        ways += [(way, entry) for way in _BROKERS for entry in getattr(collector, way)]
+        named += [(f"{table}.{way}.{key}", getattr(one, key, "")) for way, one in ways for key in _SECRETS]
         named += [
             (f"{table}.metrics_to.{key}", getattr(collector.metrics_to, key))
             for key in ("token_file", "password_file", "client_key")

@@ -18,6 +18,7 @@ from typing import Self
 from tests.servers import java, maven
 from tests.servers.kafka import Kafka
 from tests.servers.opensearch_home import cache_folder
+from tests.servers.pulsar import Pulsar
 from tests.servers.rabbitmq import RabbitMq
 from tests.support.need import need
 
@@ -130,6 +131,11 @@ class Programs:
     def kafka(self) -> Kafka:
         """One Kafka node, started."""
         return self._brokers.enter_context(Kafka())
+
+    @cached_property
+    def pulsar(self) -> Pulsar:
+        """One Pulsar node, started."""
+        return self._brokers.enter_context(Pulsar())
 
     @cached_property
     def rabbitmq(self) -> RabbitMq:

@@ -211,6 +211,13 @@ def _brokers(programs: Programs) -> tuple[Sender, ...]:
             f'group = "{topic(place)}"\ninstance = "one"\nsession_timeout_seconds = 6.0\nbatch_messages = 200\n'
         )
 
+    def pulsar(place: Place) -> str:
+        programs.pulsar.make_topic(partitions=3, name=topic(place))
+        return (
+            f'[[collector.pulsar]]\nbrokers = ["{programs.pulsar.address}"]\ntopics = ["{topic(place)}"]\n'
+            "batch_messages = 200\nprefetch = 200\n"
+        )
+
     return (
         Sender(
             name="kafka",
@@ -233,5 +240,15 @@ def _brokers(programs: Programs) -> tuple[Sender, ...]:
             settings=lambda place: (
                 f'[[collector.amqp]]\nqueue = "{topic(place)}"\nport = {programs.rabbitmq.port}\ndeclare = true\nprefetch = 200\n'
             ),
+        ),
+        Sender(
+            name="pulsar",
+            title="Pulsar 4.0, `pulsar-client`'s producer",
+            way="Pulsar",
+            command=lambda place: [
+                *(sys.executable, str(CLIENTS / "pulsar_sender.py"), programs.pulsar.address),
+                *(topic(place), str(place.events)),
+            ],
+            settings=pulsar,
         ),
     )

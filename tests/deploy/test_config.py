@@ -186,6 +186,10 @@ shared_key_file = "/run/a.key"
         '[[collector.amqp]]\nqueue = "q"\ntls = true\ntls_ca = "ca.pem"\npassword_file = "/run/pw"'
     ).collector.amqp[0]
     assert (broker.tls_ca, broker.password_file, broker.tls_key) == ("/somewhere/ca.pem", "/run/pw", "")
+    pulsar = read(
+        '[[collector.pulsar]]\nbrokers = ["b:1"]\ntopics = ["t"]\ntls = true\ntls_ca = "ca.pem"\ntoken_file = "token"'
+    ).collector.pulsar[0]
+    assert (pulsar.tls_ca, pulsar.token_file, pulsar.tls_key) == ("/somewhere/ca.pem", "/somewhere/token", "")
     assert config.collector.http.tls_key == "/somewhere/h-key.pem"
     assert config.sidecars["a"].forward.shared_key_file == "/run/a.key"
     assert config.sidecars["a"].http.tls_certificate == "/somewhere/h.pem"

@@ -18,6 +18,7 @@ from tests.servers.kafka import Kafka
 from tests.servers.keycloak import Keycloak
 from tests.servers.opensearch import Cluster
 from tests.servers.opensearch_security import Security
+from tests.servers.pulsar import Pulsar
 from tests.servers.rabbitmq import RabbitMq
 
 
@@ -73,6 +74,13 @@ def kafka() -> Iterator[Kafka]:
 def keycloak() -> Iterator[Keycloak]:
     """One Keycloak with the realm `tally`."""
     with Keycloak() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pulsar() -> Iterator[Pulsar]:
+    """One Pulsar node, plain text."""
+    with Pulsar() as server:
         yield server
 
 

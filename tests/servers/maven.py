@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -15,6 +16,10 @@ _PLUGIN = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1"
 _POM = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
 <groupId>tallystick.tests</groupId><artifactId>{name}</artifactId><version>1</version><packaging>pom</packaging>
 {body}</project>
+"""
+_PARENT = """<project xmlns="http://maven.apache.org/POM/4.0.0"><modelVersion>4.0.0</modelVersion>
+<parent><groupId>{group}</groupId><artifactId>{above}</artifactId><version>{version}</version></parent>
+<artifactId>{name}</artifactId><packaging>pom</packaging></project>
 """
 _TIMEOUT_SECONDS = 900
 
@@ -39,11 +44,34 @@ def copy_with_dependencies(groups: Mapping[str, Sequence[str]], *, home: Path, s
     _mvn(java, "-f", str(scratch / "pom.xml"), f"{_PLUGIN}:copy-dependencies", "-DincludeScope=runtime")
 
 
-def copy_alone(artifact: str, *, folder: Path, scratch: Path, java: Path) -> None:
-    """One artefact (``group:artifact:version[:type]``) without what it needs, into `folder`."""
-    _write(scratch, "one", "")
+def copy_alone(artifact: str, *, folder: Path, scratch: Path, java: Path, parent: str = "") -> None:
+    """One artefact (``group:artifact:version[:type[:classifier]]``) without what it needs, into `folder`.
+
+    Args:
+        artifact: which.
+        folder: is there already.
+        scratch: an empty folder for what Maven reads.
+        java: the Java that runs Maven.
+        parent: ``group:artifact:version`` of its description's parent, where that was never published. Maven reads it before it fetches
+            anything, so an empty one is put into a repository of our own; its versions are of no account, since nothing but the artefact is copied.
+    """
+    repositories = _repository_with(parent, scratch / "parent") if parent else ""
+    _write(scratch, "one", repositories)
     _mvn(
         java, "-f", str(scratch / "pom.xml"), f"{_PLUGIN}:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={folder}"
+    )
+
+
+def _repository_with(parent: str, folder: Path) -> str:
+    group, name, version = parent.split(":")
+    place = folder.joinpath(*group.split("."), name, version)
+    place.mkdir(parents=True)
+    model = _PARENT.format(group=group, name=name, version=version, above=group.rpartition(".")[2]).encode()
+    pom = place / f"{name}-{version}.pom"
+    pom.write_bytes(model)
+    pom.with_name(f"{pom.name}.sha1").write_text(hashlib.sha1(model).hexdigest(), "ascii")  # noqa: S324 - Maven's form
+    return (
+        f"<repositories><repository><id>tallystick-tests</id><url>{folder.as_uri()}</url></repository></repositories>"
     )
 
 

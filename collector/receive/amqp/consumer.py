@@ -6,7 +6,6 @@ delivers again. Nothing is ever sent back to the queue: under pressure a batch w
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Callable, Sequence
 
@@ -14,20 +13,20 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, AMQPError
 
-from collector.errors import Malformed, Overloaded
+from collector.errors import Overloaded
 from collector.event import format_time
-from collector.receive import Arrival, Intake
+from collector.receive import Intake
 from collector.receive.amqp.message import Delivery, message_of_delivery
 from collector.receive.amqp.settings import AmqpSettings
-from collector.receive.brokermessage import BrokerMessage, Reading, arrival_of_broker_message
+from collector.receive.brokerbatch import BrokerBatch, Pressure
+from collector.receive.brokermessage import Reading
 from collector.receive.connecting import client_tls
+from collector.receive.perseverance import Perseverance
 from collector.receive.standing import BrokerReport, BrokerStanding
-from collector.retry import Breaker, RetryLimits
 from collector.secretfile import read_secret
 
 __all__ = ["AmqpConsumer"]
 
-_MAX_BACKOFF_SECONDS = 5.0
 _QUIET_SECONDS = 10.0  # without a message: then it is asked whether the queue is still there
 _ANSWER_SECONDS = 10.0
 
@@ -69,24 +68,18 @@ class AmqpConsumer:
         self._tls = client_tls(own.tls_ca, own.tls_certificate, own.tls_key) if own.tls else None
         self._password = read_secret(own.password_file).decode() if own.password_file else "guest"
         self._standing = BrokerStanding("rabbitmq", settings.label, report)
-        self._stopping = asyncio.Event()
+        self._perseverance = Perseverance(self._standing, AMQPError, OSError)
+        self._stopping = self._perseverance.stopping
 
     async def run(self) -> None:
         """Consume until `stop`. A broker that is away, or a queue that is not there, is told and tried again."""
-        breaker = Breaker(RetryLimits(cap_seconds=5.0, open_seconds=5.0), uniform=random.uniform)
-        while not self._stopping.is_set():
-            try:
-                await self._consume(breaker)
-            except Exception as error:  # noqa: BLE001 - whatever the library makes of a broker's bytes, the other ways in go on
-                known = isinstance(error, AMQPError | OSError)  # what others say may hold what was in a message
-                self._standing.away((str(error) if known else "") or type(error).__name__)
-                await self._pause(breaker.failed())
+        await self._perseverance.run(self._consume)
 
     def stop(self) -> None:
         """Let `run` end: after what is in hand is durable and acknowledged; the broker delivers the rest to others."""
-        self._stopping.set()
+        self._perseverance.stop()
 
-    async def _consume(self, breaker: Breaker) -> None:
+    async def _consume(self) -> None:
         connection = await self._connect()
         try:
             channel = await connection.channel()
@@ -95,8 +88,7 @@ class AmqpConsumer:
             came: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()  # bounded by prefetch
             channel.close_callbacks.add(lambda *_: came.put_nowait(None))
             tag = await queue.consume(came.put)
-            self._standing.connected()
-            breaker.succeeded()
+            self._perseverance.connected()
             ending = asyncio.ensure_future(self._stopping.wait())
             ending.add_done_callback(lambda _: came.put_nowait(None))
             try:
@@ -156,42 +148,21 @@ class AmqpConsumer:
 
     async def _hand(self, deliveries: Sequence[AbstractIncomingMessage]) -> None:
         """Make a batch durable and acknowledge it; what cannot be taken now waits, and the broker keeps the rest."""
-        observed = format_time(self._clock())
-        arrivals: list[Arrival] = []
-        refusals: list[tuple[BrokerMessage, Malformed]] = []
+        batch = BrokerBatch(self._reading, observed=format_time(self._clock()))
         for one in deliveries:
-            message = message_of_delivery(_delivery(one, self._settings.queue))
-            try:
-                arrival = arrival_of_broker_message(message, self._reading, observed=observed)
-            except Malformed as error:
-                refusals.append((message, error))
-                continue
-            if one.redelivered and arrival.source_id is None:
-                arrival.event.marks.append("redelivered")  # it may be here already, and nothing tells
-            arrivals.append(arrival)
-        backoff_seconds = 0.0
+            batch.add(message_of_delivery(_delivery(one, self._settings.queue)), again=bool(one.redelivered))
+        pressure = Pressure()
         while True:
             try:
-                while refusals:
-                    message, why = refusals[0]
-                    await self._intake.reject(
-                        message.value or b"", why, message.origin, source_id=message.source_id or b""
-                    )
-                    del refusals[0]
-                if arrivals:
-                    await self._intake.accept(arrivals)
+                await batch.store(self._intake)
                 break
             except Overloaded as error:
                 if self._stopping.is_set():
                     return  # not acknowledged, so it comes again
-                backoff_seconds = min(max(error.retry_after_seconds, 2 * backoff_seconds), _MAX_BACKOFF_SECONDS)
-                await self._pause(backoff_seconds)
+                self._standing.waits(str(error))
+                await self._perseverance.pause(pressure.felt(error))
         await deliveries[-1].ack(multiple=True)  # and with it all before it, which were handed on before
-        self._standing.taken(len(deliveries))
-
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
+        self._standing.taken(batch.count)
 
 
 def _is_over(channel: AbstractChannel) -> bool:

@@ -5,6 +5,7 @@ from typing import Annotated
 import msgspec
 
 from collector.receive.brokermessage import Format
+from collector.receive.connecting import check_connecting
 from collector.receive.listening import is_this_machine
 
 __all__ = ["AmqpSettings"]
@@ -56,10 +57,7 @@ class AmqpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def __post_init__(self) -> None:
         """Refuse what would protect less than it seems to."""
-        if bool(self.tls_certificate) != bool(self.tls_key):
-            raise ValueError("tls_certificate and tls_key go together")
-        if (self.tls_ca or self.tls_certificate) and not self.tls:
-            raise ValueError("tls_ca and tls_certificate go with tls = true")
+        check_connecting(self)
         if not (self.tls or self.unprotected or is_this_machine(self.host)):
             raise ValueError(f"connecting to {self.host} needs tls = true, or unprotected = true")
 

@@ -10,32 +10,31 @@ Pressure: a batch that cannot be taken waits, and its partition is paused. The o
 
 import asyncio
 import contextlib
-import random
 import ssl
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
-from collector.errors import Malformed, Overloaded
+from collector.errors import Overloaded
 from collector.event import format_time
-from collector.receive import Arrival, Intake
-from collector.receive.brokermessage import BrokerMessage, Reading, arrival_of_broker_message
+from collector.receive import Intake
+from collector.receive.brokerbatch import BrokerBatch, Pressure
+from collector.receive.brokermessage import Reading
 from collector.receive.connecting import client_tls
 from collector.receive.kafka.message import message_of_record
 from collector.receive.kafka.offsets import Offsets
 from collector.receive.kafka.settings import KafkaSettings
+from collector.receive.perseverance import Perseverance
 from collector.receive.standing import BrokerReport, BrokerStanding
-from collector.retry import Breaker, RetryLimits
 from collector.secretfile import read_secret
 
 __all__ = ["KafkaConsumer"]
 
 _TURN_MS = 200
-_MAX_BACKOFF_SECONDS = 5.0
 _QUIET_SECONDS = 10.0  # without a message: then the broker is asked for a sign of life
 _ANSWER_SECONDS = 10.0
 _GIVE_BACK_SECONDS = 60.0  # for the last turn, when partitions are to be given back
@@ -46,10 +45,8 @@ _FETCH_BYTES = 16 * 1024**2
 class _Batch:
     """Messages of one partition that are not durable yet."""
 
-    messages: int
     next_offset: int
-    arrivals: list[Arrival] = field(default_factory=list)
-    refusals: list[tuple[BrokerMessage, Malformed]] = field(default_factory=list)
+    messages: BrokerBatch
 
 
 class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # the library is not typed
@@ -89,31 +86,25 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         )
         self._security = _security(settings)
         self._standing = BrokerStanding("kafka", settings.label, report)
-        self._stopping = asyncio.Event()
+        self._perseverance = Perseverance(self._standing, KafkaError, OSError)
+        self._stopping = self._perseverance.stopping
         self._turn_lock = asyncio.Lock()
         self._consumer: Any = None
         self._offsets: Offsets[TopicPartition] = Offsets()
         self._waiting: dict[TopicPartition, _Batch] = {}
         self._not_before_seconds = 0.0
-        self._backoff_seconds = 0.0
+        self._pressure = Pressure()
         self._committed_seconds = 0.0
         self._heard_seconds = 0.0
         self._broken: Exception | None = None
 
     async def run(self) -> None:
         """Consume until `stop`. A broker that is away, or refuses, is told and tried again."""
-        breaker = Breaker(RetryLimits(cap_seconds=5.0, open_seconds=5.0), uniform=random.uniform)
-        while not self._stopping.is_set():
-            try:
-                await self._consume(breaker)
-            except Exception as error:  # noqa: BLE001 - whatever the library makes of a broker's bytes, the other ways in go on
-                known = isinstance(error, KafkaError | OSError)  # what others say may hold what was in a message
-                self._standing.away((str(error) if known else "") or type(error).__name__)
-                await self._pause(breaker.failed())
+        await self._perseverance.run(self._consume)
 
     def stop(self) -> None:
         """Let `run` end: after the turn that is being taken, with what is durable committed, and the group left."""
-        self._stopping.set()
+        self._perseverance.stop()
 
     async def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
         """The library's callback: these are to be given back."""
@@ -143,7 +134,7 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             self._offsets.begins(partition, end)
         self._committed_seconds = 0.0
 
-    async def _consume(self, breaker: Breaker) -> None:
+    async def _consume(self) -> None:
         own = self._settings
         self._offsets, self._waiting, self._broken = Offsets(), {}, None
         self._consumer = AIOKafkaConsumer(
@@ -166,8 +157,7 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             if not await self._started(self._consumer):
                 return
             self._heard_seconds = self._monotonic()
-            self._standing.connected()
-            breaker.succeeded()
+            self._perseverance.connected()
             while not self._stopping.is_set():
                 await self._turn()
             async with self._turn_lock:
@@ -252,41 +242,29 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
         return batches
 
     def _batch(self, records: Sequence[Any]) -> _Batch:
-        observed = format_time(self._clock())
-        batch = _Batch(messages=len(records), next_offset=records[-1].offset + 1)
+        batch = BrokerBatch(self._reading, observed=format_time(self._clock()))
         for record in records:
-            message = message_of_record(record)
-            try:
-                batch.arrivals.append(arrival_of_broker_message(message, self._reading, observed=observed))
-            except Malformed as error:
-                batch.refusals.append((message, error))
-        return batch
+            batch.add(message_of_record(record))
+        return _Batch(next_offset=records[-1].offset + 1, messages=batch)
 
     async def _hand_all(self, batches: dict[TopicPartition, _Batch]) -> None:
         await asyncio.gather(*(self._hand(partition, batch) for partition, batch in batches.items()))
         if batches and not self._waiting:
-            self._backoff_seconds = 0.0
+            self._pressure.eased()
 
     async def _hand(self, partition: TopicPartition, batch: _Batch) -> None:
         """Make a batch durable; if that cannot be now, it waits."""
         try:
-            while batch.refusals:
-                message, error = batch.refusals[0]
-                await self._intake.reject(
-                    message.value or b"", error, message.origin, source_id=message.source_id or b""
-                )
-                del batch.refusals[0]
-            if batch.arrivals:
-                await self._intake.accept(batch.arrivals)
+            await batch.messages.store(self._intake)
         except Overloaded as error:
-            self._backoff_seconds = min(max(error.retry_after_seconds, 2 * self._backoff_seconds), _MAX_BACKOFF_SECONDS)
-            self._not_before_seconds = self._monotonic() + self._backoff_seconds
+            self._standing.waits(str(error))
+            self._not_before_seconds = self._monotonic() + self._pressure.felt(error)
             self._wait(partition, batch)
             return
         self._offsets.done(partition)
         if self._waiting.pop(partition, None) is not None and partition in self._consumer.assignment():
             self._consumer.resume(partition)
-        self._standing.taken(batch.messages)
+        self._standing.taken(batch.messages.count)
 
     def _wait(self, partition: TopicPartition, batch: _Batch) -> None:
         self._waiting[partition] = batch
@@ -323,10 +301,6 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
             self._standing.away(f"no answer: {type(error).__name__}")
         else:
             self._standing.connected()
-
-    async def _pause(self, seconds: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), seconds)
 
 
 def _security(settings: KafkaSettings) -> dict[str, Any]:

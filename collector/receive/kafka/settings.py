@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from collector.receive.brokermessage import Format
+from collector.receive.connecting import check_connecting
 
 __all__ = ["KafkaSettings"]
 
@@ -62,10 +63,7 @@ class KafkaSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def __post_init__(self) -> None:
         """Refuse what would protect less than it seems to."""
-        if bool(self.tls_certificate) != bool(self.tls_key):
-            raise ValueError("tls_certificate and tls_key go together")
-        if (self.tls_ca or self.tls_certificate) and not self.tls:
-            raise ValueError("tls_ca and tls_certificate go with tls = true")
+        check_connecting(self)
         if bool(self.sasl) != bool(self.user) or bool(self.sasl) != bool(self.password_file):
             raise ValueError("sasl, user and password_file go together")
         if self.sasl == "PLAIN" and not self.tls:

@@ -82,6 +82,7 @@ def test_the_certificates_of_every_way_in_are_looked_at(authority: Authority, tm
 def test_the_certificates_shown_to_brokers_are_looked_at(authority: Authority, tmp_path: Path) -> None:
     certificate, key = authority.issue("soon", days=5)
     entries = {"kafka": 'brokers = ["b:1"]\ntopics = ["t"]', "amqp": 'queue = "q"'}
+    entries["pulsar"] = entries["kafka"]
     for table, entry in entries.items():
         text = f'[[collector.{table}]]\n{entry}\ntls = true\ntls_certificate = "{certificate}"\ntls_key = "{key}"\n'
         assert outcomes(examined(text, tmp_path)) == {f"collector.{table}.tls_certificate": "warning"}

@@ -127,3 +127,37 @@ def test_the_file_of_a_password(workshop: Workshop, tmp_path: Path, state: str, 
     chart = examine_secrets(workshop.config, workshop.places)
     assert outcomes(chart)["store.password_file"] == outcome
     assert "s3cr3t" not in msgspec.json.encode(chart.checks).decode()
+
+
+_TLS = 'tls_certificate = "c"\ntls_key = "secret"\n'
+
+
+@pytest.mark.parametrize(
+    ("table", "settings", "key"),
+    [
+        ("[[collector.kafka]]", f'brokers = ["b:1"]\ntopics = ["t"]\ntls = true\n{_TLS}', "tls_key"),
+        (
+            "[[collector.kafka]]",
+            'brokers = ["b:1"]\ntopics = ["t"]\nsasl = "SCRAM-SHA-512"\nuser = "u"\npassword_file = "secret"\n',
+            "password_file",
+        ),
+        ("[[collector.amqp]]", 'queue = "q"\npassword_file = "secret"\n', "password_file"),
+        (
+            "[[collector.pulsar]]",
+            'brokers = ["b:1"]\ntopics = ["t"]\ntls = true\ntoken_file = "secret"\n',
+            "token_file",
+        ),
+        ("[collector.grpc]", _TLS, "tls_key"),
+        ("[collector.beats]", _TLS, "tls_key"),
+        ("[collector.relay]", 'host = "x"\nshared_key_file = "secret"\n', "shared_key_file"),
+    ],
+)
+def test_the_secrets_of_every_way_are_looked_at(
+    workshop: Workshop, tmp_path: Path, table: str, settings: str, key: str
+) -> None:
+    file = tmp_path / "secret"
+    file.write_text("s3cr3t-word\n")
+    file.chmod(0o644)
+    workshop.file.write_text(f"{workshop.file.read_text()}{table}\n{settings}")
+    chart = examine_secrets(workshop.config, workshop.places)
+    assert outcomes(chart)[f"{table.strip('[]')}.{key}"] == "warning"

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import aio_pika
 import pytest
 from pamqp import commands as spec
 
+from collector.receive.amqp.consumer import AmqpConsumer
 from collector.receive.amqp.settings import AmqpSettings
 from tests.servers.certificates import Authority
 from tests.servers.rabbitmq import RabbitMq
+from tests.support.consumption import Consumption
 from tests.support.memory_intake import MemoryIntake
 
 pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(240)]
@@ -24,33 +26,10 @@ pytestmark = [pytest.mark.rabbitmq, pytest.mark.timeout(240)]
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-class Consumption:
-    """A consumer that runs while the block does."""
-
-    def __init__(self, intake: MemoryIntake, server: RabbitMq, queue: str, **further: Any) -> None:
-        from collector.receive.amqp.consumer import AmqpConsumer
-
-        self.reports: list[tuple[str, str, int, int]] = []
-        own: dict[str, Any] = {"port": server.port} | further
-        settings = AmqpSettings(queue=queue, **own)
-        self._consumer = AmqpConsumer(
-            settings, intake, clock=time.time_ns, report=lambda *told: self.reports.append(told)
-        )
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._consumer.run())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._consumer.stop()
-        await asyncio.wait_for(self._task, 30)
-
-    async def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert not self._task.done(), self._task
-            assert time.monotonic() < deadline, "what was waited for did not come"
-            await asyncio.sleep(0.02)
+def consuming(intake: MemoryIntake, server: RabbitMq, queue: str, **further: Any) -> Consumption:
+    own: dict[str, Any] = {"port": server.port} | further
+    settings = AmqpSettings(queue=queue, **own)
+    return Consumption(lambda report: AmqpConsumer(settings, intake, report=report))
 
 
 async def publish(server: RabbitMq, queue: str, messages: Sequence[aio_pika.Message]) -> None:
@@ -105,7 +84,7 @@ def test_what_a_message_becomes_and_what_is_recognised(rabbitmq: RabbitMq) -> No
         first = message(b'{"event_name": "OrderPlaced", "amount": 5}', **properties)
         await publish(rabbitmq, queue, [first, first, message(b"{no json"), message(b'{"message": "last"}')])
         settings: dict[str, Any] = {"transaction_header": "saga", "service": "orders", "format": "json"}
-        async with Consumption(intake, rabbitmq, queue, **settings) as consumption:
+        async with consuming(intake, rabbitmq, queue, **settings) as consumption:
             await consumption.until(lambda: sum(told[3] for told in consumption.reports) == 4)
         placed, last = intake.events
         assert (placed.event_name, placed.transaction, last.body) == ("OrderPlaced", "saga-7", "last")
@@ -135,7 +114,7 @@ def test_nothing_is_acknowledged_before_it_is_durable(rabbitmq: RabbitMq) -> Non
         intake, queue = MemoryIntake(overloaded=2), a_queue()
         await publish(rabbitmq, queue, [NamelessMessage(b"%d" % number) for number in range(20)])
         intake.hold = asyncio.Event()
-        consumption = Consumption(intake, rabbitmq, queue, prefetch=5)
+        consumption = consuming(intake, rabbitmq, queue, prefetch=5)
         async with consumption:
             await consumption.until(lambda: intake.overloaded == 0)
             await asyncio.sleep(0.2)
@@ -149,7 +128,7 @@ def test_nothing_is_acknowledged_before_it_is_durable(rabbitmq: RabbitMq) -> Non
             assert time.monotonic() < deadline
             await asyncio.sleep(0.05)
         intake.hold = None
-        async with Consumption(intake, rabbitmq, queue, prefetch=5) as again:
+        async with consuming(intake, rabbitmq, queue, prefetch=5) as again:
             await again.until(lambda: len(intake.events) >= 20)
         assert sorted(int(str(event.body)) for event in intake.events) == list(range(20))
         again_delivered = [event for event in intake.events if "redelivered" in event.marks]
@@ -175,10 +154,10 @@ def test_tls_with_a_certificate(rabbitmq: RabbitMq, tmp_path: Path) -> None:
         shown = {"tls_certificate": str(certificate), "tls_key": str(key)}
         strange = secure | shown | {"tls_ca": str(Authority(tmp_path).ca)}
         for refused in (secure, strange):
-            async with Consumption(MemoryIntake(), rabbitmq, queue, **refused) as consumption:
+            async with consuming(MemoryIntake(), rabbitmq, queue, **refused) as consumption:
                 await asyncio.sleep(0.5)
                 assert {told[2] for told in consumption.reports} == {0}
-        async with Consumption(intake, rabbitmq, queue, **secure, **shown) as consumption:
+        async with consuming(intake, rabbitmq, queue, **secure, **shown) as consumption:
             await consumption.until(lambda: len(intake.events) == 1)
 
     asyncio.run(story())
@@ -187,7 +166,7 @@ def test_tls_with_a_certificate(rabbitmq: RabbitMq, tmp_path: Path) -> None:
 def test_a_queue_that_is_not_there_and_a_broker_that_goes_away(rabbitmq: RabbitMq) -> None:
     async def story() -> None:
         intake, queue = MemoryIntake(), a_queue()
-        async with Consumption(intake, rabbitmq, queue) as consumption:
+        async with consuming(intake, rabbitmq, queue) as consumption:
             await asyncio.sleep(0.3)
             assert {told[2] for told in consumption.reports} == {0}
             await publish(rabbitmq, queue, [message(b"one", message_id="1")])

@@ -6,15 +6,16 @@ import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
+from collector.receive.kafka.consumer import KafkaConsumer
 from collector.receive.kafka.settings import KafkaSettings
 from tests.servers.certificates import Authority
 from tests.servers.kafka import PASSWORD, USER, Kafka
+from tests.support.consumption import Consumption
 from tests.support.kafka_topics import Message, committed, make_topic, produce
 from tests.support.memory_intake import MemoryIntake
 
@@ -23,37 +24,10 @@ pytestmark = [pytest.mark.kafka, pytest.mark.timeout(240)]
 TRACEPARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
-class Consumption:
-    """A consumer that runs while the block does."""
-
-    def __init__(self, intake: MemoryIntake, *, address: str, topic: str, **further: Any) -> None:
-        from collector.receive.kafka.consumer import KafkaConsumer
-
-        self.reports: list[tuple[str, str, int, int]] = []
-        own: dict[str, Any] = {"group": topic, "commit_seconds": 0.05, "session_timeout_seconds": 2.0} | further
-        settings = KafkaSettings(
-            brokers=(address,),
-            topics=(topic,),
-            **own,
-        )
-        self._consumer = KafkaConsumer(
-            settings, intake, clock=time.time_ns, report=lambda *told: self.reports.append(told)
-        )
-
-    async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._consumer.run())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._consumer.stop()
-        await asyncio.wait_for(self._task, 30)
-
-    async def until(self, condition: Callable[[], bool], seconds: float = 60.0) -> None:
-        deadline = time.monotonic() + seconds
-        while not condition():
-            assert not self._task.done(), self._task
-            assert time.monotonic() < deadline, "what was waited for did not come"
-            await asyncio.sleep(0.02)
+def consuming(intake: MemoryIntake, *, address: str, topic: str, **further: Any) -> Consumption:
+    own: dict[str, Any] = {"group": topic, "commit_seconds": 0.05, "session_timeout_seconds": 2.0} | further
+    settings = KafkaSettings(brokers=(address,), topics=(topic,), **own)
+    return Consumption(lambda report: KafkaConsumer(settings, intake, clock=time.time_ns, report=report))
 
 
 def numbered(count: int, start: int = 0) -> list[Message]:
@@ -70,7 +44,7 @@ def test_the_events_of_a_saga(kafka: Kafka) -> None:
         await produce(kafka.address, topic, [(b"order-1", None, [])], compression="lz4")
         await produce(kafka.address, topic, [(None, b"plain \xff", [])], compression="snappy")
         settings = {"transaction_header": "saga-id", "service": "orders", "tenant": "shop"}
-        async with Consumption(intake, address=kafka.address, topic=topic, **settings) as consumption:
+        async with consuming(intake, address=kafka.address, topic=topic, **settings) as consumption:
             await consumption.until(lambda: len(intake.events) == 3)
         reserved, tombstone, text = intake.events
         assert (reserved.event_name, reserved.transaction, reserved.tenant) == ("PaymentReserved", "saga-7", "shop")
@@ -109,7 +83,7 @@ def test_nothing_is_committed_before_it_is_durable_and_pressure_pauses(kafka: Ka
         good: list[Message] = [(None, b'{"message": "%d"}' % number, []) for number in range(20)]
         await produce(kafka.address, topic, [*good[:10], (None, b"{not json", []), *good[10:]])
         intake.hold = asyncio.Event()
-        async with Consumption(intake, address=kafka.address, topic=topic, format="json") as consumption:
+        async with consuming(intake, address=kafka.address, topic=topic, format="json") as consumption:
             await consumption.until(lambda: intake.overloaded == 0)
             await asyncio.sleep(0.4)  # several times as long as a commit needs
             assert await committed(kafka.address, topic) == {}
@@ -128,11 +102,11 @@ def test_latest_begins_at_the_end_once_and_goes_on_from_there(kafka: Kafka) -> N
         intake = MemoryIntake()
         topic = await make_topic(kafka.address)
         await produce(kafka.address, topic, numbered(5))
-        async with Consumption(intake, address=kafka.address, topic=topic, start="latest"):
+        async with consuming(intake, address=kafka.address, topic=topic, start="latest"):
             while await committed(kafka.address, topic) != {0: 5}:  # noqa: ASYNC110 - the broker tells nobody
                 await asyncio.sleep(0.05)
         await produce(kafka.address, topic, numbered(5, 5))  # while nobody reads
-        async with Consumption(intake, address=kafka.address, topic=topic, start="latest") as consumption:
+        async with consuming(intake, address=kafka.address, topic=topic, start="latest") as consumption:
             await consumption.until(lambda: len(intake.events) == 5)
         assert [event.body for event in intake.events] == ["5", "6", "7", "8", "9"]
 
@@ -154,9 +128,9 @@ def test_a_second_member_takes_over_exactly_where_the_first_was(kafka: Kafka) ->
                 written += count
 
         await write(500)
-        async with Consumption(one, **place) as first:
+        async with consuming(one, **place) as first:
             await first.until(lambda: len(one.events) >= 400)
-            async with Consumption(other, **place) as second:
+            async with consuming(other, **place) as second:
                 while len(other.events) < 50:  # the group takes its time
                     await write(50)
                 await second.until(lambda: len(one.events) + len(other.events) >= written)
@@ -186,15 +160,15 @@ def test_tls_with_a_certificate_and_a_password(kafka: Kafka, tmp_path: Path) -> 
             "sasl": "SCRAM-SHA-512",
             "user": USER,
         }
-        async with Consumption(MemoryIntake(), **secure, password_file=str(tmp_path / "wrong")) as refused:
+        async with consuming(MemoryIntake(), **secure, password_file=str(tmp_path / "wrong")) as refused:
             await asyncio.sleep(1.0)
             assert {told[2] for told in refused.reports} == {0}
         strange = secure | {"tls_ca": str(Authority(tmp_path).ca), "password_file": str(tmp_path / "right")}
-        async with Consumption(MemoryIntake(), **strange) as refusing:
+        async with consuming(MemoryIntake(), **strange) as refusing:
             await asyncio.sleep(1.0)
             assert {told[2] for told in refusing.reports} == {0}
         intake = MemoryIntake()
-        async with Consumption(intake, **secure, password_file=str(tmp_path / "right")) as consumption:
+        async with consuming(intake, **secure, password_file=str(tmp_path / "right")) as consumption:
             await consumption.until(lambda: len(intake.events) == 3)
 
     asyncio.run(story())
@@ -207,7 +181,7 @@ def test_a_broker_that_is_away_is_told_and_tried_again(kafka: Kafka, caplog: pyt
         intake = MemoryIntake()
         topic = await make_topic(kafka.address)
         kafka.kill()
-        async with Consumption(intake, address=kafka.address, topic=topic) as consumption:
+        async with consuming(intake, address=kafka.address, topic=topic) as consumption:
             await asyncio.sleep(1.0)
             assert {told[2] for told in consumption.reports} == {0}
             await asyncio.to_thread(kafka.start)

@@ -1,0 +1,70 @@
+"""Messages of a broker that are in hand and not durable yet, and how long they wait when they cannot be taken."""
+
+from collector.errors import Malformed, Overloaded
+from collector.receive import Arrival, Intake
+from collector.receive.brokermessage import BrokerMessage, Reading, arrival_of_broker_message
+
+__all__ = ["BrokerBatch", "Pressure"]
+
+_MAX_BACKOFF_SECONDS = 5.0
+
+
+class BrokerBatch:
+    """A batch in the order in which it came.
+
+    Args:
+        reading: how its messages are read.
+        observed: when they came, RFC 3339.
+
+    Attributes:
+        count: of its messages.
+    """
+
+    def __init__(self, reading: Reading, *, observed: str) -> None:
+        self._reading = reading
+        self._observed = observed
+        self._arrivals: list[Arrival] = []
+        self._refusals: list[tuple[BrokerMessage, Malformed]] = []
+        self.count = 0
+
+    def add(self, message: BrokerMessage, *, again: bool = False) -> None:
+        """Add a message. `again`: the broker has handed it out before; where nothing tells whether it was taken then, the event is marked."""
+        self.count += 1
+        try:
+            arrival = arrival_of_broker_message(message, self._reading, observed=self._observed)
+        except Malformed as error:
+            self._refusals.append((message, error))
+            return
+        if again and arrival.source_id is None:
+            arrival.event.marks.append("redelivered")
+        self._arrivals.append(arrival)
+
+    async def store(self, intake: Intake) -> None:
+        """Make the events durable, and dead letters of what cannot be read.
+
+        Raises:
+            Overloaded: not all of it is. Called again it does the rest, and what was done by then is recognised.
+        """
+        while self._refusals:
+            message, error = self._refusals[0]
+            await intake.reject(message.value or b"", error, message.origin, source_id=message.source_id or b"")
+            del self._refusals[0]
+        if self._arrivals:
+            await intake.accept(self._arrivals)
+            self._arrivals.clear()
+
+
+class Pressure:
+    """How long what cannot be taken now waits: as long as the intake says, and longer each time, up to 5 seconds."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def felt(self, error: Overloaded) -> float:
+        """It could not be taken: the seconds to wait before the next trial."""
+        self._seconds = min(max(error.retry_after_seconds, 2 * self._seconds), _MAX_BACKOFF_SECONDS)
+        return self._seconds
+
+    def eased(self) -> None:
+        """Nothing waits any more."""
+        self._seconds = 0.0
