@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from collector.errors import TooLarge
 from collector.frame import MAX_FRAME_BYTES
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Done",
     "Group",
     "Spooled",
+    "check_fits",
     "checked_size",
     "deliver_here",
 ]
@@ -68,6 +70,14 @@ def checked_size(group: Group) -> int:
     if size > MAX_FRAME_BYTES // 2:
         raise ValueError(f"a group of {size} bytes; at most {MAX_FRAME_BYTES // 2}")
     return size
+
+
+def check_fits(size_bytes: int, limit_bytes: int) -> None:
+    """Raises `TooLarge`: a group of so many bytes is more than the spool may hold, however empty it is."""
+    if size_bytes > limit_bytes:
+        raise TooLarge(
+            f"{size_bytes} bytes of events in one group, more than the {limit_bytes} that the spool takes at all (spool.max_bytes): send less at a time"
+        )
 
 
 Done = Callable[[Spooled | Exception], None]

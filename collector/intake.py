@@ -18,6 +18,7 @@ import msgspec
 from collector.deadletters import DeadLetters
 from collector.errors import Malformed, Overloaded, StateUnknown
 from collector.event import Origin
+from collector.group import checked_size
 from collector.metrics import CollectorMetrics
 from collector.pipeline import Pipeline
 from collector.prepare import Prepared, Preparer, Refused, raw_of
@@ -71,6 +72,7 @@ class SpoolIntake:
         groups = list(groups_of(prepared, group_id or b""))
         if len(groups) == 1 and not prepared.refused:  # nearly always
             return self._take(groups[0], partial(self._receipt, began), heard, prepared.requests)
+        self._pipeline.check_fits(sum(map(checked_size, groups)))
         return self._accept_parts(prepared, groups, group_id or b"", began, heard)
 
     async def _accept_parts(

@@ -17,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from collector.admission import admit
@@ -25,7 +24,7 @@ from collector.disk import AppendFile, Disk
 from collector.diskroom import DiskRoom
 from collector.errors import Overloaded, StateUnknown
 from collector.frame import Frame
-from collector.group import Deliver, Done, Group, Spooled, checked_size, deliver_here
+from collector.group import Deliver, Done, Group, Spooled, check_fits, checked_size, deliver_here
 from collector.refusals import Refusals
 from collector.segments import (
     Cursor,
@@ -36,6 +35,7 @@ from collector.segments import (
     recover_segments,
     segment_path,
 )
+from collector.spoollimits import SpoolLimits
 
 __all__ = ["Cursor", "Deliver", "Done", "Group", "Spool", "SpoolLimits", "Spooled", "deliver_here"]
 
@@ -48,21 +48,6 @@ _QUICK_BYTES = 65_536
 """What may be queued for it: writing more takes longer than handing over."""
 
 _SYNC_WEIGHT = 0.2  # of the last sync in the moving average: one that stalls ends quick commits for a dozen others
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpoolLimits:
-    """Bounds, in bytes: beyond the first two, and with less than `keep_free_bytes` left on the disk, senders hear `Overloaded`.
-
-    Of what is kept free, shipping writes its signed headers and the journal: a disk that events alone had filled would keep them
-    for ever. The last segment is longer by `reserve_bytes` at most.
-    """
-
-    total_bytes: int = 4 * 1024**3
-    queued_bytes: int = 64 * 1024**2
-    segment_bytes: int = 32 * 1024**2
-    reserve_bytes: int = 1024**2
-    keep_free_bytes: int = 0
 
 
 class Spool:
@@ -137,11 +122,13 @@ class Spool:
 
         Raises:
             Overloaded: the spool or its queue is full; nothing was queued.
+            TooLarge: the spool will never have room for the group; nothing was queued.
             StateUnknown: an earlier sync failed; the process must reopen the spool.
             ValueError: the group is larger than one frame may be (the caller splits it), an id is too long, or ids, events
                 and facts do not stand side by side.
         """
         size = checked_size(group)
+        check_fits(size, self.limits.total_bytes)
         with self._wake:
             if self.failed is not None:
                 raise self.failed

@@ -58,6 +58,7 @@ class Intake(Protocol):
         `heard`: whether a sender waits for the answer; if none does, nobody waits for the store.
 
         Raises:
+            TooLarge: the group is larger than all that the spool may hold: nothing of it was taken, and never will be.
             Overloaded: the group was not taken, or the store did not have it in time: the sender is to try again. In the second
                 case it is kept, and recognised then by its ids. Never the second when `heard` is false.
         """

@@ -20,6 +20,7 @@ from collector.receive import Arrival, Intake
 from collector.receive.ecs import arrival_of_document, place_id
 from collector.receive.json_lines import object_of_line
 from collector.receive.lumberjack import Document, FrameReader, Window, ack
+from collector.receive.portions import Portions
 from collector.receive.room import Room
 
 __all__ = ["READ_BYTES", "Connection", "Terms"]
@@ -163,14 +164,14 @@ class Connection:
                 arrivals.append(self._arrival(document, observed))
             except Malformed as error:
                 refused.append((document.json, error))
+        portions = Portions(arrivals, group_id=group_id)
         wait_seconds = 0.0
         while True:
             try:
                 while refused:
                     await self._reject(*refused[0])
                     del refused[0]
-                if arrivals:
-                    await intake.accept(arrivals, group_id=group_id)
+                await portions.hand_over(intake)
                 return
             except Overloaded as error:
                 wait_seconds = min(max(error.retry_after_seconds, wait_seconds * 2), _MAX_BACKOFF_SECONDS)

@@ -17,13 +17,14 @@ from typing import Protocol
 
 import msgpack
 
-from collector.errors import Malformed, Overloaded
+from collector.errors import Malformed, Overloaded, TooLarge
 from collector.event import Origin
 from collector.receive import Intake
 from collector.receive.forward_group import Group
 from collector.receive.forward_guard import certificate_name
 from collector.receive.forward_handshake import Greeting, Handshake
 from collector.receive.forward_message import MessageReader
+from collector.receive.portions import Portions
 from collector.receive.room import Claim, Room
 
 __all__ = ["Connection", "Terms"]
@@ -292,7 +293,7 @@ class Connection(asyncio.Protocol):
             return None
         try:
             return asyncio.ensure_future(self._accept(group))
-        except Overloaded:
+        except (Overloaded, TooLarge):
             return None
 
     def _accept(self, group: Group) -> Awaitable[object]:
@@ -300,7 +301,7 @@ class Connection(asyncio.Protocol):
         return self._terms.intake.accept(group.arrivals, group_id=group.group_id, heard=group.chunk is not None)
 
     def _ended_taking(self, taking: _Taking, future: asyncio.Future[object]) -> None:
-        if not (taking.patient or future.cancelled()) and isinstance(future.exception(), Overloaded):
+        if not (taking.patient or future.cancelled()) and isinstance(future.exception(), Overloaded | TooLarge):
             taking.patient = True
             taking.future = asyncio.ensure_future(self._take(taking.group))
             taking.future.add_done_callback(partial(self._ended_taking, taking))
@@ -315,6 +316,13 @@ class Connection(asyncio.Protocol):
             error = None if taking.future.cancelled() else taking.future.exception()
             if isinstance(error, Overloaded):
                 self._give_up("overloaded")
+            elif isinstance(
+                error, TooLarge
+            ):  # there is no word for "never": without an ack the sender keeps it, and its log says so
+                self._give_up(error.label)
+                _log.warning(
+                    "a chunk is not taken, and its connection closed (tag %r): %s", taking.group.origin.tag, error
+                )
             elif error is not None:  # whatever broke, the sender must not get its ack, and others go on
                 self._give_up("intake_error")
                 _log.error("a group could not be taken: %s: %s", type(error).__name__, error)
@@ -343,11 +351,14 @@ class Connection(asyncio.Protocol):
 
         Raises:
             Overloaded: a group with an ack, after `patience_seconds`.
+            TooLarge: a group with an ack, which will never be taken. Others are taken in portions.
         """
         intake = self._terms.intake
         for raw, error in group.refused:
             await self._patiently(partial(intake.reject, raw, error, group.origin), group)
-        if group.arrivals:
+        if group.chunk is None:
+            await self._patiently(partial(Portions(group.arrivals, heard=False).hand_over, intake), group)
+        elif group.arrivals:
             await self._patiently(partial(self._accept, group), group)
 
     def _let_go(self, group: Group) -> None:

@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from collector.errors import Malformed, Overloaded
+from collector.errors import Malformed, Overloaded, TooLarge
 from collector.receive import otlp_answer
 from collector.receive.body import BodyLimits, media_type, read_body
 from collector.receive.otlp_export import LOGS, METRICS, TRACES, OtlpExports, Signal
@@ -92,6 +92,8 @@ class OtlpReceiver:
             self._refused("overloaded")
             return _status(503, otlp_answer.UNAVAILABLE, str(error), kind, headers=retry_after(error))
         except Malformed as error:
+            if isinstance(error, TooLarge):  # the others are counted, as dead letters or above
+                self._refused(error.label)
             return _status(_HTTP_STATUS.get(error.label, 400), otlp_answer.INVALID_ARGUMENT, str(error), kind)
         answer = otlp_answer.success_json(taken, signal) if json else otlp_answer.success_protobuf(taken)
         return Response(answer, media_type=kind)

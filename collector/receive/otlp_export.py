@@ -113,6 +113,7 @@ class OtlpExports:
 
         Raises:
             Malformed: the body is no OTLP; it is in the dead letters.
+            TooLarge: it is more than the spool may hold; nothing of it was taken.
             Overloaded: not now. What was taken all the same is recognised when it comes again.
         """
         origin = Origin(receiver="otlp")

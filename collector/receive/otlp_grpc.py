@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import grpc
 import grpc.aio
 
-from collector.errors import Malformed, Overloaded
+from collector.errors import Malformed, Overloaded, TooLarge
 from collector.receive import otlp_answer
 from collector.receive.inflate import gunzip, unzlib
 from collector.receive.otlp_export import LOGS, METRICS, TRACES, OtlpExports, Signal
@@ -172,6 +172,8 @@ class OtlpGrpcServer:
             self._refused("overloaded")
             return _later(error)
         except Malformed as error:
+            if isinstance(error, TooLarge):  # the others are counted, as dead letters or above
+                self._refused(error.label)
             message = str(error)
             status = otlp_answer.status_protobuf(otlp_answer.INVALID_ARGUMENT, message)
             return _Refusal(grpc.StatusCode.INVALID_ARGUMENT, message, ((_STATUS, status),))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from collector.canonical import Normaliser
-from collector.errors import Malformed, Overloaded
+from collector.errors import Malformed, Overloaded, TooLarge
 from collector.event import Event, Origin, encode_event
 from collector.receive import Arrival, Receipt
 
@@ -24,6 +24,7 @@ class MemoryIntake:
 
     Attributes:
         overloaded: how many of the next calls answer `Overloaded`.
+        largest_group: a group of more arrivals is `TooLarge`; 0: none is.
         hold: while it is set and not done, `accept` waits: the instant before the fsync.
     """
 
@@ -33,6 +34,7 @@ class MemoryIntake:
     groups: list[bytes | None] = field(default_factory=list)
     overloaded: int = 0
     retry_after_seconds: float = 0.01
+    largest_group: int = 0
     hold: asyncio.Event | None = None
     called: asyncio.Event = field(default_factory=asyncio.Event)
     _seen_groups: set[bytes] = field(default_factory=set)
@@ -45,6 +47,8 @@ class MemoryIntake:
         del heard  # what is in this memory is in its store
         self.called.set()
         self._press()
+        if 0 < self.largest_group < len(arrivals):
+            raise TooLarge(f"a group of {len(arrivals)}")
         if self.hold is not None:
             await self.hold.wait()
         if group_id is not None:

@@ -21,6 +21,7 @@ from collector.receive.amqp.message import Delivery, message_of_delivery
 from collector.receive.amqp.settings import AmqpSettings
 from collector.receive.brokermessage import BrokerMessage, Reading, arrival_of_broker_message
 from collector.receive.connecting import client_tls
+from collector.receive.portions import Portions
 from collector.receive.standing import BrokerReport, BrokerStanding
 from collector.retry import Breaker, RetryLimits
 from collector.secretfile import read_secret
@@ -178,8 +179,7 @@ class AmqpConsumer:
                         message.value or b"", why, message.origin, source_id=message.source_id or b""
                     )
                     del refusals[0]
-                if arrivals:
-                    await self._intake.accept(arrivals)
+                await Portions(arrivals).hand_over(self._intake)
                 break
             except Overloaded as error:
                 if self._stopping.is_set():

@@ -28,6 +28,7 @@ from collector.receive.connecting import client_tls
 from collector.receive.kafka.message import message_of_record
 from collector.receive.kafka.offsets import Offsets
 from collector.receive.kafka.settings import KafkaSettings
+from collector.receive.portions import Portions
 from collector.receive.standing import BrokerReport, BrokerStanding
 from collector.retry import Breaker, RetryLimits
 from collector.secretfile import read_secret
@@ -276,8 +277,7 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
                     message.value or b"", error, message.origin, source_id=message.source_id or b""
                 )
                 del batch.refusals[0]
-            if batch.arrivals:
-                await self._intake.accept(batch.arrivals)
+            await Portions(batch.arrivals).hand_over(self._intake)
         except Overloaded as error:
             self._backoff_seconds = min(max(error.retry_after_seconds, 2 * self._backoff_seconds), _MAX_BACKOFF_SECONDS)
             self._not_before_seconds = self._monotonic() + self._backoff_seconds

@@ -20,6 +20,7 @@ from typing import Any
 from collector.errors import Malformed, Overloaded
 from collector.event import Origin
 from collector.receive import Arrival, Intake
+from collector.receive.portions import Portions
 from collector.receive.syslog.events import RECEIVER, arrival_of_syslog
 from collector.receive.syslog.framing import Frame, FrameReader
 from collector.receive.syslog.message import parse_message
@@ -162,16 +163,14 @@ class SyslogReceiver:
                 continue
             marks = () if frame.ended else (_UNTERMINATED,)
             arrivals.append(arrival_of_syslog(message, service=self._service, peer=peer, marks=marks))
-        left = len(arrivals) + len(refusals)
+        left = len(refusals)
         try:
             for raw, refusal in refusals:
                 await self._patiently(partial(self._intake.reject, raw, refusal, Origin(receiver=RECEIVER)))
                 left -= 1
-            if arrivals:
-                await self._patiently(partial(self._intake.accept, arrivals, heard=False))
-                left -= len(arrivals)
+            await self._patiently(partial(Portions(arrivals, heard=False).hand_over, self._intake))
         finally:
-            for _ in range(left):
+            for _ in range(left + len(arrivals)):
                 self._refused("unacknowledged_lost")
 
     async def _patiently(self, take: Callable[[], Awaitable[object]]) -> None:
