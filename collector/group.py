@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from collector.errors import TooLarge
 from collector.frame import MAX_FRAME_BYTES
+from collector.sender import OURSELVES, Sender
 
 __all__ = [
     "MAX_GROUP_EVENTS",
@@ -32,13 +33,14 @@ MAX_ID_BYTES = 255
 class Group:
     """Events that arrived together and are acknowledged together.
 
-    `source_ids` and `events` and `facts` run side by side; an id is empty where the source gives none.
+    `source_ids` and `events` and `facts` run side by side; an id is empty where the source gives none. `sender` is whose share they count against.
     """
 
     group_id: bytes = b""
     source_ids: Sequence[bytes]
     events: Sequence[bytes]
     facts: Sequence[bytes]
+    sender: Sender = OURSELVES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +78,7 @@ def check_fits(size_bytes: int, limit_bytes: int) -> None:
     """Raises `TooLarge`: a group of so many bytes is more than the spool may hold, however empty it is."""
     if size_bytes > limit_bytes:
         raise TooLarge(
-            f"{size_bytes} bytes of events in one group, more than the {limit_bytes} that the spool takes at all (spool.max_bytes): send less at a time"
+            f"{size_bytes} bytes of events in one group, more than the {limit_bytes} that the spool takes at all (spool.max_bytes without what is shared out): send less at a time"
         )
 
 

@@ -162,7 +162,7 @@ class Pipeline:
 
     def check_fits(self, size_bytes: int) -> None:
         """Raises `TooLarge`: a group of so many bytes could never be taken, whole or cut."""
-        check_fits(size_bytes, self._limits.spool.total_bytes)
+        check_fits(size_bytes, self._limits.spool.open_bytes)
 
     def commit_quickly(self) -> None:
         """See `Spool.commit_quickly`. What was held for a stream that has been succeeded since, its own thread commits."""

@@ -40,7 +40,7 @@ from collector.sockets import Sockets
 from collector.spool import Done, Spooled, SpoolLimits, deliver_here
 from collector.store import Destination
 from collector.way import Wanted
-from collector.waysin import WaysIn
+from collector.waysin import WaysIn, ways_of
 
 __all__ = ["DEAD_LETTERS", "metrics_of", "pipeline_limits", "run_sidecar"]
 
@@ -68,6 +68,8 @@ def pipeline_limits(settings: CollectorSettings) -> PipelineLimits:
             # several of them: only what is not being written is let go of
             segment_bytes=min(_SEGMENT_BYTES, max(1, settings.spool.max_bytes // 8)),
             keep_free_bytes=settings.spool.keep_free_bytes,
+            shared_bytes=settings.spool.max_bytes * settings.spool.shared_percent // 100,
+            ways=len(ways_of(settings)),
         ),
         batch=BatchLimits(
             events=settings.ship.batch_events,

@@ -33,12 +33,28 @@ from collector.settings import CollectorSettings, ElasticsearchSettings, HttpSet
 from collector.sockets import Held, Sockets
 from collector.way import Wanted, Way, mark_of
 
-__all__ = ["POSITIONS", "WaysIn"]
+__all__ = ["POSITIONS", "WaysIn", "ways_of"]
 
 POSITIONS = "tail"
 """Name of the folder, beside a collector's incarnations, of the positions in files that are followed."""
 
 _FORWARD_PATIENCE_SECONDS = 10.0
+
+
+def ways_of(settings: CollectorSettings) -> Sequence[str]:
+    """The names of the ways in that the settings ask for."""
+    own, syslog = settings, settings.syslog
+    listening = {
+        "forward": own.forward.port >= 0 or bool(own.forward.unix_socket),
+        "http": own.http.port >= 0,
+        "grpc": own.grpc.port >= 0,
+        "elasticsearch": own.elasticsearch.port >= 0,
+        "beats": own.beats.port >= 0,
+        "syslog": max(syslog.port, syslog.tls_port, syslog.udp_port) >= 0,
+        "tail": bool(own.tail),
+    }
+    fetched = [f"kafka {one.label}" for one in own.kafka] + [f"amqp {one.label}" for one in own.amqp]
+    return [*(name for name, on in listening.items() if on), *fetched]
 
 
 class WaysIn:
@@ -94,27 +110,25 @@ class WaysIn:
         What opens one listens, or begins to follow files; it raises as `collector.sidecar.run_sidecar`, and what is open by then is in the `Way`.
         """
         own = self._settings
-        ways: dict[str, tuple[bool, Any, Callable[[Way], Awaitable[None]]]] = {
-            "forward": (own.forward.port >= 0 or bool(own.forward.unix_socket), own.forward, self._forward),
-            "http": (own.http.port >= 0, own.http, self._http),
-            "grpc": (own.grpc.port >= 0, own.grpc, self._grpc),
-            "elasticsearch": (own.elasticsearch.port >= 0, own.elasticsearch, self._elasticsearch),
-            "beats": (own.beats.port >= 0, own.beats, self._beats),
-            "syslog": (max(own.syslog.port, own.syslog.tls_port, own.syslog.udp_port) >= 0, own.syslog, self._syslog),
-            "tail": (bool(own.tail), (*own.tail, own.kubernetes), self._follow),
+        ways: dict[str, tuple[Any, Callable[[Way], Awaitable[None]]]] = {
+            "forward": (own.forward, self._forward),
+            "http": (own.http, self._http),
+            "grpc": (own.grpc, self._grpc),
+            "elasticsearch": (own.elasticsearch, self._elasticsearch),
+            "beats": (own.beats, self._beats),
+            "syslog": (own.syslog, self._syslog),
+            "tail": ((*own.tail, own.kubernetes), self._follow),
+            **{f"kafka {kafka.label}": (kafka, partial(self._kafka, kafka)) for kafka in own.kafka},
+            **{f"amqp {amqp.label}": (amqp, partial(self._amqp, amqp)) for amqp in own.amqp},
         }
-        for kafka in own.kafka:
-            ways[f"kafka {kafka.label}"] = (True, kafka, partial(self._kafka, kafka))
-        for amqp in own.amqp:
-            ways[f"amqp {amqp.label}"] = (True, amqp, partial(self._amqp, amqp))
         return {
             name: Wanted(
                 mark=mark_of(own.name, own.service, *(parts if isinstance(parts, tuple) else (parts,))),
                 open=opens,
                 alone=name in {"grpc", "tail"} or name.startswith(("kafka ", "amqp ")),
             )
-            for name, (on, parts, opens) in ways.items()
-            if on
+            for name in ways_of(own)
+            for parts, opens in (ways[name],)
         }
 
     def _tcp(self, way: Way, host: str, port: int, *, use: str = "") -> Held:

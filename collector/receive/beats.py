@@ -8,6 +8,7 @@ Ids: ``@metadata._id``, when the sender sets one; else a document that says wher
 """
 
 import asyncio
+import itertools
 import os
 import socket
 import ssl
@@ -71,6 +72,7 @@ class BeatsReceiver:
         self._limits = limits or Limits()
         self._max_connections = max_connections
         self._random = random
+        self._numbers = itertools.count()
         self._servers: list[asyncio.Server] = []
         self._connections: dict[asyncio.Task[None], Connection] = {}
 
@@ -111,7 +113,12 @@ class BeatsReceiver:
         if peer is not None:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a sender that vanished frees its place
         connection = Connection(
-            terms=self, reader=reader, writer=writer, frames=FrameReader(self._limits), nonce=self._random(16)
+            terms=self,
+            reader=reader,
+            writer=writer,
+            frames=FrameReader(self._limits),
+            nonce=self._random(16),
+            number=next(self._numbers),
         )
         task = asyncio.current_task()
         assert task is not None

@@ -22,6 +22,7 @@ from collector.receive.json_lines import object_of_line
 from collector.receive.lumberjack import Document, FrameReader, Window, ack
 from collector.receive.portions import Portions
 from collector.receive.room import Room
+from collector.sender import Sender
 
 __all__ = ["READ_BYTES", "Connection", "Terms"]
 
@@ -62,7 +63,7 @@ class _Part:
 
 
 class Connection:
-    """One sender: one part at a time, in order. `nonce`: 16 random bytes that tell its groups from those of every other connection."""
+    """One sender: one part at a time, in order. `nonce`: 16 random bytes that tell its groups from those of every other connection; `number` tells it from those that are open."""
 
     def __init__(
         self,
@@ -72,12 +73,14 @@ class Connection:
         writer: asyncio.StreamWriter,
         frames: FrameReader,
         nonce: bytes,
+        number: int = 0,
     ) -> None:
         self._terms = terms
         self._reader = reader
         self._writer = writer
         self._frames = frames
         self._nonce = nonce
+        self._sender = Sender(connection=number)
         self._part = _Part()
         self._parts = 0  # handed over so far
         self._acked = 0  # of this window
@@ -164,7 +167,7 @@ class Connection:
                 arrivals.append(self._arrival(document, observed))
             except Malformed as error:
                 refused.append((document.json, error))
-        portions = Portions(arrivals, group_id=group_id)
+        portions = Portions(arrivals, group_id=group_id, sender=self._sender)
         wait_seconds = 0.0
         while True:
             try:

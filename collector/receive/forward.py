@@ -13,6 +13,7 @@ Who may send is shown by a certificate (TLS with a client CA), by the specificat
 """
 
 import asyncio
+import itertools
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -79,6 +80,7 @@ class ForwardReceiver:
         self._heartbeats: list[asyncio.DatagramTransport] = []
         self._paths: list[Path] = []
         self._connections: dict[Connection, None] = {}  # in the order in which they came
+        self._numbers = itertools.count()
         self._nobody = asyncio.Event()  # there is no connection
         self._nobody.set()
 
@@ -159,7 +161,7 @@ class ForwardReceiver:
 
     def _connection(self) -> Connection:
         messages = MessageReader(clock=self._clock, service=self._service, limits=self._limits)
-        return Connection(terms=self, messages=messages)
+        return Connection(terms=self, messages=messages, number=next(self._numbers))
 
     def _tls_connection(self) -> Connection:
         """Nobody is told of a TLS handshake that fails: so look, when it must be over, whether there was a connection."""

@@ -26,6 +26,7 @@ from collector.receive.forward_handshake import Greeting, Handshake
 from collector.receive.forward_message import MessageReader
 from collector.receive.portions import Portions
 from collector.receive.room import Claim, Room
+from collector.sender import Sender
 
 __all__ = ["Connection", "Terms"]
 
@@ -63,10 +64,11 @@ class _Taking:
 
 
 class Connection(asyncio.Protocol):
-    """One sender: reads and decodes, keeps a bounded number of groups in flight, acknowledges in order."""
+    """One sender: reads and decodes, keeps a bounded number of groups in flight, acknowledges in order. `number`: tells it from the others."""
 
-    def __init__(self, *, terms: Terms, messages: MessageReader) -> None:
+    def __init__(self, *, terms: Terms, messages: MessageReader, number: int = 0) -> None:
         self._terms = terms
+        self._sender = Sender(connection=number)
         self._messages = messages
         self._greeting: Greeting | None = None
         self._greeting_timer: asyncio.TimerHandle | None = None
@@ -298,7 +300,9 @@ class Connection(asyncio.Protocol):
 
     def _accept(self, group: Group) -> Awaitable[object]:
         # who asks for no ack hears nothing of the store, and must not be taken twice because the store was slow
-        return self._terms.intake.accept(group.arrivals, group_id=group.group_id, heard=group.chunk is not None)
+        return self._terms.intake.accept(
+            group.arrivals, group_id=group.group_id, heard=group.chunk is not None, sender=self._sender
+        )
 
     def _ended_taking(self, taking: _Taking, future: asyncio.Future[object]) -> None:
         if not (taking.patient or future.cancelled()) and isinstance(future.exception(), Overloaded | TooLarge):
@@ -357,7 +361,9 @@ class Connection(asyncio.Protocol):
         for raw, error in group.refused:
             await self._patiently(partial(intake.reject, raw, error, group.origin), group)
         if group.chunk is None:
-            await self._patiently(partial(Portions(group.arrivals, heard=False).hand_over, intake), group)
+            await self._patiently(
+                partial(Portions(group.arrivals, heard=False, sender=self._sender).hand_over, intake), group
+            )
         elif group.arrivals:
             await self._patiently(partial(self._accept, group), group)
 

@@ -18,10 +18,11 @@ from starlette.routing import Route
 from collector.errors import Malformed, Overloaded
 from collector.event import Origin, format_time
 from collector.receive import Arrival, Intake
-from collector.receive.body import BodyLimits, ClientDisconnect, chunks_of, media_type
+from collector.receive.body import BodyLimits, ClientDisconnect, chunks_of, media_type, sender_of
 from collector.receive.json_lines import arrival_of_line
 from collector.receive.problem import json_response, overloaded, problem
 from collector.receive.room import Claim, Room
+from collector.sender import Sender
 
 __all__ = ["NdjsonReceiver"]
 
@@ -112,6 +113,7 @@ class NdjsonReceiver:
     async def _take(self, request: Request, key: bytes, account: _Account, claim: Claim) -> None:
         observed = format_time(self._clock())
         origin = Origin(receiver="ndjson")
+        sender = sender_of(request)
         arrivals: list[Arrival] = []
         refused: list[tuple[bytes, Malformed, int]] = []
         number = size = 0
@@ -127,11 +129,11 @@ class NdjsonReceiver:
             except Malformed as error:
                 refused.append((line, error, number))
             if len(arrivals) + len(refused) >= self._part_lines or size >= self._part_bytes:
-                await self._part(arrivals, refused, _part_id(key, number), account)
+                await self._part(arrivals, refused, _part_id(key, number), account, sender)
                 arrivals, refused = [], []
                 claim.add(-size)
                 size = 0
-        await self._part(arrivals, refused, _part_id(key, number), account)
+        await self._part(arrivals, refused, _part_id(key, number), account, sender)
 
     async def _part(
         self,
@@ -139,6 +141,7 @@ class NdjsonReceiver:
         refused: list[tuple[bytes, Malformed, int]],
         part_id: bytes | None,
         account: _Account,
+        sender: Sender,
     ) -> None:
         """Make a part durable. A crash between the dead letters and the events: the request is sent again, with the same dead letters."""
         for raw, error, line in refused:
@@ -151,7 +154,7 @@ class NdjsonReceiver:
             if len(account.errors) < _ERRORS_SHOWN:
                 account.errors.append({"line": line, "reason": str(named)})
         if arrivals:
-            receipt = await self._intake.accept(arrivals, group_id=part_id)
+            receipt = await self._intake.accept(arrivals, group_id=part_id, sender=sender)
             account.lines += len(arrivals)
             account.stored += receipt.stored
             account.duplicates += receipt.duplicates

@@ -13,7 +13,7 @@ from starlette.routing import Route
 
 from collector.errors import Malformed, Overloaded, TooLarge
 from collector.receive import otlp_answer
-from collector.receive.body import BodyLimits, media_type, read_body
+from collector.receive.body import BodyLimits, media_type, read_body, sender_of
 from collector.receive.otlp_export import LOGS, METRICS, TRACES, OtlpExports, Signal
 from collector.receive.problem import problem, retry_after
 from collector.receive.room import Room
@@ -84,7 +84,7 @@ class OtlpReceiver:
                 except Malformed as error:
                     self._refused(error.label)
                     raise
-                taken = await self._exports.take(body, signal, json=json)
+                taken = await self._exports.take(body, signal, json=json, sender=sender_of(request))
         except ClientDisconnect:
             self._refused("connection_lost")
             return Response(status_code=400)  # nobody hears it

@@ -21,6 +21,7 @@ from collector.event import Origin, format_time
 from collector.receive import Arrival, Intake, otlp_json
 from collector.receive.otlp_events import JSON, PROTOBUF, Refused, events_of_logs, events_of_traces
 from collector.receive.otlp_metrics import Points, events_of_metrics
+from collector.sender import OURSELVES, Sender
 
 __all__ = ["LOGS", "METRICS", "TRACES", "Onward", "OtlpExports", "Signal", "Taken"]
 
@@ -108,8 +109,8 @@ class OtlpExports:
         self._passed = passed
         self._onward = onward
 
-    async def take(self, body: bytes, signal: Signal, *, json: bool) -> Taken:
-        """Make a request's records durable; what cannot be an event is in the dead letters.
+    async def take(self, body: bytes, signal: Signal, *, json: bool, sender: Sender = OURSELVES) -> Taken:
+        """Make a request's records durable; what cannot be an event is in the dead letters. `sender`: as in `Intake.accept`.
 
         Raises:
             Malformed: the body is no OTLP; it is in the dead letters.
@@ -147,7 +148,7 @@ class OtlpExports:
         reason = str(refused[0].error) if refused else ""
         if arrivals:
             group_id = hashlib.sha256(b"otlp\0%b\0%b" % (signal.name.encode(), body)).digest()
-            receipt = await self._intake.accept(arrivals, group_id=group_id)
+            receipt = await self._intake.accept(arrivals, group_id=group_id, sender=sender)
             kept = receipt.stored + receipt.duplicates
             rejected += receipt.dead_lettered
             if receipt.dead_lettered and not reason:

@@ -22,6 +22,7 @@ from collector.receive import otlp_answer
 from collector.receive.inflate import gunzip, unzlib
 from collector.receive.otlp_export import LOGS, METRICS, TRACES, OtlpExports, Signal
 from collector.receive.room import Claim, Room
+from collector.sender import Sender
 
 __all__ = ["GrpcLimits", "OtlpGrpcServer", "server_credentials"]
 
@@ -166,7 +167,7 @@ class OtlpGrpcServer:
                 except Malformed as error:
                     self._refused(error.label)
                     raise
-                taken = await self._exports.take(body, signal, json=False)
+                taken = await self._exports.take(body, signal, json=False, sender=_sender_of(context))
                 return otlp_answer.success_protobuf(taken)
         except Overloaded as error:
             self._refused("overloaded")
@@ -211,6 +212,11 @@ class OtlpGrpcServer:
             claim.add(len(content))
             return content
         return bytes(message)
+
+
+def _sender_of(context: Any) -> Sender:
+    """The connection that a call came on."""
+    return Sender(connection=hash(context.peer()))
 
 
 def _later(error: Overloaded) -> _Refusal:

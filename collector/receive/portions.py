@@ -10,6 +10,7 @@ from collector.errors import TooLarge
 from collector.event import Origin
 from collector.prepare import raw_of
 from collector.receive import Arrival, Intake
+from collector.sender import OURSELVES, Sender
 
 __all__ = ["Portions"]
 
@@ -20,13 +21,21 @@ class Portions:
     Args:
         arrivals: in order; what is durable is taken off the list, so that who is told `Overloaded` goes on with the rest.
         group_id: names them all; a portion has a name that follows from it. None: they have none.
-        heard: as in `Intake.accept`.
+        heard, sender: as in `Intake.accept`.
     """
 
-    def __init__(self, arrivals: list[Arrival], *, group_id: bytes | None = None, heard: bool = True) -> None:
+    def __init__(
+        self,
+        arrivals: list[Arrival],
+        *,
+        group_id: bytes | None = None,
+        heard: bool = True,
+        sender: Sender = OURSELVES,
+    ) -> None:
         self._left = arrivals
         self._group_id = group_id
         self._heard = heard
+        self._sender = sender
         self._most = len(arrivals)
         self._taken = 0
 
@@ -39,7 +48,7 @@ class Portions:
         while self._left:
             portion = self._left[: self._most]
             try:
-                await intake.accept(portion, group_id=self._name(), heard=self._heard)
+                await intake.accept(portion, group_id=self._name(), heard=self._heard, sender=self._sender)
             except TooLarge as error:
                 if len(portion) > 1:
                     self._most = (len(portion) + 1) // 2

@@ -33,8 +33,8 @@ from collector.settings import (
     SpoolSettings,
 )
 from collector.sidecar import run_sidecar
-from tests.collector.test_sidecar import Running
 from tests.support.memory_store import MemoryStore
+from tests.support.running_sidecar import Running
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 LINES = {"content-type": "application/x-ndjson"}

@@ -321,7 +321,7 @@ def test_a_group_queued_while_a_sync_fails_is_not_written_behind_it() -> None:
     put(spool, group("b"))
     disk.failing.clear()
     late = Told()
-    spool._queue.append((group("late"), late))  # by an append before the failure was known
+    spool._queue.put(group("late"), late, 10)  # by an append before the failure was known
     spool.commit_pending()
     assert isinstance(late.outcome, StateUnknown)
 

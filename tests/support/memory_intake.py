@@ -16,6 +16,7 @@ from collector.canonical import Normaliser
 from collector.errors import Malformed, Overloaded, TooLarge
 from collector.event import Event, Origin, encode_event
 from collector.receive import Arrival, Receipt
+from collector.sender import OURSELVES, Sender
 
 
 @dataclass(slots=True)
@@ -31,6 +32,7 @@ class MemoryIntake:
     events: list[Event] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     dead: list[tuple[bytes, Malformed, Origin]] = field(default_factory=list)
+    senders: list[Sender] = field(default_factory=list)
     groups: list[bytes | None] = field(default_factory=list)
     overloaded: int = 0
     retry_after_seconds: float = 0.01
@@ -42,9 +44,15 @@ class MemoryIntake:
     _letters: set[bytes] = field(default_factory=set)
 
     async def accept(
-        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+        self,
+        arrivals: Sequence[Arrival],
+        *,
+        group_id: bytes | None = None,
+        heard: bool = True,
+        sender: Sender = OURSELVES,
     ) -> Receipt:
         del heard  # what is in this memory is in its store
+        self.senders.append(sender)
         self.called.set()
         self._press()
         if 0 < self.largest_group < len(arrivals):

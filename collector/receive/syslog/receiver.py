@@ -8,6 +8,7 @@ Datagrams wait in a bounded queue; what does not fit is dropped, and counted.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import socket
 import ssl
@@ -24,11 +25,13 @@ from collector.receive.portions import Portions
 from collector.receive.syslog.events import RECEIVER, arrival_of_syslog
 from collector.receive.syslog.framing import Frame, FrameReader
 from collector.receive.syslog.message import parse_message
+from collector.sender import Sender
 
 __all__ = ["SyslogReceiver"]
 
 _log = logging.getLogger(__name__)
 
+_DATAGRAMS = Sender()  # of whoever sends them: a sender's address proves nothing
 _READ_BYTES = 64 * 1024
 _MAX_BACKOFF_SECONDS = 5.0
 _UDP_MESSAGES = 1_000  # taken together
@@ -67,6 +70,7 @@ class SyslogReceiver:
         self._max_message_bytes = max_message_bytes
         self._max_connections = max_connections
         self._refused = refused
+        self._numbers = itertools.count(1)
         self._servers: list[asyncio.Server] = []
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._datagrams: list[tuple[asyncio.DatagramTransport, _Datagrams, asyncio.Task[None]]] = []
@@ -123,13 +127,14 @@ class SyslogReceiver:
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         peer = str((writer.get_extra_info("peername") or ("",))[0])
         frames = FrameReader(max_bytes=self._max_message_bytes)
+        sender = Sender(connection=next(self._numbers))
         try:
             try:
                 while data := await reader.read(_READ_BYTES):
-                    await self._take(frames.feed(data), peer)
+                    await self._take(frames.feed(data), peer, sender)
             except OSError:
                 self._refused("connection_lost")
-            await self._take(frames.end(), peer)
+            await self._take(frames.end(), peer, sender)
         except asyncio.CancelledError:
             pass  # `close` has waited long enough, and what was lost is counted
         finally:
@@ -141,9 +146,9 @@ class SyslogReceiver:
             while batch := await queue.take(_UDP_MESSAGES):
                 for peer in dict.fromkeys(peer for _, peer in batch):
                     frames = [Frame(data=data, size=len(data)) for data, sender in batch if sender == peer]
-                    await self._take(frames, peer)
+                    await self._take(frames, peer, _DATAGRAMS)
 
-    async def _take(self, frames: Sequence[Frame], peer: str) -> None:
+    async def _take(self, frames: Sequence[Frame], peer: str, sender: Sender) -> None:
         """Make messages durable, however long it takes: nobody else keeps them."""
         arrivals: list[Arrival] = []
         refusals: list[tuple[bytes, Malformed]] = []
@@ -168,7 +173,7 @@ class SyslogReceiver:
             for raw, refusal in refusals:
                 await self._patiently(partial(self._intake.reject, raw, refusal, Origin(receiver=RECEIVER)))
                 left -= 1
-            await self._patiently(partial(Portions(arrivals, heard=False).hand_over, self._intake))
+            await self._patiently(partial(Portions(arrivals, heard=False, sender=sender).hand_over, self._intake))
         finally:
             for _ in range(left + len(arrivals)):
                 self._refused("unacknowledged_lost")
