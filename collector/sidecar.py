@@ -33,6 +33,7 @@ from collector.prepare import Preparer
 from collector.protect import Protector
 from collector.receive import Intake
 from collector.receive.leaving import Leaving
+from collector.receive.turns import LoopTime
 from collector.reload import Asking, Reloads
 from collector.settings import CollectorSettings, ProtectSettings
 from collector.ship import BatchLimits
@@ -192,7 +193,7 @@ async def run_sidecar(
         )
         return MappedIntake(intake, Mapper(load_mappings(settings.mappings))) if settings.mappings else intake
 
-    sockets, leaving = Sockets(), Leaving(refused=metrics.refused)
+    sockets, leaving, loop_time = Sockets(), Leaving(refused=metrics.refused), LoopTime()
     passing = _passing(
         settings,
         metrics,
@@ -211,6 +212,7 @@ async def run_sidecar(
             standing=lambda: _standing(pipeline, reloads),
             sockets=sockets,
             leaving=leaving,
+            loop_time=loop_time,
             onward=passing,
             routes=passing.routes if passing is not None else (),
         ).wanted()

@@ -29,6 +29,7 @@ from collector.receive.syslog.receiver import SyslogReceiver
 from collector.receive.syslog.settings import zone_of
 from collector.receive.tail.kubernetes_api import Pods
 from collector.receive.tail.tailer import Tailer
+from collector.receive.turns import LoopTime, Turns
 from collector.settings import CollectorSettings, ElasticsearchSettings, HttpSettings
 from collector.sockets import Held, Sockets
 from collector.way import Wanted, Way, mark_of
@@ -69,6 +70,7 @@ class WaysIn:
         not_ready: why the sidecar is not ready; for /readyz.
         standing: what `tally status` asks for.
         sockets: that are listened on, also by ways in of other settings.
+        loop_time: of the event loop, which they share.
         leaving: counts the requests of all HTTP servers.
         onward: where data points of metrics go on to; None: they are not kept.
         routes: what else is served on the HTTP port.
@@ -86,6 +88,7 @@ class WaysIn:
         standing: Callable[[], Mapping[str, object]],
         sockets: Sockets,
         leaving: Leaving,
+        loop_time: LoopTime,
         onward: Onward | None = None,
         routes: Sequence[BaseRoute] = (),
     ) -> None:
@@ -99,6 +102,7 @@ class WaysIn:
         self._sockets = sockets
         self._leaving = leaving
         self._onward = onward
+        self._loop_time = loop_time
         self._routes = routes
 
     def _reasons(self) -> list[str]:
@@ -136,6 +140,9 @@ class WaysIn:
         way.held.append(held)
         return held
 
+    def _turns(self, way: Way) -> Turns:
+        return Turns(self._loop_time, partial(self._metrics.input_waited, way.name))
+
     async def _forward(self, way: Way) -> None:
         own = self._settings.forward
         forward = ForwardReceiver(
@@ -144,6 +151,7 @@ class WaysIn:
             service=self._settings.service or None,
             handshake=handshake_of(own, hostname=self._settings.name),
             patience_seconds=_FORWARD_PATIENCE_SECONDS,
+            turns=self._turns(way),
             refused=self._metrics.refused,
         )
         way.closing.append(forward.close)
@@ -166,13 +174,13 @@ class WaysIn:
 
     def _exports(self, way: Way) -> OtlpExports:
         passed = self._metrics.metrics_passed
-        return OtlpExports(way.intake, clock=self._clock, passed=passed, onward=self._onward)
+        return OtlpExports(way.intake, clock=self._clock, passed=passed, onward=self._onward, turns=self._turns(way))
 
     async def _http(self, way: Way) -> None:
         settings, own, refused = self._settings, self._settings.http, self._metrics.refused
         limits = BodyLimits(max_body_bytes=own.max_body_bytes, max_inflated_bytes=4 * own.max_body_bytes)
         otlp = OtlpReceiver(self._exports(way), limits=limits, refused=refused)
-        ndjson = NdjsonReceiver(way.intake, clock=self._clock, limits=limits, refused=refused)
+        ndjson = NdjsonReceiver(way.intake, clock=self._clock, limits=limits, turns=self._turns(way), refused=refused)
         business = BusinessEventReceiver(
             way.intake, clock=self._clock, service=settings.service, limits=limits, refused=refused
         )
@@ -235,6 +243,7 @@ class WaysIn:
             credentials=Credentials.read(Path(own.credentials_file)) if own.credentials_file else None,
             limits=BodyLimits(max_body_bytes=own.max_body_bytes, max_inflated_bytes=4 * own.max_body_bytes),
             not_ready=self._reasons,
+            turns=self._turns(way),
             refused=self._metrics.refused,
         )
         way.addresses["elasticsearch"] = self._serve(way, receiver.app, own)
@@ -242,7 +251,11 @@ class WaysIn:
     async def _beats(self, way: Way) -> None:
         own = self._settings.beats
         beats = BeatsReceiver(
-            way.intake, clock=self._clock, service=self._settings.service, refused=self._metrics.refused
+            way.intake,
+            clock=self._clock,
+            service=self._settings.service,
+            turns=self._turns(way),
+            refused=self._metrics.refused,
         )
         way.closing.append(beats.close)
         tls = tls_of(own)
@@ -260,6 +273,7 @@ class WaysIn:
             service=self._settings.service,
             max_message_bytes=own.max_message_bytes,
             max_connections=own.max_connections,
+            turns=self._turns(way),
             refused=self._metrics.refused,
         )
         way.closing.append(syslog.close)

@@ -19,6 +19,7 @@ from collector.receive import Intake
 from collector.receive.beats_connection import READ_BYTES, Connection
 from collector.receive.lumberjack import FrameReader, Limits
 from collector.receive.room import Room
+from collector.receive.turns import Turns
 
 __all__ = ["BeatsReceiver"]
 
@@ -38,6 +39,7 @@ class BeatsReceiver:
         keepalive_seconds: how often a sender that waits hears that we are alive; Beats give up after 30 s (their ``timeout``).
         stalled_seconds: a connection on which nothing comes for so long in the middle of a window is closed.
         random: gives as many random bytes as asked for.
+        turns: shares of the event loop's time.
         refused: called with a reason for every connection that ends badly: ``too_many_connections``, ``framing``, ``overloaded``, ``stalled``,
             ``connection_lost``, ``cut_message``, ``intake_error``.
     """
@@ -57,6 +59,7 @@ class BeatsReceiver:
         keepalive_seconds: float = 5.0,
         stalled_seconds: float = 60.0,
         random: Callable[[int], bytes] = os.urandom,
+        turns: Turns | None = None,
         refused: Callable[[str], object] = lambda _reason: None,
     ) -> None:
         self.intake = intake
@@ -69,6 +72,7 @@ class BeatsReceiver:
         self.keepalive_seconds = keepalive_seconds
         self.stalled_seconds = stalled_seconds
         self.refused = refused
+        self.turns = turns or Turns()
         self._limits = limits or Limits()
         self._max_connections = max_connections
         self._random = random

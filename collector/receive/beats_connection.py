@@ -22,6 +22,7 @@ from collector.receive.json_lines import object_of_line
 from collector.receive.lumberjack import Document, FrameReader, Window, ack
 from collector.receive.portions import Portions
 from collector.receive.room import Room
+from collector.receive.turns import Turns
 from collector.sender import Sender
 
 __all__ = ["READ_BYTES", "Connection", "Terms"]
@@ -48,6 +49,7 @@ class Terms(Protocol):
     keepalive_seconds: float
     stalled_seconds: float
     refused: Callable[[str], object]
+    turns: Turns
 
 
 @dataclass(slots=True, kw_only=True)
@@ -156,6 +158,7 @@ class Connection:
 
     async def _take(self, documents: list[Document], number: int) -> None:
         """Dead letters first, then events; tried again as long as it is too much."""
+        await self._terms.turns.of(self._sender).turn()
         intake = self._terms.intake
         observed = format_time(self._terms.clock())
         # a name for each part: what the spool has, but the store had not in time, is recognised when it is tried again

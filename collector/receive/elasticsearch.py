@@ -36,6 +36,7 @@ from collector.receive.filter_path import FilterPath
 from collector.receive.json_lines import object_of_line
 from collector.receive.problem import json_response, retry_after
 from collector.receive.room import Room
+from collector.receive.turns import Turns
 from collector.sender import Sender
 
 __all__ = ["ElasticsearchReceiver"]
@@ -62,6 +63,7 @@ class ElasticsearchReceiver:
         part_documents, part_bytes: when so many documents or bytes have been decoded, they are made durable together.
         room: for the bodies of all requests together.
         not_ready: why no events can be taken just now; empty when they can.
+        turns: shares of the event loop's time.
         refused: called with a reason for each refused request (``media_type``, ``too_large``, ``bad_gzip``, ``bad_encoding``, ``bad_action``,
             ``empty``, ``too_many_items``, ``filter_path``, ``overloaded``, ``connection_lost``, ``credentials``, ``unknown_request``), and
             for each action that cannot be done (``append_only``).
@@ -84,6 +86,7 @@ class ElasticsearchReceiver:
         part_bytes: int = 8 * 2**20,
         room: Room | None = None,
         not_ready: Callable[[], Sequence[str]] = tuple,
+        turns: Turns | None = None,
         refused: Callable[[str], object] = lambda _reason: None,
     ) -> None:
         self._intake = intake
@@ -98,6 +101,7 @@ class ElasticsearchReceiver:
         self._part_bytes = part_bytes
         self._room = room or Room(256 * 2**20)
         self._refused = refused
+        self._turns = turns or Turns()
         self._probes = probe_routes(product=product, version=version, name=name, not_ready=not_ready)
 
     @property
@@ -172,6 +176,7 @@ class ElasticsearchReceiver:
         answers: list[dict[str, Any]],
         sender: Sender,
     ) -> None:
+        await self._turns.of(sender).turn()
         receipt = await self._intake.accept(arrivals, sender=sender)
         for place in places:
             answers[place] = _created(items[place])

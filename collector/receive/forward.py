@@ -27,6 +27,7 @@ from collector.receive.forward_handshake import Handshake
 from collector.receive.forward_heartbeat import Heartbeat
 from collector.receive.forward_message import MessageReader
 from collector.receive.room import Room
+from collector.receive.turns import Turns
 
 __all__ = ["ForwardReceiver", "Handshake"]
 
@@ -46,6 +47,7 @@ class ForwardReceiver:
             middle of a long message is closed.
         patience_seconds: how long a group with an ack is tried again while the intake is overloaded.
         tls_seconds: how long a sender may take for the TLS handshake.
+        turns: shares of the event loop's time.
         refused: called with a reason for every connection that ends badly: ``too_many_connections``, ``silent``, ``tls`` (somewhat later), ``handshake``,
             ``framing``, ``overloaded``, ``too_large``, ``connection_lost``, ``cut_message``, ``intake_error``; and ``unacknowledged_lost`` once an event that close() had to let go.
     """
@@ -63,6 +65,7 @@ class ForwardReceiver:
         room_bytes: int = 128 * 2**20,
         patience_seconds: float = 10.0,
         tls_seconds: float = 10.0,
+        turns: Turns | None = None,
         refused: Callable[[str], object] = lambda _reason: None,
     ) -> None:
         self.intake = intake
@@ -71,6 +74,7 @@ class ForwardReceiver:
         self.patience_seconds = patience_seconds
         self.refused = refused
         self.room = Room(room_bytes)
+        self.turns = turns or Turns()
         self._clock = clock
         self._service = service
         self._limits = limits or Limits()

@@ -22,6 +22,7 @@ from collector.receive.body import BodyLimits, ClientDisconnect, chunks_of, medi
 from collector.receive.json_lines import arrival_of_line
 from collector.receive.problem import json_response, overloaded, problem
 from collector.receive.room import Claim, Room
+from collector.receive.turns import Turns
 from collector.sender import Sender
 
 __all__ = ["NdjsonReceiver"]
@@ -55,6 +56,7 @@ class NdjsonReceiver:
         max_line_bytes: longer lines become dead letters.
         part_lines, part_bytes: when so many lines or bytes have come, they are made durable together.
         room: for the bodies of all requests together.
+        turns: shares of the event loop's time.
         refused: called with a reason for each refused request: ``media_type``, ``too_large``, ``bad_gzip``, ``bad_encoding``,
             ``idempotency_key``, ``overloaded``, ``connection_lost``.
     """
@@ -69,6 +71,7 @@ class NdjsonReceiver:
         part_lines: int = 1_000,
         part_bytes: int = 4 * 2**20,
         room: Room | None = None,
+        turns: Turns | None = None,
         refused: Callable[[str], object] = lambda _reason: None,
     ) -> None:
         self._intake = intake
@@ -79,6 +82,7 @@ class NdjsonReceiver:
         self._part_bytes = part_bytes
         self._room = room or Room(128 * 2**20)
         self._refused = refused
+        self._turns = turns or Turns()
 
     @property
     def routes(self) -> list[Route]:
@@ -144,6 +148,7 @@ class NdjsonReceiver:
         sender: Sender,
     ) -> None:
         """Make a part durable. A crash between the dead letters and the events: the request is sent again, with the same dead letters."""
+        await self._turns.of(sender).turn()
         for raw, error, line in refused:
             named = Malformed(
                 error.reason, where=f"line {line}" + (f", {error.where}" if error.where else ""), label=error.label

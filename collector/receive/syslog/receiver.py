@@ -25,6 +25,7 @@ from collector.receive.portions import Portions
 from collector.receive.syslog.events import RECEIVER, arrival_of_syslog
 from collector.receive.syslog.framing import Frame, FrameReader
 from collector.receive.syslog.message import parse_message
+from collector.receive.turns import Turns
 from collector.sender import Sender
 
 __all__ = ["SyslogReceiver"]
@@ -48,6 +49,7 @@ class SyslogReceiver:
         zone: of times without one.
         service: ``service.name`` of messages without app name.
         max_message_bytes: a longer one is a dead letter; max_connections: further ones are closed at once.
+        turns: shares of the event loop's time.
         refused: called with a reason for what is lost or turned away: ``too_many_connections``, ``connection_lost``, ``datagram_dropped``, and
             ``unacknowledged_lost`` once a message that close() had to let go.
     """
@@ -61,6 +63,7 @@ class SyslogReceiver:
         service: str = "",
         max_message_bytes: int = 64 * 1024,
         max_connections: int = 256,
+        turns: Turns | None = None,
         refused: Callable[[str], object] = lambda _reason: None,
     ) -> None:
         self._intake = intake
@@ -70,6 +73,7 @@ class SyslogReceiver:
         self._max_message_bytes = max_message_bytes
         self._max_connections = max_connections
         self._refused = refused
+        self._turns = turns or Turns()
         self._numbers = itertools.count(1)
         self._servers: list[asyncio.Server] = []
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
@@ -170,6 +174,7 @@ class SyslogReceiver:
             arrivals.append(arrival_of_syslog(message, service=self._service, peer=peer, marks=marks))
         left = len(refusals)
         try:
+            await self._turns.of(sender).turn()
             for raw, refusal in refusals:
                 await self._patiently(partial(self._intake.reject, raw, refusal, Origin(receiver=RECEIVER)))
                 left -= 1
