@@ -31,6 +31,7 @@ from collector.settings import (
     ForwardSettings,
     GrpcSettings,
     HttpSettings,
+    SpoolSettings,
 )
 from collector.sidecar import run_sidecar
 from collector.waysin import POSITIONS
@@ -424,3 +425,36 @@ def test_who_may_not_speak_for_a_service_fills_the_dead_letters(tmp_path: Path) 
     assert asyncio.run(life()).bodies() == ["mine"]
     letters = b"".join(path.read_bytes() for path in (tmp_path / "spool" / "dead").glob("*.jsonl"))
     assert letters.count(b'"not_its_speaker"') == 2
+
+
+def test_a_way_in_that_has_filled_the_spool_leaves_the_others_their_part(tmp_path: Path) -> None:
+    async def life() -> Running:
+        small = msgspec.structs.replace(SETTINGS, spool=SpoolSettings(max_bytes=60_000))
+        sidecar = Running(tmp_path / "spool", settings=small)
+        sidecar.store.down = "no route"
+        address = (await sidecar.ready)["http"]
+        line = f'{{"message":"{"x" * 1_000}"}}\n'
+        async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False) as client:
+
+            async def post() -> int:
+                headers = {"content-type": "application/x-ndjson"}
+                return (await client.post("/v1/events", content=line, headers=headers)).status_code
+
+            while (told := await post()) == 200:
+                pass
+            assert told == 503
+            for at in range(3):
+                answer = await sidecar.forward("quiet", 1, {"message": f"quiet {at}"}, {"chunk": f"c{at}"})
+                assert msgpack.unpackb(answer) == {"ack": f"c{at}"}
+                assert await post() == 503, "the flood has its share"
+            metrics = (await client.get("/metrics")).text
+        assert 'tally_collector_input_refused_total{input="http"} 4.0' in metrics
+        assert 'input_refused_total{input="forward"}' not in metrics
+        assert "tally_collector_refusing 1.0" in metrics
+        sidecar.store.down = ""
+        sidecar.stopped.set()
+        assert await sidecar.task
+        return sidecar
+
+    bodies = asyncio.run(life()).bodies()
+    assert [body for body in bodies if str(body).startswith("quiet")] == ["quiet 0", "quiet 1", "quiet 2"]
