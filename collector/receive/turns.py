@@ -16,7 +16,9 @@ from collector.sender import Sender
 __all__ = ["LoopTime", "Share", "Turns"]
 
 _TURN_SECONDS = 0.004
-_CREDIT_SECONDS = 0.25  # so much of what it did not use a quiet sender has ahead of those that are always served, and no more
+_CREDIT_SECONDS = 0.25
+"""So much of what it did not use a quiet sender has ahead of those that are always served, and no more."""
+
 _SLOTS = 256  # shares of a way in; see `collector.shares`
 
 
