@@ -38,6 +38,8 @@ class LoopTime:
         self._waiting: list[tuple[float, int, Share, Callable[[], object]]] = []
         self._order = itertools.count()
         self._virtual_seconds = 0.0
+        self._serving: Share | None = None
+        self._since = 0.0
 
     def is_over(self) -> bool:
         """Whether this turn of the loop has had its time."""
@@ -52,7 +54,10 @@ class LoopTime:
 
     def put(self, share: "Share", work: Callable[[], object]) -> None:
         """Let it wait; `is_over` was asked in this turn, so that there is a next."""
-        start = max(share.served_seconds, self._virtual_seconds - _CREDIT_SECONDS)
+        served_seconds = share.served_seconds
+        if share is self._serving:  # what it is doing counts already
+            served_seconds += self._clock() - self._since
+        start = max(served_seconds, self._virtual_seconds - _CREDIT_SECONDS)
         heapq.heappush(self._waiting, (start, next(self._order), share, work))
 
     def _next(self) -> None:
@@ -64,22 +69,26 @@ class LoopTime:
 
     def _serve(self) -> None:
         assert self._loop is not None
-        self._began = before = self._clock()
+        self._began = self._since = self._clock()
         self._loop.call_soon(self._next)
         while self._waiting:
             start, _, share, work = heapq.heappop(self._waiting)
             self._virtual_seconds = max(self._virtual_seconds, start)
             share.waiting -= 1
-            work()
+            share.served_seconds, self._serving = start, share
+            try:
+                work()
+            finally:
+                self._serving = None
             now = self._clock()
-            share.served_seconds = start + max(now - before, share.least_seconds)
+            share.served_seconds = start + max(now - self._since, share.least_seconds)
             share.least_seconds = 0.0
             if share.woken:  # a task, which works when we have returned
                 share.woken = False
                 return
             if now - self._began >= self._turn_seconds:
                 return
-            before = now
+            self._since = now
 
 
 class Share:
