@@ -41,7 +41,7 @@ _QUICK_SECONDS = 0.001
 _QUICK_BYTES = 65_536
 """What may be queued for it: writing more takes longer than handing over."""
 
-_COMMIT_BYTES = 4 * 1024**2
+_COMMIT_BYTES = 1024**2
 """About so much is written before a sync: who queued a little beside a flood waits for no more than that."""
 
 _FULL = "the spool is full: shipping does not keep up"
