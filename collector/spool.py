@@ -146,7 +146,7 @@ class Spool:
                 self._wake.notify()
 
     def commit_pending(self) -> int:
-        """Write and sync everything queued, then tell; returns how many groups. For the committing thread, or for a test."""
+        """Write and sync what is queued, as much as one sync takes, then tell; returns how many groups. For the committing thread, or for a test."""
         with self._wake:
             if self._committing or not self._queue:
                 return 0

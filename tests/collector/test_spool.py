@@ -80,11 +80,12 @@ def opened(disk: FaultyDisk, *, journal: Ids | None = None, limits: SpoolLimits 
 
 
 def put(spool: Spool, *groups: Group) -> list[Told]:
-    """The groups in one commit."""
+    """The groups in one commit, or a few if they are long."""
     told = [Told() for _ in groups]
     for one, done in zip(groups, told, strict=True):
         spool.append(one, done)
-    spool.commit_pending()
+    while spool.commit_pending():
+        pass
     assert all(done.outcome is not None for done in told)
     return told
 
