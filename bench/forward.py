@@ -66,8 +66,8 @@ async def send(address: str, messages: Sequence[bytes], connections: int, *, in_
     return taken
 
 
-def send_one_by_one(address: str, messages: Sequence[bytes]) -> list[float]:
-    """Send each message after the ack of the one before, over a blocking socket: of the sender's own time little is in it."""
+def send_one_by_one(address: str, messages: Sequence[bytes], *, pause_seconds: float = 0.0) -> list[float]:
+    """Send each message after the ack of the one before, and a pause, over a blocking socket: of the sender's own time little is in it."""
     host, _, port = address.rpartition(":")
     taken: list[float] = []
     with socket.create_connection((host, int(port))) as connection:
@@ -78,6 +78,7 @@ def send_one_by_one(address: str, messages: Sequence[bytes]) -> list[float]:
             if not connection.recv(4_096):  # an ack is far shorter than a segment
                 raise ConnectionError("the sidecar closed the connection")
             taken.append(time.perf_counter() - began)
+            time.sleep(pause_seconds)
     return taken
 
 

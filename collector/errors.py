@@ -2,6 +2,7 @@
 
     TallyError
     ├── Malformed          receivers, event.py: this input is not what its format says; it goes to the dead letters
+    │   └── TooLarge       spool, intake: no spool of these bounds ever has room for this group; waiting does not help
     ├── Overloaded         spool, stores, recorder: a limit is reached; try again after `retry_after_seconds`
     ├── Conflict           stores, log storage: something else already stands under this name
     ├── NotFound           stores, log storage, index: nothing stands under this name (an error is never an absence)
@@ -31,6 +32,16 @@ class Malformed(TallyError):
         self.reason = reason
         self.where = where
         self.label = label
+
+
+class TooLarge(Malformed):
+    """A group that is larger than all that the spool may hold: nothing of it was taken, and the same group never will be.
+
+    Who sent it must hear that. Who may cut it (`collector.receive.portions`) hands over less at a time.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason, label="too_large")
 
 
 class Overloaded(TallyError):

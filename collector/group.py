@@ -4,7 +4,9 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from collector.errors import TooLarge
 from collector.frame import MAX_FRAME_BYTES
+from collector.sender import OURSELVES, Sender
 
 __all__ = [
     "MAX_GROUP_EVENTS",
@@ -13,6 +15,7 @@ __all__ = [
     "Done",
     "Group",
     "Spooled",
+    "check_fits",
     "checked_size",
     "deliver_here",
 ]
@@ -30,13 +33,14 @@ MAX_ID_BYTES = 255
 class Group:
     """Events that arrived together and are acknowledged together.
 
-    `source_ids` and `events` and `facts` run side by side; an id is empty where the source gives none.
+    `source_ids` and `events` and `facts` run side by side; an id is empty where the source gives none. `sender` is whose share they count against.
     """
 
     group_id: bytes = b""
     source_ids: Sequence[bytes]
     events: Sequence[bytes]
     facts: Sequence[bytes]
+    sender: Sender = OURSELVES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +72,14 @@ def checked_size(group: Group) -> int:
     if size > MAX_FRAME_BYTES // 2:
         raise ValueError(f"a group of {size} bytes; at most {MAX_FRAME_BYTES // 2}")
     return size
+
+
+def check_fits(size_bytes: int, limit_bytes: int) -> None:
+    """Raises `TooLarge`: a group of so many bytes is more than the spool may hold, however empty it is."""
+    if size_bytes > limit_bytes:
+        raise TooLarge(
+            f"{size_bytes} bytes of events in one group, more than the {limit_bytes} that the spool takes at all (spool.max_bytes without what is shared out): send less at a time"
+        )
 
 
 Done = Callable[[Spooled | Exception], None]

@@ -18,12 +18,14 @@ import msgspec
 from collector.deadletters import DeadLetters
 from collector.errors import Malformed, Overloaded, StateUnknown
 from collector.event import Origin
+from collector.group import checked_size
 from collector.metrics import CollectorMetrics
 from collector.pipeline import Pipeline
 from collector.prepare import Prepared, Preparer, Refused, raw_of
 from collector.protect import Protector
 from collector.receive import Arrival, Receipt
 from collector.red import Request
+from collector.sender import OURSELVES, Sender
 from collector.spool import Group, Spooled
 
 __all__ = ["SpoolIntake", "groups_of"]
@@ -63,14 +65,20 @@ class SpoolIntake:
         self._groups_before = 0  # in the last one that brought any
 
     def accept(
-        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+        self,
+        arrivals: Sequence[Arrival],
+        *,
+        group_id: bytes | None = None,
+        heard: bool = True,
+        sender: Sender = OURSELVES,
     ) -> Awaitable[Receipt]:
         """See `Intake.accept`."""
         began = time.perf_counter()
         prepared = self._preparer.prepare(arrivals)
-        groups = list(groups_of(prepared, group_id or b""))
+        groups = list(groups_of(prepared, group_id or b"", sender))
         if len(groups) == 1 and not prepared.refused:  # nearly always
             return self._take(groups[0], partial(self._receipt, began), heard, prepared.requests)
+        self._pipeline.check_fits(sum(map(checked_size, groups)))
         return self._accept_parts(prepared, groups, group_id or b"", began, heard)
 
     async def _accept_parts(
@@ -166,6 +174,10 @@ class SpoolIntake:
 
         try:
             self._pipeline.append(group, spooled, stored=None if patience_seconds is None else answer, held=True)
+        except Overloaded:
+            if group.sender.way:
+                self._metrics.refused_input(group.sender.way)
+            raise
         except StateUnknown as error:
             raise _until_restart(error) from error
         self._groups += 1
@@ -190,7 +202,7 @@ def _until_restart(error: StateUnknown) -> Overloaded:
     return Overloaded(str(error), retry_after_seconds=5.0)
 
 
-def groups_of(prepared: Prepared, group_id: bytes) -> Iterator[Group]:
+def groups_of(prepared: Prepared, group_id: bytes, sender: Sender = OURSELVES) -> Iterator[Group]:
     """The prepared events as groups that fit a frame each.
 
     A group cut in several takes a name for each part, the same at every re-send, because the cut depends on the events alone.
@@ -199,7 +211,13 @@ def groups_of(prepared: Prepared, group_id: bytes) -> Iterator[Group]:
     sizes = [len(event) + len(facts) for event, facts in zip(prepared.events, prepared.facts, strict=True)]
     if total <= _GROUP_EVENTS and sum(sizes) <= _GROUP_BYTES:
         if total:
-            yield Group(group_id=group_id, source_ids=prepared.source_ids, events=prepared.events, facts=prepared.facts)
+            yield Group(
+                group_id=group_id,
+                source_ids=prepared.source_ids,
+                events=prepared.events,
+                facts=prepared.facts,
+                sender=sender,
+            )
         return
     start = part = size = 0
     for at in range(total + 1):
@@ -210,6 +228,7 @@ def groups_of(prepared: Prepared, group_id: bytes) -> Iterator[Group]:
                 source_ids=prepared.source_ids[start:at],
                 events=prepared.events[start:at],
                 facts=prepared.facts[start:at],
+                sender=sender,
             )
             start, part, size = at, part + 1, 0
         if at < total:

@@ -37,6 +37,18 @@ class CollectorMetrics:
             ["reason"],
             registry=self.registry,
         )
+        self._refused_inputs = Counter(
+            "tally_collector_input_refused_total",
+            "Groups of a way in that were told to wait: the spool, or the sender's share of it, is full.",
+            ["input"],
+            registry=self.registry,
+        )
+        self._input_waits = Counter(
+            "tally_collector_input_waits_total",
+            "Times that a sender of a way in had to wait for its turn because others' work was at hand.",
+            ["input"],
+            registry=self.registry,
+        )
         self._points = Counter(
             "tally_collector_metric_points_total",
             "Data points of OTLP metrics that went by.",
@@ -188,6 +200,14 @@ class CollectorMetrics:
     def refused(self, reason: str) -> None:
         """Count one refusal."""
         self._refused.labels(reason).inc()
+
+    def refused_input(self, way: str) -> None:
+        """Count a group of a way in that the spool has no room for just now; there are as many ways as the configuration has."""
+        self._refused_inputs.labels(way).inc()
+
+    def input_waited(self, way: str) -> None:
+        """Count that a sender of a way in has to wait for its turn."""
+        self._input_waits.labels(way).inc()
 
     def metrics_passed(self, points: Mapping[str, int], kept: int, untraced: int) -> None:
         """Count what of a request of metrics went by: data points by their kind, exemplars kept, and exemplars without a trace."""

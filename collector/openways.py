@@ -112,7 +112,7 @@ class OpenWays:
 
 
 def _new(name: str, wanted: Wanted, intake: Intake) -> Way:
-    return Way(name=name, mark=wanted.mark, intake=Switch(intake))
+    return Way(name=name, mark=wanted.mark, intake=Switch(intake, name))
 
 
 async def _end(way: Way) -> None:

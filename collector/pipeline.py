@@ -22,6 +22,7 @@ from collector.batch import Clock, Fork, StreamId
 from collector.confirm import Confirmations, Twice
 from collector.disk import Disk, OsDisk
 from collector.errors import Conflict, Overloaded, StateUnknown
+from collector.group import check_fits
 from collector.incarnation import mark_forked, remove
 from collector.journal import Journal
 from collector.limits import PipelineLimits
@@ -32,7 +33,7 @@ from collector.ship import Shipper
 from collector.spool import Deliver, Done, Group, Spooled, deliver_here
 from collector.standing import PipelineState
 from collector.store import Destination
-from collector.takeover import Told, groups_of
+from collector.takeover import Told, renumber
 
 __all__ = ["Pipeline", "PipelineLimits"]
 
@@ -158,6 +159,10 @@ class Pipeline:
                 done = Twice(done=done, stored=stored, stream=live.incarnation.stream, given_up=self._given_up)
             live.spool.append(group, done, held=held)
         return live.incarnation.stream
+
+    def check_fits(self, size_bytes: int) -> None:
+        """Raises `TooLarge`: a group of so many bytes could never be taken, whole or cut."""
+        check_fits(size_bytes, self._limits.spool.open_bytes)
 
     def commit_quickly(self) -> None:
         """See `Spool.commit_quickly`. What was held for a stream that has been succeeded since, its own thread commits."""
@@ -359,8 +364,7 @@ class Pipeline:
             self._succeed(Fork(stream=life.incarnation.stream, number=refused.header.number, digest=refused.digest))
         life.spool.close()  # commits what was queued before
         self._journal.flush()  # the ids of its events must outlive its folder
-        for group in groups_of(life.spool, life.incarnation.stream, refused.header.first):
-            self._append_and_wait(group)
+        renumber(life.spool, life.incarnation.stream, refused.header.first, into=self._live.spool)
         mark_forked(life.incarnation, disk=self._disk)
         self._draining.remove(life)
         life.headers.close()
@@ -387,12 +391,3 @@ class Pipeline:
             successor.spool.start_committing()
         self._draining.append(self._live)  # first: whoever looks for all of them must find it in one place at least
         self._live = successor
-
-    def _append_and_wait(self, group: Group) -> None:
-        told = Told()
-        self._live.spool.append(group, told)
-        if not self._threaded:
-            self._live.spool.commit_pending()
-        told.event.wait()
-        if isinstance(told.outcome, Exception):
-            raise told.outcome

@@ -28,6 +28,7 @@ class Refusals:
         self._at = 0.0
         self._told: float | None = None
         self._is_told = False
+        self._share = False
 
     @property
     def now(self) -> str:
@@ -37,19 +38,23 @@ class Refusals:
     def note(self, reason: str) -> None:
         """A group was refused, and its sender told so."""
         fresh = not self.now
+        self._share = False
         self._reason, self._at = reason, self._monotonic()
         if fresh and (self._told is None or self._at - self._told >= _LEAST_BETWEEN_LINES_SECONDS):
             self._told = self._at
             self._is_told = True
             _log.warning("no events are taken: %s", reason)
 
-    def refuse(self, reason: str) -> Overloaded:
-        """Note it; returns the error to raise."""
+    def refuse(self, reason: str, *, share: bool = False) -> Overloaded:
+        """Note it; returns the error to raise. `share`: the sender has its share, and others may still be taken from."""
         self.note(reason)
+        self._share = share
         return Overloaded(reason, retry_after_seconds=_RETRY_AFTER_SECONDS)
 
-    def over(self) -> None:
-        """A group was taken."""
+    def over(self, *, full: bool = False) -> None:
+        """A group was taken. `full`: of who has its share, none would be."""
+        if full and self._share:
+            return
         self._reason = ""
         if self._is_told:
             self._is_told = False

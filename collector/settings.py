@@ -184,6 +184,8 @@ class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Attributes:
         max_bytes: bound of the spool; beyond it senders hear that they must wait.
+        shared_percent: so much of `max_bytes`, the last to be filled, is shared out equally between the ways in, so that one that fills the spool leaves room for the
+            others (docs/under-pressure.md, "Between senders"). 0: first come, first served.
         max_age_seconds: while the oldest event that the store does not have has waited longer, senders hear that they must wait; 0: it may wait
             until the spool is full.
         keep_free_bytes: what is kept free on its disk for shipping what it holds; with less left, senders hear that they must wait.
@@ -193,6 +195,7 @@ class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     max_bytes: _Positive = 4 * 1024**3
+    shared_percent: Annotated[int, msgspec.Meta(ge=0, le=50)] = 10
     max_age_seconds: Annotated[float, msgspec.Meta(ge=0.0, le=31_536_000.0)] = 0.0
     keep_free_bytes: Annotated[int, msgspec.Meta(ge=0)] = 64 * 1024**2
     dead_letters_max_bytes: _Positive = 256 * 1024**2

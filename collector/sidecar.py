@@ -33,6 +33,7 @@ from collector.prepare import Preparer
 from collector.protect import Protector
 from collector.receive import Intake
 from collector.receive.leaving import Leaving
+from collector.receive.turns import LoopTime
 from collector.reload import Asking, Reloads
 from collector.settings import CollectorSettings, ProtectSettings
 from collector.ship import BatchLimits
@@ -40,7 +41,7 @@ from collector.sockets import Sockets
 from collector.spool import Done, Spooled, SpoolLimits, deliver_here
 from collector.store import Destination
 from collector.way import Wanted
-from collector.waysin import WaysIn
+from collector.waysin import WaysIn, ways_of
 
 __all__ = ["DEAD_LETTERS", "metrics_of", "pipeline_limits", "run_sidecar"]
 
@@ -68,6 +69,8 @@ def pipeline_limits(settings: CollectorSettings) -> PipelineLimits:
             # several of them: only what is not being written is let go of
             segment_bytes=min(_SEGMENT_BYTES, max(1, settings.spool.max_bytes // 8)),
             keep_free_bytes=settings.spool.keep_free_bytes,
+            shared_bytes=settings.spool.max_bytes * settings.spool.shared_percent // 100,
+            ways=len(ways_of(settings)),
         ),
         batch=BatchLimits(
             events=settings.ship.batch_events,
@@ -190,7 +193,7 @@ async def run_sidecar(
         )
         return MappedIntake(intake, Mapper(load_mappings(settings.mappings))) if settings.mappings else intake
 
-    sockets, leaving = Sockets(), Leaving(refused=metrics.refused)
+    sockets, leaving, loop_time = Sockets(), Leaving(refused=metrics.refused), LoopTime()
     passing = _passing(
         settings,
         metrics,
@@ -209,6 +212,7 @@ async def run_sidecar(
             standing=lambda: _standing(pipeline, reloads),
             sockets=sockets,
             leaving=leaving,
+            loop_time=loop_time,
             onward=passing,
             routes=passing.routes if passing is not None else (),
         ).wanted()

@@ -17,25 +17,19 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from collector.admission import admit
 from collector.disk import AppendFile, Disk
 from collector.diskroom import DiskRoom
 from collector.errors import Overloaded, StateUnknown
+from collector.fairqueue import FairQueue, Queued
 from collector.frame import Frame
-from collector.group import Deliver, Done, Group, Spooled, checked_size, deliver_here
+from collector.group import Deliver, Done, Group, Spooled, check_fits, checked_size, deliver_here
 from collector.refusals import Refusals
-from collector.segments import (
-    Cursor,
-    Damaged,
-    SourceIds,
-    find_sequence,
-    read_frames,
-    recover_segments,
-    segment_path,
-)
+from collector.segments import Cursor, Damaged, SourceIds, find_sequence, read_frames, recover_segments, segment_path
+from collector.shares import Shares
+from collector.spoollimits import SpoolLimits
 
 __all__ = ["Cursor", "Deliver", "Done", "Group", "Spool", "SpoolLimits", "Spooled", "deliver_here"]
 
@@ -47,22 +41,12 @@ _QUICK_SECONDS = 0.001
 _QUICK_BYTES = 65_536
 """What may be queued for it: writing more takes longer than handing over."""
 
+_COMMIT_BYTES = 1024**2
+"""About so much is written before a sync: who queued a little beside a flood waits for no more than that."""
+
+_FULL = "the spool is full: shipping does not keep up"
+
 _SYNC_WEIGHT = 0.2  # of the last sync in the moving average: one that stalls ends quick commits for a dozen others
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpoolLimits:
-    """Bounds, in bytes: beyond the first two, and with less than `keep_free_bytes` left on the disk, senders hear `Overloaded`.
-
-    Of what is kept free, shipping writes its signed headers and the journal: a disk that events alone had filled would keep them
-    for ever. The last segment is longer by `reserve_bytes` at most.
-    """
-
-    total_bytes: int = 4 * 1024**3
-    queued_bytes: int = 64 * 1024**2
-    segment_bytes: int = 32 * 1024**2
-    reserve_bytes: int = 1024**2
-    keep_free_bytes: int = 0
 
 
 class Spool:
@@ -92,8 +76,8 @@ class Spool:
         lock = threading.RLock()
         self._wake = threading.Condition(lock)  # for the committing thread: something is queued
         self._idle = threading.Condition(lock)  # for who waits until nothing is
-        self._queue: list[tuple[Group, Done]] = []
-        self._queued_bytes = 0
+        self._queue = FairQueue()
+        self.shares = Shares()
         self._committing = False
         self._stopping = False
         self.failed: StateUnknown | None = None
@@ -137,31 +121,37 @@ class Spool:
 
         Raises:
             Overloaded: the spool or its queue is full; nothing was queued.
+            TooLarge: the spool will never have room for the group; nothing was queued.
             StateUnknown: an earlier sync failed; the process must reopen the spool.
             ValueError: the group is larger than one frame may be (the caller splits it), an id is too long, or ids, events
                 and facts do not stand side by side.
         """
         size = checked_size(group)
+        limits = self.limits
+        check_fits(size, limits.open_bytes)
         with self._wake:
             if self.failed is not None:
                 raise self.failed
             if self._stopping:
                 raise Overloaded("the spool is closing")
-            if self._queue and self._queued_bytes + size > self.limits.queued_bytes:
+            if not self._queue.has_room(group.sender, size, limits.queued_bytes):
                 raise Overloaded("more is waiting for the disk than the spool's queue takes", retry_after_seconds=0.2)
-            if self.size_bytes + self._queued_bytes + size > self.limits.total_bytes:
-                raise self.refusals.refuse("the spool is full: shipping does not keep up")
-            self._queue.append((group, done))
-            self._queued_bytes += size
+            used_bytes = self.size_bytes + self._queue.size_bytes
+            admitted, charged = self.shares.admits(group.sender, size, used_bytes, limits)
+            if not admitted:
+                raise self.refusals.refuse(_FULL + ", and the rest is for who holds less" * charged, share=charged)
+            self._queue.put(group, done, size, charged=charged)
+            self.shares.put(group.sender, size, charged=charged)
             if not held:
                 self._wake.notify()
 
     def commit_pending(self) -> int:
-        """Write and sync everything queued, then tell; returns how many groups. For the committing thread, or for a test."""
+        """Write and sync what is queued, as much as one sync takes, then tell; returns how many groups. For the committing thread, or for a test."""
         with self._wake:
             if self._committing or not self._queue:
                 return 0
-            work, self._queue, self._queued_bytes = self._queue, [], 0
+            work = self._queue.take(_COMMIT_BYTES)
+            self.shares.left_queue(work)
             self._committing = True
         try:
             self._commit_and_tell(work)
@@ -179,33 +169,33 @@ class Spool:
     def commit_quickly(self) -> None:
         """Commit what is queued in the calling thread if that is quick, as the last syncs were; else wake the committing thread."""
         with self._wake:
-            if self._sync_seconds > _QUICK_SECONDS or self._queued_bytes > _QUICK_BYTES or self._stopping:
+            if self._sync_seconds > _QUICK_SECONDS or self._queue.size_bytes > _QUICK_BYTES or self._stopping:
                 self._wake.notify()
                 return
         self.commit_pending()
 
     def settle(self) -> None:
         """Return when all that was queued is committed and told."""
-        if self._thread is None:
-            self.commit_pending()
+        while self._thread is None and self.commit_pending():
+            pass
         with self._wake:
             self._wake.notify()
             self._idle.wait_for(lambda: not self._queue and not self._committing)
 
-    def _commit_and_tell(self, work: Sequence[tuple[Group, Done]]) -> None:
+    def _commit_and_tell(self, work: Sequence[Queued]) -> None:
         try:
             outcomes = self._commit(work)
         except (Overloaded, StateUnknown) as error:
             # nobody was told, so nothing is lost: every sender of these groups tries again
-            outcomes = [(done, error) for _, done in work]
+            outcomes = [(one.done, error) for one in work]
             self.refusals.note(str(error))
         except Exception as error:  # noqa: BLE001 - a defect: senders must hear of it, and nobody may write behind it
             _log.exception("spool %s: a commit failed", self._directory.name)
             failure = self.abandon(f"a commit failed: {type(error).__name__}")
-            outcomes = [(done, failure) for _, done in work]
+            outcomes = [(one.done, failure) for one in work]
         self._deliver(outcomes)
 
-    def _commit(self, work: Sequence[tuple[Group, Done]]) -> list[tuple[Done, Spooled | Exception]]:
+    def _commit(self, work: Sequence[Queued]) -> list[tuple[Done, Spooled | Exception]]:
         if self.failed is not None:
             # queued while a sync failed: what stands behind bytes of unknown fate would be cut off with them
             raise self.failed
@@ -214,21 +204,28 @@ class Spool:
         frames: list[bytes] = []
         fresh_ids: list[bytes] = []
         seen_now: set[bytes] = set()
-        for group, done in work:
+        written: list[Queued] = []
+        for one in work:
             outcome, frame = admit(
-                group, first=first, durable=self._next, journal=self._journal, seen_now=seen_now, fresh_ids=fresh_ids
+                one.group,
+                first=first,
+                durable=self._next,
+                journal=self._journal,
+                seen_now=seen_now,
+                fresh_ids=fresh_ids,
             )
             first += outcome.stored
-            outcomes.append((done, outcome))
+            outcomes.append((one.done, outcome))
             if frame:
                 frames.append(frame)
+                written.append(one)
         if frames:
-            self._write(b"".join(frames), following=first)
+            self._write(b"".join(frames), written, following=first)
         self._journal.add(fresh_ids)
         return outcomes
 
-    def _write(self, data: bytes, *, following: int) -> None:
-        """Append and sync frames; `following` is the sequence behind them."""
+    def _write(self, data: bytes, groups: Sequence[Queued], *, following: int) -> None:
+        """Append and sync the frames of groups; `following` is the sequence behind them."""
         self.room.take(len(data))
         name = max(self._sizes, default=-1)
         if self._file is None or self._sizes[name] >= self.limits.segment_bytes:
@@ -257,7 +254,9 @@ class Spool:
         self._sync_seconds += _SYNC_WEIGHT * (taken_seconds - self._sync_seconds)
         self._next = following  # before the size: whoever reads the frames must find the sequences that they hold
         self._sizes[name] = size + len(data)
-        self.refusals.over()
+        with self._wake:
+            self.shares.kept(groups, name)
+            self.refusals.over(full=self.size_bytes > self.limits.open_bytes)
 
     def _roll(self) -> int:
         """Open the segment that the next frame begins. The one before is synced already: every commit syncs."""
@@ -343,6 +342,7 @@ class Spool:
             self._disk.sync_directory(self._directory)
             with self._wake:
                 del self._sizes[name]
+                self.shares.released(name)
 
     def _close_covered(self, sequence: int) -> None:
         with self._wake:
@@ -385,7 +385,7 @@ class Spool:
             self._thread.join()
             self._thread = None
         else:
-            self.commit_pending()
+            self.settle()
         with self._wake:
             self._idle.wait_for(lambda: not self._committing)
         if self._file is not None:

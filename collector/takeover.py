@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from collector.batch import StreamId
 from collector.spool import Group, Spool, Spooled
 
-__all__ = ["Told", "groups_of"]
+__all__ = ["Told", "groups_of", "renumber"]
 
 
 def groups_of(spool: Spool, stream: StreamId, first: int) -> Iterator[Group]:
@@ -47,3 +47,14 @@ class Told:
         """Keep the outcome and wake who waits."""
         self.outcome = outcome
         self.event.set()
+
+
+def renumber(spool: Spool, stream: StreamId, first: int, *, into: Spool) -> None:
+    """Append the events of `spool` from sequence `first` on to another spool; on return they are durable there. Raises as `Spool.append`."""
+    for group in groups_of(spool, stream, first):
+        told = Told()
+        into.append(group, told)
+        into.settle()
+        told.event.wait()
+        if isinstance(told.outcome, Exception):
+            raise told.outcome

@@ -14,6 +14,7 @@ from collector.errors import Malformed
 from collector.event import Origin
 from collector.receive import Arrival, Intake, Receipt
 from collector.receive.http import HttpServer
+from collector.sender import OURSELVES, Sender
 from collector.sockets import Held
 
 __all__ = ["Running", "Switch", "Wanted", "Way", "mark_of"]
@@ -25,16 +26,23 @@ _FILES = ("tls_certificate", "tls_key", "tls_client_ca", "tls_ca")
 
 
 class Switch:
-    """An `Intake` before the one in force, which another configuration replaces while senders send on."""
+    """An `Intake` before the one in force, which another configuration replaces while senders send on. `name`: of the way in, whose share it is."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, name: str = "") -> None:
         self.intake = intake
+        self._name = name
 
     def accept(
-        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+        self,
+        arrivals: Sequence[Arrival],
+        *,
+        group_id: bytes | None = None,
+        heard: bool = True,
+        sender: Sender = OURSELVES,
     ) -> Awaitable[Receipt]:
         """See `Intake.accept`."""
-        return self.intake.accept(arrivals, group_id=group_id, heard=heard)
+        sender = Sender(self._name, sender.connection)
+        return self.intake.accept(arrivals, group_id=group_id, heard=heard, sender=sender)
 
     async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, source_id: bytes = b"") -> None:
         """See `Intake.reject`."""

@@ -31,16 +31,35 @@ from collector.receive.syslog.receiver import SyslogReceiver
 from collector.receive.syslog.settings import zone_of
 from collector.receive.tail.kubernetes_api import Pods
 from collector.receive.tail.tailer import Tailer
+from collector.receive.turns import LoopTime, Turns
 from collector.settings import CollectorSettings, ElasticsearchSettings, HttpSettings
 from collector.sockets import Held, Sockets
 from collector.way import Wanted, Way, mark_of
 
-__all__ = ["POSITIONS", "WaysIn"]
+__all__ = ["POSITIONS", "WaysIn", "ways_of"]
 
 POSITIONS = "tail"
 """Name of the folder, beside a collector's incarnations, of the positions in files that are followed."""
 
 _FORWARD_PATIENCE_SECONDS = 10.0
+
+
+def ways_of(settings: CollectorSettings) -> Sequence[str]:
+    """The names of the ways in that the settings ask for."""
+    own, syslog = settings, settings.syslog
+    listening = {
+        "forward": own.forward.port >= 0 or bool(own.forward.unix_socket),
+        "http": own.http.port >= 0,
+        "grpc": own.grpc.port >= 0,
+        "elasticsearch": own.elasticsearch.port >= 0,
+        "beats": own.beats.port >= 0,
+        "syslog": max(syslog.port, syslog.tls_port, syslog.udp_port) >= 0,
+        "tail": bool(own.tail),
+    }
+    fetched = [f"kafka {one.label}" for one in own.kafka]
+    fetched += [f"amqp {one.label}" for one in own.amqp]
+    fetched += [f"pulsar {one.label}" for one in own.pulsar]
+    return [*(name for name, on in listening.items() if on), *fetched]
 
 
 class WaysIn:
@@ -55,6 +74,7 @@ class WaysIn:
         not_ready: why the sidecar is not ready; for /readyz.
         standing: what `tally status` asks for.
         sockets: that are listened on, also by ways in of other settings.
+        loop_time: of the event loop, which they share.
         leaving: counts the requests of all HTTP servers.
         onward: where data points of metrics go on to; None: they are not kept.
         routes: what else is served on the HTTP port.
@@ -72,6 +92,7 @@ class WaysIn:
         standing: Callable[[], Mapping[str, object]],
         sockets: Sockets,
         leaving: Leaving,
+        loop_time: LoopTime,
         onward: Onward | None = None,
         routes: Sequence[BaseRoute] = (),
     ) -> None:
@@ -85,6 +106,7 @@ class WaysIn:
         self._sockets = sockets
         self._leaving = leaving
         self._onward = onward
+        self._loop_time = loop_time
         self._routes = routes
 
     def _reasons(self) -> list[str]:
@@ -96,35 +118,35 @@ class WaysIn:
         What opens one listens, or begins to follow files; it raises as `collector.sidecar.run_sidecar`, and what is open by then is in the `Way`.
         """
         own = self._settings
-        ways: dict[str, tuple[bool, Any, Callable[[Way], Awaitable[None]]]] = {
-            "forward": (own.forward.port >= 0 or bool(own.forward.unix_socket), own.forward, self._forward),
-            "http": (own.http.port >= 0, own.http, self._http),
-            "grpc": (own.grpc.port >= 0, own.grpc, self._grpc),
-            "elasticsearch": (own.elasticsearch.port >= 0, own.elasticsearch, self._elasticsearch),
-            "beats": (own.beats.port >= 0, own.beats, self._beats),
-            "syslog": (max(own.syslog.port, own.syslog.tls_port, own.syslog.udp_port) >= 0, own.syslog, self._syslog),
-            "tail": (bool(own.tail), (*own.tail, own.kubernetes), self._follow),
+        ways: dict[str, tuple[Any, Callable[[Way], Awaitable[None]]]] = {
+            "forward": (own.forward, self._forward),
+            "http": (own.http, self._http),
+            "grpc": (own.grpc, self._grpc),
+            "elasticsearch": (own.elasticsearch, self._elasticsearch),
+            "beats": (own.beats, self._beats),
+            "syslog": (own.syslog, self._syslog),
+            "tail": ((*own.tail, own.kubernetes), self._follow),
+            **{f"kafka {kafka.label}": (kafka, partial(self._kafka, kafka)) for kafka in own.kafka},
+            **{f"amqp {amqp.label}": (amqp, partial(self._amqp, amqp)) for amqp in own.amqp},
+            **{f"pulsar {pulsar.label}": (pulsar, partial(self._pulsar, pulsar)) for pulsar in own.pulsar},
         }
-        for kafka in own.kafka:
-            ways[f"kafka {kafka.label}"] = (True, kafka, partial(self._kafka, kafka))
-        for amqp in own.amqp:
-            ways[f"amqp {amqp.label}"] = (True, amqp, partial(self._amqp, amqp))
-        for pulsar in own.pulsar:
-            ways[f"pulsar {pulsar.label}"] = (True, pulsar, partial(self._pulsar, pulsar))
         return {
             name: Wanted(
                 mark=mark_of(own.name, own.service, *(parts if isinstance(parts, tuple) else (parts,))),
                 open=opens,
                 alone=name in {"grpc", "tail"} or name.startswith(("kafka ", "amqp ", "pulsar ")),
             )
-            for name, (on, parts, opens) in ways.items()
-            if on
+            for name in ways_of(own)
+            for parts, opens in (ways[name],)
         }
 
     def _tcp(self, way: Way, host: str, port: int, *, use: str = "") -> Held:
         held = self._sockets.tcp(host, port, use=use or way.name)
         way.held.append(held)
         return held
+
+    def _turns(self, way: Way) -> Turns:
+        return Turns(self._loop_time, partial(self._metrics.input_waited, way.name))
 
     async def _forward(self, way: Way) -> None:
         own = self._settings.forward
@@ -134,6 +156,7 @@ class WaysIn:
             service=self._settings.service or None,
             handshake=handshake_of(own, hostname=self._settings.name),
             patience_seconds=_FORWARD_PATIENCE_SECONDS,
+            turns=self._turns(way),
             refused=self._metrics.refused,
         )
         way.closing.append(forward.close)
@@ -156,13 +179,13 @@ class WaysIn:
 
     def _exports(self, way: Way) -> OtlpExports:
         passed = self._metrics.metrics_passed
-        return OtlpExports(way.intake, clock=self._clock, passed=passed, onward=self._onward)
+        return OtlpExports(way.intake, clock=self._clock, passed=passed, onward=self._onward, turns=self._turns(way))
 
     async def _http(self, way: Way) -> None:
         settings, own, refused = self._settings, self._settings.http, self._metrics.refused
         limits = BodyLimits(max_body_bytes=own.max_body_bytes, max_inflated_bytes=4 * own.max_body_bytes)
         otlp = OtlpReceiver(self._exports(way), limits=limits, refused=refused)
-        ndjson = NdjsonReceiver(way.intake, clock=self._clock, limits=limits, refused=refused)
+        ndjson = NdjsonReceiver(way.intake, clock=self._clock, limits=limits, turns=self._turns(way), refused=refused)
         business = BusinessEventReceiver(
             way.intake, clock=self._clock, service=settings.service, limits=limits, refused=refused
         )
@@ -225,6 +248,7 @@ class WaysIn:
             credentials=Credentials.read(Path(own.credentials_file)) if own.credentials_file else None,
             limits=BodyLimits(max_body_bytes=own.max_body_bytes, max_inflated_bytes=4 * own.max_body_bytes),
             not_ready=self._reasons,
+            turns=self._turns(way),
             refused=self._metrics.refused,
         )
         way.addresses["elasticsearch"] = self._serve(way, receiver.app, own)
@@ -232,7 +256,11 @@ class WaysIn:
     async def _beats(self, way: Way) -> None:
         own = self._settings.beats
         beats = BeatsReceiver(
-            way.intake, clock=self._clock, service=self._settings.service, refused=self._metrics.refused
+            way.intake,
+            clock=self._clock,
+            service=self._settings.service,
+            turns=self._turns(way),
+            refused=self._metrics.refused,
         )
         way.closing.append(beats.close)
         tls = tls_of(own)
@@ -250,6 +278,7 @@ class WaysIn:
             service=self._settings.service,
             max_message_bytes=own.max_message_bytes,
             max_connections=own.max_connections,
+            turns=self._turns(way),
             refused=self._metrics.refused,
         )
         way.closing.append(syslog.close)

@@ -6,6 +6,7 @@ from collector.errors import Malformed
 from collector.event import Origin
 from collector.mapping.mapper import Mapper
 from collector.receive import Arrival, Intake, Receipt
+from collector.sender import OURSELVES, Sender
 
 __all__ = ["MappedIntake"]
 
@@ -18,10 +19,16 @@ class MappedIntake:
         self._map = mapper.map
 
     def accept(
-        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+        self,
+        arrivals: Sequence[Arrival],
+        *,
+        group_id: bytes | None = None,
+        heard: bool = True,
+        sender: Sender = OURSELVES,
     ) -> Awaitable[Receipt]:
         """See `Intake.accept`."""
-        return self._intake.accept([self._map(arrival) for arrival in arrivals], group_id=group_id, heard=heard)
+        mapped = [self._map(arrival) for arrival in arrivals]
+        return self._intake.accept(mapped, group_id=group_id, heard=heard, sender=sender)
 
     async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, source_id: bytes = b"") -> None:
         """See `Intake.reject`."""

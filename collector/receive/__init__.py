@@ -11,6 +11,7 @@ import msgspec
 
 from collector.errors import Malformed
 from collector.event import Event, Origin
+from collector.sender import OURSELVES, Sender
 
 __all__ = ["Arrival", "Intake", "Receipt"]
 
@@ -46,7 +47,12 @@ class Intake(Protocol):
     """Takes groups of events in; what it has returned for is durable."""
 
     def accept(
-        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+        self,
+        arrivals: Sequence[Arrival],
+        *,
+        group_id: bytes | None = None,
+        heard: bool = True,
+        sender: Sender = OURSELVES,
     ) -> Awaitable[Receipt]:
         """Normalise, redact and spool; what is returned is done after the fsync, or when the store has the group.
 
@@ -55,9 +61,11 @@ class Intake(Protocol):
 
         `group_id` names the whole group (a Forward chunk, the SHA-256 of a request body): a group seen before is all duplicates.
         An event that cannot be taken (too large, too deep, refused by protection) becomes a dead letter, the rest goes on.
+        `sender`: whose share of the spool it counts against; a receiver tells its connections apart, and which way in it is stands in already.
         `heard`: whether a sender waits for the answer; if none does, nobody waits for the store.
 
         Raises:
+            TooLarge: the group is larger than all that the spool may hold: nothing of it was taken, and never will be.
             Overloaded: the group was not taken, or the store did not have it in time: the sender is to try again. In the second
                 case it is kept, and recognised then by its ids. Never the second when `heard` is false.
         """

@@ -8,6 +8,7 @@ Ids: ``@metadata._id``, when the sender sets one; else a document that says wher
 """
 
 import asyncio
+import itertools
 import os
 import socket
 import ssl
@@ -18,6 +19,7 @@ from collector.receive import Intake
 from collector.receive.beats_connection import READ_BYTES, Connection
 from collector.receive.lumberjack import FrameReader, Limits
 from collector.receive.room import Room
+from collector.receive.turns import Turns
 
 __all__ = ["BeatsReceiver"]
 
@@ -37,6 +39,7 @@ class BeatsReceiver:
         keepalive_seconds: how often a sender that waits hears that we are alive; Beats give up after 30 s (their ``timeout``).
         stalled_seconds: a connection on which nothing comes for so long in the middle of a window is closed.
         random: gives as many random bytes as asked for.
+        turns: shares of the event loop's time.
         refused: called with a reason for every connection that ends badly: ``too_many_connections``, ``framing``, ``overloaded``, ``stalled``,
             ``connection_lost``, ``cut_message``, ``intake_error``.
     """
@@ -56,6 +59,7 @@ class BeatsReceiver:
         keepalive_seconds: float = 5.0,
         stalled_seconds: float = 60.0,
         random: Callable[[int], bytes] = os.urandom,
+        turns: Turns | None = None,
         refused: Callable[[str], object] = lambda _reason: None,
     ) -> None:
         self.intake = intake
@@ -68,9 +72,11 @@ class BeatsReceiver:
         self.keepalive_seconds = keepalive_seconds
         self.stalled_seconds = stalled_seconds
         self.refused = refused
+        self.turns = turns or Turns()
         self._limits = limits or Limits()
         self._max_connections = max_connections
         self._random = random
+        self._numbers = itertools.count()
         self._servers: list[asyncio.Server] = []
         self._connections: dict[asyncio.Task[None], Connection] = {}
 
@@ -111,7 +117,12 @@ class BeatsReceiver:
         if peer is not None:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a sender that vanished frees its place
         connection = Connection(
-            terms=self, reader=reader, writer=writer, frames=FrameReader(self._limits), nonce=self._random(16)
+            terms=self,
+            reader=reader,
+            writer=writer,
+            frames=FrameReader(self._limits),
+            nonce=self._random(16),
+            number=next(self._numbers),
         )
         task = asyncio.current_task()
         assert task is not None

@@ -20,7 +20,10 @@ from collector.receive import Arrival, Intake
 from collector.receive.ecs import arrival_of_document, place_id
 from collector.receive.json_lines import object_of_line
 from collector.receive.lumberjack import Document, FrameReader, Window, ack
+from collector.receive.portions import Portions
 from collector.receive.room import Room
+from collector.receive.turns import Turns
+from collector.sender import Sender
 
 __all__ = ["READ_BYTES", "Connection", "Terms"]
 
@@ -46,6 +49,7 @@ class Terms(Protocol):
     keepalive_seconds: float
     stalled_seconds: float
     refused: Callable[[str], object]
+    turns: Turns
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,7 +65,7 @@ class _Part:
 
 
 class Connection:
-    """One sender: one part at a time, in order. `nonce`: 16 random bytes that tell its groups from those of every other connection."""
+    """One sender: one part at a time, in order. `nonce`: 16 random bytes that tell its groups from those of every other connection; `number` tells it from those that are open."""
 
     def __init__(
         self,
@@ -71,12 +75,14 @@ class Connection:
         writer: asyncio.StreamWriter,
         frames: FrameReader,
         nonce: bytes,
+        number: int = 0,
     ) -> None:
         self._terms = terms
         self._reader = reader
         self._writer = writer
         self._frames = frames
         self._nonce = nonce
+        self._sender = Sender(connection=number)
         self._part = _Part()
         self._parts = 0  # handed over so far
         self._acked = 0  # of this window
@@ -152,6 +158,7 @@ class Connection:
 
     async def _take(self, documents: list[Document], number: int) -> None:
         """Dead letters first, then events; tried again as long as it is too much."""
+        await self._terms.turns.of(self._sender).turn()
         intake = self._terms.intake
         observed = format_time(self._terms.clock())
         # a name for each part: what the spool has, but the store had not in time, is recognised when it is tried again
@@ -163,14 +170,14 @@ class Connection:
                 arrivals.append(self._arrival(document, observed))
             except Malformed as error:
                 refused.append((document.json, error))
+        portions = Portions(arrivals, group_id=group_id, sender=self._sender)
         wait_seconds = 0.0
         while True:
             try:
                 while refused:
                     await self._reject(*refused[0])
                     del refused[0]
-                if arrivals:
-                    await intake.accept(arrivals, group_id=group_id)
+                await portions.hand_over(intake)
                 return
             except Overloaded as error:
                 wait_seconds = min(max(error.retry_after_seconds, wait_seconds * 2), _MAX_BACKOFF_SECONDS)

@@ -8,8 +8,9 @@ from starlette.requests import ClientDisconnect, Request
 from collector.errors import Malformed
 from collector.receive.inflate import gunzip
 from collector.receive.room import Claim
+from collector.sender import Sender
 
-__all__ = ["BodyLimits", "ClientDisconnect", "chunks_of", "media_type", "read_body"]
+__all__ = ["BodyLimits", "ClientDisconnect", "chunks_of", "media_type", "read_body", "sender_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,3 +70,8 @@ async def chunks_of(request: Request, limits: BodyLimits, claim: Claim) -> Async
 
 def _coding(request: Request) -> str:
     return request.headers.get("content-encoding", "identity").strip().lower()
+
+
+def sender_of(request: Request) -> Sender:
+    """The connection that a request came on."""
+    return Sender(connection=hash(request.client))

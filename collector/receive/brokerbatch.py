@@ -3,6 +3,7 @@
 from collector.errors import Malformed, Overloaded
 from collector.receive import Arrival, Intake
 from collector.receive.brokermessage import BrokerMessage, Reading, arrival_of_broker_message
+from collector.receive.portions import Portions
 
 __all__ = ["BrokerBatch", "Pressure"]
 
@@ -49,9 +50,7 @@ class BrokerBatch:
             message, error = self._refusals[0]
             await intake.reject(message.value or b"", error, message.origin, source_id=message.source_id or b"")
             del self._refusals[0]
-        if self._arrivals:
-            await intake.accept(self._arrivals)
-            self._arrivals.clear()
+        await Portions(self._arrivals).hand_over(intake)
 
 
 class Pressure:

@@ -20,12 +20,13 @@ from starlette.routing import Route
 from collector.errors import Malformed, Overloaded
 from collector.event import Origin, format_time
 from collector.receive import Arrival, Intake
-from collector.receive.body import BodyLimits, ClientDisconnect, media_type, read_body
+from collector.receive.body import BodyLimits, ClientDisconnect, media_type, read_body, sender_of
 from collector.receive.cloudevent import HEADER, arrival_of_cloudevent, context_of_headers, data_of_body
 from collector.receive.json_lines import value_of_json
 from collector.receive.problem import json_response, overloaded, problem
 from collector.receive.record import arrival_of_record
 from collector.receive.room import Room
+from collector.sender import Sender
 
 __all__ = ["BusinessEventReceiver"]
 
@@ -103,7 +104,11 @@ class BusinessEventReceiver:
         try:
             with self._room.claim() as claim:
                 body = await read_body(request, self._limits, claim)
-                return told(await self._take(decode(request, body, format_time(self._clock())), key.encode("latin-1")))
+                return told(
+                    await self._take(
+                        decode(request, body, format_time(self._clock())), key.encode("latin-1"), sender_of(request)
+                    )
+                )
         except Overloaded as error:
             self._refused("overloaded")
             return overloaded(error)
@@ -115,7 +120,7 @@ class BusinessEventReceiver:
             status = {"too_large": 413, "bad_encoding": 415, "media_type": 415}.get(error.label, 400)
             return problem(status, "Nothing was taken", str(error))
 
-    async def _take(self, events: Sequence[One], key: bytes) -> dict[str, Any]:
+    async def _take(self, events: Sequence[One], key: bytes, sender: Sender) -> dict[str, Any]:
         """Make all durable: what cannot be read first, so that a request sent again finds its dead letters."""
         arrivals: list[Arrival] = []
         places: list[int] = []
@@ -130,7 +135,7 @@ class BusinessEventReceiver:
             errors.append({"event": at, "reason": str(one)})
         account = {"events": len(events), "stored": 0, "duplicates": 0, "dead_lettered": len(errors)}
         if arrivals:
-            receipt = await self._intake.accept(arrivals, group_id=_group_id(key))
+            receipt = await self._intake.accept(arrivals, group_id=_group_id(key), sender=sender)
             account["stored"], account["duplicates"] = receipt.stored, receipt.duplicates
             account["dead_lettered"] += receipt.dead_lettered
             errors += [{"event": places[at], "reason": reason} for at, reason in receipt.refused]

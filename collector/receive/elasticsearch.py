@@ -27,7 +27,7 @@ from starlette.routing import Route
 from collector.errors import Malformed, Overloaded
 from collector.event import Origin, format_time
 from collector.receive import Arrival, Intake
-from collector.receive.body import BodyLimits, ClientDisconnect, media_type, read_body
+from collector.receive.body import BodyLimits, ClientDisconnect, media_type, read_body, sender_of
 from collector.receive.bulk_body import Item, items_of
 from collector.receive.credentials import Credentials
 from collector.receive.ecs import arrival_of_document, digest_of, place_id
@@ -36,6 +36,8 @@ from collector.receive.filter_path import FilterPath
 from collector.receive.json_lines import object_of_line
 from collector.receive.problem import json_response, retry_after
 from collector.receive.room import Room
+from collector.receive.turns import Turns
+from collector.sender import Sender
 
 __all__ = ["ElasticsearchReceiver"]
 
@@ -61,6 +63,7 @@ class ElasticsearchReceiver:
         part_documents, part_bytes: when so many documents or bytes have been decoded, they are made durable together.
         room: for the bodies of all requests together.
         not_ready: why no events can be taken just now; empty when they can.
+        turns: shares of the event loop's time.
         refused: called with a reason for each refused request (``media_type``, ``too_large``, ``bad_gzip``, ``bad_encoding``, ``bad_action``,
             ``empty``, ``too_many_items``, ``filter_path``, ``overloaded``, ``connection_lost``, ``credentials``, ``unknown_request``), and
             for each action that cannot be done (``append_only``).
@@ -83,6 +86,7 @@ class ElasticsearchReceiver:
         part_bytes: int = 8 * 2**20,
         room: Room | None = None,
         not_ready: Callable[[], Sequence[str]] = tuple,
+        turns: Turns | None = None,
         refused: Callable[[str], object] = lambda _reason: None,
     ) -> None:
         self._intake = intake
@@ -97,6 +101,7 @@ class ElasticsearchReceiver:
         self._part_bytes = part_bytes
         self._room = room or Room(256 * 2**20)
         self._refused = refused
+        self._turns = turns or Turns()
         self._probes = probe_routes(product=product, version=version, name=name, not_ready=not_ready)
 
     @property
@@ -126,7 +131,7 @@ class ElasticsearchReceiver:
                     max_items=self._max_items,
                     max_document_bytes=self._max_document_bytes,
                 )
-                answers = await self._take(items, format_time(began_ns))
+                answers = await self._take(items, format_time(began_ns), sender_of(request))
                 took_ms = max(0, self._clock() - began_ns) // 1_000_000
                 errors = any("error" in answer for one in answers for answer in one.values())
                 answer = {"took": took_ms, "errors": errors, "items": answers}
@@ -142,7 +147,7 @@ class ElasticsearchReceiver:
             status = {"too_large": 413, "too_many_items": 413, "bad_encoding": 415}.get(error.label, 400)
             return refusal(status, str(error))
 
-    async def _take(self, items: Sequence[Item], observed: str) -> list[dict[str, Any]]:
+    async def _take(self, items: Sequence[Item], observed: str, sender: Sender) -> list[dict[str, Any]]:
         """An answer for each item; raises Overloaded when one of the parts is not taken."""
         answers: list[dict[str, Any]] = [{} for _ in items]
         arrivals: list[Arrival] = []
@@ -157,16 +162,22 @@ class ElasticsearchReceiver:
                 await self._refuse(item, error)
             size += item.end - item.start
             if arrivals and (len(arrivals) >= self._part_documents or size >= self._part_bytes):
-                await self._part(items, arrivals, places, answers)
+                await self._part(items, arrivals, places, answers, sender)
                 arrivals, places, size = [], [], 0
         if arrivals:
-            await self._part(items, arrivals, places, answers)
+            await self._part(items, arrivals, places, answers, sender)
         return answers
 
     async def _part(
-        self, items: Sequence[Item], arrivals: list[Arrival], places: list[int], answers: list[dict[str, Any]]
+        self,
+        items: Sequence[Item],
+        arrivals: list[Arrival],
+        places: list[int],
+        answers: list[dict[str, Any]],
+        sender: Sender,
     ) -> None:
-        receipt = await self._intake.accept(arrivals)
+        await self._turns.of(sender).turn()
+        receipt = await self._intake.accept(arrivals, sender=sender)
         for place in places:
             answers[place] = _created(items[place])
         for at, reason in receipt.refused:

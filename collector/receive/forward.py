@@ -13,6 +13,7 @@ Who may send is shown by a certificate (TLS with a client CA), by the specificat
 """
 
 import asyncio
+import itertools
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -26,6 +27,7 @@ from collector.receive.forward_handshake import Handshake
 from collector.receive.forward_heartbeat import Heartbeat
 from collector.receive.forward_message import MessageReader
 from collector.receive.room import Room
+from collector.receive.turns import Turns
 
 __all__ = ["ForwardReceiver", "Handshake"]
 
@@ -45,8 +47,9 @@ class ForwardReceiver:
             middle of a long message is closed.
         patience_seconds: how long a group with an ack is tried again while the intake is overloaded.
         tls_seconds: how long a sender may take for the TLS handshake.
+        turns: shares of the event loop's time.
         refused: called with a reason for every connection that ends badly: ``too_many_connections``, ``silent``, ``tls`` (somewhat later), ``handshake``,
-            ``framing``, ``overloaded``, ``connection_lost``, ``cut_message``, ``intake_error``; and ``unacknowledged_lost`` once an event that close() had to let go.
+            ``framing``, ``overloaded``, ``too_large``, ``connection_lost``, ``cut_message``, ``intake_error``; and ``unacknowledged_lost`` once an event that close() had to let go.
     """
 
     def __init__(
@@ -62,6 +65,7 @@ class ForwardReceiver:
         room_bytes: int = 128 * 2**20,
         patience_seconds: float = 10.0,
         tls_seconds: float = 10.0,
+        turns: Turns | None = None,
         refused: Callable[[str], object] = lambda _reason: None,
     ) -> None:
         self.intake = intake
@@ -70,6 +74,7 @@ class ForwardReceiver:
         self.patience_seconds = patience_seconds
         self.refused = refused
         self.room = Room(room_bytes)
+        self.turns = turns or Turns()
         self._clock = clock
         self._service = service
         self._limits = limits or Limits()
@@ -79,6 +84,7 @@ class ForwardReceiver:
         self._heartbeats: list[asyncio.DatagramTransport] = []
         self._paths: list[Path] = []
         self._connections: dict[Connection, None] = {}  # in the order in which they came
+        self._numbers = itertools.count()
         self._nobody = asyncio.Event()  # there is no connection
         self._nobody.set()
 
@@ -159,7 +165,7 @@ class ForwardReceiver:
 
     def _connection(self) -> Connection:
         messages = MessageReader(clock=self._clock, service=self._service, limits=self._limits)
-        return Connection(terms=self, messages=messages)
+        return Connection(terms=self, messages=messages, number=next(self._numbers))
 
     def _tls_connection(self) -> Connection:
         """Nobody is told of a TLS handshake that fails: so look, when it must be over, whether there was a connection."""

@@ -1,8 +1,8 @@
 """One Forward connection: read, decode, hand over, acknowledge.
 
-A message costs as few turns of the event loop as it can: its group is handed to the intake in the turn in which it arrived, and its ack is
-written in that turn if the intake has committed by then, else by the callback that hears of the fsync. Only what has to wait (for a
-slot, for room, for an intake that is overloaded, for a sender that does not read its acks) gets a task; meanwhile nothing more is read.
+A message costs as few turns of the event loop as it can: its group is handed to the intake in the turn in which it arrived, and its ack is written in
+that turn if the intake has committed by then, else by the callback that hears of the fsync. When the turn has had its time, the next message waits for another
+(`turns`). What waits longer (for a slot, for room, for the intake, for a sender that does not read its acks) gets a task; meanwhile nothing more is read.
 """
 
 import asyncio
@@ -11,20 +11,22 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
 import msgpack
 
-from collector.errors import Malformed, Overloaded
+from collector.errors import Malformed, Overloaded, TooLarge
 from collector.event import Origin
 from collector.receive import Intake
-from collector.receive.forward_group import Group
+from collector.receive.forward_group import Group, Taking
 from collector.receive.forward_guard import certificate_name
 from collector.receive.forward_handshake import Greeting, Handshake
 from collector.receive.forward_message import MessageReader
+from collector.receive.portions import Portions
 from collector.receive.room import Claim, Room
+from collector.receive.turns import Turns
+from collector.sender import Sender
 
 __all__ = ["Connection", "Terms"]
 
@@ -43,6 +45,7 @@ class Terms(Protocol):
     patience_seconds: float
     refused: Callable[[str], object]
     room: Room
+    turns: Turns
 
     def admit(self, connection: "Connection") -> bool:
         """A sender has come; False: there are too many."""
@@ -51,28 +54,21 @@ class Terms(Protocol):
         """Nothing is left of a connection that was admitted."""
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class _Taking:
-    """A group on its way into the intake; `patient` once it has a task that tries again."""
-
-    group: Group
-    claim: Claim
-    future: asyncio.Future[object]
-    patient: bool
-
-
 class Connection(asyncio.Protocol):
-    """One sender: reads and decodes, keeps a bounded number of groups in flight, acknowledges in order."""
+    """One sender: reads and decodes, keeps a bounded number of groups in flight, acknowledges in order. `number`: tells it from the others."""
 
-    def __init__(self, *, terms: Terms, messages: MessageReader) -> None:
+    def __init__(self, *, terms: Terms, messages: MessageReader, number: int = 0) -> None:
         self._terms = terms
+        self._sender = Sender(connection=number)
+        self._share = terms.turns.of(self._sender)
+        self._deferred = False  # the rest is taken in in another turn of the loop
         self._messages = messages
         self._greeting: Greeting | None = None
         self._greeting_timer: asyncio.TimerHandle | None = None
         self._unread: deque[bytes] = deque()  # arrived while something waits: a piece, rarely two
         self._groups: Iterator[Group] = iter(())  # of the piece that is being taken in
         self._buffered = terms.room.claim()
-        self._taking: deque[_Taking] = deque()  # in the order in which they came
+        self._taking: deque[Taking] = deque()  # in the order in which they came
         self._waiting: asyncio.Task[None] | None = None
         self._pack = msgpack.Packer(unicode_errors="surrogateescape").pack
         self._slot = asyncio.Event()  # one of the groups in flight has ended
@@ -119,7 +115,7 @@ class Connection(asyncio.Protocol):
             self._greet(self._greeting, data)
             return
         self._unread.append(data)
-        if self._waiting is None:
+        if not self._waits:
             self._take_in()
 
     def eof_received(self) -> bool:
@@ -128,7 +124,7 @@ class Connection(asyncio.Protocol):
             self._greet(self._greeting, b"")
         elif not self._ended:
             self._ended = True
-            if self._waiting is None:
+            if not self._waits:
                 self._end()
         return self._transport.get_extra_info("sslcontext") is None
 
@@ -200,6 +196,9 @@ class Connection(asyncio.Protocol):
         """Take in what has arrived, as far as that goes without waiting."""
         try:
             while True:
+                if (self._unread or self._messages.pending_bytes) and not self._share.may_go_on():
+                    self._defer()
+                    return
                 group = next(self._groups, None)
                 if group is not None:
                     if not self._start_at_once(group):
@@ -229,8 +228,21 @@ class Connection(asyncio.Protocol):
         finally:
             self._waiting = None
             self._leave()
+        self._go_on()
+
+    @property
+    def _waits(self) -> bool:
+        return self._deferred or self._waiting is not None
+
+    def _defer(self) -> None:
+        self._deferred = True
+        self._transport.pause_reading()
+        self._share.later(self._go_on)
+
+    def _go_on(self) -> None:
+        self._deferred = False
         self._take_in()
-        if self._waiting is None:
+        if not self._waits:
             if self._ended:
                 self._end()
             else:
@@ -279,7 +291,7 @@ class Connection(asyncio.Protocol):
     def _start(self, group: Group, claim: Claim) -> None:
         at_once = self._at_once(group)
         future = at_once or asyncio.ensure_future(self._take(group))
-        taking = _Taking(group=group, claim=claim, future=future, patient=at_once is None)
+        taking = Taking(group=group, claim=claim, future=future, patient=at_once is None)
         self._taking.append(taking)
         if future.done():
             self._ended_taking(taking, future)
@@ -292,15 +304,17 @@ class Connection(asyncio.Protocol):
             return None
         try:
             return asyncio.ensure_future(self._accept(group))
-        except Overloaded:
+        except (Overloaded, TooLarge):
             return None
 
     def _accept(self, group: Group) -> Awaitable[object]:
         # who asks for no ack hears nothing of the store, and must not be taken twice because the store was slow
-        return self._terms.intake.accept(group.arrivals, group_id=group.group_id, heard=group.chunk is not None)
+        return self._terms.intake.accept(
+            group.arrivals, group_id=group.group_id, heard=group.chunk is not None, sender=self._sender
+        )
 
-    def _ended_taking(self, taking: _Taking, future: asyncio.Future[object]) -> None:
-        if not (taking.patient or future.cancelled()) and isinstance(future.exception(), Overloaded):
+    def _ended_taking(self, taking: Taking, future: asyncio.Future[object]) -> None:
+        if not (taking.patient or future.cancelled()) and isinstance(future.exception(), Overloaded | TooLarge):
             taking.patient = True
             taking.future = asyncio.ensure_future(self._take(taking.group))
             taking.future.add_done_callback(partial(self._ended_taking, taking))
@@ -315,6 +329,13 @@ class Connection(asyncio.Protocol):
             error = None if taking.future.cancelled() else taking.future.exception()
             if isinstance(error, Overloaded):
                 self._give_up("overloaded")
+            elif isinstance(
+                error, TooLarge
+            ):  # there is no word for "never": without an ack the sender keeps it, and its log says so
+                self._give_up(error.label)
+                _log.warning(
+                    "a chunk is not taken, and its connection closed (tag %r): %s", taking.group.origin.tag, error
+                )
             elif error is not None:  # whatever broke, the sender must not get its ack, and others go on
                 self._give_up("intake_error")
                 _log.error("a group could not be taken: %s: %s", type(error).__name__, error)
@@ -332,7 +353,7 @@ class Connection(asyncio.Protocol):
 
     def _leave(self) -> None:
         """Close once nothing is in flight and nothing more comes."""
-        if self._ended and not self._taking and self._waiting is None:
+        if self._ended and not self._taking and not self._waits:
             self._transport.close()  # what is written already still goes out
             if self._lost:
                 self._buffered.release()
@@ -343,11 +364,16 @@ class Connection(asyncio.Protocol):
 
         Raises:
             Overloaded: a group with an ack, after `patience_seconds`.
+            TooLarge: a group with an ack, which will never be taken. Others are taken in portions.
         """
         intake = self._terms.intake
         for raw, error in group.refused:
             await self._patiently(partial(intake.reject, raw, error, group.origin), group)
-        if group.arrivals:
+        if group.chunk is None:
+            await self._patiently(
+                partial(Portions(group.arrivals, heard=False, sender=self._sender).hand_over, intake), group
+            )
+        elif group.arrivals:
             await self._patiently(partial(self._accept, group), group)
 
     def _let_go(self, group: Group) -> None:

@@ -3,14 +3,16 @@
 A `Group` is what its sender has one answer for: the events of one message, or of several that ask for none.
 """
 
+import asyncio
 import hashlib
 from dataclasses import dataclass, field
 
 from collector.errors import Malformed
 from collector.event import Origin
 from collector.receive import Arrival
+from collector.receive.room import Claim
 
-__all__ = ["Group", "Limits"]
+__all__ = ["Group", "Limits", "Taking"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,3 +56,13 @@ class Group:
         peer = self.origin.peer.encode()
         named = b"%d\0%b\0" % (len(peer), peer) if peer else b""
         return hashlib.sha256(b"forward\0%b%d\0%b\0%b" % (named, len(tag), tag, chunk)).digest()
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Taking:
+    """A group on its way into the intake; `patient` once it has a task that tries again."""
+
+    group: Group
+    claim: Claim
+    future: asyncio.Future[object]
+    patient: bool

@@ -18,10 +18,12 @@ from starlette.routing import Route
 from collector.errors import Malformed, Overloaded
 from collector.event import Origin, format_time
 from collector.receive import Arrival, Intake
-from collector.receive.body import BodyLimits, ClientDisconnect, chunks_of, media_type
+from collector.receive.body import BodyLimits, ClientDisconnect, chunks_of, media_type, sender_of
 from collector.receive.json_lines import arrival_of_line
 from collector.receive.problem import json_response, overloaded, problem
 from collector.receive.room import Claim, Room
+from collector.receive.turns import Turns
+from collector.sender import Sender
 
 __all__ = ["NdjsonReceiver"]
 
@@ -54,6 +56,7 @@ class NdjsonReceiver:
         max_line_bytes: longer lines become dead letters.
         part_lines, part_bytes: when so many lines or bytes have come, they are made durable together.
         room: for the bodies of all requests together.
+        turns: shares of the event loop's time.
         refused: called with a reason for each refused request: ``media_type``, ``too_large``, ``bad_gzip``, ``bad_encoding``,
             ``idempotency_key``, ``overloaded``, ``connection_lost``.
     """
@@ -68,6 +71,7 @@ class NdjsonReceiver:
         part_lines: int = 1_000,
         part_bytes: int = 4 * 2**20,
         room: Room | None = None,
+        turns: Turns | None = None,
         refused: Callable[[str], object] = lambda _reason: None,
     ) -> None:
         self._intake = intake
@@ -78,6 +82,7 @@ class NdjsonReceiver:
         self._part_bytes = part_bytes
         self._room = room or Room(128 * 2**20)
         self._refused = refused
+        self._turns = turns or Turns()
 
     @property
     def routes(self) -> list[Route]:
@@ -112,6 +117,7 @@ class NdjsonReceiver:
     async def _take(self, request: Request, key: bytes, account: _Account, claim: Claim) -> None:
         observed = format_time(self._clock())
         origin = Origin(receiver="ndjson")
+        sender = sender_of(request)
         arrivals: list[Arrival] = []
         refused: list[tuple[bytes, Malformed, int]] = []
         number = size = 0
@@ -127,11 +133,11 @@ class NdjsonReceiver:
             except Malformed as error:
                 refused.append((line, error, number))
             if len(arrivals) + len(refused) >= self._part_lines or size >= self._part_bytes:
-                await self._part(arrivals, refused, _part_id(key, number), account)
+                await self._part(arrivals, refused, _part_id(key, number), account, sender)
                 arrivals, refused = [], []
                 claim.add(-size)
                 size = 0
-        await self._part(arrivals, refused, _part_id(key, number), account)
+        await self._part(arrivals, refused, _part_id(key, number), account, sender)
 
     async def _part(
         self,
@@ -139,8 +145,10 @@ class NdjsonReceiver:
         refused: list[tuple[bytes, Malformed, int]],
         part_id: bytes | None,
         account: _Account,
+        sender: Sender,
     ) -> None:
         """Make a part durable. A crash between the dead letters and the events: the request is sent again, with the same dead letters."""
+        await self._turns.of(sender).turn()
         for raw, error, line in refused:
             named = Malformed(
                 error.reason, where=f"line {line}" + (f", {error.where}" if error.where else ""), label=error.label
@@ -151,7 +159,7 @@ class NdjsonReceiver:
             if len(account.errors) < _ERRORS_SHOWN:
                 account.errors.append({"line": line, "reason": str(named)})
         if arrivals:
-            receipt = await self._intake.accept(arrivals, group_id=part_id)
+            receipt = await self._intake.accept(arrivals, group_id=part_id, sender=sender)
             account.lines += len(arrivals)
             account.stored += receipt.stored
             account.duplicates += receipt.duplicates

@@ -11,9 +11,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from collector.errors import Malformed, Overloaded
+from collector.errors import Malformed, Overloaded, TooLarge
 from collector.receive import otlp_answer
-from collector.receive.body import BodyLimits, media_type, read_body
+from collector.receive.body import BodyLimits, media_type, read_body, sender_of
 from collector.receive.otlp_export import LOGS, METRICS, TRACES, OtlpExports, Signal
 from collector.receive.problem import problem, retry_after
 from collector.receive.room import Room
@@ -84,7 +84,7 @@ class OtlpReceiver:
                 except Malformed as error:
                     self._refused(error.label)
                     raise
-                taken = await self._exports.take(body, signal, json=json)
+                taken = await self._exports.take(body, signal, json=json, sender=sender_of(request))
         except ClientDisconnect:
             self._refused("connection_lost")
             return Response(status_code=400)  # nobody hears it
@@ -92,6 +92,8 @@ class OtlpReceiver:
             self._refused("overloaded")
             return _status(503, otlp_answer.UNAVAILABLE, str(error), kind, headers=retry_after(error))
         except Malformed as error:
+            if isinstance(error, TooLarge):  # the others are counted, as dead letters or above
+                self._refused(error.label)
             return _status(_HTTP_STATUS.get(error.label, 400), otlp_answer.INVALID_ARGUMENT, str(error), kind)
         answer = otlp_answer.success_json(taken, signal) if json else otlp_answer.success_protobuf(taken)
         return Response(answer, media_type=kind)

@@ -4,7 +4,6 @@ A request is one group, named by the SHA-256 of its body (decompressed), so that
 long as the collector's journal remembers it; spans, exemplars and records with ``log.record.uid`` are recognised on their own as well.
 """
 
-import asyncio
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -21,10 +20,12 @@ from collector.event import Origin, format_time
 from collector.receive import Arrival, Intake, otlp_json
 from collector.receive.otlp_events import JSON, PROTOBUF, Refused, events_of_logs, events_of_traces
 from collector.receive.otlp_metrics import Points, events_of_metrics
+from collector.receive.turns import Turns
+from collector.sender import OURSELVES, Sender
 
 __all__ = ["LOGS", "METRICS", "TRACES", "Onward", "OtlpExports", "Signal", "Taken"]
 
-_BREATH = 1_000
+_BREATH = 250
 """Records that are mapped in one go before other connections get their turn."""
 
 
@@ -92,6 +93,7 @@ class OtlpExports:
         clock: Unix time in nanoseconds; stamps `observed` where the sender did not.
         passed: called for each request of metrics whose evidence is durable, with what went by: data points by their kind, exemplars
             that are kept, exemplars that name no trace.
+        turns: shares of the event loop's time.
         onward: where data points go on to; None: they are not kept.
     """
 
@@ -102,20 +104,25 @@ class OtlpExports:
         clock: Callable[[], int],
         passed: Callable[[Mapping[str, int], int, int], object] = lambda _points, _kept, _untraced: None,
         onward: Onward | None = None,
+        turns: Turns | None = None,
     ) -> None:
         self._intake = intake
         self._clock = clock
         self._passed = passed
         self._onward = onward
+        self._turns = turns or Turns()
 
-    async def take(self, body: bytes, signal: Signal, *, json: bool) -> Taken:
-        """Make a request's records durable; what cannot be an event is in the dead letters.
+    async def take(self, body: bytes, signal: Signal, *, json: bool, sender: Sender = OURSELVES) -> Taken:
+        """Make a request's records durable; what cannot be an event is in the dead letters. `sender`: as in `Intake.accept`.
 
         Raises:
             Malformed: the body is no OTLP; it is in the dead letters.
+            TooLarge: it is more than the spool may hold; nothing of it was taken.
             Overloaded: not now. What was taken all the same is recognised when it comes again.
         """
         origin = Origin(receiver="otlp")
+        share = self._turns.of(sender)
+        await share.turn()
         arrivals: list[Arrival] = []
         refused: list[Refused] = []
         points: Counter[str] = Counter()
@@ -125,7 +132,7 @@ class OtlpExports:
                 if isinstance(record, Arrival):
                     arrivals.append(record)
                     if not len(arrivals) % _BREATH:
-                        await asyncio.sleep(0)
+                        await share.turn()
                 elif isinstance(record, Refused):
                     refused.append(record)
                 else:
@@ -134,7 +141,7 @@ class OtlpExports:
                     seen += record.count
                     if seen >= _BREATH:
                         seen = 0
-                        await asyncio.sleep(0)
+                        await share.turn()
         except Malformed as error:
             await self._intake.reject(body, error, origin)
             raise
@@ -146,7 +153,7 @@ class OtlpExports:
         reason = str(refused[0].error) if refused else ""
         if arrivals:
             group_id = hashlib.sha256(b"otlp\0%b\0%b" % (signal.name.encode(), body)).digest()
-            receipt = await self._intake.accept(arrivals, group_id=group_id)
+            receipt = await self._intake.accept(arrivals, group_id=group_id, sender=sender)
             kept = receipt.stored + receipt.duplicates
             rejected += receipt.dead_lettered
             if receipt.dead_lettered and not reason:

@@ -17,11 +17,12 @@ from typing import Any, NamedTuple
 import grpc
 import grpc.aio
 
-from collector.errors import Malformed, Overloaded
+from collector.errors import Malformed, Overloaded, TooLarge
 from collector.receive import otlp_answer
 from collector.receive.inflate import gunzip, unzlib
 from collector.receive.otlp_export import LOGS, METRICS, TRACES, OtlpExports, Signal
 from collector.receive.room import Claim, Room
+from collector.sender import Sender
 
 __all__ = ["GrpcLimits", "OtlpGrpcServer", "server_credentials"]
 
@@ -166,12 +167,14 @@ class OtlpGrpcServer:
                 except Malformed as error:
                     self._refused(error.label)
                     raise
-                taken = await self._exports.take(body, signal, json=False)
+                taken = await self._exports.take(body, signal, json=False, sender=_sender_of(context))
                 return otlp_answer.success_protobuf(taken)
         except Overloaded as error:
             self._refused("overloaded")
             return _later(error)
         except Malformed as error:
+            if isinstance(error, TooLarge):  # the others are counted, as dead letters or above
+                self._refused(error.label)
             message = str(error)
             status = otlp_answer.status_protobuf(otlp_answer.INVALID_ARGUMENT, message)
             return _Refusal(grpc.StatusCode.INVALID_ARGUMENT, message, ((_STATUS, status),))
@@ -209,6 +212,11 @@ class OtlpGrpcServer:
             claim.add(len(content))
             return content
         return bytes(message)
+
+
+def _sender_of(context: Any) -> Sender:
+    """The connection that a call came on."""
+    return Sender(connection=hash(context.peer()))
 
 
 def _later(error: Overloaded) -> _Refusal:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import sys
 from collections.abc import Mapping
 
 import click
@@ -10,6 +11,9 @@ from collector.settings import CollectorSettings
 from deploy.config import ConfigError
 from deploy.process import Ready, on_hangup, serve
 from deploy.session import Session, pass_session
+
+_SWITCH_SECONDS = 0.0005
+"""How long a collector's event loop, when it is busy, keeps the interpreter from the thread that commits: a sender's ack waits for both in turns."""
 
 _supervised = click.option("--supervised", is_flag=True, hidden=True, help="Stop when stdin closes.")
 
@@ -43,6 +47,7 @@ def collector(session: Session, *, name: str | None, supervised: bool) -> None:
         return settings
 
     async def body(stopped: asyncio.Event, ready: Ready) -> None:
+        sys.setswitchinterval(_SWITCH_SECONDS)
         metrics = metrics_of(settings)
         # a store that is down keeps no sidecar from starting: its spool takes events all the same
         store = open_destination(config, places, settings, registry=metrics.registry)

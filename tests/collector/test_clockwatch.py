@@ -13,7 +13,7 @@ from collector.batch import Clock
 from collector.clockwatch import ClockWatch
 from collector.kernelclock import KernelClock
 from collector.settings import ClockSettings
-from tests.collector.test_sidecar import SETTINGS, Running
+from tests.support.running_sidecar import SETTINGS, Running
 from tests.support.time_server import time_server
 
 SECOND = 1_000_000_000

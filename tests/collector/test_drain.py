@@ -14,7 +14,7 @@ import pytest
 
 from collector.batch import Batch
 from collector.settings import CollectorSettings, ElasticsearchSettings, ForwardSettings, HttpSettings, ShipSettings
-from tests.collector.test_sidecar import Running
+from tests.support.running_sidecar import Running
 
 SETTINGS = CollectorSettings(
     name="payments",

@@ -33,8 +33,8 @@ from collector.settings import (
     SpoolSettings,
 )
 from collector.sidecar import run_sidecar
-from tests.collector.test_sidecar import Running
 from tests.support.memory_store import MemoryStore
+from tests.support.running_sidecar import Running
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 LINES = {"content-type": "application/x-ndjson"}
@@ -292,7 +292,7 @@ def test_what_is_masked_and_kept_changes_for_open_connections(tmp_path: Path) ->
         await say("masked")
         assert not await sidecar.reload(spool=SpoolSettings(max_event_bytes=1_024))
         await say("too long")
-        assert not await sidecar.reload(spool=SpoolSettings(max_bytes=1), ship=ShipSettings(batch_events=7))
+        assert not await sidecar.reload(spool=SpoolSettings(max_bytes=1_000), ship=ShipSettings(batch_events=7))
         writer.write(msgpack.packb(["shop", 1_700_000_000, {"message": "full"}, {"chunk": "full"}]))
         while "tally_collector_refusing 1.0" not in await sidecar.metrics():
             pass

@@ -8,7 +8,6 @@ import socket
 import ssl
 import struct
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 
 import grpc
@@ -18,12 +17,11 @@ import msgpack
 import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 
 from collector.batch import StreamId
 from collector.disk import AppendFile, OsDisk
 from collector.errors import Malformed, StateUnknown
-from collector.event import Event, Origin, decode_event
+from collector.event import Origin, decode_event
 from collector.receive.syslog.settings import SyslogSettings
 from collector.receive.tail.settings import TailSettings
 from collector.settings import (
@@ -33,89 +31,16 @@ from collector.settings import (
     ForwardSettings,
     GrpcSettings,
     HttpSettings,
+    SpoolSettings,
 )
 from collector.sidecar import run_sidecar
 from collector.waysin import POSITIONS
 from tests.servers.certificates import Authority
 from tests.support.memory_store import MemoryStore
+from tests.support.running_sidecar import SETTINGS, Running
 
-SETTINGS = CollectorSettings(
-    name="payments", forward=ForwardSettings(port=0), http=HttpSettings(port=0), grpc=GrpcSettings(port=0)
-)
 JSON = {"content-type": "application/json"}
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
-
-
-class Running:
-    """A sidecar in this event loop."""
-
-    def __init__(self, root: Path, disk: OsDisk | None = None, *, settings: CollectorSettings = SETTINGS) -> None:
-        self.store = MemoryStore()
-        self.stopped = asyncio.Event()
-        self.ready: asyncio.Future[Mapping[str, str]] = asyncio.get_running_loop().create_future()
-        self.task = asyncio.create_task(
-            run_sidecar(
-                settings,
-                root=root,
-                ledger="test/ledger",
-                store=self.store,
-                signing_key=KEY,
-                token_key=b"t" * 32,
-                stopped=self.stopped,
-                ready=self.ready.set_result,
-                disk=disk,
-            )
-        )
-
-    async def post(self, line: str, **headers: str) -> httpx.Response:
-        addresses = await self.ready
-        async with httpx.AsyncClient() as client:
-            return await client.post(
-                f"http://{addresses['http']}/v1/events",
-                content=line,
-                headers={"content-type": "application/x-ndjson", **headers},
-            )
-
-    async def export(self, record: str) -> httpx.Response:
-        addresses = await self.ready
-        async with httpx.AsyncClient() as client:
-            return await client.post(
-                f"http://{addresses['http']}/v1/logs",
-                json={"resourceLogs": [{"scopeLogs": [{"logRecords": [{"body": {"stringValue": record}}]}]}]},
-            )
-
-    async def export_over_grpc(self, record: str) -> grpc.StatusCode:
-        """The status that a log record is answered with."""
-        request = ExportLogsServiceRequest()
-        request.resource_logs.add().scope_logs.add().log_records.add().body.string_value = record
-        async with grpc.aio.insecure_channel((await self.ready)["grpc"]) as channel:
-            call = channel.unary_unary("/opentelemetry.proto.collector.logs.v1.LogsService/Export")(
-                request.SerializeToString()
-            )
-            code: grpc.StatusCode = await call.code()
-            return code
-
-    async def forward(self, *message: object) -> bytes:
-        """Say one message; what is answered until the ack is whole or the connection ends."""
-        host, _, port = (await self.ready)["forward"].rpartition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(msgpack.packb(message))
-        answer = await reader.read(100)
-        writer.close()
-        return answer
-
-    def bodies(self) -> list[object]:
-        return [event.body for event in self.events()]
-
-    def events(self) -> list[Event]:
-        found = []
-        for batches in self.store.batches.values():
-            for batch in batches.values():
-                at = 0
-                for length in batch.lengths:
-                    found.append(decode_event(batch.events[at : at + length]))
-                    at += length
-        return found
 
 
 def test_events_of_all_ports_are_shipped_and_a_stop_closes_the_stream(tmp_path: Path) -> None:
@@ -500,3 +425,36 @@ def test_who_may_not_speak_for_a_service_fills_the_dead_letters(tmp_path: Path) 
     assert asyncio.run(life()).bodies() == ["mine"]
     letters = b"".join(path.read_bytes() for path in (tmp_path / "spool" / "dead").glob("*.jsonl"))
     assert letters.count(b'"not_its_speaker"') == 2
+
+
+def test_a_way_in_that_has_filled_the_spool_leaves_the_others_their_part(tmp_path: Path) -> None:
+    async def life() -> Running:
+        small = msgspec.structs.replace(SETTINGS, spool=SpoolSettings(max_bytes=60_000))
+        sidecar = Running(tmp_path / "spool", settings=small)
+        sidecar.store.down = "no route"
+        address = (await sidecar.ready)["http"]
+        line = f'{{"message":"{"x" * 1_000}"}}\n'
+        async with httpx.AsyncClient(base_url=f"http://{address}", trust_env=False) as client:
+
+            async def post() -> int:
+                headers = {"content-type": "application/x-ndjson"}
+                return (await client.post("/v1/events", content=line, headers=headers)).status_code
+
+            while (told := await post()) == 200:
+                pass
+            assert told == 503
+            for at in range(3):
+                answer = await sidecar.forward("quiet", 1, {"message": f"quiet {at}"}, {"chunk": f"c{at}"})
+                assert msgpack.unpackb(answer) == {"ack": f"c{at}"}
+                assert await post() == 503, "the flood has its share"
+            metrics = (await client.get("/metrics")).text
+        assert 'tally_collector_input_refused_total{input="http"} 4.0' in metrics
+        assert 'input_refused_total{input="forward"}' not in metrics
+        assert "tally_collector_refusing 1.0" in metrics
+        sidecar.store.down = ""
+        sidecar.stopped.set()
+        assert await sidecar.task
+        return sidecar
+
+    bodies = asyncio.run(life()).bodies()
+    assert [body for body in bodies if str(body).startswith("quiet")] == ["quiet 0", "quiet 1", "quiet 2"]

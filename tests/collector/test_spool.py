@@ -80,11 +80,12 @@ def opened(disk: FaultyDisk, *, journal: Ids | None = None, limits: SpoolLimits 
 
 
 def put(spool: Spool, *groups: Group) -> list[Told]:
-    """The groups in one commit."""
+    """The groups in one commit, or a few if they are long."""
     told = [Told() for _ in groups]
     for one, done in zip(groups, told, strict=True):
         spool.append(one, done)
-    spool.commit_pending()
+    while spool.commit_pending():
+        pass
     assert all(done.outcome is not None for done in told)
     return told
 
@@ -321,7 +322,7 @@ def test_a_group_queued_while_a_sync_fails_is_not_written_behind_it() -> None:
     put(spool, group("b"))
     disk.failing.clear()
     late = Told()
-    spool._queue.append((group("late"), late))  # by an append before the failure was known
+    spool._queue.put(group("late"), late, 10)  # by an append before the failure was known
     spool.commit_pending()
     assert isinstance(late.outcome, StateUnknown)
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from collector.canonical import Normaliser
-from collector.errors import Malformed, Overloaded
+from collector.errors import Malformed, Overloaded, TooLarge
 from collector.event import Event, Origin, encode_event
 from collector.receive import Arrival, Receipt
+from collector.sender import OURSELVES, Sender
 
 
 @dataclass(slots=True)
@@ -24,15 +25,18 @@ class MemoryIntake:
 
     Attributes:
         overloaded: how many of the next calls answer `Overloaded`.
+        largest_group: a group of more arrivals is `TooLarge`; 0: none is.
         hold: while it is set and not done, `accept` waits: the instant before the fsync.
     """
 
     events: list[Event] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     dead: list[tuple[bytes, Malformed, Origin]] = field(default_factory=list)
+    senders: list[Sender] = field(default_factory=list)
     groups: list[bytes | None] = field(default_factory=list)
     overloaded: int = 0
     retry_after_seconds: float = 0.01
+    largest_group: int = 0
     hold: asyncio.Event | None = None
     called: asyncio.Event = field(default_factory=asyncio.Event)
     _seen_groups: set[bytes] = field(default_factory=set)
@@ -40,11 +44,19 @@ class MemoryIntake:
     _letters: set[bytes] = field(default_factory=set)
 
     async def accept(
-        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+        self,
+        arrivals: Sequence[Arrival],
+        *,
+        group_id: bytes | None = None,
+        heard: bool = True,
+        sender: Sender = OURSELVES,
     ) -> Receipt:
         del heard  # what is in this memory is in its store
+        self.senders.append(sender)
         self.called.set()
         self._press()
+        if 0 < self.largest_group < len(arrivals):
+            raise TooLarge(f"a group of {len(arrivals)}")
         if self.hold is not None:
             await self.hold.wait()
         if group_id is not None:

@@ -8,6 +8,7 @@ Datagrams wait in a bounded queue; what does not fit is dropped, and counted.
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import socket
 import ssl
@@ -20,14 +21,18 @@ from typing import Any
 from collector.errors import Malformed, Overloaded
 from collector.event import Origin
 from collector.receive import Arrival, Intake
+from collector.receive.portions import Portions
 from collector.receive.syslog.events import RECEIVER, arrival_of_syslog
 from collector.receive.syslog.framing import Frame, FrameReader
 from collector.receive.syslog.message import parse_message
+from collector.receive.turns import Turns
+from collector.sender import Sender
 
 __all__ = ["SyslogReceiver"]
 
 _log = logging.getLogger(__name__)
 
+_DATAGRAMS = Sender()  # of whoever sends them: a sender's address proves nothing
 _READ_BYTES = 64 * 1024
 _MAX_BACKOFF_SECONDS = 5.0
 _UDP_MESSAGES = 1_000  # taken together
@@ -44,6 +49,7 @@ class SyslogReceiver:
         zone: of times without one.
         service: ``service.name`` of messages without app name.
         max_message_bytes: a longer one is a dead letter; max_connections: further ones are closed at once.
+        turns: shares of the event loop's time.
         refused: called with a reason for what is lost or turned away: ``too_many_connections``, ``connection_lost``, ``datagram_dropped``, and
             ``unacknowledged_lost`` once a message that close() had to let go.
     """
@@ -57,6 +63,7 @@ class SyslogReceiver:
         service: str = "",
         max_message_bytes: int = 64 * 1024,
         max_connections: int = 256,
+        turns: Turns | None = None,
         refused: Callable[[str], object] = lambda _reason: None,
     ) -> None:
         self._intake = intake
@@ -66,6 +73,8 @@ class SyslogReceiver:
         self._max_message_bytes = max_message_bytes
         self._max_connections = max_connections
         self._refused = refused
+        self._turns = turns or Turns()
+        self._numbers = itertools.count(1)
         self._servers: list[asyncio.Server] = []
         self._connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._datagrams: list[tuple[asyncio.DatagramTransport, _Datagrams, asyncio.Task[None]]] = []
@@ -122,13 +131,14 @@ class SyslogReceiver:
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         peer = str((writer.get_extra_info("peername") or ("",))[0])
         frames = FrameReader(max_bytes=self._max_message_bytes)
+        sender = Sender(connection=next(self._numbers))
         try:
             try:
                 while data := await reader.read(_READ_BYTES):
-                    await self._take(frames.feed(data), peer)
+                    await self._take(frames.feed(data), peer, sender)
             except OSError:
                 self._refused("connection_lost")
-            await self._take(frames.end(), peer)
+            await self._take(frames.end(), peer, sender)
         except asyncio.CancelledError:
             pass  # `close` has waited long enough, and what was lost is counted
         finally:
@@ -140,9 +150,9 @@ class SyslogReceiver:
             while batch := await queue.take(_UDP_MESSAGES):
                 for peer in dict.fromkeys(peer for _, peer in batch):
                     frames = [Frame(data=data, size=len(data)) for data, sender in batch if sender == peer]
-                    await self._take(frames, peer)
+                    await self._take(frames, peer, _DATAGRAMS)
 
-    async def _take(self, frames: Sequence[Frame], peer: str) -> None:
+    async def _take(self, frames: Sequence[Frame], peer: str, sender: Sender) -> None:
         """Make messages durable, however long it takes: nobody else keeps them."""
         arrivals: list[Arrival] = []
         refusals: list[tuple[bytes, Malformed]] = []
@@ -162,16 +172,15 @@ class SyslogReceiver:
                 continue
             marks = () if frame.ended else (_UNTERMINATED,)
             arrivals.append(arrival_of_syslog(message, service=self._service, peer=peer, marks=marks))
-        left = len(arrivals) + len(refusals)
+        left = len(refusals)
         try:
+            await self._turns.of(sender).turn()
             for raw, refusal in refusals:
                 await self._patiently(partial(self._intake.reject, raw, refusal, Origin(receiver=RECEIVER)))
                 left -= 1
-            if arrivals:
-                await self._patiently(partial(self._intake.accept, arrivals, heard=False))
-                left -= len(arrivals)
+            await self._patiently(partial(Portions(arrivals, heard=False, sender=sender).hand_over, self._intake))
         finally:
-            for _ in range(left):
+            for _ in range(left + len(arrivals)):
                 self._refused("unacknowledged_lost")
 
     async def _patiently(self, take: Callable[[], Awaitable[object]]) -> None:

@@ -20,6 +20,7 @@ from collector.disk import Disk
 from collector.errors import Overloaded
 from collector.event import Origin
 from collector.receive import Intake
+from collector.receive.portions import Portions
 from collector.receive.tail.checkpoint import Checkpoint
 from collector.receive.tail.events import RECEIVER
 from collector.receive.tail.kubernetes import NAMESPACE, POD
@@ -168,8 +169,7 @@ class Tailer:
                 refusal = batch.refusals[0]
                 await self._intake.reject(refusal.raw, refusal.error, origin, source_id=refusal.source_id)
                 del batch.refusals[0]
-            if batch.arrivals:
-                await self._intake.accept(batch.arrivals)
+            await Portions(batch.arrivals).hand_over(self._intake)
         except Overloaded as error:
             self._backoff_seconds = min(
                 max(error.retry_after_seconds, 2 * self._backoff_seconds), _MAX_BACKOFF_SECONDS

@@ -12,6 +12,7 @@ import msgpack
 import pytest
 from fluent import sender as fluent_sender
 
+from collector import sender as senders
 from collector.receive import Arrival, Receipt
 from collector.receive.forward import ForwardReceiver
 from collector.receive.forward_group import Limits
@@ -55,7 +56,12 @@ class CountingIntake(MemoryIntake):
     most = 0
 
     async def accept(
-        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+        self,
+        arrivals: Sequence[Arrival],
+        *,
+        group_id: bytes | None = None,
+        heard: bool = True,
+        sender: senders.Sender = senders.OURSELVES,
     ) -> Receipt:
         assert self.hold is not None
         self.waiting += 1
@@ -63,7 +69,7 @@ class CountingIntake(MemoryIntake):
         if self.waiting == 3:
             asyncio.get_running_loop().call_later(0.05, self.hold.set)
         try:
-            return await super().accept(arrivals, group_id=group_id, heard=heard)
+            return await super().accept(arrivals, group_id=group_id, heard=heard, sender=sender)
         finally:
             self.waiting -= 1
 
@@ -301,10 +307,15 @@ def test_close_does_not_wait_forever_and_says_what_was_let_go() -> None:
 
 class BrokenIntake(MemoryIntake):
     async def accept(
-        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+        self,
+        arrivals: Sequence[Arrival],
+        *,
+        group_id: bytes | None = None,
+        heard: bool = True,
+        sender: senders.Sender = senders.OURSELVES,
     ) -> Receipt:
         raise (RuntimeError if arrivals[0].event.attributes else OSError)(
-            f"disk gone before {group_id!r}, heard: {heard}"
+            f"disk gone before {group_id!r}, heard: {heard}, {sender}"
         )
 
 

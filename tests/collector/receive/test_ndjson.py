@@ -18,6 +18,7 @@ from collector.receive import Arrival, Receipt
 from collector.receive.body import BodyLimits
 from collector.receive.json_lines import arrival_of_line
 from collector.receive.ndjson import NdjsonReceiver
+from collector.sender import OURSELVES, Sender
 from tests.support.memory_intake import MemoryIntake, normalised
 
 ND = {"content-type": "application/x-ndjson"}
@@ -79,12 +80,17 @@ class ThirdCallOverloads(MemoryIntake):
     calls = 0
 
     async def accept(
-        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+        self,
+        arrivals: Sequence[Arrival],
+        *,
+        group_id: bytes | None = None,
+        heard: bool = True,
+        sender: Sender = OURSELVES,
     ) -> Receipt:
         self.calls += 1
         if self.calls == 3:
             self.overloaded = 1
-        return await super().accept(arrivals, group_id=group_id, heard=heard)
+        return await super().accept(arrivals, group_id=group_id, heard=heard, sender=sender)
 
 
 def test_a_request_that_broke_off_goes_on_where_it_was(serve: Callable[..., None]) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from collector.receive import Arrival, Receipt
+from collector.sender import OURSELVES, Sender
 from tests.support.faulty_disk import Crashed
 from tests.support.memory_intake import MemoryIntake
 from tests.support.tailing import Tailing, copytruncate, write
@@ -30,12 +31,17 @@ class MortalIntake(MemoryIntake):
     dies: str = ""
 
     async def accept(
-        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+        self,
+        arrivals: Sequence[Arrival],
+        *,
+        group_id: bytes | None = None,
+        heard: bool = True,
+        sender: Sender = OURSELVES,
     ) -> Receipt:
         dies, self.dies = self.dies, ""
         if dies == "before":
             raise Crashed("before the ack")
-        receipt = await super().accept(arrivals, group_id=group_id, heard=heard)
+        receipt = await super().accept(arrivals, group_id=group_id, heard=heard, sender=sender)
         if dies:
             raise Crashed("behind the ack")
         return receipt

@@ -15,6 +15,7 @@ import pytest
 from collector.errors import StateUnknown
 from collector.receive import Arrival, Receipt
 from collector.receive.tail.settings import MultilineSettings, TailSettings
+from collector.sender import OURSELVES, Sender
 from tests.support.faulty_disk import Crashed, FaultyDisk
 from tests.support.memory_intake import MemoryIntake
 from tests.support.tailing import Tailing, copytruncate, write
@@ -281,9 +282,14 @@ class DyingIntake(MemoryIntake):
     dies_in = 0
 
     async def accept(
-        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+        self,
+        arrivals: Sequence[Arrival],
+        *,
+        group_id: bytes | None = None,
+        heard: bool = True,
+        sender: Sender = OURSELVES,
     ) -> Receipt:
-        receipt = await super().accept(arrivals, group_id=group_id, heard=heard)
+        receipt = await super().accept(arrivals, group_id=group_id, heard=heard, sender=sender)
         self.dies_in -= 1
         if self.dies_in == 0:
             raise Crashed("behind the ack")

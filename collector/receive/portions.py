@@ -1,0 +1,67 @@
+"""Arrivals on their way into an intake, in as few groups as it takes.
+
+For what nobody acknowledges as a whole, or what our own reading has put together (a reading of syslog, a batch of a file or a partition):
+a group that is larger than the whole spool is handed over in halves, where somebody who waits for one answer would be refused.
+"""
+
+import hashlib
+
+from collector.errors import TooLarge
+from collector.event import Origin
+from collector.prepare import raw_of
+from collector.receive import Arrival, Intake
+from collector.sender import OURSELVES, Sender
+
+__all__ = ["Portions"]
+
+
+class Portions:
+    """See the module.
+
+    Args:
+        arrivals: in order; what is durable is taken off the list, so that who is told `Overloaded` goes on with the rest.
+        group_id: names them all; a portion has a name that follows from it. None: they have none.
+        heard, sender: as in `Intake.accept`.
+    """
+
+    def __init__(
+        self,
+        arrivals: list[Arrival],
+        *,
+        group_id: bytes | None = None,
+        heard: bool = True,
+        sender: Sender = OURSELVES,
+    ) -> None:
+        self._left = arrivals
+        self._group_id = group_id
+        self._heard = heard
+        self._sender = sender
+        self._most = len(arrivals)
+        self._taken = 0
+
+    async def hand_over(self, intake: Intake) -> None:
+        """Make all durable. One that is larger than the whole spool by itself becomes a dead letter.
+
+        Raises:
+            Overloaded: not now; call it again for what is left.
+        """
+        while self._left:
+            portion = self._left[: self._most]
+            try:
+                await intake.accept(portion, group_id=self._name(), heard=self._heard, sender=self._sender)
+            except TooLarge as error:
+                if len(portion) > 1:
+                    self._most = (len(portion) + 1) // 2
+                    continue
+                await self._reject(portion[0], error, intake)
+            self._taken += len(portion)
+            del self._left[: len(portion)]
+
+    def _name(self) -> bytes | None:
+        if self._group_id is None or not self._taken:
+            return self._group_id
+        return hashlib.sha256(b"portion\0%b%d" % (self._group_id, self._taken)).digest()
+
+    async def _reject(self, arrival: Arrival, error: TooLarge, intake: Intake) -> None:
+        origin = arrival.event.origin or Origin()
+        await intake.reject(raw_of(arrival), error, origin, source_id=arrival.source_id or b"")

@@ -1,0 +1,149 @@
+"""The event loop's time, shared between senders: nobody's work keeps the others unheard for longer than one message.
+
+A turn of the loop calls everybody who has sent something. Work is done at once while the turn is young, so who sends a little waits for nobody.
+When the turn has had its time, what is left to do waits, each sender with one message; then the loop first hears whoever has sent something meanwhile, and
+serves one or a few of those who wait. Who has been served least comes first: start-time fair queuing (Goyal, Vin and Cheng, 1996) of seconds.
+"""
+
+import asyncio
+import heapq
+import itertools
+import time
+from collections.abc import Callable
+
+from collector.sender import Sender
+
+__all__ = ["LoopTime", "Share", "Turns"]
+
+_TURN_SECONDS = 0.004
+_CREDIT_SECONDS = 0.25
+"""So much of what it did not use a quiet sender has ahead of those that are always served, and no more."""
+
+_SLOTS = 256  # shares of a way in; see `collector.shares`
+
+
+class LoopTime:
+    """The time of one event loop.
+
+    Args:
+        turn_seconds: after so long, what is left waits for another turn.
+        clock: seconds that never go back.
+    """
+
+    def __init__(self, *, turn_seconds: float = _TURN_SECONDS, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._turn_seconds = turn_seconds
+        self._clock = clock
+        self._began: float | None = None  # this turn; None: nobody has worked in it
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: list[tuple[float, int, Share, Callable[[], object]]] = []
+        self._order = itertools.count()
+        self._virtual_seconds = 0.0
+        self._serving: Share | None = None
+        self._since = 0.0
+
+    def is_over(self) -> bool:
+        """Whether this turn of the loop has had its time."""
+        now = self._clock()
+        if self._began is None:
+            self._began = now
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()
+            self._loop.call_soon(self._next)
+            return False
+        return now - self._began >= self._turn_seconds
+
+    def put(self, share: "Share", work: Callable[[], object]) -> None:
+        """Let it wait; `is_over` was asked in this turn, so that there is a next."""
+        served_seconds = share.served_seconds
+        if share is self._serving:  # what it is doing counts already
+            served_seconds += self._clock() - self._since
+        start = max(served_seconds, self._virtual_seconds - _CREDIT_SECONDS)
+        heapq.heappush(self._waiting, (start, next(self._order), share, work))
+
+    def _next(self) -> None:
+        """A turn begins. What waits is served in the one after it: first is heard who has sent something."""
+        self._began = None
+        if self._waiting:
+            assert self._loop is not None
+            self._loop.call_soon(self._serve)
+
+    def _serve(self) -> None:
+        assert self._loop is not None
+        self._began = self._since = self._clock()
+        self._loop.call_soon(self._next)
+        while self._waiting:
+            start, _, share, work = heapq.heappop(self._waiting)
+            self._virtual_seconds = max(self._virtual_seconds, start)
+            share.waiting -= 1
+            share.served_seconds, self._serving = start, share
+            try:
+                work()
+            finally:
+                self._serving = None
+            now = self._clock()
+            share.served_seconds = start + max(now - self._since, share.least_seconds)
+            share.least_seconds = 0.0
+            if share.woken:  # a task, which works when we have returned
+                share.woken = False
+                return
+            if now - self._began >= self._turn_seconds:
+                return
+            self._since = now
+
+
+class Share:
+    """What one sender has of it.
+
+    Attributes:
+        served_seconds: how far its service has come, on the clock of what all have been served.
+        waiting: how much of its work waits.
+    """
+
+    def __init__(self, loop_time: LoopTime, waited: Callable[[], object]) -> None:
+        self._loop_time = loop_time
+        self._waited = waited
+        self.served_seconds = 0.0
+        self.waiting = 0
+        self.least_seconds = 0.0
+        self.woken = False
+
+    def may_go_on(self) -> bool:
+        """Whether there is time for its next message in this turn of the loop; never before what waits."""
+        return not self._loop_time.is_over() and not self.waiting
+
+    def later(self, work: Callable[[], object]) -> None:
+        """Have work done when it is its turn."""
+        self.waiting += 1
+        self._waited()
+        self._loop_time.put(self, work)
+
+    async def turn(self) -> None:
+        """Return when it is its turn: at once, unless this turn of the loop has had its time. For who works in a task."""
+        if self.may_go_on():
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def wake() -> None:
+            if not turn.done():  # nobody gave up
+                turn.set_result(None)
+                self.woken, self.least_seconds = True, _TURN_SECONDS
+
+        self.later(wake)
+        await turn
+
+
+class Turns:
+    """The shares of one way in. `waited` is called each time that one of its senders must wait."""
+
+    def __init__(self, loop_time: LoopTime | None = None, waited: Callable[[], object] = lambda: None) -> None:
+        self._loop_time = loop_time or LoopTime()
+        self._waited = waited
+        self._shares: dict[int, Share] = {}
+
+    def of(self, sender: Sender) -> Share:
+        """The share of a connection; two may have one together where there are very many."""
+        slot = sender.connection % _SLOTS
+        share = self._shares.get(slot)
+        if share is None:
+            share = self._shares[slot] = Share(self._loop_time, self._waited)
+        return share

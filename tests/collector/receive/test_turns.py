@@ -1,0 +1,156 @@
+"""Turns of the event loop, on a clock that only work moves: who waits for whom, and for how long."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from collector.receive.turns import LoopTime, Share, Turns
+from collector.sender import Sender
+from tests.support.forwarding import Setting
+from tests.support.memory_intake import MemoryIntake
+
+
+class Clock:
+    """Seconds that pass when somebody works."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Flooding:
+    """Senders that always have one more message, each of so many seconds."""
+
+    def __init__(self, clock: Clock, done: list[str]) -> None:
+        self.clock, self.done = clock, done
+        self.stopped = False
+
+    def begin(self, share: Share, name: str, seconds: float) -> None:
+        def work() -> None:
+            self.clock.now += seconds
+            self.done.append(name)
+            if not self.stopped:
+                self.go_on(share, work)
+
+        self.go_on(share, work)
+
+    @staticmethod
+    def go_on(share: Share, work: Callable[[], None]) -> None:
+        if share.may_go_on():
+            work()
+        else:
+            share.later(work)
+
+
+def test_who_sends_a_little_waits_for_one_message_of_a_flood() -> None:
+    async def story() -> None:
+        clock, done, waits = Clock(), list[str](), list[int]()
+        turns = Turns(LoopTime(turn_seconds=0.004, clock=clock), lambda: waits.append(1))
+        flooding = Flooding(clock, done)
+        for at in range(8):
+            flooding.begin(turns.of(Sender(connection=at)), f"flood-{at}", 0.02)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        before = len(done)
+        assert before > 20
+        assert set(done) == {f"flood-{at}" for at in range(8)}
+        for _ in range(20):  # whenever it comes in
+            began, loop = len(done), asyncio.get_running_loop()
+            heard = loop.create_future()
+            share = turns.of(Sender(connection=100))
+            loop.call_soon(flooding.go_on, share, lambda heard=heard: heard.set_result(len(done)))
+            assert await heard - began <= 2, "the one at hand, and one that was chosen before it was there"
+        flooding.stopped = True
+        assert len(waits) >= len(done) - 8
+
+    asyncio.run(story())
+
+
+def test_service_is_shared_by_time_and_not_by_messages() -> None:
+    async def story() -> None:
+        clock, done = Clock(), list[str]()
+        turns = Turns(LoopTime(turn_seconds=0.004, clock=clock))
+        flooding = Flooding(clock, done)
+        flooding.begin(turns.of(Sender(connection=1)), "long", 0.02)
+        flooding.begin(turns.of(Sender(connection=2)), "short", 0.005)
+        while done.count("long") < 50:  # noqa: ASYNC110 - each is a turn of the loop
+            await asyncio.sleep(0)
+        assert 150 <= done.count("short") <= 250
+
+    asyncio.run(story())
+
+
+def test_a_turn_that_is_young_makes_nobody_wait() -> None:
+    async def story() -> None:
+        clock = Clock()
+        share = Turns(LoopTime(turn_seconds=0.004, clock=clock)).of(Sender())
+        assert share.may_go_on()
+        clock.now += 0.003
+        assert share.may_go_on()
+        clock.now += 0.001
+        assert not share.may_go_on()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert share.may_go_on(), "another turn"
+        clock.now += 1.0
+        share.later(lambda: None)
+        await asyncio.sleep(0)
+        assert not share.may_go_on(), "not before what waits, though the turn is young"
+
+    asyncio.run(story())
+
+
+def test_tasks_get_their_turns_too_and_one_that_gave_up_harms_nobody() -> None:
+    async def story() -> None:
+        clock, order = Clock(), list[int]()
+        turns = Turns(LoopTime(turn_seconds=0.004, clock=clock))
+
+        async def work(at: int) -> None:
+            await turns.of(Sender(connection=at)).turn()
+            clock.now += 0.02
+            order.append(at)
+
+        tasks = [asyncio.create_task(work(at)) for at in range(4)]
+        gone = asyncio.create_task(work(9))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.gather(*tasks)
+        with pytest.raises(asyncio.CancelledError):
+            await gone
+        assert order == [0, 1, 2, 3]
+
+    asyncio.run(story())
+
+
+def test_a_quiet_forward_connection_is_acknowledged_beside_a_flood() -> None:
+    """On a clock by which each group takes 20 ms: of all that the flood has sent, what is taken before the quiet one's ack is a part."""
+
+    async def story() -> None:
+        clock = Clock()
+
+        class SlowIntake(MemoryIntake):
+            async def accept(self, *arguments: object, **options: object) -> object:  # type: ignore[override]  # passed on
+                clock.now += 0.02
+                return await super().accept(*arguments, **options)  # type: ignore[arg-type]  # as they came
+
+        intake = SlowIntake()
+        async with Setting(intake, turns=Turns(LoopTime(clock=clock))) as at:
+            floods = [await at.sender() for _ in range(4)]
+            quiet = await at.sender()
+            for name, flood in enumerate(floods):
+                flood.say(*[["flood", n, {"n": n}, {"chunk": f"{name}-{n}"}] for n in range(500)])
+            await floods[0].hear()
+            quiet.say(["quiet", 1, {}, {"chunk": "quiet"}])
+            assert await quiet.hear() == {"ack": "quiet"}
+            assert len(intake.events) < 1_000, "it did not wait for the end of the flood"
+            for name, flood in enumerate(floods):
+                while await flood.hear() != {"ack": f"{name}-499"}:
+                    pass
+            assert len(intake.events) == 2_001
+            assert at.reasons == []
+
+    asyncio.run(story())
