@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-__all__ = ["ENVIRONMENT", "TALLY", "Tally", "Usage", "cpu_seconds", "load_average"]
+__all__ = ["ENVIRONMENT", "TALLY", "Tally", "Usage", "cpu_seconds", "load_average", "usage_of"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PATIENCE_SECONDS = 60.0
@@ -44,6 +46,30 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def usage_of(pid: int) -> Usage:
+    """What a process and all that descend from it have used; of those that have ended, nothing."""
+    tree = list(_tree(pid))
+    sizes: Counter[str] = Counter()
+    for one in tree:
+        for line in Path(f"/proc/{one}/status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name in ("VmRSS", "VmHWM", "RssAnon"):
+                sizes[name] += int(value.split()[0]) * 1024
+    return Usage(
+        cpu_seconds=sum(map(cpu_seconds, tree)),
+        resident_bytes=sizes["VmRSS"],
+        peak_bytes=sizes["VmHWM"],
+        anonymous_bytes=sizes["RssAnon"],
+    )
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from _tree(int(child))
+
+
 class Tally:
     """One `tally run …` process in a data folder of the bench's own."""
 
@@ -68,16 +94,8 @@ class Tally:
         raise RuntimeError(f"tally run {' '.join(arguments)} did not get ready:\n{errors[-2000:]}")
 
     def usage(self) -> Usage:
-        """What the process has used since it started."""
-        status = dict(
-            line.partition(":")[::2] for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        )
-        return Usage(
-            cpu_seconds=cpu_seconds(self.process.pid),
-            resident_bytes=int(status["VmRSS"].split()[0]) * 1024,
-            peak_bytes=int(status["VmHWM"].split()[0]) * 1024,
-            anonymous_bytes=int(status["RssAnon"].split()[0]) * 1024,
-        )
+        """What the process and those that it started have used since it started."""
+        return usage_of(self.process.pid)
 
     def drain_log(self) -> None:
         """Read away what it logs, so that a full pipe never stops it."""
