@@ -8,7 +8,7 @@ import click
 
 from collector.settings import CollectorSettings
 from deploy.config import ConfigError
-from deploy.process import Ready, on_hangup, serve
+from deploy.process import Ready, look_for_cycles_less_often, on_hangup, serve
 from deploy.session import Session, pass_session
 
 _supervised = click.option("--supervised", is_flag=True, hidden=True, help="Stop when stdin closes.")
@@ -47,6 +47,11 @@ def collector(session: Session, *, name: str | None, supervised: bool) -> None:
         # a store that is down keeps no sidecar from starting: its spool takes events all the same
         store = open_destination(config, places, settings, registry=metrics.registry)
         asking = Asking(read=read)
+
+        def listening(addresses: Mapping[str, str]) -> None:
+            look_for_cycles_less_often()
+            ready(_with_schemes(addresses, settings))
+
         on_hangup(asking.asked.set, stopped.set)
         try:
             await run_sidecar(
@@ -58,7 +63,7 @@ def collector(session: Session, *, name: str | None, supervised: bool) -> None:
                 signing_key=collector_key(places, settings.name),
                 token_key=token_key(places),
                 stopped=stopped,
-                ready=lambda addresses: ready(_with_schemes(addresses, settings)),
+                ready=listening,
                 asking=asking,
             )
         finally:

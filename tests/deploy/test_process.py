@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import sys
+import weakref
 
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from deploy.health import health_server
-from deploy.process import JsonLines
+from deploy.process import JsonLines, look_for_cycles_less_often
 
 
 def line(record: logging.LogRecord) -> dict[str, str]:
@@ -71,3 +73,25 @@ def test_health_and_metrics() -> None:
         assert httpx.get(f"http://{other}/livez").text == "ok\n"
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://{address}/livez")
+
+
+class Cyclic:
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_cycles_are_looked_for_less_often_and_still_found() -> None:
+    before = gc.get_threshold()
+    try:
+        look_for_cycles_less_often()
+        assert gc.get_freeze_count() > 0
+        assert gc.get_threshold()[0] > before[0]
+        lost = weakref.ref(Cyclic())
+        made = 0
+        while lost() is not None:
+            made += 1
+            assert made <= gc.get_threshold()[0], "it is never found"
+            Cyclic()
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*before)
