@@ -18,16 +18,12 @@ from deploy.config import ConfigError
 from deploy.places import Places
 from deploy.processes import Running, announce, retire
 
-__all__ = ["JsonLines", "Ready", "log_as_json", "look_for_cycles_less_often", "on_hangup", "serve"]
+__all__ = ["JsonLines", "Ready", "keep_what_is_there", "log_as_json", "on_hangup", "serve"]
 
 T = TypeVar("T")
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 """What a log record has of its own; the rest was given as `extra`."""
-
-
-_CYCLES_FROM = 20_000
-"""Objects that may be in a cycle, more than were let go of, after which Python looks for cycles: of itself 700, fewer than one chunk of records has."""
 
 
 class Ready(Protocol):
@@ -122,14 +118,14 @@ async def _serve(
             retire(places.run, process)
 
 
-def look_for_cycles_less_often() -> None:
-    """For a process that has started, and now makes and drops many objects that are in no cycle: of modules and settings none is garbage any more.
+def keep_what_is_there() -> None:
+    """For a process that has started: what it has made by now stays, and is not looked through for cycles any more.
 
-    Cycles are still found, some later; reference counts let go of everything else at once.
+    A full collection is due when a quarter as many objects as were found alive have come since. With all modules among these it costs most of what looking
+    costs at all; without them it is soon due and soon done. How often the young ones are looked through stays as it is: a cycle may hold a large message.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_CYCLES_FROM, *gc.get_threshold()[1:])
 
 
 def on_hangup(reload: Callable[[], object], stop: Callable[[], object]) -> None:

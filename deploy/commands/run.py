@@ -8,7 +8,7 @@ import click
 
 from collector.settings import CollectorSettings
 from deploy.config import ConfigError
-from deploy.process import Ready, look_for_cycles_less_often, on_hangup, serve
+from deploy.process import Ready, keep_what_is_there, on_hangup, serve
 from deploy.session import Session, pass_session
 
 _supervised = click.option("--supervised", is_flag=True, hidden=True, help="Stop when stdin closes.")
@@ -49,7 +49,7 @@ def collector(session: Session, *, name: str | None, supervised: bool) -> None:
         asking = Asking(read=read)
 
         def listening(addresses: Mapping[str, str]) -> None:
-            look_for_cycles_less_often()
+            keep_what_is_there()
             ready(_with_schemes(addresses, settings))
 
         on_hangup(asking.asked.set, stopped.set)
