@@ -6,7 +6,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ from bench.records import chunk_message, record
 from bench.sidecar import Side, Sidecar
 from bench.sink import Sink
 
-__all__ = ["Account", "bench_crash"]
+__all__ = ["Account", "account_of", "bench_crash"]
 
 _KILLS = 5
 _CHUNK = 100
@@ -45,15 +45,20 @@ def bench_crash(folder: Path, binary: Path) -> Mapping[str, Account]:
     """The account of each side: ours in its store, the OpenTelemetry Collector's in the sink that it ships to."""
     sidecar = Sidecar(folder / "sidecar")
     ours = _acknowledged_under_kills(sidecar)
-    accounts = {"Tallystick": _account(ours, sidecar.span_ids())}
+    accounts = {"Tallystick": account_of(ours, sidecar.span_ids())}
     (folder / "other").mkdir()
     with Sink("otlp", keep=folder / "other" / "requests.bin") as sink:
         theirs = _acknowledged_under_kills(Otelcol(binary, folder / "other" / "collector", sink=sink))
-        accounts["OpenTelemetry Collector"] = _account(theirs, sink.span_ids())
+        accounts["OpenTelemetry Collector"] = account_of(theirs, sink.span_ids())
     return accounts
 
 
-def _account(acknowledged: set[int], came: Iterable[str]) -> Account:
+def account_of(acknowledged: Collection[int], came: Iterable[str]) -> Account:
+    """What became of the chunks that were acknowledged, given by their first record's number, when these came, by their spans' ids.
+
+    Raises:
+        RuntimeError: something came that was not sent.
+    """
     told = {record(at)["span_id"] for first in acknowledged for at in range(first, first + _CHUNK)}
     sent = {record(at)["span_id"] for at in range(max(acknowledged) + _CHUNK * _SENDERS * 2)}
     counted = Counter(came)

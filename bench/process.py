@@ -89,8 +89,9 @@ class Tally:
                 if found["pid"] == self.process.pid:
                     return dict(found["addresses"])
             time.sleep(0.02)
-        self.stop()
+        self.process.kill()
         errors = self.process.stderr.read().decode(errors="replace") if self.process.stderr else ""
+        self.stop()
         raise RuntimeError(f"tally run {' '.join(arguments)} did not get ready:\n{errors[-2000:]}")
 
     def usage(self) -> Usage:
@@ -100,18 +101,30 @@ class Tally:
     def drain_log(self) -> None:
         """Read away what it logs, so that a full pipe never stops it."""
         stderr = self.process.stderr
-        while stderr and select.select([stderr], [], [], 0)[0] and os.read(stderr.fileno(), 65_536):
+        if stderr is None or stderr.closed:
+            return
+        while select.select([stderr], [], [], 0)[0] and os.read(stderr.fileno(), 65_536):
             pass
+
+    def kill(self) -> None:
+        """SIGKILL, and wait."""
+        self.process.kill()
+        self._wait_ended()
 
     def stop(self) -> None:
         """Stop it as a service manager does, and wait."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(_PATIENCE_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        self._wait_ended()
+
+    def _wait_ended(self) -> None:
+        try:
+            self.process.wait(_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stderr:
+            self.process.stderr.close()
 
 
 def load_average() -> str:

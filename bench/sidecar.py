@@ -96,8 +96,7 @@ class Sidecar:
 
     def kill(self) -> None:
         """See `Side`."""
-        self._running.process.kill()
-        self._running.process.wait()
+        self._running.kill()
 
     def stop(self) -> None:
         """See `Side`."""
