@@ -70,6 +70,7 @@ def test_what_the_sidecar_acknowledged_is_delivered(tmp_path: Path, way: str) ->
 @pytest.mark.matrix
 @pytest.mark.timeout(900)
 def test_nothing_acknowledged_is_lost_when_collectors_are_killed(tmp_path: Path) -> None:
+    (tmp_path / "programs").mkdir()
     with Programs(tmp_path / "programs") as programs:
         accounts = bench_crash(tmp_path / "crash", programs.otelcol)
     ours = accounts["Tallystick"]
