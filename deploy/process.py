@@ -119,7 +119,7 @@ async def _serve(
 
 
 def keep_what_is_there() -> None:
-    """For a process that has started: what it has made by now stays, and is not looked through for cycles any more.
+    """For a process that has started and serves nobody yet: what it has made by now stays, and is not looked through for cycles any more.
 
     A full collection is due when a quarter as many objects as were found alive have come since. With all modules among these it costs most of what looking
     costs at all; without them it is soon due and soon done. How often the young ones are looked through stays as it is: a cycle may hold a large message.

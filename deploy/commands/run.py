@@ -47,9 +47,13 @@ def collector(session: Session, *, name: str | None, supervised: bool) -> None:
         # a store that is down keeps no sidecar from starting: its spool takes events all the same
         store = open_destination(config, places, settings, registry=metrics.registry)
         asking = Asking(read=read)
+        started = False
 
         def listening(addresses: Mapping[str, str]) -> None:
-            keep_what_is_there()
+            nonlocal started
+            if not started:  # after a reload there are connections, which must not be kept
+                keep_what_is_there()
+            started = True
             ready(_with_schemes(addresses, settings))
 
         on_hangup(asking.asked.set, stopped.set)
