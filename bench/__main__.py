@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.comparison import print_comparison
 from bench.end_to_end import bench_end_to_end, bench_open_trails
 from bench.exporting import bench_export
 from bench.flood import bench_flood
@@ -25,7 +26,7 @@ from bench.verification import bench_verification
 
 _MIB = 1024 * 1024
 _PARTS = ("stages", "forward", "end-to-end", "import", "trail", "open-trails", "verify")
-_MORE_PARTS = ("flood", "opensearch", "opensearch-end-to-end", "opensearch-trail", "fraud", "export")
+_MORE_PARTS = ("flood", "collector", "opensearch", "opensearch-end-to-end", "opensearch-trail", "fraud", "export")
 """Only when asked for: most need more than Python, and `export` a quarter of an hour."""
 
 
@@ -74,6 +75,8 @@ def main() -> None:
             _verify(folder, arguments.leaves)
         if "flood" in parts:
             _flood(folder)
+        if "collector" in parts:
+            print_comparison(folder / "collector", arguments.events)
         if "export" in parts:
             _export(folder, arguments.stored)
         if "opensearch" in parts:

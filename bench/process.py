@@ -8,12 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
-__all__ = ["ENVIRONMENT", "TALLY", "Tally", "Usage", "cpu_seconds", "load_average"]
+__all__ = ["ENVIRONMENT", "TALLY", "Tally", "Usage", "cpu_seconds", "load_average", "usage_of"]
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 _PATIENCE_SECONDS = 60.0
@@ -44,6 +46,30 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
+def usage_of(pid: int) -> Usage:
+    """What a process and all that descend from it have used; of those that have ended, nothing."""
+    tree = list(_tree(pid))
+    sizes: Counter[str] = Counter()
+    for one in tree:
+        for line in Path(f"/proc/{one}/status").read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name in ("VmRSS", "VmHWM", "RssAnon"):
+                sizes[name] += int(value.split()[0]) * 1024
+    return Usage(
+        cpu_seconds=sum(map(cpu_seconds, tree)),
+        resident_bytes=sizes["VmRSS"],
+        peak_bytes=sizes["VmHWM"],
+        anonymous_bytes=sizes["RssAnon"],
+    )
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        for child in (task / "children").read_text().split():
+            yield from _tree(int(child))
+
+
 class Tally:
     """One `tally run …` process in a data folder of the bench's own."""
 
@@ -63,37 +89,42 @@ class Tally:
                 if found["pid"] == self.process.pid:
                     return dict(found["addresses"])
             time.sleep(0.02)
-        self.stop()
+        self.process.kill()
         errors = self.process.stderr.read().decode(errors="replace") if self.process.stderr else ""
+        self.stop()
         raise RuntimeError(f"tally run {' '.join(arguments)} did not get ready:\n{errors[-2000:]}")
 
     def usage(self) -> Usage:
-        """What the process has used since it started."""
-        status = dict(
-            line.partition(":")[::2] for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        )
-        return Usage(
-            cpu_seconds=cpu_seconds(self.process.pid),
-            resident_bytes=int(status["VmRSS"].split()[0]) * 1024,
-            peak_bytes=int(status["VmHWM"].split()[0]) * 1024,
-            anonymous_bytes=int(status["RssAnon"].split()[0]) * 1024,
-        )
+        """What the process and those that it started have used since it started."""
+        return usage_of(self.process.pid)
 
     def drain_log(self) -> None:
         """Read away what it logs, so that a full pipe never stops it."""
         stderr = self.process.stderr
-        while stderr and select.select([stderr], [], [], 0)[0] and os.read(stderr.fileno(), 65_536):
+        if stderr is None or stderr.closed:
+            return
+        while select.select([stderr], [], [], 0)[0] and os.read(stderr.fileno(), 65_536):
             pass
+
+    def kill(self) -> None:
+        """SIGKILL, and wait."""
+        self.process.kill()
+        self._wait_ended()
 
     def stop(self) -> None:
         """Stop it as a service manager does, and wait."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(_PATIENCE_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        self._wait_ended()
+
+    def _wait_ended(self) -> None:
+        try:
+            self.process.wait(_PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        if self.process.stderr:
+            self.process.stderr.close()
 
 
 def load_average() -> str:

@@ -19,7 +19,7 @@ import msgspec
 from collector.batch import Batch, SignedHeader, StreamId
 from collector.disk import Disk, OsDisk
 from collector.errors import Malformed, StateUnknown
-from collector.event import Event, decode_event, parse_time
+from collector.event import decode_own_event, parse_time
 from collector.receive.forward_events import WHOLE_EVENTS
 from collector.secretfile import read_secret
 from collector.send.forward import Forwarder, Upstream, client_tls, event_time
@@ -190,7 +190,7 @@ def relayed(data: bytes, name: str) -> tuple[Any, dict[str, Any]]:
     Raises:
         Malformed: not an event: the spool has been tampered with.
     """
-    event: Event = decode_event(data)
+    event = decode_own_event(data)
     record: dict[str, Any] = msgspec.to_builtins(event)
     relay = {"event": name, **{field: record.pop(field) for field in _OURS if field in record}}
     attributes = record.setdefault("attributes", {})

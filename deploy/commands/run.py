@@ -9,7 +9,7 @@ import click
 
 from collector.settings import CollectorSettings
 from deploy.config import ConfigError
-from deploy.process import Ready, on_hangup, serve
+from deploy.process import Ready, keep_what_is_there, on_hangup, serve
 from deploy.session import Session, pass_session
 
 _SWITCH_SECONDS = 0.0005
@@ -52,6 +52,15 @@ def collector(session: Session, *, name: str | None, supervised: bool) -> None:
         # a store that is down keeps no sidecar from starting: its spool takes events all the same
         store = open_destination(config, places, settings, registry=metrics.registry)
         asking = Asking(read=read)
+        started = False
+
+        def listening(addresses: Mapping[str, str]) -> None:
+            nonlocal started
+            if not started:  # after a reload there are connections, which must not be kept
+                keep_what_is_there()
+            started = True
+            ready(_with_schemes(addresses, settings))
+
         on_hangup(asking.asked.set, stopped.set)
         try:
             await run_sidecar(
@@ -63,7 +72,7 @@ def collector(session: Session, *, name: str | None, supervised: bool) -> None:
                 signing_key=collector_key(places, settings.name),
                 token_key=token_key(places),
                 stopped=stopped,
-                ready=lambda addresses: ready(_with_schemes(addresses, settings)),
+                ready=listening,
                 asking=asking,
             )
         finally:

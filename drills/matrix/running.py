@@ -74,6 +74,7 @@ class Outcome:
     Attributes:
         sender, events: who, and how many it sent.
         acked, failed: numbers that it was told are taken, and that it gave up and said so.
+        unnumbered_failed: how many it gave up, and said so, that have no numbers; some of them may have arrived.
         why: what it said of these.
         stored: how often each number is in the store.
         others: events in the store that bear no number.
@@ -92,6 +93,7 @@ class Outcome:
     events: int
     acked: set[int] = field(default_factory=set)
     failed: set[int] = field(default_factory=set)
+    unnumbered_failed: int = 0
     why: Counter[str] = field(default_factory=Counter)
     stored: Counter[int] = field(default_factory=Counter)
     others: int = 0
@@ -119,11 +121,16 @@ class Outcome:
         return self.stored.total() - len(self.stored)
 
     @property
+    def given_up(self) -> int:
+        """Events that the sender gave up, and said so."""
+        return len(self.failed) + self.unnumbered_failed
+
+    @property
     def lost(self) -> int:
         """Events that are not in the store though the sender was told that they are, or has no way to know."""
         if self.sender.tells:
             return len(self.acked - self.stored.keys())
-        return self.events - self.in_store
+        return max(0, self.events - self.in_store - self.unnumbered_failed)
 
     def broken(self, kills: int) -> list[str]:
         """Every promise that was not kept, in words; `kills` were planned."""
@@ -137,6 +144,7 @@ class Outcome:
             (self.sender.ids == "always" and self.doubled > 0, f"{self.doubled} events doubled"),
             (self.sender.numbered and self.others > 0, f"{self.others} events that nobody sent"),
             (not self.in_store, "nothing was stored"),
+            (not self.sender.gives_up and self.given_up > 0, f"{self.given_up} events given up: {self.why}"),
         ]
         if self.sender.numbered:
             strange = sorted(number for number in self.stored if not 0 <= number < self.events)
@@ -145,7 +153,6 @@ class Outcome:
             untold = self.events - len(self.acked | self.failed)
             told += [
                 (untold > 0, f"of {untold} events the sender was told nothing"),
-                (not self.sender.gives_up and bool(self.failed), f"{len(self.failed)} events given up: {self.why}"),
             ]
         return [text for wrong, text in told if wrong]
 
@@ -271,10 +278,11 @@ class _Program:
             for line in lines:
                 told = json.loads(line)
                 self._outcome.acked.update(told.get("acked", ()))
-                failed = told.get("failed", ())
+                failed, unnumbered = told.get("failed", ()), told.get("given_up", 0)
                 self._outcome.failed.update(failed)
-                if failed and told.get("why"):
-                    self._outcome.why[str(told["why"])[:200]] += len(failed)
+                self._outcome.unnumbered_failed += unnumbered
+                if (count := len(failed) + unnumbered) and told.get("why"):
+                    self._outcome.why[str(told["why"])[:200]] += count
 
 
 class _Ledger:
@@ -314,7 +322,7 @@ class _Ledger:
         self.read()
         if outcome.sender.tells:
             return outcome.acked <= outcome.stored.keys()
-        return outcome.in_store >= outcome.events
+        return outcome.in_store + outcome.unnumbered_failed >= outcome.events
 
     def check(self) -> None:
         """All of the store against all of the log, as `tally check` does it."""

@@ -34,7 +34,8 @@ class Sender:
         title: what it is, for the table.
         way: the way in, for the table.
         command: gives the command that sends, and ends when everything is acknowledged, given up, or handed on.
-            It prints JSON lines: ``{"acked": [numbers]}``, ``{"failed": [numbers], "why": text}`` or ``{"sent": count}``.
+            It prints JSON lines: ``{"acked": [numbers]}``, ``{"failed": [numbers], "why": text}``, ``{"given_up": count, "why": text}`` of events
+            without numbers, or ``{"sent": count}``.
         settings: gives the collector's TOML that the way in needs; called before the collector starts.
         tells: whether the program says of each event what became of it.
         gives_up: whether the sender has a last attempt, after which it tells its application that it failed.

@@ -15,8 +15,6 @@ from tests.support.need import need
 
 __all__ = ["senders"]
 
-_TELEMETRYGEN_WORKERS = 4
-
 
 def senders(programs: Programs) -> Mapping[str, Sender]:
     """All of them, by name; `programs` builds what they need when their command is asked for."""
@@ -108,8 +106,12 @@ def _otlp(programs: Programs) -> tuple[Sender, ...]:
                 name=f"telemetrygen-{signal}",
                 title=f"OpenTelemetry's `telemetrygen`: {signal}",
                 way="OTLP/gRPC",
-                command=lambda place, signal=signal: _telemetrygen(programs, place, signal),  # type: ignore[misc]
+                command=lambda place, signal=signal: [  # type: ignore[misc]
+                    *(sys.executable, str(CLIENTS / "telemetrygen_sender.py"), str(programs.telemetrygen)),
+                    *(place.addresses["grpc"], signal, str(place.events)),
+                ],
                 tells=False,
+                gives_up=True,
                 numbered=False,
                 in_ci=False,
             )
@@ -127,24 +129,6 @@ def _otlp(programs: Programs) -> tuple[Sender, ...]:
             in_ci=False,
         ),
     )
-
-
-def _telemetrygen(programs: Programs, place: Place, signal: str) -> list[str]:
-    each = place.events // _TELEMETRYGEN_WORKERS
-    # four spans are a trace, and the rate is one of spans
-    amount = ["--logs", str(each)] if signal == "logs" else ["--traces", str(each // 4), "--child-spans", "3"]
-    return [
-        # what is queued behind a request that is tried again must not be dropped: 2,048 spans are the SDK's default
-        *(
-            "env",
-            "OTEL_BSP_MAX_QUEUE_SIZE=200000",
-            "OTEL_BSP_EXPORT_TIMEOUT=120000",
-            str(programs.telemetrygen),
-            signal,
-        ),
-        *("--otlp-insecure", "--otlp-endpoint", place.addresses["grpc"], "--timeout", "120s"),
-        *("--workers", str(_TELEMETRYGEN_WORKERS), "--rate", "1700", *amount),
-    ]
 
 
 def _elastic(programs: Programs) -> tuple[Sender, ...]:

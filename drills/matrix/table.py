@@ -75,7 +75,7 @@ def row(outcome: Outcome) -> str:
     """A line of the table."""
     sender = outcome.sender
     acked = f"{len(outcome.acked):,}" if sender.tells else "not told"
-    given_up = f"{len(outcome.failed):,}" if sender.gives_up else ""
+    given_up = f"{outcome.given_up:,}" if sender.gives_up else ""
     doubled = f"{outcome.doubled:,}"
     return (
         f"| {sender.title} | {sender.way} | {outcome.events:,} | {acked} | {outcome.in_store:,} | {outcome.lost:,} |"

@@ -22,6 +22,7 @@ from collector.event import (
     Span,
     decode_event,
     decode_facts,
+    decode_own_event,
     encode_event,
     encode_facts,
     facts_of,
@@ -217,9 +218,21 @@ def test_an_event_in_another_spelling_is_refused(data: bytes) -> None:
         decode_event(data)
 
 
+@given(events)
+@example(Event(body=1e20, attributes={"n": -(2.0**53), "most": 2**53 - 1}))
+def test_our_own_bytes_are_decoded_to_the_same_event(event: Event) -> None:
+    try:
+        data = encoded(event)
+    except Malformed:
+        return
+    own = decode_own_event(data)
+    assert own == decode_event(data)
+    assert repr(own) == repr(decode_event(data)), "an integer equals the double that it stands for"
+
+
 @given(st.binary(max_size=200) | st.text(alphabet='{}[]":,eE+-.0123456789abodyrm\\u', max_size=60).map(str.encode))
 def test_any_bytes_are_an_event_or_malformed(data: bytes) -> None:
-    for decode in (decode_event, decode_facts):
+    for decode in (decode_event, decode_own_event, decode_facts):
         try:
             decode(data)
         except Malformed:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import sys
+import weakref
 
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from deploy.health import health_server
-from deploy.process import JsonLines
+from deploy.process import JsonLines, keep_what_is_there
 
 
 def line(record: logging.LogRecord) -> dict[str, str]:
@@ -71,3 +73,23 @@ def test_health_and_metrics() -> None:
         assert httpx.get(f"http://{other}/livez").text == "ok\n"
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"http://{address}/livez")
+
+
+class Cyclic:
+    def __init__(self) -> None:
+        self.itself = self
+
+
+def test_what_was_there_is_looked_through_no_more_and_cycles_are_still_found() -> None:
+    kept = Cyclic()
+    try:
+        keep_what_is_there()
+        assert not any(found is kept for found in gc.get_objects())
+        lost = weakref.ref(Cyclic())
+        made = 0
+        while lost() is not None:
+            made += 1
+            assert made <= gc.get_threshold()[0], "it is never found"
+            Cyclic()
+    finally:
+        gc.unfreeze()
