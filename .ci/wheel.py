@@ -27,6 +27,7 @@ EXTRAS = {
     "grafana_foundation_sdk",
     "yaml",
     "cramjam",
+    "redis",
 }
 
 

@@ -29,7 +29,7 @@ from audit_api.identity.crosssite import CSRF_FIELD, CSRF_HEADER, SAFE_METHODS
 from audit_api.identity.door import CHALLENGE, Asker, Door
 from audit_api.identity.scope import EVERYTHING, RowScope
 from audit_api.identity.sessions import Session
-from audit_api.limits import TokenBuckets
+from audit_api.limits import Limits
 from audit_api.metrics import ApiMetrics
 from audit_api.parameters import Parameter, parse_query
 from audit_api.problems import Problem, problem_of, problem_response, too_many
@@ -177,7 +177,8 @@ class Gate:
     Args:
         door: tells who asks.
         recorder: puts accesses on record.
-        settings: limits.
+        limits: how much each principal may ask; closed by its owner.
+        settings: of the API.
         clock: Unix time in nanoseconds.
         monotonic: seconds that only go forward.
         metrics: where to count.
@@ -192,6 +193,7 @@ class Gate:
         settings: ApiSettings,
         clock: Callable[[], int],
         monotonic: Callable[[], float],
+        limits: Limits,
         metrics: ApiMetrics,
         problem_page: ProblemPage | None = None,
     ) -> None:
@@ -200,12 +202,7 @@ class Gate:
         self._monotonic = monotonic
         self._metrics = metrics
         self._purpose_required = settings.purpose_required
-        self._buckets = TokenBuckets(
-            rate=settings.requests_a_second, burst=settings.burst_requests, monotonic=monotonic
-        )
-        self._exports = TokenBuckets(
-            rate=settings.exports_an_hour / 3_600, burst=settings.burst_exports, monotonic=monotonic
-        )
+        self._limits = limits
         self._record = Record(recorder, settings=settings, clock=clock, monotonic=monotonic, metrics=metrics)
         # One thread reads: index and store are for one thread at a time, and what it does is short or done in steps.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="tally-api-read")
@@ -237,16 +234,16 @@ class Gate:
                 asker = await self._anyone(operation, request)
             else:
                 asker = await self._known(request)
-                self._not_too_often(asker.principal.name)
+                await self._not_too_often(asker.principal.name)
                 _authorise(operation, asker.principal)
-                if operation.export and (wait := self._exports.take(asker.principal.name)):
+                if operation.export and (wait := await self._limits.take("exports", asker.principal.name)):
                     raise too_many(wait, "you export more often than you may")
             if problem is not None:
                 raise problem
             call = await self._understood(operation, request, asker, target)
             reading = await operation.read(call, self.run)
             if reading.asker:  # only now is it known who asked
-                self._not_too_often(reading.asker)
+                await self._not_too_often(reading.asker)
             problem = None
         except Problem as error:
             problem = error
@@ -294,8 +291,8 @@ class Gate:
             raise Problem("unauthenticated", "this needs a token, and none was sent", headers=CHALLENGE)
         return asker
 
-    def _not_too_often(self, name: str) -> None:
-        wait = self._buckets.take(name)
+    async def _not_too_often(self, name: str) -> None:
+        wait = await self._limits.take("requests", name)
         if wait:
             raise too_many(wait)
 

@@ -71,7 +71,11 @@ class Places:
     @property
     def exports(self) -> Path:
         """Folder of the API's export jobs and their files, 0700: nothing that could not be made again."""
-        return self.root / "exports"
+        return self.exports_of("")
+
+    def exports_of(self, api: str) -> Path:
+        """The same of the API process of this name, where several serve the ledger; the empty name is the only one's."""
+        return self.root / "-".join(part for part in ("exports", api) if part)
 
     @property
     def run(self) -> Path:

@@ -19,6 +19,7 @@ from tests.servers.keycloak import Keycloak
 from tests.servers.opensearch import Cluster
 from tests.servers.opensearch_security import Security
 from tests.servers.rabbitmq import RabbitMq
+from tests.servers.redis import RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -80,4 +81,11 @@ def keycloak() -> Iterator[Keycloak]:
 def rabbitmq() -> Iterator[RabbitMq]:
     """One RabbitMQ node, plain text."""
     with RabbitMq() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One Redis, in plain text and over TLS. Who kills one starts its own."""
+    with RedisServer() as server:
         yield server
