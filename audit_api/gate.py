@@ -45,6 +45,9 @@ _log = logging.getLogger("tally.api")
 
 _Result = TypeVar("_Result")
 
+COURTESY_SECONDS = 0.1
+"""So long a step of an export lets requests go first, and no longer: it comes to its end all the same."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
@@ -190,10 +193,10 @@ class Gate:
         *,
         door: Door,
         recorder: AccessRecorder,
+        limits: Limits,
         settings: ApiSettings,
         clock: Callable[[], int],
         monotonic: Callable[[], float],
-        limits: Limits,
         metrics: ApiMetrics,
         problem_page: ProblemPage | None = None,
     ) -> None:
@@ -206,15 +209,37 @@ class Gate:
         self._record = Record(recorder, settings=settings, clock=clock, monotonic=monotonic, metrics=metrics)
         # One thread reads: index and store are for one thread at a time, and what it does is short or done in steps.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="tally-api-read")
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     async def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         """Run a function in the thread that reads."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, function, *arguments)
 
+    async def run_last(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        """As `run`, for a step of an export: requests under way go first, for up to `COURTESY_SECONDS`."""
+        if not self._idle.is_set():
+            try:
+                await asyncio.wait_for(self._idle.wait(), COURTESY_SECONDS)
+            except TimeoutError:
+                pass
+        return await self.run(function, *arguments)
+
     async def answer(self, operation: Operation, request: Request) -> Response:
         """The answer to a request; never raises."""
         started = self._monotonic()
-        response = await self._answer(operation, request)
+        if operation.export:  # those let the others go first
+            response = await self._answer(operation, request)
+        else:
+            self._under_way += 1
+            self._idle.clear()
+            try:
+                response = await self._answer(operation, request)
+            finally:
+                self._under_way -= 1
+                if not self._under_way:
+                    self._idle.set()
         self._metrics.request_seconds.labels(operation.operation_id, str(response.status_code)).observe(
             self._monotonic() - started
         )
@@ -241,7 +266,7 @@ class Gate:
             if problem is not None:
                 raise problem
             call = await self._understood(operation, request, asker, target)
-            reading = await operation.read(call, self.run)
+            reading = await operation.read(call, self.run_last if operation.export else self.run)
             if reading.asker:  # only now is it known who asked
                 await self._not_too_often(reading.asker)
             problem = None
