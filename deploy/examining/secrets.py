@@ -119,7 +119,15 @@ def _named_files(chart: Chart, config: Config) -> None:
             (f"{table}.metrics_to.{key}", getattr(collector.metrics_to, key))
             for key in ("token_file", "password_file", "client_key")
         ]
-    named.append(("audit_api.tls_key", config.audit_api.tls_key))
+    api, detector = config.audit_api, config.detector
+    named += [
+        ("audit_api.tls_key", api.tls_key),
+        ("audit_api.oidc.client_secret_file", api.oidc.client_secret_file),
+        ("audit_api.redis.password_file", api.redis.password_file),
+        ("audit_api.redis.client_key", api.redis.client_key),
+        ("detector.alertmanager.token_file", detector.alertmanager.token_file),
+        ("detector.freeze.secret_file", detector.freeze.secret_file),
+    ]
     seen = set[str]()
     for setting, name in named:
         if not name or name in seen:
