@@ -54,6 +54,8 @@ def _trail(dice: random.Random, ledger: Ledger) -> str:
     return f"transaction/tx-{dice.randrange(ledger.transactions)}"
 
 
+_SERVICES = ("gateway", "payments", "ledger", "risk", "notifications")
+
 MIX: dict[str, tuple[int, str, Callable[[random.Random, Ledger], str]]] = {
     "search by transaction": (20, "", lambda dice, ledger: f"/v1/trails?transaction={_trail(dice, ledger)[12:]}"),
     "search by service, newest 50": (
@@ -77,8 +79,6 @@ MIX: dict[str, tuple[int, str, Callable[[random.Random, Ledger], str]]] = {
     "checkpoint": (10, "", lambda *_: "/v1/checkpoint"),
 }
 """What is asked for: how often of a hundred, as which media type, under which path."""
-
-_SERVICES = ("gateway", "payments", "ledger", "risk", "notifications")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

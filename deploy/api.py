@@ -1,6 +1,7 @@
 """Puts the audit API together with the embedded ledger's files."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
@@ -16,6 +17,7 @@ from collector.errors import NotFound, Overloaded, StateUnknown
 from correlator.log import LogReader
 from correlator.shards import key_of_log
 from deploy.config import Config, ConfigError
+from deploy.firsttoken import make_first_token, wants_first_token
 from deploy.indexing import index_is_embedded, open_index
 from deploy.keys import log_verifier
 from deploy.logstorage import log_storage
@@ -25,6 +27,8 @@ from deploy.sharding import check_cut, shards_of
 from deploy.storing import is_embedded, open_store
 
 __all__ = ["api_name", "open_logs", "serve_api"]
+
+_log = logging.getLogger(__name__)
 
 _CACHED_TILES = 2048
 _CACHED_BUNDLES = 256
@@ -51,7 +55,8 @@ async def serve_api(
 
     Raises:
         ConfigError: the ledger began with another number of shards, or an identity provider or a Redis is named and its extra is not there.
-        OSError: the address cannot be bound.
+        OSError: the address cannot be bound, or a file of tokens cannot be written.
+        TokensError: one of them is not as it must be.
         StateUnknown: the recorder's spool is another process's.
     """
     with suppress(Overloaded, StateUnknown):  # a storage that is away now: then each answer says so
@@ -67,6 +72,8 @@ async def serve_api(
         recorder = open_files.enter_context(
             open_recorder(config, places, spool=api_name(name), heartbeat_seconds=_HEARTBEAT_SECONDS)
         )
+        if wants_first_token(config) and (file := make_first_token(places, now_ns=time.time_ns())):
+            _log.info("a first token was made; it stands in %s and nowhere else", file)
         if not places.tokens.exists():
             places.tokens.touch(mode=0o600)
         metrics = ApiMetrics()

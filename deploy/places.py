@@ -69,6 +69,11 @@ class Places:
         return self.root / "tokens.toml"
 
     @property
+    def first_token(self) -> Path:
+        """The token that was made at the first start, 0600 (`deploy.firsttoken`)."""
+        return self.root / "first.token"
+
+    @property
     def exports(self) -> Path:
         """Folder of the API's export jobs and their files, 0700: nothing that could not be made again."""
         return self.exports_of("")

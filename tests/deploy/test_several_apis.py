@@ -25,16 +25,19 @@ if TYPE_CHECKING:
 
 @contextmanager
 def api_process(ledger: Workshop, *arguments: str) -> Iterator[str]:
-    """One API process, from when it listens until it has stopped; gives its address."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "deploy.cli", "--config", str(ledger.file), "run", "api", *arguments],
-        cwd=Path(__file__).parents[2],
-        stdin=subprocess.DEVNULL,
-    )
+    """One API process, from when it listens until it has stopped; gives its address. Its log goes to ``api.log`` in the workshop."""
+    with (ledger.folder / "api.log").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "deploy.cli", "--config", str(ledger.file), "run", "api", *arguments],
+            cwd=Path(__file__).parents[2],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+        )
     try:
         deadline = time.monotonic() + 90
         while not (mine := [one for one in running(ledger.places.run) if one.pid == process.pid]):
-            assert process.poll() is None
+            assert process.poll() is None, (ledger.folder / "api.log").read_text()
             assert time.monotonic() < deadline
             time.sleep(0.05)  # a file of another process: there is nothing portable to await
         yield mine[0].addresses["http"]
