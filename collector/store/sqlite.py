@@ -96,7 +96,7 @@ class SqliteStore:
 
     def __init__(self, path: Path, *, read_only: bool = False, busy_seconds: float = 5.0) -> None:
         self._path = path
-        self._offsets: OrderedDict[int, list[int]] = OrderedDict()
+        self._offsets: OrderedDict[int, Sequence[int]] = OrderedDict()
         self._stream_rows: dict[StreamId, int] = {}
         if not read_only:
             # made here, because SQLite gives its journal and shared memory the mode that the file has when they are made
@@ -211,13 +211,13 @@ class SqliteStore:
                 raise NotFound(f"event {ref.sequence} of stream {ref.stream} is not in the store") from error
             raise
 
-    def _batch_offsets(self, batch: int, count: int, ref: EventRef) -> list[int]:
+    def _batch_offsets(self, batch: int, count: int, ref: EventRef) -> Sequence[int]:
         offsets = self._offsets.get(batch)
         if offsets is None:
             (data,) = self._db.execute("SELECT lengths FROM batches WHERE id = ?", (batch,)).fetchone()
             if len(data) != 4 * count:
                 raise VerificationError(f"the lengths beside event {ref.sequence} of stream {ref.stream} are damaged")
-            offsets = list(accumulate(array("I", data), initial=0))
+            offsets = array("Q", accumulate(array("I", data), initial=0))  # a list would take five times as much
             self._offsets[batch] = offsets
             if len(self._offsets) > _CACHED_BATCHES:
                 self._offsets.popitem(last=False)
