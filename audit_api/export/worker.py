@@ -117,9 +117,8 @@ class Worker:
                 if not self._shelf.has(job):
                     return  # deleted while it was made
             await self._put(job, file, await asyncio.to_thread(archive.finish), digest.update)
-            await asyncio.to_thread(
-                _sync, file
-            )  # here, for it may take seconds: `Shelf.finish` finds nothing left to sync
+            # it may take seconds, so not in the event loop: `Shelf.finish` finds nothing left to sync
+            await asyncio.to_thread(_sync, file)
         finally:
             file.close()
             if archive is not None:
