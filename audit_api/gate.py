@@ -48,6 +48,9 @@ _Result = TypeVar("_Result")
 COURTESY_SECONDS = 0.1
 """So long a step of an export lets requests go first, and no longer: it comes to its end all the same."""
 
+_QUIET_SECONDS = 1.0
+"""After so long without a request an export need not rest between its steps."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
@@ -212,19 +215,29 @@ class Gate:
         self._under_way = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        self._last_asked = -_QUIET_SECONDS
 
     async def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         """Run a function in the thread that reads."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, function, *arguments)
 
     async def run_last(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
-        """As `run`, for a step of an export: requests under way go first, for up to `COURTESY_SECONDS`."""
+        """As `run`, for a step of an export: requests under way go first, for up to `COURTESY_SECONDS`.
+
+        While there are requests at all, a step is followed by a rest as long as itself: a thread that never rests is
+        the last that the kernel lets run again, and requests are read in this one.
+        """
         if not self._idle.is_set():
             try:
                 await asyncio.wait_for(self._idle.wait(), COURTESY_SECONDS)
             except TimeoutError:
                 pass
-        return await self.run(function, *arguments)
+        began = self._monotonic()
+        result = await self.run(function, *arguments)
+        now = self._monotonic()
+        if now - self._last_asked < _QUIET_SECONDS:
+            await asyncio.sleep(min(now - began, COURTESY_SECONDS))
+        return result
 
     async def answer(self, operation: Operation, request: Request) -> Response:
         """The answer to a request; never raises."""
@@ -233,6 +246,7 @@ class Gate:
             response = await self._answer(operation, request)
         else:
             self._under_way += 1
+            self._last_asked = started
             self._idle.clear()
             try:
                 response = await self._answer(operation, request)
