@@ -16,7 +16,7 @@ COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-vers
 	--no-emit-index-url --no-annotate --strip-extras --custom-compile-command "make lock"
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test test-all test-clients matrix test-go test-crash test-objects test-minio test-opensearch test-prometheus test-prometheus3 test-alertmanager boards test-browser test-kafka test-rabbitmq test-pulsar test-keycloak test-oldest check fix bench drills audit lock upgrade wheel clean
+.PHONY: help run dev test test-all test-clients matrix test-go test-crash test-objects test-minio test-opensearch test-prometheus test-prometheus3 test-alertmanager boards test-browser test-kafka test-rabbitmq test-pulsar test-redis test-keycloak test-oldest check fix bench drills audit lock upgrade wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,7 +46,7 @@ dev: $(VENV)/.dev ## everything to work on Tallystick, in .venv
 test: $(VENV)/.dev ## the fast tests: everything embedded, no server, no network
 	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
 
-test-all: $(VENV)/.dev ## every test, the marked ones too (needs node, npm, Go, Java 21, Maven, Prometheus, Alertmanager, rabbitmq-server and chromium)
+test-all: $(VENV)/.dev ## every test, the marked ones too (needs node, npm, Go, Java 21, Maven, Prometheus, Alertmanager, rabbitmq-server, redis-server and chromium)
 	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
 
 test-clients: $(VENV)/.dev ## unmodified senders, each against a collector that is killed (needs node, npm, Go, Java 17, Maven, rsyslog, logrotate and rabbitmq-server)
@@ -97,6 +97,9 @@ test-rabbitmq: $(VENV)/.dev ## the way in from RabbitMQ, on a real one (needs ra
 
 test-pulsar: $(VENV)/.dev ## the way in from Pulsar, on a real one, which is fetched once (needs Java 17 and Maven)
 	$(BIN)/python -m pytest -m pulsar $(PYTEST_ARGS)
+
+test-redis: $(VENV)/.dev ## limits that several API processes count together, in a real Redis (needs redis-server)
+	$(BIN)/python -m pytest -m redis $(PYTEST_ARGS)
 
 test-keycloak: $(VENV)/.dev ## identities from a real Keycloak, which is fetched once (needs Java 17 and Maven)
 	$(BIN)/python -m pytest -m keycloak $(PYTEST_ARGS)

@@ -28,6 +28,7 @@ EXTRAS = {
     "grafana_foundation_sdk",
     "yaml",
     "cramjam",
+    "redis",
 }
 
 

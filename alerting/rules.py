@@ -329,6 +329,17 @@ def _reads(settings: AlertingSettings) -> list[Alert]:
             board="tally-audit",
             api="/v1/principals",
         ),
+        Alert(
+            name="TallyLimitsNotShared",
+            query="sum by (job, instance) (increase(tally_api_shared_limit_failures_total[2m])) > 0",
+            hold="5m",
+            severity="ticket",
+            team=settings.team,
+            summary="{{ $labels.instance }}: limits are counted by this process alone",
+            description="Its Redis does not answer. Everybody is answered; of several processes each lets in as much as all of them together should.",
+            board="tally-audit",
+            api="/readyz",
+        ),
     ]
 
 

@@ -3,18 +3,14 @@
 No globals: everything is made by `create_app` from what it is given.
 """
 
-import asyncio
 import contextlib
-import socket
-import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
-import uvicorn
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -30,11 +26,11 @@ from audit_api.export.operation import Exports
 from audit_api.export.shelf import Shelf
 from audit_api.gate import Gate, Operation
 from audit_api.health import Health
-from audit_api.identity.certificates import CertificateProtocol
 from audit_api.identity.crosssite import SAFE_METHODS
 from audit_api.identity.door import Bearers, Door
 from audit_api.identity.login import LOGIN_SCHEMAS, Logins
 from audit_api.identity.sessions import Sessions
+from audit_api.limits import Allowance, Limits, OwnLimits
 from audit_api.live import Live
 from audit_api.log_paths import LogPaths
 from audit_api.logs import Logs
@@ -51,7 +47,7 @@ from audit_api.trails import Trails
 from audit_api.web.desk import Desk
 from correlator.flow import Flow
 
-__all__ = ["Provider", "create_app", "serve"]
+__all__ = ["Provider", "create_app", "own_limits"]
 
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -84,6 +80,8 @@ def create_app(
     flows: Sequence[Flow] = (),
     provider: Provider | None = None,
     exports_folder: Path | None = None,
+    limits: Limits | None = None,
+    metrics: ApiMetrics | None = None,
 ) -> FastAPI:
     """The API over one ledger. What it is given stays its caller's to close.
 
@@ -97,8 +95,11 @@ def create_app(
         flows: as they are declared, for the pages to show a story beside what was to happen.
         provider: the identity provider, if there is one; closed with the application.
         exports_folder: where export jobs and their files are kept; None: there are none.
+        limits: how much each principal may ask; closed with the application. None: this process's own.
+        metrics: what `limits` counts in; None: new ones.
     """
-    metrics = ApiMetrics()
+    metrics = metrics or ApiMetrics()
+    limits = limits or own_limits(settings, monotonic=monotonic)
     sessions = Sessions(
         idle_seconds=settings.session_idle_seconds,
         absolute_seconds=settings.session_seconds,
@@ -113,6 +114,7 @@ def create_app(
     gate = Gate(
         door=door,
         recorder=recorder,
+        limits=limits,
         settings=settings,
         clock=clock,
         monotonic=monotonic,
@@ -123,8 +125,8 @@ def create_app(
     shelf = None
     if exports_folder is not None:
         shelf = Shelf(exports_folder, clock=clock, keep_seconds=settings.export_keep_seconds)
-    data = DataExports(logs, settings, shelf)
-    jobs = ExportJobs.over(data, shelf, run=gate.run) if shelf is not None else None
+    data = DataExports(logs, settings, limits, shelf)
+    jobs = ExportJobs.over(data, shelf, run=gate.run_last) if shelf is not None else None
     schemas = {
         **(CUT_SCHEMAS if logs.cut else SCHEMAS),
         **LOGIN_SCHEMAS,
@@ -155,6 +157,7 @@ def create_app(
         if jobs is not None:
             await jobs.worker.stop()
         await gate.close()
+        await limits.close()
         if provider is not None:
             await provider.close()
 
@@ -187,6 +190,15 @@ def create_app(
     )
     app.add_middleware(_EveryAnswer, secure=settings.secure)
     return app
+
+
+def own_limits(settings: ApiSettings, *, monotonic: Callable[[], float]) -> OwnLimits:
+    """What the settings let each principal ask of this process."""
+    return OwnLimits(
+        requests=Allowance(per_second=settings.requests_a_second, burst=settings.burst_requests),
+        exports=Allowance(per_second=settings.exports_an_hour / 3_600, burst=settings.burst_exports),
+        monotonic=monotonic,
+    )
 
 
 def _add(app: FastAPI, gate: Gate, operation: Operation, schemas: Schemas) -> None:
@@ -324,64 +336,3 @@ class _EveryAnswer:
                 await answer(scope, receive, send_with_headers)
                 return
         await self._app(scope, receive, send_with_headers)
-
-
-class _Embedded(uvicorn.Server):
-    """uvicorn without its signal handlers: whoever calls `serve` owns the process."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def serve(
-    app: FastAPI, settings: ApiSettings, *, stopped: asyncio.Event, ready: Callable[[str], None] = lambda _: None
-) -> None:
-    """Serve until `stopped` is set, then finish the answers under way.
-
-    Args:
-        app: made by `create_app`.
-        settings: where to listen.
-        stopped: set it to stop.
-        ready: called once when it listens, with the URL.
-
-    Raises:
-        OSError: the address cannot be bound, or a PEM file is missing.
-    """
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
-    # accepted sockets inherit it; without it an answer in two parts waits for the reader's delayed ack
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    try:
-        server = _Embedded(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="on",
-                http=CertificateProtocol,
-                ws="none",
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=512,
-                h11_max_incomplete_event_size=32_768,
-                timeout_keep_alive=30,
-                timeout_graceful_shutdown=settings.shutdown_seconds,
-                ssl_certfile=settings.tls_certificate or None,
-                ssl_keyfile=settings.tls_key or None,
-                ssl_ca_certs=settings.tls_client_ca or None,
-                ssl_cert_reqs=ssl.CERT_OPTIONAL if settings.tls_client_ca else ssl.CERT_NONE,
-            )
-        )
-        host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
-        scheme = "https" if settings.tls_certificate else "http"
-        serving = asyncio.create_task(server.serve(sockets=[listener]))
-        ready(f"{scheme}://{host}:{listener.getsockname()[1]}")
-        stopping = asyncio.create_task(stopped.wait())
-        await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        app.state.live.stopping.set()  # who reads along would keep it from stopping
-        server.should_exit = True
-        await serving
-    finally:
-        listener.close()

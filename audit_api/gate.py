@@ -29,7 +29,7 @@ from audit_api.identity.crosssite import CSRF_FIELD, CSRF_HEADER, SAFE_METHODS
 from audit_api.identity.door import CHALLENGE, Asker, Door
 from audit_api.identity.scope import EVERYTHING, RowScope
 from audit_api.identity.sessions import Session
-from audit_api.limits import TokenBuckets
+from audit_api.limits import Limits
 from audit_api.metrics import ApiMetrics
 from audit_api.parameters import Parameter, parse_query
 from audit_api.problems import Problem, problem_of, problem_response, too_many
@@ -44,6 +44,12 @@ __all__ = ["Call", "Gate", "Operation", "ProblemPage", "Reading", "Runner"]
 _log = logging.getLogger("tally.api")
 
 _Result = TypeVar("_Result")
+
+COURTESY_SECONDS = 0.1
+"""So long a step of an export lets requests go first, and no longer: it comes to its end all the same."""
+
+_QUIET_SECONDS = 1.0
+"""After so long without a request an export need not rest between its steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +183,8 @@ class Gate:
     Args:
         door: tells who asks.
         recorder: puts accesses on record.
-        settings: limits.
+        limits: how much each principal may ask; closed by its owner.
+        settings: of the API.
         clock: Unix time in nanoseconds.
         monotonic: seconds that only go forward.
         metrics: where to count.
@@ -189,6 +196,7 @@ class Gate:
         *,
         door: Door,
         recorder: AccessRecorder,
+        limits: Limits,
         settings: ApiSettings,
         clock: Callable[[], int],
         monotonic: Callable[[], float],
@@ -200,24 +208,52 @@ class Gate:
         self._monotonic = monotonic
         self._metrics = metrics
         self._purpose_required = settings.purpose_required
-        self._buckets = TokenBuckets(
-            rate=settings.requests_a_second, burst=settings.burst_requests, monotonic=monotonic
-        )
-        self._exports = TokenBuckets(
-            rate=settings.exports_an_hour / 3_600, burst=settings.burst_exports, monotonic=monotonic
-        )
+        self._limits = limits
         self._record = Record(recorder, settings=settings, clock=clock, monotonic=monotonic, metrics=metrics)
         # One thread reads: index and store are for one thread at a time, and what it does is short or done in steps.
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="tally-api-read")
+        self._under_way = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._last_asked = -_QUIET_SECONDS
 
     async def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
         """Run a function in the thread that reads."""
         return await asyncio.get_running_loop().run_in_executor(self._reader, function, *arguments)
 
+    async def run_last(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
+        """As `run`, for a step of an export: requests under way go first, for up to `COURTESY_SECONDS`.
+
+        While there are requests at all, a step is followed by a rest as long as itself: a thread that never rests is
+        the last that the kernel lets run again, and requests are read in this one.
+        """
+        if not self._idle.is_set():
+            try:
+                await asyncio.wait_for(self._idle.wait(), COURTESY_SECONDS)
+            except TimeoutError:
+                pass
+        began = self._monotonic()
+        result = await self.run(function, *arguments)
+        now = self._monotonic()
+        if now - self._last_asked < _QUIET_SECONDS:
+            await asyncio.sleep(min(now - began, COURTESY_SECONDS))
+        return result
+
     async def answer(self, operation: Operation, request: Request) -> Response:
         """The answer to a request; never raises."""
         started = self._monotonic()
-        response = await self._answer(operation, request)
+        if operation.export:  # those let the others go first
+            response = await self._answer(operation, request)
+        else:
+            self._under_way += 1
+            self._last_asked = started
+            self._idle.clear()
+            try:
+                response = await self._answer(operation, request)
+            finally:
+                self._under_way -= 1
+                if not self._under_way:
+                    self._idle.set()
         self._metrics.request_seconds.labels(operation.operation_id, str(response.status_code)).observe(
             self._monotonic() - started
         )
@@ -237,16 +273,16 @@ class Gate:
                 asker = await self._anyone(operation, request)
             else:
                 asker = await self._known(request)
-                self._not_too_often(asker.principal.name)
+                await self._not_too_often(asker.principal.name)
                 _authorise(operation, asker.principal)
-                if operation.export and (wait := self._exports.take(asker.principal.name)):
+                if operation.export and (wait := await self._limits.take("exports", asker.principal.name)):
                     raise too_many(wait, "you export more often than you may")
             if problem is not None:
                 raise problem
             call = await self._understood(operation, request, asker, target)
-            reading = await operation.read(call, self.run)
+            reading = await operation.read(call, self.run_last if operation.export else self.run)
             if reading.asker:  # only now is it known who asked
-                self._not_too_often(reading.asker)
+                await self._not_too_often(reading.asker)
             problem = None
         except Problem as error:
             problem = error
@@ -294,8 +330,8 @@ class Gate:
             raise Problem("unauthenticated", "this needs a token, and none was sent", headers=CHALLENGE)
         return asker
 
-    def _not_too_often(self, name: str) -> None:
-        wait = self._buckets.take(name)
+    async def _not_too_often(self, name: str) -> None:
+        wait = await self._limits.take("requests", name)
         if wait:
             raise too_many(wait)
 

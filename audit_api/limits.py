@@ -1,5 +1,7 @@
 """How much one may ask: a token bucket a principal, and a bound on how many refusals are put on record one by one.
 
+`Limits` is what the gate asks: `OwnLimits` are this process's, `audit_api.redis_limits.RedisLimits` those of several together.
+
 A refusal costs its sender nothing and us an entry for ever, so who is refused could fill the spool. Hence `RefusalBudget`: of
 each principal the first refusals of a minute are recorded one by one, the rest as one entry with their count.
 """
@@ -7,8 +9,12 @@ each principal the first refusals of a minute are recorded one by one, the rest 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
-__all__ = ["RefusalBudget", "Surplus", "TokenBuckets"]
+__all__ = ["Allowance", "Budget", "Limits", "OwnLimits", "RefusalBudget", "Surplus", "Taken", "TokenBuckets"]
+
+Budget = Literal["requests", "exports"]
+"""What is counted: requests, and of them those that take content away."""
 
 _MINUTE_NS = 60_000_000_000
 MAX_TRACKED = 10_000
@@ -39,6 +45,72 @@ class TokenBuckets:
         if len(self._buckets) > MAX_TRACKED:
             self._buckets.popitem(last=False)  # who has asked longest ago: its bucket is full again by now
         return wait
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Allowance:
+    """How often a principal may ask on average, and how many times at once."""
+
+    per_second: float
+    burst: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taken:
+    """Rows that a principal was given within the last day, and after how many seconds the oldest of them count no more."""
+
+    rows: int
+    free_seconds: float
+
+
+class Limits(Protocol):
+    """How much each principal may ask. Used in the event loop; closed with the application."""
+
+    async def take(self, budget: Budget, principal: str) -> float:
+        """0 when the principal may ask now (and then has), else the seconds until it may; never raises."""
+
+    def spend(self, principal: str, rows: int) -> None:
+        """Rows that a principal was given, for who counts them together with us."""
+
+    async def taken(self, principal: str) -> Taken:
+        """What a principal was given, by us and by who counts together with us; none where that cannot be told. Never raises."""
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
+class OwnLimits(Limits):
+    """`Limits` of this process alone, in memory. What rows were given it leaves to `audit_api.export.shelf.Shelf`.
+
+    Args:
+        requests, exports: what a principal may.
+        monotonic: seconds that only go forward.
+    """
+
+    def __init__(self, *, requests: Allowance, exports: Allowance, monotonic: Callable[[], float]) -> None:
+        self._allowances: dict[Budget, Allowance] = {"requests": requests, "exports": exports}
+        self._buckets = {
+            budget: TokenBuckets(rate=one.per_second, burst=one.burst, monotonic=monotonic)
+            for budget, one in self._allowances.items()
+        }
+
+    def allowance(self, budget: Budget) -> Allowance:
+        """What a principal may."""
+        return self._allowances[budget]
+
+    async def take(self, budget: Budget, principal: str) -> float:
+        """See `Limits.take`."""
+        return self._buckets[budget].take(principal)
+
+    def spend(self, principal: str, rows: int) -> None:
+        """Nobody counts together with us."""
+
+    async def taken(self, principal: str) -> Taken:  # noqa: ARG002 - the protocol's signature
+        """Nobody counts together with us."""
+        return Taken(rows=0, free_seconds=0.0)
+
+    async def close(self) -> None:
+        """There is nothing to let go of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

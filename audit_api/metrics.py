@@ -22,6 +22,8 @@ class ApiMetrics:
         accesses: accesses and refusals made durable.
         record_seconds: how long that took.
         surplus_refusals: refusals that were counted and not recorded one by one.
+        limits_shared: 1 while limits are counted together with other API processes, 0 while this one counts by itself.
+        shared_limit_failures: questions about limits that Redis did not answer.
     """
 
     def __init__(self) -> None:
@@ -49,6 +51,17 @@ class ApiMetrics:
         self.surplus_refusals = Counter(
             "tally_api_surplus_refusals_total",
             "Refusals that were counted and not recorded one by one.",
+            registry=self.registry,
+        )
+
+        self.limits_shared = Gauge(
+            "tally_api_limits_shared",
+            "1 while limits are counted together with other API processes, 0 while this one counts by itself.",
+            registry=self.registry,
+        )
+        self.shared_limit_failures = Counter(
+            "tally_api_shared_limit_failures_total",
+            "Questions about limits that Redis did not answer.",
             registry=self.registry,
         )
 

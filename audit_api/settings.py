@@ -6,6 +6,7 @@ from typing import Annotated
 import msgspec
 
 from audit_api.identity.oidc.settings import OidcSettings
+from audit_api.redis_settings import RedisSettings
 
 __all__ = ["ApiSettings"]
 
@@ -22,6 +23,7 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         tls_client_ca: PEM file of the authority of clients' certificates, which are then asked for, not demanded: tokens may be bound to one
             (RFC 8705).
         oidc: the identity provider, if there is one.
+        redis: where several API processes count limits together.
         public_url: the origin under which browsers see the API, as `https://audit.example`, where a proxy stands in front of it; empty:
             as requests arrive.
         session_idle_seconds: a browser's session ends when it made no request for so long (PCI DSS 4.0.1, 8.2.8: 900).
@@ -55,6 +57,7 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tls_key: str = ""
     tls_client_ca: str = ""
     oidc: OidcSettings = msgspec.field(default_factory=OidcSettings)
+    redis: RedisSettings = msgspec.field(default_factory=RedisSettings)
     public_url: str = ""
     session_idle_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 900
     session_seconds: Annotated[int, msgspec.Meta(ge=1, le=604_800)] = 28_800

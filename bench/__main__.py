@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.auditors import Phase, bench_auditors
 from bench.comparison import print_comparison
 from bench.end_to_end import bench_end_to_end, bench_open_trails
 from bench.exporting import bench_export
@@ -26,8 +27,17 @@ from bench.verification import bench_verification
 
 _MIB = 1024 * 1024
 _PARTS = ("stages", "forward", "end-to-end", "import", "trail", "open-trails", "verify")
-_MORE_PARTS = ("flood", "collector", "opensearch", "opensearch-end-to-end", "opensearch-trail", "fraud", "export")
-"""Only when asked for: most need more than Python, and `export` a quarter of an hour."""
+_MORE_PARTS = (
+    "flood",
+    "collector",
+    "opensearch",
+    "opensearch-end-to-end",
+    "opensearch-trail",
+    "fraud",
+    "export",
+    "auditors",
+)
+"""Only when asked for: most need more than Python, `export` a quarter of an hour, and `auditors` a quiet machine."""
 
 
 def main() -> None:
@@ -52,6 +62,11 @@ def main() -> None:
         nargs="+",
         default=[100_000, 1_000_000, 5_000_000],
         help="events stored when a block is measured",
+    )
+    parser.add_argument("--auditors", type=int, default=200, help="auditors at once")
+    parser.add_argument("--think", type=float, default=2.0, help="mean seconds between an answer and the next question")
+    parser.add_argument(
+        "--seconds", type=float, default=60.0, help="how long the auditors ask, alone and beside an export"
     )
     parser.add_argument("--folder", type=Path, default=None, help="where to write (the disk that is measured)")
     arguments = parser.parse_args()
@@ -79,6 +94,8 @@ def main() -> None:
             print_comparison(folder / "collector", arguments.events)
         if "export" in parts:
             _export(folder, arguments.stored)
+        if "auditors" in parts:
+            _auditors(folder, arguments)
         if "opensearch" in parts:
             _opensearch(arguments.events, arguments.warming)
         if "opensearch-end-to-end" in parts:
@@ -270,6 +287,39 @@ def _export(folder: Path, stored: int) -> None:
             f" {cpu_us / floor_us:.1f} | {row.peak_bytes / _MIB:.0f} | {row.file_bytes / row.events:.0f} |",
             flush=True,
         )
+
+
+def _auditors(folder: Path, arguments: argparse.Namespace) -> None:
+    alone, beside = bench_auditors(
+        folder / "auditors",
+        events=arguments.stored,
+        auditors=arguments.auditors,
+        think_seconds=arguments.think,
+        seconds=arguments.seconds,
+    )
+    print(
+        f"\n## {arguments.auditors} auditors at once, {arguments.stored:,} events stored\n\n"
+        f"Each asks, and thinks for {arguments.think:g} s on average. Each phase counts {arguments.seconds:g} s.\n"
+    )
+    print("| route | requests | p50 ms | p99 ms | with an export: requests | p50 ms | p99 ms | p50 × | p99 × |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    for one, other in zip(alone.routes, beside.routes, strict=True):
+        times = [f"{row.requests:,} | {row.p50 * 1e3:.1f} | {row.p99 * 1e3:.1f}" for row in (one, other)]
+        print(
+            f"| {one.name} | {' | '.join(times)} | {other.p50 / max(one.p50, 1e-9):.2f} | {other.p99 / max(one.p99, 1e-9):.2f} |"
+        )
+    print()
+    _phase("alone", alone)
+    _phase("with an export", beside)
+
+
+def _phase(name: str, phase: Phase) -> None:
+    exported = f"; {phase.exported:,} rows exported meanwhile" if phase.exported else ""
+    print(
+        f"{name}: {phase.requests / phase.seconds:.0f} requests/s, {phase.errors} errors; the API used {phase.cpu_share:.2f} of a core,"
+        f" peak memory {phase.peak_bytes / _MIB:.0f} MiB{exported}",
+        flush=True,
+    )
 
 
 def _open_trails(folder: Path, trails: int) -> None:

@@ -1,18 +1,23 @@
 """Puts the audit API together with the embedded ledger's files."""
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 
-from audit_api.app import Provider, create_app, serve
+from audit_api.app import Provider, create_app, own_limits
 from audit_api.auth import TokenFile
 from audit_api.evidence import Evidence
+from audit_api.limits import Limits
 from audit_api.logs import Logs, ServedLog
+from audit_api.metrics import ApiMetrics
+from audit_api.serving import serve
 from collector.errors import NotFound, Overloaded, StateUnknown
 from correlator.log import LogReader
 from correlator.shards import key_of_log
 from deploy.config import Config, ConfigError
+from deploy.firsttoken import make_first_token, wants_first_token
 from deploy.indexing import index_is_embedded, open_index
 from deploy.keys import log_verifier
 from deploy.logstorage import log_storage
@@ -21,7 +26,9 @@ from deploy.recording import RECORDER, open_recorder
 from deploy.sharding import check_cut, shards_of
 from deploy.storing import is_embedded, open_store
 
-__all__ = ["open_logs", "serve_api"]
+__all__ = ["api_name", "open_logs", "serve_api"]
+
+_log = logging.getLogger(__name__)
 
 _CACHED_TILES = 2048
 _CACHED_BUNDLES = 256
@@ -30,13 +37,26 @@ _HEARTBEAT_SECONDS = 60
 
 
 async def serve_api(
-    config: Config, places: Places, *, stopped: asyncio.Event, ready: Callable[[Mapping[str, str]], None]
+    config: Config,
+    places: Places,
+    *,
+    name: str = "",
+    stopped: asyncio.Event,
+    ready: Callable[[Mapping[str, str]], None],
 ) -> None:
     """Serve until `stopped` is set; waits first until the correlator has made a ledger, if there is none yet.
 
+    Args:
+        config: what is in force.
+        places: where everything is.
+        name: of this process, where several serve the ledger: each has a spool and export jobs of its own.
+        stopped: ends it.
+        ready: called with the addresses once it listens.
+
     Raises:
-        ConfigError: the ledger began with another number of shards, or an identity provider is named and the extra `oidc` is not there.
-        OSError: the address cannot be bound.
+        ConfigError: the ledger began with another number of shards, or an identity provider or a Redis is named and its extra is not there.
+        OSError: the address cannot be bound, or a file of tokens cannot be written.
+        TokensError: one of them is not as it must be.
         StateUnknown: the recorder's spool is another process's.
     """
     with suppress(Overloaded, StateUnknown):  # a storage that is away now: then each answer says so
@@ -50,10 +70,13 @@ async def serve_api(
             if logs is None:
                 await _pause(stopped)
         recorder = open_files.enter_context(
-            open_recorder(config, places, spool=RECORDER, heartbeat_seconds=_HEARTBEAT_SECONDS)
+            open_recorder(config, places, spool=api_name(name), heartbeat_seconds=_HEARTBEAT_SECONDS)
         )
+        if wants_first_token(config) and (file := make_first_token(places, now_ns=time.time_ns())):
+            _log.info("a first token was made; it stands in %s and nowhere else", file)
         if not places.tokens.exists():
             places.tokens.touch(mode=0o600)
+        metrics = ApiMetrics()
         app = create_app(
             logs=logs,
             recorder=recorder,
@@ -61,9 +84,35 @@ async def serve_api(
             settings=config.audit_api,
             flows=config.correlator.flows,
             provider=_provider(config),
-            exports_folder=places.exports,
+            exports_folder=places.exports_of(name),
+            limits=_limits(config, metrics),
+            metrics=metrics,
         )
         await serve(app, config.audit_api, stopped=stopped, ready=lambda url: ready({"http": url}))
+
+
+def api_name(name: str) -> str:
+    """What the API process of this name is called, and its spool; the empty name is the only one's."""
+    return f"{RECORDER}-{name}" if name else RECORDER
+
+
+def _limits(config: Config, metrics: ApiMetrics) -> Limits:
+    settings = config.audit_api.redis
+    own = own_limits(config.audit_api, monotonic=time.monotonic)
+    if not settings.url:
+        return own
+    try:
+        from audit_api.redis_limits import RedisLimits, open_redis
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"audit_api.redis needs {error.name}: pip install 'tallystick[redis]'") from error
+    return RedisLimits(
+        open_redis(settings),
+        prefix=settings.prefix,
+        own=own,
+        timeout_seconds=settings.timeout_seconds,
+        metrics=metrics,
+        monotonic=time.monotonic,
+    )
 
 
 def _provider(config: Config) -> Provider | None:

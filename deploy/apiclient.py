@@ -1,5 +1,6 @@
 """Speaks with an audit API for the command line: over TLS, with a token from a file, and never to where it is sent on to."""
 
+import http.client
 import json
 import os
 import ssl
@@ -7,6 +8,7 @@ import stat
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ import click
 from deploy.session import Failure
 from deploy.wording import harmless
 
-__all__ = ["Api", "ApiProblem", "api_options", "remote", "trail_path"]
+__all__ = ["Api", "ApiProblem", "Unanswered", "api_options", "remote", "trail_path"]
 
 TIMEOUT_SECONDS = 60
 MAX_BYTES = 512 * 1024 * 1024
@@ -30,6 +32,10 @@ class ApiProblem(Failure):
     def __init__(self, message: str, kind: str) -> None:
         super().__init__(message)
         self.kind = kind
+
+
+class Unanswered(Failure):
+    """The API did not answer: it may do so another time."""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -74,28 +80,59 @@ class Api:
         except ValueError as error:
             raise Failure(f"{self.url}{path}: the answer is no JSON") from error
 
+    def ask(self, method: str, path: str, parameters: Mapping[str, str] | None = None) -> Any:
+        """The answer, of JSON, to a method that takes no body; raises as `get`."""
+        query = urlencode({name: value for name, value in (parameters or {}).items() if value})
+        with self._opened(f"{path}{'?' if query else ''}{query}", method=method) as answer:
+            told = answer.read(MAX_BYTES)
+        try:
+            return json.loads(told)
+        except ValueError as error:
+            raise Failure(f"{self.url}{path}: the answer is no JSON") from error
+
+    @contextmanager
+    def stream(
+        self, path: str, parameters: Mapping[str, str] | None = None, *, headers: Mapping[str, str] | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        """The answer to GET, to be read piece by piece. An error on its way is an OSError or an `HTTPException`; raises else as `get`."""
+        query = urlencode({name: value for name, value in (parameters or {}).items() if value})
+        with self._opened(f"{path}{'?' if query else ''}{query}", headers=headers) as answer:
+            yield answer
+
     def _sent(self, path: str, *, accept: str, body: bytes | None = None) -> bytes:
-        headers = {"Authorization": f"Bearer {self.token}", "Accept": accept}
+        with self._opened(path, headers={"Accept": accept}, body=body) as answer:
+            try:
+                told: bytes = answer.read(MAX_BYTES + 1)
+            except (OSError, http.client.HTTPException) as error:
+                raise Unanswered(f"{self.url} does not answer: {error}") from error
+        if len(told) > MAX_BYTES:
+            raise Failure(f"{self.url}: an answer of more than {MAX_BYTES:,} bytes")
+        return told
+
+    def _opened(
+        self, path: str, *, method: str = "", headers: Mapping[str, str] | None = None, body: bytes | None = None
+    ) -> http.client.HTTPResponse:
+        """An answer that is no problem, open to be read; raises as `get`."""
+        sent = {"Authorization": f"Bearer {self.token}", "Accept": "application/json", **(headers or {})}
         if self.purpose:
-            headers["Tally-Purpose"] = self.purpose.encode("utf-8").decode("latin-1")
+            sent["Tally-Purpose"] = self.purpose.encode("utf-8").decode("latin-1")
         if body is not None:
-            headers["Content-Type"] = "application/json"
-        request = urllib.request.Request(f"{self.url}{path}", data=body, headers=headers)  # noqa: S310 - `remote` lets http and https in alone
+            sent["Content-Type"] = "application/json"
+        request = urllib.request.Request(f"{self.url}{path}", data=body, headers=sent, method=method or None)  # noqa: S310 - `remote` lets http and https in alone
         handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
         try:
             if self.url.startswith("https:"):
                 context = ssl.create_default_context(cafile=self.ca or None)
                 handlers.append(urllib.request.HTTPSHandler(context=context))
-            with urllib.request.build_opener(*handlers).open(request, timeout=TIMEOUT_SECONDS) as answer:
-                told: bytes = answer.read(MAX_BYTES + 1)
+            answer: http.client.HTTPResponse = urllib.request.build_opener(*handlers).open(
+                request, timeout=TIMEOUT_SECONDS
+            )
         except urllib.error.HTTPError as error:
             with error:
                 raise _problem(error.code, error.read(65_536), self.url) from None
-        except (OSError, ValueError) as error:
-            raise Failure(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from error
-        if len(told) > MAX_BYTES:
-            raise Failure(f"{self.url}: an answer of more than {MAX_BYTES:,} bytes")
-        return told
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise Unanswered(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from error
+        return answer
 
     def document(self, path: str, parameters: Mapping[str, str] | None = None) -> Any:
         """As `get`, of JSON."""

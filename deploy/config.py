@@ -196,8 +196,9 @@ def _located(table: _Table, folder: Path, files: Sequence[str] = _CLUSTER_FILES)
 
 def _audit_api(settings: ApiSettings, folder: Path) -> ApiSettings:
     oidc = _located(settings.oidc, folder, ("ca_file", "client_secret_file"))
+    redis = _located(settings.redis, folder, _CLUSTER_FILES)
     return msgspec.structs.replace(
-        settings, oidc=oidc, tls_client_ca=settings.tls_client_ca and str(folder / settings.tls_client_ca)
+        settings, oidc=oidc, redis=redis, tls_client_ca=settings.tls_client_ca and str(folder / settings.tls_client_ca)
     )
 
 

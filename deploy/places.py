@@ -69,9 +69,18 @@ class Places:
         return self.root / "tokens.toml"
 
     @property
+    def first_token(self) -> Path:
+        """The token that was made at the first start, 0600 (`deploy.firsttoken`)."""
+        return self.root / "first.token"
+
+    @property
     def exports(self) -> Path:
         """Folder of the API's export jobs and their files, 0700: nothing that could not be made again."""
-        return self.root / "exports"
+        return self.exports_of("")
+
+    def exports_of(self, api: str) -> Path:
+        """The same of the API process of this name, where several serve the ledger; the empty name is the only one's."""
+        return self.root / "-".join(part for part in ("exports", api) if part)
 
     @property
     def run(self) -> Path:

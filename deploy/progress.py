@@ -12,7 +12,7 @@ class Report(Protocol):
     """Told how far the work has come."""
 
     def __call__(self, done: int, total: int) -> None:
-        """`done` of `total` units; the total may change while the work goes on."""
+        """`done` of `total` units; the total may change while the work goes on, and is 0 while nobody knows it."""
 
 
 @contextmanager
@@ -35,6 +35,6 @@ def progress(what: str, *, unit: str, quiet: bool = False) -> Iterator[Report]:
         task = shown.add_task(what, total=None)
 
         def report(done: int, total: int) -> None:
-            shown.update(task, completed=done, total=total)
+            shown.update(task, completed=done, total=total or None)
 
         yield report

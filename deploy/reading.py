@@ -44,6 +44,8 @@ __all__ = ["Ledger", "OpenLog", "gaps_of", "open_ledger"]
 MAX_GAPS = 20
 _WORSE = (("verified", "unknown"), ("verified", "false"), ("unknown", "false"))
 _STREAM_CHUNK = 1_000
+_CACHED_TILES, _CACHED_BUNDLES = 512, 128
+"""Of each log: a command reads a place once and goes on, so what it keeps of the log would only grow with what it exports."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -315,7 +317,10 @@ def open_ledger(config: Config) -> Iterator[Ledger]:
             index = open_index(config, places.of_shard(shard.name), read_only=True)
             open_files.callback(index.close)
             log_key = key_of_log(key, shard.origin(key.name))
-            evidence = Evidence(index=index, reader=LogReader(log_storage(config, shard), log_key), store=store)
+            reader = LogReader(
+                log_storage(config, shard), log_key, cached_tiles=_CACHED_TILES, cached_bundles=_CACHED_BUNDLES
+            )
+            evidence = Evidence(index=index, reader=reader, store=store)
             history = AccessHistory(evidence=evidence, monotonic=time.monotonic)
             logs.append(OpenLog(shard=shard, evidence=evidence, history=history, index=index, key=log_key))
         collectors = (config.collector, *config.sidecars.values())

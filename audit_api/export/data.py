@@ -10,6 +10,7 @@ from audit_api.export.making import Archive, Making
 from audit_api.export.shelf import Shelf
 from audit_api.export.walk import Row, Selection, Walk, told_query, told_scope
 from audit_api.gate import Call, Operation, Reading, Runner
+from audit_api.limits import Limits
 from audit_api.logs import Logs
 from audit_api.parameters import Parameter
 from audit_api.problems import Problem
@@ -47,10 +48,14 @@ def format_parameter(**more: Any) -> Parameter:
 
 @dataclass(frozen=True, slots=True)
 class DataExports:
-    """Exports of data; see `AT_ONCE`. `shelf` keeps what each principal took within a day; without one there is no such bound."""
+    """Exports of data; see `AT_ONCE`. `shelf` keeps what each principal took within a day; without one there is no such bound.
+
+    `limits`: knows what they took of other processes.
+    """
 
     logs: Logs
     settings: ApiSettings
+    limits: Limits
     shelf: Shelf | None = None
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
 
@@ -90,7 +95,7 @@ class DataExports:
         selection = Selection(query=query, told=told_query(query) | told_scope(call.scope), scope=call.scope)
         return await self.streamed(call, selection, run)
 
-    def room(self, principal: str) -> int:
+    async def room(self, principal: str) -> int:
         """How many rows an export by this principal may have now, at least 1.
 
         Raises:
@@ -99,11 +104,20 @@ class DataExports:
         most, a_day = self.settings.export_rows, self.settings.export_rows_a_day
         if self.shelf is None:
             return most
-        left = a_day - self.shelf.spent(principal)
+        everywhere = await self.limits.taken(principal)
+        here = self.shelf.spent(principal)
+        left = a_day - max(here, everywhere.rows)
         if left <= 0:
-            wait = {"Retry-After": str(int(self.shelf.free_seconds(principal)))}
+            seconds = everywhere.free_seconds if everywhere.rows >= here else self.shelf.free_seconds(principal)
+            wait = {"Retry-After": str(max(1, int(seconds)))}
             raise Problem("too-many-requests", f"you have taken {a_day:,} rows within a day", headers=wait)
         return min(most, left)
+
+    def spend(self, principal: str, rows: int) -> None:
+        """Rows that a principal was given now."""
+        self.limits.spend(principal, rows)
+        if self.shelf is not None:
+            self.shelf.spend(principal, rows)
 
     async def streamed(self, call: Call, selection: Selection, run: Runner, *, name: str = "tallystick") -> Reading:
         """The archive of a selection, as an answer that is made while it is sent.
@@ -114,7 +128,7 @@ class DataExports:
         """
         assert call.principal is not None
         form, principal = call.values["format"], call.principal.name
-        most = self.room(principal)
+        most = await self.room(principal)
         if self._room.locked():
             headers = {"Retry-After": str(_RETRY_SECONDS)}
             raise Problem(
@@ -129,8 +143,7 @@ class DataExports:
 
         def done() -> None:
             self._room.release()
-            if self.shelf is not None:
-                self.shelf.spend(principal, archive.making.walk.counts["rows"])
+            self.spend(principal, archive.making.walk.counts["rows"])
 
         parts = _Parts(archive, run, done)
         try:

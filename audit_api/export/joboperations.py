@@ -100,14 +100,21 @@ class ExportJobs:
     def over(cls, data: DataExports, shelf: Shelf, *, run: Runner) -> "ExportJobs":
         """With a worker that makes what is on the shelf; start and stop it with the application."""
 
-        def begin(job: Job) -> Making:
+        def begin(job: Job, most: int) -> Making:
             values = parse_query(job.query.encode("ascii"), (format_parameter(), *data.conditions()))
             form = values.pop("format")
             query, scope = search_query(values), _scope_of(job)
             selection = Selection(query=query, told=told_query(query) | told_scope(scope), scope=scope)
-            return Making(Walk(data.logs.all, selection, max_rows=data.room(job.principal)), form)
+            return Making(Walk(data.logs.all, selection, max_rows=most), form)
 
-        worker = Worker(shelf, begin=begin, run=run, disk_bytes=data.settings.export_disk_bytes)
+        worker = Worker(
+            shelf,
+            begin=begin,
+            run=run,
+            room=data.room,
+            spend=data.spend,
+            disk_bytes=data.settings.export_disk_bytes,
+        )
         return cls(data=data, shelf=shelf, worker=worker)
 
     def operations(self) -> list[Operation]:
@@ -194,7 +201,7 @@ class ExportJobs:
         if len(jobs) >= settings.export_jobs:
             message = f"there are {len(jobs)} export jobs, and may be no more: delete some, or wait"
             raise Problem("too-many-requests", message, headers={"Retry-After": "60"})
-        self.data.room(name)
+        await self.data.room(name)
         form = call.values["format"]
         try:
             await asyncio.to_thread(open_writer, form)

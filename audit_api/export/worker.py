@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from hashlib import sha256
 from pathlib import Path
 from typing import BinaryIO
@@ -26,8 +26,10 @@ class Worker:
 
     Args:
         shelf: the jobs.
-        begin: makes a job's `Making`; called in the thread that reads. Raises one of our errors.
+        begin: makes a job's `Making` of at most so many rows; called in the thread that reads. Raises one of our errors.
         run: runs a function in that thread.
+        room: how many rows a principal may be given now; raises `Problem` when that is none.
+        spend: notes what a principal was given.
         disk_bytes: most bytes of all files together; a job that would pass it fails.
         rest_seconds: between two attempts when log, index or store did not answer.
     """
@@ -36,14 +38,18 @@ class Worker:
         self,
         shelf: Shelf,
         *,
-        begin: Callable[[Job], Making],
+        begin: Callable[[Job, int], Making],
         run: Runner,
+        room: Callable[[str], Awaitable[int]],
+        spend: Callable[[str, int], None],
         disk_bytes: int,
         rest_seconds: float = 5.0,
     ) -> None:
         self._shelf = shelf
         self._begin = begin
         self._run = run
+        self._room = room
+        self._spend = spend
         self._disk_bytes = disk_bytes
         self._rest_seconds = rest_seconds
         self._wake = asyncio.Event()
@@ -103,7 +109,7 @@ class Worker:
         digest = sha256()
         file = await asyncio.to_thread(_create, self._shelf.part(job))
         try:
-            making = await self._run(self._begin, job)
+            making = await self._run(self._begin, job, await self._room(job.principal))
             archive = Archive(making)
             while (rows := await self._run(archive.read)) is not None:
                 await self._put(job, file, await asyncio.to_thread(archive.shape, rows), digest.update)
@@ -111,6 +117,8 @@ class Worker:
                 if not self._shelf.has(job):
                     return  # deleted while it was made
             await self._put(job, file, await asyncio.to_thread(archive.finish), digest.update)
+            # it may take seconds, so not in the event loop: `Shelf.finish` finds nothing left to sync
+            await asyncio.to_thread(_sync, file)
         finally:
             file.close()
             if archive is not None:
@@ -122,7 +130,7 @@ class Worker:
             job.size = max(one["size"] for one in making.walk.checkpoints())
             job.complete = making.walk.truncated is None
             self._shelf.finish(job)
-            self._shelf.spend(job.principal, job.rows)
+            self._spend(job.principal, job.rows)
 
     async def _put(self, job: Job, file: BinaryIO, data: bytes, count: Callable[[bytes], None]) -> None:
         if not data:
@@ -132,6 +140,11 @@ class Worker:
         count(data)
         await asyncio.to_thread(file.write, data)
         job.bytes += len(data)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def _create(path: Path) -> BinaryIO:

@@ -63,6 +63,7 @@ class Frame:
             finalize=plain,
             trim_blocks=True,
             lstrip_blocks=True,
+            auto_reload=False,  # a template is not looked at again at each page
         )
         self._environment.globals |= {
             "t": self.text,

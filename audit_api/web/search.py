@@ -1,5 +1,6 @@
 """The search page: a form whose fields are the parameters of ``GET /v1/trails``, and what they find."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -87,9 +88,14 @@ class SearchPage:
         manner = manner_of(call.request, call.values["zone"])
         asked = self._asked(call.values, manner)
         reading = await self._trails.find(replace(call, values=asked), run)
-        found = msgspec.json.decode(reading.body)
+        body = await asyncio.to_thread(self._page, call, manner, reading.body)
+        return Reading(body=body, media_type=HTML, headers=HEADERS)
+
+    def _page(self, call: Call, manner: Manner, answer: bytes) -> bytes:
+        """The page of what was found. It takes milliseconds, in which other requests are answered."""
+        found = msgspec.json.decode(answer)
         shown = _shown(given(call.request))
-        body = page(
+        return page(
             self._frame,
             "search.html",
             call.session,
@@ -105,7 +111,6 @@ class SearchPage:
             problem=None,
             **self.choices(),
         )
-        return Reading(body=body, media_type=HTML, headers=HEADERS)
 
     def refused(self, problem: Problem, request: Request, session: Session | None) -> bytes:
         """The form as it was filled in, with what is wrong with it."""

@@ -1,5 +1,6 @@
 """The page of a trail: its story as a time line, what is missing, how it was judged, its proof, and who looked at it."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -79,17 +80,20 @@ class StoryPage:
         """The story, rendered; `formats` as in `operation`."""
         manner = manner_of(call.request, call.values["zone"])
         gathered = await self._gathering.read(call, run)
-        values = self._values(gathered, manner, call)
-        roles = call.principal.roles if call.principal else frozenset()
-        values["exports"] = exports_for(call.target["trail"], roles, formats)
-        body = page(self._frame, "story.html", call.session, call.principal, manner=manner, **values)
         return Reading(
-            body=body,
+            body=await asyncio.to_thread(self._shown, gathered, manner, call, formats),
             media_type=HTML,
             headers=HEADERS,
             trail=call.target["trail"],
             head=gathered.head,
         )
+
+    def _shown(self, gathered: Gathered, manner: Manner, call: Call, formats: frozenset[str]) -> bytes:
+        """The page. It takes milliseconds, in which other requests are answered."""
+        values = self._values(gathered, manner, call)
+        roles = call.principal.roles if call.principal else frozenset()
+        values["exports"] = exports_for(call.target["trail"], roles, formats)
+        return page(self._frame, "story.html", call.session, call.principal, manner=manner, **values)
 
     def _values(self, gathered: Gathered, manner: Manner, call: Call) -> dict[str, Any]:
         answer = gathered.answer

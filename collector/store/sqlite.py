@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
+from typing import Literal
 
 from collector.batch import Batch, EventRef, SignedHeader, StreamId, open_header
 from collector.errors import Conflict, NotFound, Overloaded, StateUnknown, VerificationError
@@ -78,6 +79,8 @@ _PASSING = frozenset(
 """Result codes of what may pass by itself or by an operator's hand; every other one means that the file is not ours to use."""
 
 _CACHED_BATCHES = 512
+_BLOBS_A_CONNECTION = 10_000
+"""CPython keeps a weak reference to each blob that a connection ever opened, for as long as the connection lives: 88 bytes an event that was read."""
 _HEADER_COLUMNS = (
     "number, first, count, length(CAST(lengths AS BLOB)),"
     " CAST(header AS BLOB), CAST(signature AS BLOB), CAST(facts AS BLOB)"
@@ -96,8 +99,11 @@ class SqliteStore:
 
     def __init__(self, path: Path, *, read_only: bool = False, busy_seconds: float = 5.0) -> None:
         self._path = path
-        self._offsets: OrderedDict[int, list[int]] = OrderedDict()
+        self._offsets: OrderedDict[int, Sequence[int]] = OrderedDict()
         self._stream_rows: dict[StreamId, int] = {}
+        self._busy_seconds = busy_seconds
+        self._blobs: sqlite3.Connection | None = None
+        self._blobs_opened = 0
         if not read_only:
             # made here, because SQLite gives its journal and shared memory the mode that the file has when they are made
             try:
@@ -107,14 +113,7 @@ class SqliteStore:
             except OSError as error:
                 raise Overloaded(f"the event store {path.name} cannot be made: {error}") from error
         with wrapped(path):
-            mode = "ro" if read_only else "rw"
-            self._db = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={mode}",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=busy_seconds,
-            )
+            self._db = self._connect("ro" if read_only else "rw")
             try:
                 if not read_only:
                     _prepare(self._db, busy_seconds)
@@ -123,6 +122,25 @@ class SqliteStore:
             except BaseException:
                 self._db.close()
                 raise
+
+    def _connect(self, mode: Literal["ro", "rw"]) -> sqlite3.Connection:
+        return sqlite3.connect(
+            f"{self._path.absolute().as_uri()}?mode={mode}",
+            uri=True,
+            isolation_level=None,
+            check_same_thread=False,
+            timeout=self._busy_seconds,
+        )
+
+    def _blob(self, batch: int) -> sqlite3.Blob:
+        """The events of a batch, on a connection that is replaced now and then (`_BLOBS_A_CONNECTION`). To be closed at once."""
+        if self._blobs is not None and self._blobs_opened >= _BLOBS_A_CONNECTION:
+            self._blobs.close()
+            self._blobs = None
+        if self._blobs is None:
+            self._blobs, self._blobs_opened = self._connect("ro"), 0
+        self._blobs_opened += 1
+        return self._blobs.blobopen("bodies", "events", batch, readonly=True)
 
     def place(self, created: str) -> str:
         """One file is one place: always empty."""
@@ -199,7 +217,7 @@ class SqliteStore:
         offsets = self._batch_offsets(batch, count, ref)
         start, end = offsets[ref.sequence - first], offsets[ref.sequence - first + 1]
         try:
-            with self._db.blobopen("bodies", "events", batch, readonly=True) as blob:
+            with self._blob(batch) as blob:
                 if len(blob) != offsets[-1]:
                     raise VerificationError(
                         f"the events beside event {ref.sequence} of stream {ref.stream} changed length"
@@ -211,13 +229,13 @@ class SqliteStore:
                 raise NotFound(f"event {ref.sequence} of stream {ref.stream} is not in the store") from error
             raise
 
-    def _batch_offsets(self, batch: int, count: int, ref: EventRef) -> list[int]:
+    def _batch_offsets(self, batch: int, count: int, ref: EventRef) -> Sequence[int]:
         offsets = self._offsets.get(batch)
         if offsets is None:
             (data,) = self._db.execute("SELECT lengths FROM batches WHERE id = ?", (batch,)).fetchone()
             if len(data) != 4 * count:
                 raise VerificationError(f"the lengths beside event {ref.sequence} of stream {ref.stream} are damaged")
-            offsets = list(accumulate(array("I", data), initial=0))
+            offsets = array("Q", accumulate(array("I", data), initial=0))  # a list would take five times as much
             self._offsets[batch] = offsets
             if len(self._offsets) > _CACHED_BATCHES:
                 self._offsets.popitem(last=False)
@@ -265,6 +283,8 @@ class SqliteStore:
 
     def close(self) -> None:
         """See `EventStore.close`."""
+        if self._blobs is not None:
+            self._blobs.close()
         self._db.close()
 
     def _stream_row(self, stream: StreamId) -> int:

@@ -1,7 +1,7 @@
 """`tally export`: a trail with all its proofs as one file, or as data what a search finds."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +14,9 @@ from deploy.session import Failure, Session, emit_json, json_option, pass_sessio
 from deploy.wording import count
 
 if TYPE_CHECKING:
-    from audit_api.export.making import Making
     from audit_api.export.walk import Selection
     from deploy.reading import Ledger
+    from deploy.remoteexport import Fetched, RemoteExport
 
 DATA = ("ndjson", "csv", "parquet", "ecs", "ocsf")
 
@@ -34,6 +34,12 @@ DATA = ("ndjson", "csv", "parquet", "ecs", "ocsf")
 )
 @conditions
 @click.option("--force", is_flag=True, help="Replace files that are there.")
+@click.option(
+    "--job",
+    metavar="ID",
+    default="",
+    help="With --api: take up the export job of an earlier call, and its file where it broke off.",
+)
 @json_option
 @asks
 @pass_session
@@ -45,6 +51,7 @@ def export(
     form: str,
     asked: Conditions,
     force: bool,
+    job: str,
     source: Asked,
     as_json: bool,
 ) -> None:
@@ -55,18 +62,23 @@ def export(
     bundle. FILE.manifest.json says up to which checkpoint that is, how much, and the file's SHA-256.
 
     The export is put on record in the trail access/<who>, durably, before the file is there.
+
+    With --api what a search finds is made there as a job, waited for and fetched; a transfer that breaks off is taken up again. The job
+    is deleted there once its file is here and is what the manifest says.
     """
     manifest = output.with_name(f"{output.name}.manifest.json")
-    for file in (output,) if form in ("bundle", "pdf") else (output, manifest):
+    for file in (output, manifest) if form in DATA or job else (output,):
         if file.exists() and not force:
             raise Failure(f"{file} exists; --force replaces it")
     if identity and asked.given - {"tenant"}:
         raise click.UsageError(f"an ID is one trail: it goes without --{min(asked.given - {'tenant'})}")
-    if form != "bundle" and source["api"]:
-        raise click.UsageError(
-            "data and reports are made of the ledger's files; from an API fetch /v1/exports?format=…"
-        )
-    if form in DATA:
+    if job and (not source["api"] or identity or asked.given):
+        raise click.UsageError("--job is of an API, with --api, and has its conditions already")
+    if form == "pdf" and not identity:
+        raise click.UsageError("a pdf is of one trail: say its ID, or choose another --format")
+    if job or (source["api"] and form != "bundle"):
+        _from_api(session, identity, output, manifest, form=form, asked=asked, job=job, source=source, as_json=as_json)
+    elif form in DATA:
         _data(session, identity, output, manifest, form=form, asked=asked, as_json=as_json)
     elif identity:
         _one(session, identity, output, tenant=asked.query.tenant, source=source, pdf=form == "pdf", as_json=as_json)
@@ -84,7 +96,7 @@ def _one(
     with asked_ledger(session, source) as (ledger, record):
         summary = the_one(ledger, identity, tenant=tenant, record=record, action="trail.export")
         if pdf:
-            assert not isinstance(ledger, RemoteLedger), "refused before"
+            assert not isinstance(ledger, RemoteLedger), "made by the API"
             fonts = [Path(font) for font in session.config.audit_api.report_fonts]
             contents, head, signer, elsewhere = ledger.contents(summary, room=MAX_ENTRIES)
             made = report_pdf(contents, signer, fonts=fonts)
@@ -105,6 +117,64 @@ def _one(
     if not pdf:
         trusted = source["log_key"] or "KEY, from a source that you trust" if source["api"] else session.places.log_vkey
         show(f"verify it with: tally verify {output} --key {trusted}")
+
+
+def _from_api(
+    session: Session,
+    identity: str,
+    output: Path,
+    manifest: Path,
+    *,
+    form: str,
+    asked: Conditions,
+    job: str,
+    source: Asked,
+    as_json: bool,
+) -> None:
+    from deploy.choice import the_one
+    from deploy.progress import progress
+    from deploy.remote import RemoteLedger
+    from deploy.remoteexport import RemoteExport
+
+    with asked_ledger(session, source) as (ledger, record):
+        assert isinstance(ledger, RemoteLedger), "an API was named"
+        export = RemoteExport(api=ledger.api, output=output, manifest=manifest)
+        if not identity:
+            fetched = _as_job(export, form, asked, job, quiet=as_json)
+        else:
+            trail = the_one(ledger, identity, tenant=asked.query.tenant, record=record, action="trail.export").trail
+            if form == "pdf":
+                size = export.report_of(trail)
+                if as_json:
+                    emit_json({"file": str(output), "trail": trail, "bytes": size})
+                else:
+                    show(f"{output}: {trail}, {size:,} bytes")
+                return
+            with progress("fetching", unit="bytes", quiet=as_json) as report:
+                fetched = export.of_trail(trail, form, report)
+    told = fetched.manifest
+    _tell(told["counts"], fetched.bytes, output, manifest, as_json=as_json)
+    if not told["complete"]:
+        say(f"it is not all: it ends after {told['truncated']['after_rows']:,} rows, as {manifest} says")
+
+
+def _as_job(export: "RemoteExport", form: str, asked: Conditions, job: str, *, quiet: bool) -> "Fetched":
+    """What a search finds, made by the API and fetched; said how to take it up again when it breaks off."""
+    from audit_api.export.walk import told_query
+    from deploy.progress import progress
+
+    if not job:
+        job = export.ordered({"format": form, **{name: str(one) for name, one in told_query(asked.query).items()}})
+    try:
+        with progress("the API makes it", unit="rows", quiet=quiet) as report:
+            told = export.made(job, report)
+        with progress("fetching", unit="bytes", quiet=quiet) as report:
+            fetched = export.fetched(told, report)
+    except BaseException:
+        say(f"the export is job {job} there: --job {job} takes it up again")
+        raise
+    export.forget(job)
+    return fetched
 
 
 def _data(
@@ -138,7 +208,7 @@ def _data(
         record(action=action, trail=trail, head=head)  # it was read, and nobody has it yet
         scratch.replace(output)
         scratch_manifest.replace(manifest)
-    _tell(making, output, manifest, as_json=as_json)
+    _tell(making.walk.counts, making.bytes, output, manifest, as_json=as_json)
 
 
 def _story_of(ledger: "Ledger", trail: str) -> "Selection":
@@ -153,13 +223,12 @@ def _story_of(ledger: "Ledger", trail: str) -> "Selection":
     return Selection(trails=(trail, *traces), told={"trail": trail, "linked": True, "traces_left_out": behind})
 
 
-def _tell(making: "Making", output: Path, manifest: Path, *, as_json: bool) -> None:
-    counts = making.walk.counts
+def _tell(counts: Mapping[str, int], size: int, output: Path, manifest: Path, *, as_json: bool) -> None:
     if as_json:
-        emit_json({"file": str(output), "manifest": str(manifest), "bytes": making.bytes, "counts": counts})
+        emit_json({"file": str(output), "manifest": str(manifest), "bytes": size, "counts": counts})
         return
     rows, trails = count(counts["rows"], "row"), count(counts["trails"], "trail")
-    show(f"{output}: {rows} of {trails}, {making.bytes:,} bytes; what it is of: {manifest}")
+    show(f"{output}: {rows} of {trails}, {size:,} bytes; what it is of: {manifest}")
     for what, why in (
         ("damaged", "missing or changed in the store: their rows say how, and so does `tally check`"),
         ("oversized", "too large for an export: their rows say so"),

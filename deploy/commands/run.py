@@ -13,7 +13,8 @@ from deploy.process import Ready, keep_what_is_there, on_hangup, serve
 from deploy.session import Session, pass_session
 
 _SWITCH_SECONDS = 0.0005
-"""How long a collector's event loop, when it is busy, keeps the interpreter from the thread that commits: a sender's ack waits for both in turns."""
+"""How long a thread keeps the interpreter while another wants it. Of a collector, busy, the event loop from the thread that commits: a sender's ack
+waits for both in turns. Of an API, an export from a request, which goes through three threads: with Python's own 5 ms it would wait that long at each."""
 
 _supervised = click.option("--supervised", is_flag=True, hidden=True, help="Stop when stdin closes.")
 
@@ -81,6 +82,11 @@ def collector(session: Session, *, name: str | None, supervised: bool) -> None:
     serve(f"collector-{settings.name}", places, body, supervised=supervised)
 
 
+def _check_name(name: str) -> None:
+    if name and not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
+        raise ConfigError(f"--name {name}: a name is made of a-z, 0-9 and ._-")
+
+
 def _with_schemes(addresses: Mapping[str, str], settings: CollectorSettings) -> dict[str, str]:
     """The addresses with those of HTTP servers as URLs, as the other processes announce theirs."""
     tls = {"http": settings.http.tls_certificate, "elasticsearch": settings.elasticsearch.tls_certificate}
@@ -107,9 +113,7 @@ def correlator(session: Session, *, standby: bool, name: str, shard: int | None,
     from deploy.sharding import chosen_shard
 
     config, places = session.config, session.places
-    if name and not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,62}", name):
-        raise ConfigError(f"--name {name}: a name is made of a-z, 0-9 and ._-")
-
+    _check_name(name)
     mine = chosen_shard(config, shard)
 
     async def body(stopped: asyncio.Event, ready: Ready) -> None:
@@ -121,18 +125,32 @@ def correlator(session: Session, *, standby: bool, name: str, shard: int | None,
 
 
 @run.command()
+@click.option("--name", metavar="NAME", default="", help="Of this one, where several serve the ledger.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), help="Where this one listens, in place of audit_api.port; 0: a free one."
+)
 @_supervised
 @pass_session
-def api(session: Session, *, supervised: bool) -> None:
-    """Run the audit API: finds, serves, proves and exports trails, and puts each reading on record."""
-    from deploy.api import serve_api
+def api(session: Session, *, name: str, port: int | None, supervised: bool) -> None:
+    """Run the audit API: finds, serves, proves and exports trails, and puts each reading on record.
+
+    Several may serve a ledger, each with a --name and a --port of its own, behind a proxy that sends each caller to the same one
+    (docs/operating.md). Where [audit_api.redis] is set they count together what each principal may ask.
+    """
+    import msgspec
+
+    from deploy.api import api_name, serve_api
 
     config, places = session.config, session.places
+    _check_name(name)
+    if port is not None:
+        config = msgspec.structs.replace(config, audit_api=msgspec.structs.replace(config.audit_api, port=port))
+    sys.setswitchinterval(_SWITCH_SECONDS)
 
     async def body(stopped: asyncio.Event, ready: Ready) -> None:
-        await serve_api(config, places, stopped=stopped, ready=ready)
+        await serve_api(config, places, name=name, stopped=stopped, ready=ready)
 
-    serve("api", places, body, supervised=supervised)
+    serve(api_name(name), places, body, supervised=supervised)
 
 
 @run.command()

@@ -111,6 +111,8 @@ async def _supervise(children: Sequence[Child], places: Places, logs: Path | Non
         pages = next((f"{one.addresses['http']}/" for one in processes if one.name == "api" and one.addresses), "")
         if pages:
             click.echo(f"pages at {pages} for whoever has a token (tally token add)")
+            if places.first_token.exists():
+                click.echo(f"the token of the first start is in {places.first_token}")
         click.echo(f"data in {places.root}; Ctrl-C stops everything")
 
     return await supervisor.run(ready)

@@ -41,7 +41,16 @@ def examine_certificates(config: Config, *, now: dt.datetime) -> Chart:
         to = collector.metrics_to
         pairs.append((f"{table}.metrics_to.client_certificate", to.client_certificate, to.client_key))
         pairs.append((f"{table}.metrics_to.ca_file", to.ca_file, ""))
-    pairs.append(("audit_api.tls_certificate", config.audit_api.tls_certificate, config.audit_api.tls_key))
+    api, detector = config.audit_api, config.detector
+    pairs += [
+        ("audit_api.tls_certificate", api.tls_certificate, api.tls_key),
+        ("audit_api.tls_client_ca", api.tls_client_ca, ""),
+        ("audit_api.oidc.ca_file", api.oidc.ca_file, ""),
+        ("audit_api.redis.ca_file", api.redis.ca_file, ""),
+        ("audit_api.redis.client_certificate", api.redis.client_certificate, api.redis.client_key),
+        ("detector.alertmanager.ca_file", detector.alertmanager.ca_file, ""),
+        ("detector.freeze.ca_file", detector.freeze.ca_file, ""),
+    ]
     seen = set[tuple[str, str]]()
     for setting, name, key in pairs:
         if name and (name, key) not in seen:

@@ -5,7 +5,7 @@ import stat
 import time
 from pathlib import Path
 
-from audit_api.auth import TokensError
+from audit_api.auth import TokensError, hash_token
 from collector.errors import TallyError
 from collector.event import parse_time
 from collector.protect.keys import load_token_key
@@ -37,6 +37,7 @@ def examine_secrets(config: Config, places: Places, *, now_ns: int | None = None
     _log_key(chart, config, places)
     _seeds(chart, places)
     _named_files(chart, config)
+    _first_token(chart, places)
     _tokens(chart, places, time.time_ns() if now_ns is None else now_ns)
     return chart
 
@@ -123,7 +124,15 @@ def _named_files(chart: Chart, config: Config) -> None:
             (f"{table}.metrics_to.{key}", getattr(collector.metrics_to, key))
             for key in ("token_file", "password_file", "client_key")
         ]
-    named.append(("audit_api.tls_key", config.audit_api.tls_key))
+    api, detector = config.audit_api, config.detector
+    named += [
+        ("audit_api.tls_key", api.tls_key),
+        ("audit_api.oidc.client_secret_file", api.oidc.client_secret_file),
+        ("audit_api.redis.password_file", api.redis.password_file),
+        ("audit_api.redis.client_key", api.redis.client_key),
+        ("detector.alertmanager.token_file", detector.alertmanager.token_file),
+        ("detector.freeze.secret_file", detector.freeze.secret_file),
+    ]
     seen = set[str]()
     for setting, name in named:
         if not name or name in seen:
@@ -147,6 +156,26 @@ def _named_files(chart: Chart, config: Config) -> None:
             chart.warn(setting, f"{path} can be read by everybody (mode {mode & 0o777:04o})", f"chmod 600 {path}")
         else:
             chart.ok(setting, f"{path} is closed to others")
+
+
+def _first_token(chart: Chart, places: Places) -> None:
+    """The one that stands in a file, for who has just begun."""
+    file = places.first_token
+    try:
+        mode = file.stat().st_mode & 0o777
+        token = file.read_text(encoding="ascii").strip()
+        known = any(record.sha256 == hash_token(token) for record in read_tokens(places.tokens))
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, TokensError) as error:
+        chart.unknown(file.name, f"{file}: {error}", f"does anybody use it? if not: rm {file}")
+        return
+    if mode & 0o077:
+        chart.fail(file.name, f"{file} is a token, and open to others (mode {mode:04o})", f"chmod 600 {file}")
+    elif not known:
+        chart.warn(file.name, f"{file} opens nothing any more", f"rm {file}")
+    else:
+        chart.ok(file.name, f"{file} is closed to others")
 
 
 def _tokens(chart: Chart, places: Places, now_ns: int) -> None:

@@ -13,6 +13,7 @@ import msgspec
 from collector.store.settings import StoreSettings
 from deploy.config import Config
 from deploy.examining import Chart, Check, Outcome
+from deploy.examining.alerts import examine_alerts
 from deploy.examining.certificates import examine_certificates
 from deploy.examining.clock import examine_clock
 from deploy.examining.files import examine_index_file, examine_store_file
@@ -20,6 +21,7 @@ from deploy.examining.folder import examine_folder
 from deploy.examining.logs import examine_log
 from deploy.examining.probing import examine_processes
 from deploy.examining.secrets import examine_secrets
+from deploy.examining.serving import examine_exports, examine_provider, examine_redis
 from deploy.examining.settings import examine_settings
 from deploy.logstorage import log_storage
 from deploy.places import Places
@@ -85,7 +87,19 @@ def examine(patient: Patient) -> Iterator[Chart]:
         now_ns=patient.clock(),
         servers=[(one.clock.server, one.clock.port) for one in collectors if one.clock.server],
     )
+    yield from _beside(config, places)
     yield examine_processes(processes)
+
+
+def _beside(config: Config, places: Places) -> Iterator[Chart]:
+    """What API and detector talk to."""
+    yield examine_exports(config, places)
+    if config.audit_api.oidc.issuer:
+        yield examine_provider(config.audit_api.oidc)
+    if config.audit_api.redis.url:
+        yield examine_redis(config.audit_api.redis)
+    if config.detector.rules:
+        yield examine_alerts(config.detector)
 
 
 def _clusters(patient: Patient, now: dt.datetime) -> Iterator[Chart]:

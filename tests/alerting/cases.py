@@ -87,6 +87,7 @@ HEALTHY: Mapping[str, str] = {
     f'tally_api_refused_total{{{A},reason="forbidden"}}': flat(0),
     f'tally_api_refused_total{{{A},reason="unauthenticated"}}': flat(2),
     f'tally_api_refused_total{{{A},reason="evidence-damaged"}}': flat(0),
+    f"tally_api_shared_limit_failures_total{{{A}}}": flat(3),
     REQUESTS % (P, "pay.ments", "success"): climbing(1000),
     REQUESTS % (L, "ledger", "success"): climbing(1000),
     SECONDS % ("bucket", P, ',le="1.0"'): climbing(1000),
@@ -223,6 +224,12 @@ def _cases() -> list[Case]:
             fault={refused: f"0x10 0+3x{MINUTES}"},
             after="30m",
             near={refused: climbing(1)},
+        ),
+        Case(
+            alert="TallyLimitsNotShared",
+            fault={f"tally_api_shared_limit_failures_total{{{A}}}": climbing(60)},
+            after="13m",
+            near={f"tally_api_shared_limit_failures_total{{{A}}}": f"3x10 4x{MINUTES}"},  # it was away for a moment
         ),
         Case(alert="TallyDetectorMissing", fault={f"tally_detector_behind_leaves{{{D}}}": "3x10"}, after="25m"),
         Case(

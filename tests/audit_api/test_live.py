@@ -14,7 +14,7 @@ import anyio
 import httpx
 import pytest
 
-from audit_api.app import serve
+from audit_api.serving import serve
 from audit_api.settings import ApiSettings
 from tests.support.apis import Api, open_api, open_cut_api
 from tests.support.cut_ledger import CutLedger

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from audit_api.app import serve
+from audit_api.serving import serve
 from audit_api.settings import ApiSettings
 from collector.batch import EventRef
 from collector.disk import OsDisk

@@ -5,6 +5,7 @@ Then SQLite's own troubles; those of OpenSearch are in test_opensearch_store.py.
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sqlite3
@@ -12,6 +13,7 @@ import stat
 import subprocess
 import sys
 import threading
+import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +22,7 @@ import pytest
 from collector.batch import EventRef, StreamId
 from collector.errors import Conflict, NotFound, Overloaded, StateUnknown, VerificationError
 from collector.event import Event
-from collector.store import EventStore
+from collector.store import EventStore, sqlite
 from collector.store.opensearch.store import OpenSearchStore
 from collector.store.sqlite import SqliteStore
 from tests.support.memory_store import MemoryStore
@@ -279,6 +281,24 @@ def test_a_full_disk_is_overloaded_and_later_it_goes_on(path: Path) -> None:
     store._db.execute("PRAGMA max_page_count = 100000")
     store.append(large)
     assert len(store.batches_after({STREAM: 0}, 9)) == 2
+
+
+def test_reading_keeps_nothing_of_each_event_that_was_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sqlite, "_BLOBS_A_CONNECTION", 100)
+    store = SqliteStore(path)
+    filled(store, 3)
+    store.events(refs(0, 1, 2))
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(2_000):
+            assert list(store.events(refs(0, 1, 2))) == texts(EVENTS[:3])
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+        store.close()
+    assert grown < 100_000, "88 bytes each would be half a million"
 
 
 def _garbage(path: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import queue
 import shutil
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from collector.event import Event, format_time
@@ -17,12 +21,14 @@ from collector.prepare import Preparer
 from collector.protect import Protector
 from collector.receive import Arrival
 from collector.spool import Group, Spooled
+from deploy.api import serve_api
 from deploy.cli import main
 from deploy.config import Config, load
 from deploy.keys import collector_key, token_key
 from deploy.places import Places
 from deploy.storing import open_store
 from deploy.writing import finish, open_correlator
+from tests.support.apis import write_tokens
 
 CONFIG = """
 ledger = "test.example/audit"
@@ -154,3 +160,44 @@ def cli(workshop: Workshop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         return int(ended.value.code or 0), told.out, told.err
 
     return run
+
+
+@pytest.fixture
+def tokens(ledger: Workshop) -> dict[str, str]:
+    """One of each role, in its file."""
+    return write_tokens(ledger.places.tokens)
+
+
+@pytest.fixture
+def url(ledger: Workshop, tokens: dict[str, str]) -> Iterator[str]:
+    """An API over the filled workshop, in a thread."""
+    config = msgspec.structs.replace(ledger.config, audit_api=msgspec.structs.replace(ledger.config.audit_api, port=0))
+    told: queue.Queue[str] = queue.Queue()
+    stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+
+    async def serve() -> None:
+        stopped = asyncio.Event()
+        stop.append((asyncio.get_running_loop(), stopped))
+
+        def ready(where: Mapping[str, str]) -> None:
+            told.put(where["http"])
+
+        await serve_api(config, ledger.places, stopped=stopped, ready=ready)
+
+    thread = threading.Thread(target=lambda: asyncio.run(serve()))
+    thread.start()
+    try:
+        yield told.get(timeout=30)
+    finally:
+        loop, stopped = stop[0]
+        loop.call_soon_threadsafe(stopped.set)
+        thread.join(30)
+
+
+@pytest.fixture
+def remote(url: str, tokens: dict[str, str], ledger: Workshop, tmp_path: Path) -> list[str]:
+    """The options that name the API, its token and the ledger's key."""
+    file = tmp_path / "token"
+    file.write_text(tokens["auditor"] + "\n")
+    file.chmod(0o600)
+    return ["--api", url, "--token-file", str(file), "--log-key", str(ledger.places.log_vkey)]

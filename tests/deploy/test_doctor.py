@@ -13,7 +13,7 @@ import pytest
 if TYPE_CHECKING:
     from tests.deploy.conftest import Cli, Workshop
 
-OF_THE_MACHINE = {"synchronised", "room", "sync", "file system", "file names"}
+OF_THE_MACHINE = {"synchronised", "room", "disk for exports", "sync", "file system", "file names"}
 """What depends on the machine that the tests run on."""
 
 
@@ -53,7 +53,7 @@ def test_a_ledger_is_well_and_stays_as_it_is(ledger: Workshop, cli: Cli) -> None
     assert {check["outcome"] for check in checks} == {"ok"}, checks
     assert tree(ledger.folder) == before
     subjects = list(dict.fromkeys(check["subject"] for check in checks))
-    assert subjects == "configuration,data folder,keys,certificates,store,index,log,clock,processes".split(",")
+    assert subjects == "configuration,data folder,keys,certificates,store,index,log,clock,exports,processes".split(",")
 
 
 def test_what_is_wrong_is_told_with_a_command_that_helps(ledger: Workshop, cli: Cli) -> None:

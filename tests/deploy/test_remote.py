@@ -2,64 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import queue
 import re
-import threading
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import pytest
 
-from deploy.api import serve_api
-from tests.support.apis import write_tokens
 from tests.support.ledgers import SIGNER
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Cli, Workshop
-
-
-@pytest.fixture
-def tokens(ledger: Workshop) -> dict[str, str]:
-    return write_tokens(ledger.places.tokens)
-
-
-@pytest.fixture
-def url(ledger: Workshop, tokens: dict[str, str]) -> Iterator[str]:
-    """The API over the filled workshop, in a thread."""
-    config = msgspec.structs.replace(ledger.config, audit_api=msgspec.structs.replace(ledger.config.audit_api, port=0))
-    told: queue.Queue[str] = queue.Queue()
-    stop: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
-
-    async def serve() -> None:
-        stopped = asyncio.Event()
-        stop.append((asyncio.get_running_loop(), stopped))
-
-        def ready(where: Mapping[str, str]) -> None:
-            told.put(where["http"])
-
-        await serve_api(config, ledger.places, stopped=stopped, ready=ready)
-
-    thread = threading.Thread(target=lambda: asyncio.run(serve()))
-    thread.start()
-    try:
-        yield told.get(timeout=30)
-    finally:
-        loop, stopped = stop[0]
-        loop.call_soon_threadsafe(stopped.set)
-        thread.join(30)
-
-
-@pytest.fixture
-def remote(url: str, tokens: dict[str, str], ledger: Workshop, tmp_path: Path) -> list[str]:
-    """The options that name the API, its token and the ledger's key."""
-    file = tmp_path / "token"
-    file.write_text(tokens["auditor"] + "\n")
-    file.chmod(0o600)
-    return ["--api", url, "--token-file", str(file), "--log-key", str(ledger.places.log_vkey)]
 
 
 def without_accesses(story: dict[str, Any]) -> dict[str, Any]:

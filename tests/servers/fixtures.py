@@ -20,6 +20,7 @@ from tests.servers.opensearch import Cluster
 from tests.servers.opensearch_security import Security
 from tests.servers.pulsar import Pulsar
 from tests.servers.rabbitmq import RabbitMq
+from tests.servers.redis import RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -88,4 +89,11 @@ def pulsar() -> Iterator[Pulsar]:
 def rabbitmq() -> Iterator[RabbitMq]:
     """One RabbitMQ node, plain text."""
     with RabbitMq() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """One Redis, in plain text and over TLS. Who kills one starts its own."""
+    with RedisServer() as server:
         yield server

@@ -11,9 +11,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from audit_api.app import serve
 from audit_api.identity.certificates import thumbprint_of
 from audit_api.identity.oidc.settings import OidcSettings
+from audit_api.serving import serve
 from audit_api.settings import ApiSettings
 from tests.servers.certificates import Authority
 from tests.support.apis import open_api
