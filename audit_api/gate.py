@@ -125,6 +125,7 @@ class Operation:
         scoped: it shows no more than `Call.scope` sees. Who may see but a part of the ledger is refused all that is not.
         method: GET, POST, PUT, PATCH or DELETE. All but GET are held to their origin and a CSRF token when they come from a browser.
         recorded: put on record though anyone may, such as a log-in.
+        conditional: it heeds If-Match.
         export: it takes content away: held to the principal's budget of exports besides.
         secret_query: its query holds what must not be on record, such as an authorization code.
         body_limit_bytes: a longer body is refused; 0: none is taken.
@@ -149,6 +150,7 @@ class Operation:
     scoped: bool = False
     method: str = "GET"
     recorded: bool = False
+    conditional: bool = False
     export: bool = False
     secret_query: bool = False
     body_limit_bytes: int = 0

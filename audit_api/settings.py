@@ -37,6 +37,7 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         export_keep_seconds: so long after it ended a job and its file are kept.
         export_rows_a_day: most rows that exports as data may give a principal within 24 hours.
         report_fonts: TrueType or OpenType files for letters that the fonts of the extra `pdf` have not, such as Chinese ones.
+        saved_searches: most searches that a principal may keep under a name.
         live_readers: how many may read along what happens (`/v1/live`) at once.
         live_seconds: so long at most, then they ask again, and it is looked anew who they are.
         requests_a_second: how often a principal may ask, on average; each answer costs an access on record.
@@ -69,6 +70,7 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     export_keep_seconds: Annotated[int, msgspec.Meta(ge=60, le=31_536_000)] = 86_400
     export_rows_a_day: _Positive = 20_000_000
     report_fonts: tuple[str, ...] = ()
+    saved_searches: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 100
     live_readers: Annotated[int, msgspec.Meta(ge=0, le=400)] = 32
     live_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 900
     requests_a_second: Annotated[float, msgspec.Meta(gt=0.0, le=100_000.0)] = 50.0

@@ -37,6 +37,7 @@ async def serve_api(
     Raises:
         ConfigError: the ledger began with another number of shards, or an identity provider is named and the extra `oidc` is not there.
         OSError: the address cannot be bound.
+        Malformed: a saved search cannot be read.
         StateUnknown: the recorder's spool is another process's.
     """
     with suppress(Overloaded, StateUnknown):  # a storage that is away now: then each answer says so
@@ -62,6 +63,7 @@ async def serve_api(
             flows=config.correlator.flows,
             provider=_provider(config),
             exports_folder=places.exports,
+            searches_folder=places.searches,
         )
         await serve(app, config.audit_api, stopped=stopped, ready=lambda url: ready({"http": url}))
 

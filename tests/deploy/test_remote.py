@@ -15,6 +15,7 @@ import msgspec
 import pytest
 
 from deploy.api import serve_api
+from deploy.apiclient import Api
 from tests.support.apis import write_tokens
 from tests.support.ledgers import SIGNER
 
@@ -116,6 +117,25 @@ def test_a_problem_of_the_api_is_told(ledger: Workshop, remote: list[str], token
     code, _, err = cli("find", *remote)
     assert code == 1
     assert "unauthenticated" in err
+
+
+def test_a_saved_search_is_run_by_its_name(
+    ledger: Workshop, remote: list[str], url: str, tokens: dict[str, str], cli: Cli
+) -> None:
+    ours, theirs = (Api(url=url, token=tokens[role]) for role in ("auditor", "sre"))
+    kept = {"name": "of o1", "conditions": {"key": "order_id:o1", "kind": "transaction"}}
+    ours.post("/v1/searches", kept)
+    theirs.post("/v1/searches", kept | {"conditions": {"kind": "access"}, "shared": True})
+    plain = cli("find", "--key", "order_id:o1", "--kind", "transaction")
+    assert plain[1]
+    assert cli("find", "--saved", "of o1", *remote) == plain, "one's own comes first"
+    for arguments, message in (
+        (("--saved", "of o1", "--status", "ok", *remote), "--saved goes without --status"),
+        (("--saved", "no such", *remote), "no search 'no such' is saved there"),
+        (("--saved", "of o1"), "saved searches are in an audit API"),
+    ):
+        code, _, told = cli("find", *arguments)
+        assert (code, message in told) == (2, True), told
 
 
 def test_what_calls_is_listed_and_signed_off(ledger: Workshop, remote: list[str], cli: Cli) -> None:

@@ -17,6 +17,8 @@ from audit_api.auth import ROLES, TokenFile, TokenRecord, hash_token, new_token,
 from audit_api.identity.oidc.provider import OidcProvider
 from audit_api.identity.sessions import Sessions
 from audit_api.logs import Logs
+from audit_api.savedsearches import SEARCH_SCHEMAS
+from audit_api.searchshelf import SavedSearch, SearchShelf
 from audit_api.settings import ApiSettings
 from collector.batch import EventRef, StreamId
 from collector.event import Event, decode_event, encode_event
@@ -108,6 +110,7 @@ def make_app(
     clocks: Clocks,
     provider: Provider | None = None,
     exports_folder: Path | None = None,
+    searches_folder: Path | None = None,
 ) -> FastAPI:
     """The application over a small ledger; with export jobs where there is a folder for them."""
     return create_app(
@@ -126,7 +129,18 @@ def make_app(
         monotonic=clocks.monotonic,
         provider=provider,
         exports_folder=exports_folder,
+        searches_folder=searches_folder,
     )
+
+
+def keep_example(folder: Path) -> str:
+    """Keep, where `open_api` of this folder finds it, the shared search that the OpenAPI document has for an example; gives its id."""
+    told = SEARCH_SCHEMAS["SavedSearch"]["example"]
+    kept = {name: told[name] for name in ("id", "name", "principal", "conditions", "shared", "tenant")}
+    SearchShelf(folder / "searches", clock=lambda: START_NS).save(
+        SavedSearch(**kept, created_ns=START_NS, changed_ns=START_NS)
+    )
+    return str(told["id"])
 
 
 @asynccontextmanager
@@ -155,6 +169,7 @@ async def open_api(
         clocks=clocks,
         provider=provider,
         exports_folder=exports_folder,
+        searches_folder=folder / "searches",
     )
     async with _started(app) as client:
         yield Api(
