@@ -43,6 +43,7 @@ from audit_api.overview import Overview
 from audit_api.problems import Problem, problem_response
 from audit_api.proofs import Proofs
 from audit_api.revalidation import revalidated
+from audit_api.reviewdays import DAY_SCHEMAS, ReviewDays
 from audit_api.reviews import REVIEW_SCHEMAS, Reviews
 from audit_api.savedsearches import SEARCH_SCHEMAS, SavedSearches
 from audit_api.schemas import SCHEMAS, Schemas
@@ -103,6 +104,8 @@ def create_app(
         secure=settings.secure,
         monotonic=monotonic,
     )
+    reviews = Reviews(logs, settings)
+    days = ReviewDays(reviews=reviews, logs=logs, settings=settings, clock=clock)
     trails, overview = Trails(logs, settings), Overview(logs, authenticator)
     searches = None
     if searches_folder is not None:
@@ -127,7 +130,7 @@ def create_app(
         metrics=metrics,
         problem_page=desk.problem_page,
     )
-    health = Health(gate=gate, logs=logs, metrics=metrics)
+    health = Health(gate=gate, logs=logs, metrics=metrics, days=days, monotonic=monotonic)
     shelf = None
     if exports_folder is not None:
         shelf = Shelf(exports_folder, clock=clock, keep_seconds=settings.export_keep_seconds)
@@ -137,6 +140,7 @@ def create_app(
         **(CUT_SCHEMAS if logs.cut else SCHEMAS),
         **LOGIN_SCHEMAS,
         **REVIEW_SCHEMAS,
+        **DAY_SCHEMAS,
         **(SEARCH_SCHEMAS if searches is not None else {}),
         **(JOB_SCHEMAS if jobs is not None else {}),
     }
@@ -150,7 +154,8 @@ def create_app(
         *Proofs(logs, settings.public_log).operations(),
         *LogPaths(logs, settings.public_log).operations(),
         *overview.operations(),
-        *Reviews(logs, settings).operations(),
+        *reviews.operations(),
+        *days.operations(),
         *(searches.operations() if searches is not None else ()),
         *Logins(door).operations(),
         *(provider.operations(sessions) if provider is not None else ()),

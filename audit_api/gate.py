@@ -85,7 +85,7 @@ class Reading:
     """What was read, ready to be sent; and for the record, of which trail, up to which leaf.
 
     `status`: 0: the operation's. `asker`, `session`: for the record of a log-in: who it turned out to be, and the session's name.
-    `notes`: further attributes of the access event. `stream`: makes the answer's bytes in `body`'s place, from when the access is on record; closed in any case.
+    `notes`, `keys`: further attributes, and business keys, of the access event. `stream`: makes the answer's bytes in `body`'s place, from when the access is on record; closed in any case.
     """
 
     body: bytes = field(default=b"", repr=False)
@@ -95,6 +95,7 @@ class Reading:
     head: int = -1
     stream: ByteStream | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
     status: int = 0
     asker: str = ""
     session: str = ""
@@ -357,6 +358,7 @@ def _asked(
         session=asker.session.name if asker is not None and asker.session is not None else "",
         purpose=purpose_of(request),
         notes=reading.notes if reading is not None else {},
+        keys=reading.keys if reading is not None else {},
     )
     if reading is not None and reading.asker:
         return reading.asker, replace(asked, session=reading.session)

@@ -21,6 +21,7 @@ class ApiMetrics:
         refused: refusals by reason (the problem's name).
         accesses: accesses and refusals made durable.
         record_seconds: how long that took.
+        unsigned_days: days that should have been signed off, and are not.
         surplus_refusals: refusals that were counted and not recorded one by one.
     """
 
@@ -49,6 +50,12 @@ class ApiMetrics:
         self.surplus_refusals = Counter(
             "tally_api_surplus_refusals_total",
             "Refusals that were counted and not recorded one by one.",
+            registry=self.registry,
+        )
+
+        self.unsigned_days = Gauge(
+            "tally_api_review_days_unsigned",
+            "Days since daily_review_since, of the last three months and over for a day, that nobody has signed off.",
             registry=self.registry,
         )
 

@@ -24,6 +24,7 @@ MATRIX = {
     # path: (anyone, sre, auditor, admin), action
     "/v1/live?seconds=0": ((401, 200, 200, 200), "live.read"),
     "/v1/reviews": ((401, 403, 200, 200), "reviews.list"),
+    "/v1/review-days": ((401, 403, 200, 200), "review.days"),
     "/v1/searches": ((401, 200, 200, 200), "searches.list"),
     f"/v1/searches/{SEARCH}": ((401, 200, 200, 200), "search.read"),
     "/v1/trails": ((401, 200, 200, 200), "trails.search"),

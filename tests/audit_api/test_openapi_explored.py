@@ -39,6 +39,7 @@ BEYOND_A_PATTERN = {
     "readLive",
     "listExceptions",
     "signOff",
+    "signDay",
     "saveSearch",
     "readSearch",
     "changeSearch",

@@ -156,6 +156,26 @@ def test_what_calls_is_listed_and_signed_off(ledger: Workshop, remote: list[str]
     assert cli("review", "list")[0] == 2
 
 
+def test_a_day_is_listed_and_signed_off(ledger: Workshop, remote: list[str], cli: Cli) -> None:
+    code, out, err = cli("review", "days", "--until", "2023-11-14", "--days", "1", "--json", *remote)
+    assert code == 0, err
+    (day,) = json.loads(out)["days"]
+    assert (day["day"], day["over"], day["signed"]) == ("2023-11-14", True, [])
+    assert day["open"] >= 1
+    wrong = cli("review", "sign-day", "2023-11-14", "--open", "77", *remote)
+    assert wrong[0] == 1
+    assert "changed-since" in wrong[2]
+    code, out, err = cli("review", "sign-day", "2023-11-14", "--open", str(day["open"]), "--note", "case 8", *remote)
+    assert (code, out.partition(",")[0]) == (0, "2023-11-14 is signed off"), err
+    ledger.correlate()
+    code, out, err = cli("review", "days", "--until", "2023-11-14", "--days", "2", *remote)
+    assert code == 0, err
+    first, second = out.splitlines()
+    assert "signed" in first
+    assert "case 8" in first
+    assert second.startswith("2023-11-13  open")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
