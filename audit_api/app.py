@@ -104,6 +104,7 @@ def create_app(
         secure=settings.secure,
         monotonic=monotonic,
     )
+    live = Live(logs, settings)
     reviews = Reviews(logs, settings)
     days = ReviewDays(reviews=reviews, logs=logs, settings=settings, clock=clock)
     trails, overview = Trails(logs, settings), Overview(logs, authenticator)
@@ -116,6 +117,9 @@ def create_app(
         trails=trails,
         overview=overview,
         searches=searches,
+        reviews=reviews,
+        days=days,
+        live=live,
         settings=settings,
         flows=flows,
         provider=provider is not None,
@@ -144,7 +148,6 @@ def create_app(
         **(SEARCH_SCHEMAS if searches is not None else {}),
         **(JOB_SCHEMAS if jobs is not None else {}),
     }
-    live = Live(logs, settings)
     operations = [
         *live.operations(),
         *trails.operations(),

@@ -10,15 +10,20 @@ from starlette.routing import Route
 from audit_api.gate import Operation
 from audit_api.identity.crosssite import local_path
 from audit_api.identity.sessions import Session
+from audit_api.live import Live
 from audit_api.logs import Logs
 from audit_api.overview import Overview
 from audit_api.problems import Problem, problem_response
+from audit_api.reviewdays import ReviewDays
+from audit_api.reviews import Reviews
 from audit_api.savedsearches import SavedSearches
 from audit_api.settings import ApiSettings
 from audit_api.trails import Trails
 from audit_api.web.exports import offered
 from audit_api.web.frame import HEADERS, PREFIX, STATIC_TYPES, Frame
+from audit_api.web.livepage import LivePage
 from audit_api.web.parts import HTML, given, page
+from audit_api.web.reviewpage import ReviewPage
 from audit_api.web.search import SearchPage
 from audit_api.web.searches import SearchForms
 from audit_api.web.storypage import StoryPage
@@ -37,6 +42,8 @@ class Desk:
     Args:
         logs: the ledger's.
         trails, overview: the operations whose answers the pages show.
+        reviews, days: those on exceptions and on days.
+        live: tells what happens.
         searches: those on saved searches, where there are any.
         settings: limits.
         flows: as they are declared now.
@@ -50,6 +57,9 @@ class Desk:
         trails: Trails,
         overview: Overview,
         searches: SavedSearches | None,
+        reviews: Reviews,
+        days: ReviewDays,
+        live: Live,
         settings: ApiSettings,
         flows: Sequence[Flow],
         provider: bool = False,
@@ -58,7 +68,11 @@ class Desk:
         self._frame = Frame()
         self._forms = SearchForms(searches=searches) if searches is not None else None
         self._search = SearchPage(self._frame, trails, self._forms)
-        self._story = StoryPage(self._frame, logs=logs, trails=trails, settings=settings, flows=flows)
+        self._reviews = ReviewPage(self._frame, reviews=reviews, days=days)
+        self._live = LivePage(self._frame, live)
+        self._story = StoryPage(
+            self._frame, logs=logs, trails=trails, settings=settings, flows=flows, reviews=self._reviews
+        )
         self._system = SystemPage(self._frame, overview=overview)
 
     def operations(self, api: Sequence[Operation]) -> list[Operation]:
@@ -67,6 +81,8 @@ class Desk:
             self._search.operation(),
             self._story.operation(offered(api)),
             self._system.operation(),
+            self._live.operation(),
+            *self._reviews.operations(),
             *(self._forms.operations() if self._forms is not None else ()),
         ]
 

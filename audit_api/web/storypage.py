@@ -17,6 +17,7 @@ from audit_api.web.frame import HEADERS, Frame
 from audit_api.web.gathering import Gathered, Gathering
 from audit_api.web.locales import Manner
 from audit_api.web.parts import HTML, ZONE, manner_of, page, told_trail
+from audit_api.web.reviewpage import ReviewPage
 from audit_api.web.rows import Row, by_stated_time, nested
 from collector.errors import Malformed
 from collector.event import format_time
@@ -37,12 +38,21 @@ class StoryPage:
         trails: the operations on trails.
         settings: limits.
         flows: as they are declared now.
+        reviews: whether a story calls for a sign-off.
     """
 
     def __init__(
-        self, frame: Frame, *, logs: Logs, trails: Trails, settings: ApiSettings, flows: Sequence[Flow]
+        self,
+        frame: Frame,
+        *,
+        logs: Logs,
+        trails: Trails,
+        settings: ApiSettings,
+        flows: Sequence[Flow],
+        reviews: ReviewPage,
     ) -> None:
         self._frame = frame
+        self._reviews = reviews
         self._logs = logs
         self._flows = [(flow, CompiledFlow(flow)) for flow in flows]
         self._gathering = Gathering(logs, trails, settings)
@@ -82,6 +92,9 @@ class StoryPage:
         values = self._values(gathered, manner, call)
         roles = call.principal.roles if call.principal else frozenset()
         values["exports"] = exports_for(call.target["trail"], roles, formats)
+        values["review"] = None
+        if self._reviews.asked_of(call, values["summary"]):
+            values["review"] = await self._reviews.standing(call, run) | {"head": values["summary"]["last_leaf"]}
         body = page(self._frame, "story.html", call.session, call.principal, manner=manner, **values)
         return Reading(
             body=body,
