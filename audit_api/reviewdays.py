@@ -45,6 +45,7 @@ _SIGNED = {
 _DAY_EXAMPLE = {
     "day": "2026-01-01",
     "over": True,
+    "required": False,
     "exceptions": 1,
     "open": 1,
     "more": False,
@@ -88,6 +89,7 @@ DAY_SCHEMAS: Mapping[str, dict[str, Any]] = {
                     {
                         "day": _DAY,
                         "over": {**_TRUTH, "description": "Only a day that is over can be signed off."},
+                        "required": {**_TRUTH, "description": "It has to be signed off (`daily_review_since`)."},
                         "exceptions": {
                             **_NUMBER,
                             "description": "Trails with an event of that day that call for a look.",
@@ -232,6 +234,7 @@ class ReviewDays:
         return {
             "day": day,
             "over": day < self.today(),
+            "required": bool(self.settings.daily_review_since) and day >= self.settings.daily_review_since,
             "exceptions": exceptions,
             "open": still_open,
             "more": more,

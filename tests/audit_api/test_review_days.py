@@ -141,6 +141,8 @@ async def test_who_sees_a_part_signs_no_day(api: Api) -> None:
 async def test_many_days_newest_first(api: Api) -> None:
     api.clocks.seconds += 3 * SECONDS
     found = await days(api, "days=3")
+    assert {one["required"] for one in found} == {True}
+    assert [one["required"] for one in await days(api, "days=2&until=2026-01-01")] == [True, False]
     assert [(one["day"], one["over"]) for one in found] == [
         ("2026-01-04", False),
         ("2026-01-03", True),

@@ -1,15 +1,15 @@
 // The live page: goes on from the place where the served list ends, by server-sent events. Writes text alone, never markup.
 // A pause closes the connection; going on asks for what came meanwhile, so nothing is missed. Without this script the page is a list to load again.
 
-const list = document.getElementById("tail");
-const texts = JSON.parse(list.dataset.texts);
-const most = Number(list.dataset.most);
+const { after: served, base, kind, most, texts: given, zone } = document.getElementById("tail").dataset;
+const list = document.querySelector("[data-list]");
+const texts = JSON.parse(given);
 const state = document.querySelector("[data-state]");
 const button = document.querySelector("[data-pause]");
 const text = (key, values = {}) => (texts[key] ?? key).replace(/\{(\w+)\}/g, (all, name) => (name in values ? String(values[name]) : all));
-const clocks = new Intl.DateTimeFormat("en-GB", { timeZone: list.dataset.zone, timeStyle: "medium" });
+const clocks = new Intl.DateTimeFormat("en-GB", { timeZone: zone, timeStyle: "medium" });
 
-let after = list.dataset.after;
+let after = served;
 let source = null;
 let paused = false;
 
@@ -17,10 +17,10 @@ let paused = false;
 function told(trail) {
   const parts = trail.split("/");
   const tenant = parts[0] === "tenant" && parts.length > 2 ? plain(parts.splice(0, 2)[1]) : "";
-  const kind = texts[`kind_${parts[0]}`] ?? parts[0];
+  const family = texts[`kind_${parts[0]}`] ?? parts[0];
   const value = plain(parts.at(-1));
   const name = parts.length > 2 ? ` ${plain(parts.slice(1, -1).join("/"))}` : "";
-  return { about: `${tenant ? `${tenant} · ` : ""}${kind}${name}`, value };
+  return { about: `${tenant ? `${tenant} · ` : ""}${family}${name}`, value };
 }
 
 function plain(part) {
@@ -30,7 +30,6 @@ function plain(part) {
   } catch {
     // as it stands
   }
-  // eslint-disable-next-line no-control-regex
   return decoded.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/g, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
@@ -45,11 +44,11 @@ function add(what, verdict) {
   const clock = clocks.format(new Date(what.recorded));
   const row = element("li", "", { className: "fresh" });
   const name = verdict && /^[a-z]{1,20}$/.test(verdict) ? verdict : "new";
-  const link = element("a", "", { href: `${list.dataset.base}/trails/${what.trail}` });
+  const link = element("a", "", { href: `${base}/trails/${what.trail}` });
   link.append(element("small", about), ` ${value}`);
   row.append(element("time", clock, { dateTime: what.recorded }), " ", element("span", verdict ? (texts[verdict] ?? verdict) : text("new"), { className: `status ${name}` }), " ", link);
   list.prepend(row);
-  while (list.children.length > most) list.lastElementChild.remove();
+  while (list.children.length > Number(most)) list.lastElementChild.remove();
 }
 
 function heard(event, verdict) {
@@ -60,7 +59,7 @@ function heard(event, verdict) {
 
 function open() {
   const query = new URLSearchParams();
-  if (list.dataset.kind) query.set("kind", list.dataset.kind);
+  if (kind) query.set("kind", kind);
   if (after) query.set("after", after);
   source = new EventSource(`/v1/live?${query}`);
   source.addEventListener("open", () => say("on"));
