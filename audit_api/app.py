@@ -78,7 +78,7 @@ def create_app(
     flows: Sequence[Flow] = (),
     provider: Provider | None = None,
     exports_folder: Path | None = None,
-    searches_folder: Path | None = None,
+    search_shelf: SearchShelf | None = None,
 ) -> FastAPI:
     """The API over one ledger. What it is given stays its caller's to close.
 
@@ -92,10 +92,7 @@ def create_app(
         flows: as they are declared, for the pages to show a story beside what was to happen.
         provider: the identity provider, if there is one; closed with the application.
         exports_folder: where export jobs and their files are kept; None: there are none.
-        searches_folder: where saved searches are kept; None: there are none.
-
-    Raises:
-        Malformed: what is kept there is no saved search.
+        search_shelf: where saved searches are kept; None: there are none.
     """
     metrics = ApiMetrics()
     sessions = Sessions(
@@ -109,9 +106,8 @@ def create_app(
     days = ReviewDays(reviews=reviews, logs=logs, settings=settings, clock=clock)
     trails, overview = Trails(logs, settings), Overview(logs, authenticator)
     searches = None
-    if searches_folder is not None:
-        kept = SearchShelf(searches_folder, clock=clock)
-        searches = SavedSearches(shelf=kept, parameters=search_parameters(logs, settings), settings=settings)
+    if search_shelf is not None:
+        searches = SavedSearches(shelf=search_shelf, parameters=search_parameters(logs, settings), settings=settings)
     desk = Desk(
         logs=logs,
         trails=trails,

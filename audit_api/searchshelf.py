@@ -5,7 +5,7 @@ A file that cannot be read stops the API at its start and is named: a saved sear
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import msgspec
@@ -49,15 +49,17 @@ class SearchShelf:
     Args:
         folder: made if it is not there.
         clock: Unix time in nanoseconds.
+        has_card: whether a text holds a card number, which is kept nowhere in the clear (PCI DSS 4.0.1, 3.5.1).
 
     Raises:
         Malformed: a file in it is no saved search.
     """
 
-    def __init__(self, folder: Path, *, clock: Callable[[], int]) -> None:
+    def __init__(self, folder: Path, *, clock: Callable[[], int], has_card: Callable[[str], bool]) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
         self._clock = clock
+        self._has_card = has_card
         self._kept: dict[str, SavedSearch] = {}
         for path in sorted(folder.iterdir()):
             if path.suffix == ".part":
@@ -79,6 +81,10 @@ class SearchShelf:
     def named(self, principal: str, name: str) -> SavedSearch | None:
         """The one that a principal has under this name."""
         return next((one for one in self._kept.values() if (one.principal, one.name) == (principal, name)), None)
+
+    def may_hold(self, texts: Iterable[str]) -> bool:
+        """Whether these texts may be kept: none of them holds a card number."""
+        return not any(self._has_card(text) for text in texts)
 
     def count(self, principal: str) -> int:
         """How many a principal has."""

@@ -9,7 +9,9 @@ from audit_api.app import Provider, create_app, serve
 from audit_api.auth import TokenFile
 from audit_api.evidence import Evidence
 from audit_api.logs import Logs, ServedLog
+from audit_api.searchshelf import SearchShelf
 from collector.errors import NotFound, Overloaded, StateUnknown
+from collector.protect.classify import find_cards
 from correlator.log import LogReader
 from correlator.shards import key_of_log
 from deploy.config import Config, ConfigError
@@ -63,7 +65,7 @@ async def serve_api(
             flows=config.correlator.flows,
             provider=_provider(config),
             exports_folder=places.exports,
-            searches_folder=places.searches,
+            search_shelf=SearchShelf(places.searches, clock=time.time_ns, has_card=lambda text: bool(find_cards(text))),
         )
         await serve(app, config.audit_api, stopped=stopped, ready=lambda url: ready({"http": url}))
 

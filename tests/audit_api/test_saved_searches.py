@@ -15,12 +15,11 @@ from hypothesis import strategies as st
 from audit_api.auth import TokenRecord, hash_token, new_token, parse_tokens, render_tokens
 from audit_api.problems import Problem
 from audit_api.savedsearches import SEARCH_SCHEMAS, _told
-from audit_api.searchshelf import SearchShelf
 from audit_api.settings import ApiSettings
 from audit_api.web.searches import address_of, conditions_of
 from collector.errors import Malformed
 from tests.audit_api.test_openapi import mismatches
-from tests.support.apis import Api, open_api
+from tests.support.apis import Api, open_api, open_shelf
 from tests.support.ledgers import SmallLedger
 
 pytestmark = pytest.mark.anyio
@@ -149,6 +148,8 @@ async def test_sharing_stays_within_a_tenant(api: Api) -> None:
         OPEN | {"conditions": {"since": "yesterday"}},
         OPEN | {"conditions": {"text": "x" * 5_000}},
         OPEN | {"tenant": "acme"},
+        OPEN | {"name": "card 4111 1111 1111 1111"},
+        OPEN | {"conditions": {"text": "4111111111111111"}},
         OPEN | {"principal": "ann"},
     ],
 )
@@ -177,12 +178,12 @@ async def test_they_outlive_the_process(api: Api, tmp_path: Path) -> None:
     (folder / "0.part").write_text("cut off")
     (file,) = folder.glob("*.json")
     assert file.stat().st_mode & 0o777 == 0o600
-    again = SearchShelf(folder, clock=lambda: 0)
+    again = open_shelf(tmp_path)
     assert [(one.id, one.name) for one in again] == [(kept["id"], "left open")]
     assert not (folder / "0.part").exists()
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(Malformed, match=kept["id"]):
-        SearchShelf(folder, clock=lambda: 0)
+        open_shelf(tmp_path)
 
 
 @pytest.fixture

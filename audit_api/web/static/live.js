@@ -3,7 +3,7 @@
 
 const { after: served, base, kind, most, texts: given, zone } = document.getElementById("tail").dataset;
 const list = document.querySelector("[data-list]");
-const texts = JSON.parse(given);
+const texts = Object.assign(Object.create(null), JSON.parse(given));
 const state = document.querySelector("[data-state]");
 const button = document.querySelector("[data-pause]");
 const text = (key, values = {}) => (texts[key] ?? key).replace(/\{(\w+)\}/g, (all, name) => (name in values ? String(values[name]) : all));

@@ -15,8 +15,10 @@ from audit_api.auth import TokenRecord, hash_token, new_token, parse_tokens, ren
 from audit_api.settings import ApiSettings
 from tests.audit_api.test_reviews import PAYMENT, into_the_log
 from tests.audit_api.web.test_pages import shown
-from tests.support.apis import Api, open_api
+from tests.support.apis import Api, open_api, open_cut_api
+from tests.support.cut_ledger import CutLedger
 from tests.support.ledgers import SmallLedger
+from tests.support.whole_ledger import payment_events
 
 pytestmark = pytest.mark.anyio
 
@@ -184,3 +186,23 @@ async def test_the_list_of_an_empty_ledger_says_so(tmp_path: Path, ledger: Small
         assert "ledger/enrolments" in text
         empty = (await api.get("/desk/live?kind=access", Accept="text/html")).text
         assert "Nothing has come yet" in empty
+
+
+async def test_over_several_logs_there_are_the_same_pages(tmp_path: Path) -> None:
+    ledger = CutLedger(tmp_path / "ledger")
+    ledger.begin()
+    ledger.collect("gateway", payment_events("gateway", range(6)))
+    ledger.take_in()
+    async with open_cut_api(tmp_path, ledger) as api:
+        live = (await api.get("/desk/live", Accept="text/html")).text
+        assert {f"p{number}" for number in range(6)} == set(re.findall(r"/desk/trails/transaction/(p\d)", live))
+        place = value_of(live, "after")
+        assert place.count(".") == 2, "a position in each log"
+        behind = await api.get(f"/v1/live?seconds=0&kind=transaction&after={place}")
+        assert (behind.status_code, "event:" in behind.text) == (200, False)
+        first = (await api.get(f"/v1/live?seconds=0&kind=transaction&after={'0.0.0'}")).text
+        assert first.count("event: trail") == 6
+        assert (await api.get("/desk/reviews", Accept="text/html")).status_code == 200
+        (day,) = (await api.get("/v1/review-days?days=1")).json()["days"]
+        listed = (await api.get(f"/v1/reviews?since={day['day']}T00:00:00Z")).json()["exceptions"]
+        assert (day["open"], day["signed"]) == (sum(one["open"] for one in listed), [])
