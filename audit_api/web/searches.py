@@ -101,6 +101,7 @@ class SearchForms:
                 action=delete.action,
                 roles=delete.roles,
                 target=delete.target,
+                path_parameters=delete.path_parameters,
                 read=self.delete,
                 **common,
             ),
