@@ -310,6 +310,17 @@ def _reads(settings: AlertingSettings) -> list[Alert]:
     hour = "sum(increase(tally_api_accesses_total[1h]))"
     return [
         Alert(
+            name="TallyDayUnsigned",
+            query="max(tally_api_review_days_unsigned) > 0",
+            hold="10m",
+            severity="ticket",
+            team=settings.team,
+            summary="{{ $value }} days are not signed off",
+            description="Each day's exceptions are to be reviewed within the day that follows (audit_api.daily_review_since), and nobody has put on record that they were.",
+            board="tally-audit",
+            api="/v1/review-days",
+        ),
+        Alert(
             name="TallyUnusualReads",
             query=f"{hour} > {settings.reads_least} and {hour} > {settings.reads_factor!r} * sum(increase(tally_api_accesses_total[7d])) / 168",
             severity="ticket",

@@ -5,7 +5,7 @@ An access is never in the trail that was read, or reading would change what is r
 """
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import unquote_plus
@@ -18,6 +18,8 @@ from collector.event import Access, Event, Origin, decode_facts, format_time
 from correlator.index import TrailQuery
 
 __all__ = [
+    "DAY_KEY",
+    "DAY_SIGNED",
     "SERVICE",
     "SIGNED",
     "AccessHistory",
@@ -31,6 +33,9 @@ __all__ = [
 SERVICE = "tallystick-api"
 SIGNED = "review.sign"
 """The action of an access that signs a trail off."""
+DAY_SIGNED = "review.day"
+"""The action of an access that signs a day off; the day is its event's key `DAY_KEY`."""
+DAY_KEY = "review_day"
 
 MAX_TEXT = 300
 _KEPT_SIGNED = 20
@@ -54,6 +59,7 @@ class Asked:
         trail: the trail asked for; empty for a search.
         session: the name of the browser's session that asked; empty: a token did.
         notes: further attributes of the event.
+        keys: business keys of the event, which stay in the log with it.
         purpose: why, as whoever asked says; empty: they did not say.
     """
 
@@ -66,6 +72,7 @@ class Asked:
     session: str = ""
     purpose: str = ""
     notes: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
 
 
 def access_event(
@@ -93,6 +100,7 @@ def access_event(
         event_name=f"access.{asked.action}",
         resource={"service.name": SERVICE},
         attributes=attributes,
+        keys=dict(asked.keys),
         actor=principal,
         outcome="failure" if refused else "success",
         access=Access(principal=principal, action=asked.action, trail=trail or asked.trail, head=head, refused=refused),
@@ -149,6 +157,7 @@ class AccessHistory:
     refresh_seconds: float = 0.5
     _by_trail: OrderedDict[str, deque[PastAccess]] = field(default_factory=OrderedDict)
     _signed: OrderedDict[str, deque[PastAccess]] = field(default_factory=OrderedDict)
+    _days: dict[str, deque[PastAccess]] = field(default_factory=dict)
     _positions: dict[str, int] = field(default_factory=dict)
     _looked_at: float = -1e9
     complete: bool = True
@@ -163,6 +172,16 @@ class AccessHistory:
         """The latest sign-offs of a trail, oldest first; other accesses do not push them out."""
         self._look()
         return sorted(self._signed.get(trail, ()), key=lambda access: access.leaf)
+
+    def day_signed(self, day: str, principals: Collection[str] = ()) -> Sequence[PastAccess]:
+        """The latest sign-offs of a day, oldest first, among the accesses that were looked at.
+
+        Looks again at once when one of these principals, of whom the index says that they signed it, is not among them.
+        """
+        self._look()
+        if not {*principals} <= {access.principal for access in self._days.get(day, ())}:
+            self._refresh()
+        return sorted(self._days.get(day, ()), key=lambda access: access.leaf)
 
     def _look(self) -> None:
         now = self.monotonic()
@@ -201,10 +220,8 @@ class AccessHistory:
             except Malformed:
                 continue  # not ours to judge here: `tally check` names it
             access = facts.access
-            if access is None or not access.trail:
+            if access is None:
                 continue
-            kept = self._by_trail.setdefault(access.trail, deque(maxlen=self.kept_each))
-            self.complete = self.complete and len(kept) < self.kept_each
             past = PastAccess(
                 leaf=one.leaf,
                 time=facts.time,
@@ -213,6 +230,13 @@ class AccessHistory:
                 head=access.head,
                 refused=access.refused,
             )
+            day = facts.keys.get(DAY_KEY, "")
+            if access.action == DAY_SIGNED and day and not access.refused:
+                self._days.setdefault(day, deque(maxlen=_KEPT_SIGNED)).append(past)
+            if not access.trail:
+                continue
+            kept = self._by_trail.setdefault(access.trail, deque(maxlen=self.kept_each))
+            self.complete = self.complete and len(kept) < self.kept_each
             kept.append(past)
             if access.action == SIGNED and not access.refused:
                 self._signed.setdefault(access.trail, deque(maxlen=_KEPT_SIGNED)).append(past)

@@ -15,18 +15,17 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from audit_api.accesses import AccessRecorder
 from audit_api.auth import Authenticator
 from audit_api.cut_schemas import CUT_SCHEMAS
+from audit_api.everyanswer import EveryAnswer
 from audit_api.export.data import DataExports
 from audit_api.export.joboperations import JOB_SCHEMAS, ExportJobs
 from audit_api.export.operation import Exports
 from audit_api.export.shelf import Shelf
 from audit_api.gate import Gate, Operation
 from audit_api.health import Health
-from audit_api.identity.crosssite import SAFE_METHODS
 from audit_api.identity.door import Bearers, Door
 from audit_api.identity.login import LOGIN_SCHEMAS, Logins
 from audit_api.identity.sessions import Sessions
@@ -40,23 +39,18 @@ from audit_api.overview import Overview
 from audit_api.problems import Problem, problem_response
 from audit_api.proofs import Proofs
 from audit_api.revalidation import revalidated
+from audit_api.reviewdays import DAY_SCHEMAS, ReviewDays
 from audit_api.reviews import REVIEW_SCHEMAS, Reviews
+from audit_api.savedsearches import SEARCH_SCHEMAS, SavedSearches
 from audit_api.schemas import SCHEMAS, Schemas
+from audit_api.search_parameters import search_parameters
+from audit_api.searchshelf import SearchShelf
 from audit_api.settings import ApiSettings
 from audit_api.trails import Trails
 from audit_api.web.desk import Desk
 from correlator.flow import Flow
 
 __all__ = ["Provider", "create_app", "own_limits"]
-
-_HEADERS = (
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
-    (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-resource-policy", b"same-origin"),
-    (b"x-frame-options", b"DENY"),
-    (b"cache-control", b"no-store"),
-)
 
 
 class Provider(Bearers, Protocol):
@@ -82,6 +76,7 @@ def create_app(
     exports_folder: Path | None = None,
     limits: Limits | None = None,
     metrics: ApiMetrics | None = None,
+    search_shelf: SearchShelf | None = None,
 ) -> FastAPI:
     """The API over one ledger. What it is given stays its caller's to close.
 
@@ -97,6 +92,7 @@ def create_app(
         exports_folder: where export jobs and their files are kept; None: there are none.
         limits: how much each principal may ask; closed with the application. None: this process's own.
         metrics: what `limits` counts in; None: new ones.
+        search_shelf: where saved searches are kept; None: there are none.
     """
     metrics = metrics or ApiMetrics()
     limits = limits or own_limits(settings, monotonic=monotonic)
@@ -106,9 +102,24 @@ def create_app(
         secure=settings.secure,
         monotonic=monotonic,
     )
+    live = Live(logs, settings)
+    reviews = Reviews(logs, settings)
+    days = ReviewDays(reviews=reviews, logs=logs, settings=settings, clock=clock)
     trails, overview = Trails(logs, settings), Overview(logs, authenticator)
+    searches = None
+    if search_shelf is not None:
+        searches = SavedSearches(shelf=search_shelf, parameters=search_parameters(logs, settings), settings=settings)
     desk = Desk(
-        logs=logs, trails=trails, overview=overview, settings=settings, flows=flows, provider=provider is not None
+        logs=logs,
+        trails=trails,
+        overview=overview,
+        searches=searches,
+        reviews=reviews,
+        days=days,
+        live=live,
+        settings=settings,
+        flows=flows,
+        provider=provider is not None,
     )
     door = Door(authenticator=authenticator, sessions=sessions, public_url=settings.public_url, bearers=provider)
     gate = Gate(
@@ -121,7 +132,7 @@ def create_app(
         metrics=metrics,
         problem_page=desk.problem_page,
     )
-    health = Health(gate=gate, logs=logs, metrics=metrics)
+    health = Health(gate=gate, logs=logs, metrics=metrics, days=days, monotonic=monotonic)
     shelf = None
     if exports_folder is not None:
         shelf = Shelf(exports_folder, clock=clock, keep_seconds=settings.export_keep_seconds)
@@ -131,9 +142,10 @@ def create_app(
         **(CUT_SCHEMAS if logs.cut else SCHEMAS),
         **LOGIN_SCHEMAS,
         **REVIEW_SCHEMAS,
+        **DAY_SCHEMAS,
+        **(SEARCH_SCHEMAS if searches is not None else {}),
         **(JOB_SCHEMAS if jobs is not None else {}),
     }
-    live = Live(logs, settings)
     operations = [
         *live.operations(),
         *trails.operations(),
@@ -143,7 +155,9 @@ def create_app(
         *Proofs(logs, settings.public_log).operations(),
         *LogPaths(logs, settings.public_log).operations(),
         *overview.operations(),
-        *Reviews(logs, settings).operations(),
+        *reviews.operations(),
+        *days.operations(),
+        *(searches.operations() if searches is not None else ()),
         *Logins(door).operations(),
         *(provider.operations(sessions) if provider is not None else ()),
     ]
@@ -188,7 +202,7 @@ def create_app(
     _add_public(
         app, "/openapi.json", _openapi_endpoint(app, operations, schemas, sessions.cookie_name), "This document."
     )
-    app.add_middleware(_EveryAnswer, secure=settings.secure)
+    app.add_middleware(EveryAnswer, secure=settings.secure)
     return app
 
 
@@ -302,37 +316,3 @@ async def _no_such_path(request: Request, error: Exception) -> Response:
 
 async def _our_fault(request: Request, _: Exception) -> Response:
     return problem_response(Problem("internal", "an error that this process has logged"), instance=request.url.path)
-
-
-class _EveryAnswer:
-    """ASGI middleware: headers that every answer carries, unless it has its own of that name; and no body of a GET.
-
-    Bodies of other methods are the gate's: it takes those that an operation declares.
-    """
-
-    def __init__(self, app: ASGIApp, *, secure: bool) -> None:
-        self._app = app
-        self._headers = [*_HEADERS]
-        if secure:
-            self._headers.append((b"strict-transport-security", b"max-age=31536000"))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                own = {name.lower() for name, _ in headers}
-                headers += [header for header in self._headers if header[0] not in own]
-                message = {**message, "headers": headers}
-            await send(message)
-
-        for name, value in scope["headers"] if scope["method"] in SAFE_METHODS else ():
-            if (name == b"content-length" and value != b"0") or name == b"transfer-encoding":
-                answer = problem_response(Problem("no-body", "requests take no body"), instance=scope["path"])
-                answer.headers["connection"] = "close"  # what was sent will not be read
-                await answer(scope, receive, send_with_headers)
-                return
-        await self._app(scope, receive, send_with_headers)

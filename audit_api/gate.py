@@ -91,7 +91,7 @@ class Reading:
     """What was read, ready to be sent; and for the record, of which trail, up to which leaf.
 
     `status`: 0: the operation's. `asker`, `session`: for the record of a log-in: who it turned out to be, and the session's name.
-    `notes`: further attributes of the access event. `stream`: makes the answer's bytes in `body`'s place, from when the access is on record; closed in any case.
+    `notes`, `keys`: further attributes, and business keys, of the access event. `stream`: makes the answer's bytes in `body`'s place, from when the access is on record; closed in any case.
     """
 
     body: bytes = field(default=b"", repr=False)
@@ -101,6 +101,7 @@ class Reading:
     head: int = -1
     stream: ByteStream | None = None
     notes: Mapping[str, str] = field(default_factory=dict)
+    keys: Mapping[str, str] = field(default_factory=dict)
     status: int = 0
     asker: str = ""
     session: str = ""
@@ -131,6 +132,7 @@ class Operation:
         scoped: it shows no more than `Call.scope` sees. Who may see but a part of the ledger is refused all that is not.
         method: GET, POST, PUT, PATCH or DELETE. All but GET are held to their origin and a CSRF token when they come from a browser.
         recorded: put on record though anyone may, such as a log-in.
+        conditional: it heeds If-Match.
         export: it takes content away: held to the principal's budget of exports besides.
         secret_query: its query holds what must not be on record, such as an authorization code.
         body_limit_bytes: a longer body is refused; 0: none is taken.
@@ -155,6 +157,7 @@ class Operation:
     scoped: bool = False
     method: str = "GET"
     recorded: bool = False
+    conditional: bool = False
     export: bool = False
     secret_query: bool = False
     body_limit_bytes: int = 0
@@ -391,6 +394,7 @@ def _asked(
         session=asker.session.name if asker is not None and asker.session is not None else "",
         purpose=purpose_of(request),
         notes=reading.notes if reading is not None else {},
+        keys=reading.keys if reading is not None else {},
     )
     if reading is not None and reading.asker:
         return reading.asker, replace(asked, session=reading.session)

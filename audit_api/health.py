@@ -12,6 +12,7 @@ from starlette.responses import Response
 from audit_api.gate import Gate
 from audit_api.logs import Logs
 from audit_api.metrics import ApiMetrics
+from audit_api.reviewdays import ReviewDays
 from collector.errors import TallyError
 
 __all__ = ["Health"]
@@ -24,9 +25,15 @@ class Health:
         gate: whose thread reads.
         logs: the ledger's.
         metrics: what ``/metrics`` shows.
+        days: tells how many days are not signed off.
+        monotonic: seconds that only go forward.
     """
 
-    def __init__(self, *, gate: Gate, logs: Logs, metrics: ApiMetrics) -> None:
+    def __init__(
+        self, *, gate: Gate, logs: Logs, metrics: ApiMetrics, days: ReviewDays, monotonic: Callable[[], float]
+    ) -> None:
+        self._days = days
+        self._monotonic = monotonic
         self._gate = gate
         self._logs = logs
         self._metrics = metrics
@@ -63,8 +70,15 @@ class Health:
     async def metrics(self, request: Request) -> Response:
         """All metrics, in the format that the scraper asks for."""
         await self._gate.run(self._look)
+        self._metrics.unsigned_days.set(await self._gate.run(self._unsigned_days))
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encoder(self._metrics.registry), headers={"content-type": content_type})
+
+    def _unsigned_days(self) -> float:
+        try:
+            return self._days.unsigned(self._monotonic())
+        except TallyError:
+            return math.nan  # whoever asks sees that it is not known; /readyz says what does not answer
 
     def _look(self) -> list[str]:
         reasons = []

@@ -31,12 +31,13 @@ POLL_SECONDS = 0.5
 HEARTBEAT_SECONDS = 15.0
 _CHUNK = 1_024
 _SHARED_CHUNKS = 64
+_LATEST_CHUNKS = 4
 _NEW, _VERDICT = b'"position":0,', b'"kind":"verdict"'
 """In an entry's canonical bytes, or near them: what has neither is not decoded."""
 
 _encode = msgspec.json.Encoder().encode
-_Told = tuple[int, str, bytes]
-"""A leaf index, the trail, and the event's fields."""
+_Told = tuple[int, str, bytes, bytes]
+"""A leaf index, the trail, the event's name, and its data."""
 
 
 class Live:
@@ -164,8 +165,34 @@ class Live:
             if entry.kind == "verdict":
                 what["verdict"] = entry.detail
             name = b"verdict" if entry.kind == "verdict" else b"trail"
-            told.append((leaf, entry.trail, b"event: %b\ndata: %b\n\n" % (name, _encode(what))))
+            told.append((leaf, entry.trail, name, _encode(what)))
         return told
+
+    async def latest(
+        self, run: Runner, scope: RowScope, *, kind: str = "", most: int = 50
+    ) -> tuple[list[tuple[str, dict[str, Any]]], str]:
+        """What was told last, newest first, and the id behind which a reader goes on; empty: from the beginning.
+
+        It looks at the last few thousand leaves of each log, and no further: what is older is found by searching.
+        """
+        sizes = await self.sizes(run)
+        found: list[tuple[str, dict[str, Any]]] = []
+        for at, size in enumerate(sizes):
+            end, here = size, 0
+            for _ in range(_LATEST_CHUNKS):
+                if end == 0 or here >= most:
+                    break
+                start = (end - 1) // _CHUNK * _CHUNK  # where chunks are shared
+                told: Sequence[_Told] = await self.chunk(run, at, start, end)
+                if kind:
+                    told = [one for one in told if kind_of(one[1]) == kind]
+                if not scope.whole:
+                    told = await run(self.seen, told, scope)
+                found += [(name.decode(), msgspec.json.decode(data)) for _, _, name, data in reversed(told)]
+                here += len(told)
+                end = start
+        found.sort(key=lambda one: one[1]["recorded"], reverse=True)
+        return found[:most], self.id_of(sizes) if self._logs.cut or sizes[0] > 0 else ""
 
     def seen(self, told: Sequence[_Told], scope: RowScope) -> list[_Told]:
         """Those of trails that are seen."""
@@ -234,9 +261,9 @@ class _Stream:
         if told and not self._scope.whole:
             told = await self._run(live.seen, told, self._scope)
         said = []
-        for leaf, _, event in told:
+        for leaf, _, name, data in told:
             self._places[at] = leaf + 1
-            said.append(b"id: %b\n%b" % (live.id_of(self._places).encode(), event))
+            said.append(b"id: %b\nevent: %b\ndata: %b\n\n" % (live.id_of(self._places).encode(), name, data))
         self._places[at] = end
         return b"".join(said)
 

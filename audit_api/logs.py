@@ -6,7 +6,7 @@ Used by one thread at a time, like the `Evidence` of each log. A ledger that is 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from audit_api.accesses import AccessHistory, PastAccess
+from audit_api.accesses import DAY_KEY, AccessHistory, PastAccess
 from audit_api.evidence import Evidence, SignedTree
 from audit_api.identity.scope import EVERYTHING, RowScope, find_seen
 from collector.errors import NotFound, Overloaded, VerificationError
@@ -19,6 +19,7 @@ from correlator.statement import Statement, open_statement
 from correlator.statementwriter import continuing
 from correlator.storage import LogStorage
 from correlator.story import StoryTrails, story
+from correlator.trail import parse_trail
 
 __all__ = ["FoundTrails", "LoggedAccess", "Logs", "ServedLog"]
 
@@ -207,6 +208,20 @@ class Logs:
             except NotFound:
                 continue  # that log has not published anything
         return sorted(found, key=lambda one: (one.access.time, one.log.shard.number, one.access.leaf))
+
+    def day_signed(self, day: str) -> tuple[list[LoggedAccess], set[str]]:
+        """Who signed a day off: the accesses that did, oldest first, of those that were looked at; and all principals, from the index."""
+        found: list[LoggedAccess] = []
+        principals: set[str] = set()
+        for log, history in zip(self.all, self._histories, strict=True):
+            page = log.evidence.index.find(TrailQuery(kind="access", key=(DAY_KEY, day)), size=log.size(), limit=50)
+            here = {parse_trail(one.trail).value for one in page.trails if log.shard.holds(one.trail)}
+            principals |= here
+            try:
+                found += [LoggedAccess(access=access, log=log) for access in history.day_signed(day, here)]
+            except NotFound:
+                continue  # that log has not published anything
+        return sorted(found, key=lambda one: (one.access.time, one.log.shard.number, one.access.leaf)), principals
 
     # Search -----------------------------------------------------------------------------------------------------------
 

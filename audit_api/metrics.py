@@ -21,6 +21,7 @@ class ApiMetrics:
         refused: refusals by reason (the problem's name).
         accesses: accesses and refusals made durable.
         record_seconds: how long that took.
+        unsigned_days: days that should have been signed off, and are not.
         surplus_refusals: refusals that were counted and not recorded one by one.
         limits_shared: 1 while limits are counted together with other API processes, 0 while this one counts by itself.
         shared_limit_failures: questions about limits that Redis did not answer.
@@ -62,6 +63,11 @@ class ApiMetrics:
         self.shared_limit_failures = Counter(
             "tally_api_shared_limit_failures_total",
             "Questions about limits that Redis did not answer.",
+            registry=self.registry,
+        )
+        self.unsigned_days = Gauge(
+            "tally_api_review_days_unsigned",
+            "Days since daily_review_since, of the last three months and over for a day, that nobody has signed off.",
             registry=self.registry,
         )
 

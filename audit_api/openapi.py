@@ -21,6 +21,7 @@ Serves the audit trail of a ledger: trails, proofs, exports, and the log itself 
 
 TAGS: list[dict[str, str]] = [
     {"name": "trails", "description": "Find, read and export trails."},
+    {"name": "searches", "description": "Searches that are kept under a name."},
     {"name": "reviews", "description": "What calls for a look, and who has looked."},
     {"name": "proofs", "description": "What shows that an entry is in the log, and that the log has only grown."},
     {"name": "log", "description": "The log under its C2SP tlog-tiles paths."},
@@ -105,6 +106,16 @@ def extras_of(operation: Operation) -> dict[str, Any]:
                 "in": "header",
                 "required": False,
                 "description": PURPOSE.about,
+                "schema": {"type": "string"},
+            }
+        )
+    if operation.conditional:
+        parameters.append(
+            {
+                "name": "If-Match",
+                "in": "header",
+                "required": False,
+                "description": "The `ETag` that was read: if it is another one now, nothing is done (412).",
                 "schema": {"type": "string"},
             }
         )

@@ -4,7 +4,7 @@ There is no list that could be lost: an exception is a trail that stands badly, 
 and a note in its event, made durable before it is answered. It holds up to the last entry that was there then: a trail that grows calls again.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,8 +13,8 @@ import msgspec
 from audit_api.accesses import SIGNED
 from audit_api.answers import summary_json
 from audit_api.gate import Call, Operation, Reading, Runner
-from audit_api.identity.scope import RowScope, find_seen
-from audit_api.logs import LoggedAccess, Logs
+from audit_api.identity.scope import EVERYTHING, RowScope, find_seen
+from audit_api.logs import LoggedAccess, Logs, ServedLog
 from audit_api.parameters import encode_bounds, encode_cursor
 from audit_api.problems import Problem
 from audit_api.search_parameters import search_parameters, search_query
@@ -25,13 +25,16 @@ from collector.event import decode_event
 from correlator.index import TrailQuery, TrailSummary
 from correlator.index.condition import And, Has
 
-__all__ = ["DECISIONS", "EXCEPTIONS", "REVIEW_SCHEMAS", "Reviews"]
+__all__ = ["DECISIONS", "EXCEPTIONS", "MAX_COUNTED", "MAX_NOTE", "REVIEW_SCHEMAS", "Reviews", "noted"]
 
 DECISIONS = ("explained", "escalated", "corrected")
 EXCEPTIONS = ("failed", "incomplete", "error", "gap")
 """How trails stand that call for a look."""
 
 MAX_NOTE = 2_000
+MAX_COUNTED = 1_000
+"""Most trails that a count looks at."""
+_COUNTED_PAGES = 20
 _JSON = "application/json"
 _encode = msgspec.json.Encoder().encode
 
@@ -165,22 +168,51 @@ class Reviews:
 
     def _page(self, values: Mapping[str, Any], scope: RowScope) -> dict[str, Any]:
         query = _calling(search_query(values))
-        if self.logs.cut:
-            found = self.logs.find(query, cursor=values["cursor"], limit=values["limit"], scope=scope)
-            rows = [self._row(one) | {"trail": summary_json(one) | {"log": log.key.name}} for log, one in found.trails]
-            return {
-                "size": found.size,
-                "exceptions": rows,
-                "next": encode_bounds(found.size, found.bounds) if found.bounds else None,
-            }
-        evidence = self.logs.all[0].evidence
-        cursor = values["cursor"]
-        size, below = cursor if cursor is not None else (min(evidence.index.size(), evidence.tree().size), None)
-        page = find_seen(evidence.index, query, scope, size=size, below=below, limit=values["limit"])
-        following = None if page.next_below is None else encode_cursor(size, page.next_below)
-        return {"size": size, "exceptions": [self._row(one) for one in page.trails], "next": following}
+        size, found, following = self._found(query, scope, cursor=values["cursor"], limit=values["limit"])
+        rows = [
+            self.standing(one) | ({"trail": summary_json(one) | {"log": log.key.name}} if self.logs.cut else {})
+            for log, one in found
+        ]
+        encoded = None
+        if following is not None:
+            encoded = encode_bounds(size, following) if self.logs.cut else encode_cursor(size, following[0])
+        return {"size": size, "exceptions": rows, "next": encoded}
 
-    def _row(self, summary: TrailSummary) -> dict[str, Any]:
+    def _found(
+        self, query: TrailQuery, scope: RowScope, *, cursor: Any, limit: int
+    ) -> tuple[int, Sequence[tuple[ServedLog, TrailSummary]], tuple[int, ...] | None]:
+        """How many leaves are looked at, a page of trails with their logs, and the bounds of the next one."""
+        if self.logs.cut:
+            found = self.logs.find(query, cursor=cursor, limit=limit, scope=scope)
+            return found.size, found.trails, found.bounds or None
+        log = self.logs.all[0]
+        index = log.evidence.index
+        size, below = cursor if cursor is not None else (min(index.size(), log.evidence.tree().size), None)
+        page = find_seen(index, query, scope, size=size, below=below, limit=limit)
+        return size, [(log, one) for one in page.trails], None if page.next_below is None else (page.next_below,)
+
+    def counted(self, since: str, until: str) -> tuple[int, int, bool]:
+        """How many trails with an event of this time call for a look, how many of them are open, and whether there are more than were counted."""
+        query = _calling(TrailQuery(since=since, until=until))
+        exceptions = still_open = 0
+        cursor: Any = None
+        for _ in range(_COUNTED_PAGES):
+            size, found, following = self._found(query, EVERYTHING, cursor=cursor, limit=200)
+            exceptions += len(found)
+            still_open += sum(not self.is_signed(one) for _, one in found)
+            if following is None:
+                return exceptions, still_open, False
+            if exceptions >= MAX_COUNTED:
+                break
+            cursor = (size, following if self.logs.cut else following[0])
+        return exceptions, still_open, True
+
+    def is_signed(self, summary: TrailSummary) -> bool:
+        """Whether a sign-off covers all of the trail."""
+        return any(one.access.head >= summary.last_leaf for one in self.logs.signed(summary.trail))
+
+    def standing(self, summary: TrailSummary) -> dict[str, Any]:
+        """How an exception stands: the trail, whether it is open, and who has signed it off."""
         signed = self.logs.signed(summary.trail)
         return {
             "trail": summary_json(summary),
@@ -189,14 +221,7 @@ class Reviews:
         }
 
     def _signed(self, one: LoggedAccess) -> dict[str, Any]:
-        attributes: Mapping[str, Any] = {}
-        evidence = one.log.evidence
-        try:
-            events = evidence.events(evidence.entries([one.access.leaf]))
-            if one.access.leaf in events:
-                attributes = decode_event(events[one.access.leaf]).attributes
-        except (NotFound, Malformed, VerificationError) as error:  # that somebody signed is in the log; the note is not
-            attributes = {"review.note": f"(the note cannot be read: {error})"}
+        attributes = noted(one)
         return {
             "leaf": one.access.leaf,
             "time": one.access.time,
@@ -219,6 +244,16 @@ class Reviews:
             )
         notes = {"review.decision": signed.decision, **({"review.note": signed.note} if signed.note else {})}
         return Reading(body=_encode({"trail": trail, "head": signed.head}), trail=trail, head=signed.head, notes=notes)
+
+
+def noted(one: LoggedAccess) -> Mapping[str, Any]:
+    """The attributes of a sign-off's event; empty where retention has let go of it."""
+    evidence = one.log.evidence
+    try:
+        events = evidence.events(evidence.entries([one.access.leaf]))
+        return decode_event(events[one.access.leaf]).attributes if one.access.leaf in events else {}
+    except (NotFound, Malformed, VerificationError) as error:  # that somebody signed is in the log; the note is not
+        return {"review.note": f"(the note cannot be read: {error})"}
 
 
 def _calling(query: TrailQuery) -> TrailQuery:

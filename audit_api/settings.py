@@ -1,6 +1,7 @@
 """The API's part of ``tally.toml``: the table ``[audit_api]``. Every key is optional, unknown ones are refused."""
 
 import re
+from datetime import date
 from typing import Annotated
 
 import msgspec
@@ -39,6 +40,9 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         export_keep_seconds: so long after it ended a job and its file are kept.
         export_rows_a_day: most rows that exports as data may give a principal within 24 hours.
         report_fonts: TrueType or OpenType files for letters that the fonts of the extra `pdf` have not, such as Chinese ones.
+        daily_review_since: from this day on (`2026-01-31`, UTC) every day has to be signed off (PCI DSS 4.0.1, 10.4.1): days that are not
+            are on the metrics, and an alert tells of them. Empty: no day has to be.
+        saved_searches: most searches that a principal may keep under a name.
         live_readers: how many may read along what happens (`/v1/live`) at once.
         live_seconds: so long at most, then they ask again, and it is looked anew who they are.
         requests_a_second: how often a principal may ask, on average; each answer costs an access on record.
@@ -72,6 +76,8 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     export_keep_seconds: Annotated[int, msgspec.Meta(ge=60, le=31_536_000)] = 86_400
     export_rows_a_day: _Positive = 20_000_000
     report_fonts: tuple[str, ...] = ()
+    daily_review_since: Annotated[str, msgspec.Meta(pattern=r"^([0-9]{4}-[0-9]{2}-[0-9]{2})?$")] = ""
+    saved_searches: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 100
     live_readers: Annotated[int, msgspec.Meta(ge=0, le=400)] = 32
     live_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 900
     requests_a_second: Annotated[float, msgspec.Meta(gt=0.0, le=100_000.0)] = 50.0
@@ -88,6 +94,11 @@ class ApiSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError("tls_certificate and tls_key belong together")
         if self.tls_client_ca and not self.tls_certificate:
             raise ValueError("tls_client_ca goes with tls_certificate")
+        if self.daily_review_since:
+            try:
+                date.fromisoformat(self.daily_review_since)
+            except ValueError as error:
+                raise ValueError("daily_review_since is no day such as 2026-01-31") from error
         if self.oidc.issuer and self.oidc.client_id and not self.oidc.introspection and not self.public_url:
             raise ValueError("oidc.client_id is for browsers' log-in, which needs public_url to come back to")
         if self.public_url and not re.fullmatch(r"https?://[A-Za-z0-9.:\[\]-]{1,253}", self.public_url, re.ASCII):

@@ -6,7 +6,8 @@ import argparse
 import platform
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench.auditors import Phase, bench_auditors
@@ -74,39 +75,34 @@ def main() -> None:
     try:
         print(f"Python {platform.python_version()}, {platform.machine()}; load average before: {load_average()}\n")
         parts = arguments.parts or _PARTS
-        if "stages" in parts:
-            _stages(folder, arguments.events)
-        if "forward" in parts:
-            _forward(folder, arguments.events)
-        if "end-to-end" in parts:
-            _end_to_end(folder, arguments.events)
-        if "import" in parts:
-            _import(folder, arguments.events)
-        if "trail" in parts:
-            _trail(folder, arguments.stored, arguments.requests)
-        if "open-trails" in parts:
-            _open_trails(folder, arguments.stored)
-        if "verify" in parts:
-            _verify(folder, arguments.leaves)
-        if "flood" in parts:
-            _flood(folder)
-        if "collector" in parts:
-            print_comparison(folder / "collector", arguments.events)
-        if "export" in parts:
-            _export(folder, arguments.stored)
-        if "auditors" in parts:
-            _auditors(folder, arguments)
-        if "opensearch" in parts:
-            _opensearch(arguments.events, arguments.warming)
-        if "opensearch-end-to-end" in parts:
-            _opensearch_end_to_end(folder, arguments)
-        if "opensearch-trail" in parts:
-            _opensearch_trail(folder, arguments.stored, arguments.requests)
-        if "fraud" in parts:
-            _fraud(folder)
+        for name, bench in _benches(folder, arguments).items():
+            if name in parts:
+                bench()
         print(f"\nload average after: {load_average()}")
     finally:
         shutil.rmtree(folder)
+
+
+def _benches(folder: Path, arguments: argparse.Namespace) -> Mapping[str, Callable[[], None]]:
+    """Every part, in the order in which they are run."""
+    events, stored, requests = arguments.events, arguments.stored, arguments.requests
+    return {
+        "stages": partial(_stages, folder, events),
+        "forward": partial(_forward, folder, events),
+        "end-to-end": partial(_end_to_end, folder, events),
+        "import": partial(_import, folder, events),
+        "trail": partial(_trail, folder, stored, requests),
+        "open-trails": partial(_open_trails, folder, stored),
+        "verify": partial(_verify, folder, arguments.leaves),
+        "flood": partial(_flood, folder),
+        "collector": partial(print_comparison, folder / "collector", events),
+        "export": partial(_export, folder, stored),
+        "auditors": partial(_auditors, folder, arguments),
+        "opensearch": partial(_opensearch, events, arguments.warming),
+        "opensearch-end-to-end": partial(_opensearch_end_to_end, folder, arguments),
+        "opensearch-trail": partial(_opensearch_trail, folder, stored, requests),
+        "fraud": partial(_fraud, folder),
+    }
 
 
 def _stages(folder: Path, events: int) -> None:

@@ -12,8 +12,10 @@ from audit_api.evidence import Evidence
 from audit_api.limits import Limits
 from audit_api.logs import Logs, ServedLog
 from audit_api.metrics import ApiMetrics
+from audit_api.searchshelf import SearchShelf
 from audit_api.serving import serve
 from collector.errors import NotFound, Overloaded, StateUnknown
+from collector.protect.classify import find_cards
 from correlator.log import LogReader
 from correlator.shards import key_of_log
 from deploy.config import Config, ConfigError
@@ -57,6 +59,7 @@ async def serve_api(
         ConfigError: the ledger began with another number of shards, or an identity provider or a Redis is named and its extra is not there.
         OSError: the address cannot be bound, or a file of tokens cannot be written.
         TokensError: one of them is not as it must be.
+        Malformed: a saved search cannot be read.
         StateUnknown: the recorder's spool is another process's.
     """
     with suppress(Overloaded, StateUnknown):  # a storage that is away now: then each answer says so
@@ -85,6 +88,7 @@ async def serve_api(
             flows=config.correlator.flows,
             provider=_provider(config),
             exports_folder=places.exports_of(name),
+            search_shelf=SearchShelf(places.searches, clock=time.time_ns, has_card=lambda text: bool(find_cards(text))),
             limits=_limits(config, metrics),
             metrics=metrics,
         )

@@ -83,6 +83,11 @@ class Places:
         return self.root / "-".join(part for part in ("exports", api) if part)
 
     @property
+    def searches(self) -> Path:
+        """Folder of the searches that people keep in the API, 0700."""
+        return self.root / "searches"
+
+    @property
     def run(self) -> Path:
         """Folder of the running processes: ports, process ids, logs."""
         return self.root / "run"

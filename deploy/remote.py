@@ -66,7 +66,25 @@ class RemoteLedger:
 
     def search(self, query: TrailQuery, *, limit: int = 50) -> tuple[list[TrailSummary], bool]:
         """The newest trails that match, at most `limit`, and whether there are more."""
-        asked = {name: str(value) for name, value in told_query(query).items()}
+        return self.search_for({name: str(value) for name, value in told_query(query).items()}, limit=limit)
+
+    def saved(self, name: str) -> dict[str, str]:
+        """The conditions of a search that is saved in the API: the reader's own of this name, else the one that is shared with them.
+
+        Raises:
+            Failure: there is none, or several are shared under this name.
+        """
+        told = [one for one in self.api.document("/v1/searches")["searches"] if one["name"] == name]
+        found = [one for one in told if one["own"]] or told
+        if not found:
+            raise Failure(f"{self.api.url}: no search {name!r} is saved there that you may see", exit_code=2)
+        if len(found) > 1:
+            names = ", ".join(sorted(str(one["principal"]) for one in found))
+            raise Failure(f"{self.api.url}: several share a search {name!r}: {names}", exit_code=2)
+        return {str(key): str(value) for key, value in found[0]["conditions"].items()}
+
+    def search_for(self, asked: Mapping[str, str], *, limit: int = 50) -> tuple[list[TrailSummary], bool]:
+        """As `search`, of conditions as the API's parameters have them."""
         found: list[TrailSummary] = []
         cursor = ""
         while len(found) < limit:

@@ -12,6 +12,8 @@ from typing import Literal
 
 import msgspec
 
+from audit_api.durablefile import write_durable
+
 __all__ = ["Job", "Shelf"]
 
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -128,7 +130,7 @@ class Shelf:
     def save(self, job: Job) -> None:
         """Make durable what the job says; of one that was removed meanwhile nothing."""
         if job.id in self._jobs:
-            self._write(f"{job.id}.json", msgspec.json.encode(job))
+            write_durable(self._folder / f"{job.id}.json", msgspec.json.encode(job))
 
     def remove(self, job: Job) -> None:
         """The job and its file are gone."""
@@ -179,7 +181,7 @@ class Shelf:
         self._spent = [one for one in self._spent if one.at_ns > now - _DAY_NS]
         if rows:
             self._spent.append(_Spent(principal=principal, at_ns=now, rows=rows))
-            self._write("spent.json", msgspec.json.encode(self._spent))
+            write_durable(self._folder / "spent.json", msgspec.json.encode(self._spent))
 
     def spent(self, principal: str) -> int:
         """Rows that a principal was given within the last day."""
@@ -190,17 +192,3 @@ class Shelf:
         """After so long the oldest of what a principal was given counts no more."""
         mine = [one.at_ns for one in self._spent if one.principal == principal]
         return max(1.0, (min(mine, default=0) + _DAY_NS - self._clock()) / 1e9)
-
-    def _write(self, name: str, data: bytes) -> None:
-        part = self._folder / f"{name}.part"
-        with part.open("wb") as file:
-            os.fchmod(file.fileno(), 0o600)
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(self._folder / name)  # a crash before: the old one; after: the new one
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)

@@ -10,15 +10,22 @@ from starlette.routing import Route
 from audit_api.gate import Operation
 from audit_api.identity.crosssite import local_path
 from audit_api.identity.sessions import Session
+from audit_api.live import Live
 from audit_api.logs import Logs
 from audit_api.overview import Overview
 from audit_api.problems import Problem, problem_response
+from audit_api.reviewdays import ReviewDays
+from audit_api.reviews import Reviews
+from audit_api.savedsearches import SavedSearches
 from audit_api.settings import ApiSettings
 from audit_api.trails import Trails
 from audit_api.web.exports import offered
 from audit_api.web.frame import HEADERS, PREFIX, STATIC_TYPES, Frame
+from audit_api.web.livepage import LivePage
 from audit_api.web.parts import HTML, given, page
+from audit_api.web.reviewpage import ReviewPage
 from audit_api.web.search import SearchPage
+from audit_api.web.searches import SearchForms
 from audit_api.web.storypage import StoryPage
 from audit_api.web.systempage import SystemPage
 from correlator.flow import Flow
@@ -35,6 +42,9 @@ class Desk:
     Args:
         logs: the ledger's.
         trails, overview: the operations whose answers the pages show.
+        reviews, days: those on exceptions and on days.
+        live: tells what happens.
+        searches: those on saved searches, where there are any.
         settings: limits.
         flows: as they are declared now.
         provider: there is an identity provider to sign in at.
@@ -46,19 +56,35 @@ class Desk:
         logs: Logs,
         trails: Trails,
         overview: Overview,
+        searches: SavedSearches | None,
+        reviews: Reviews,
+        days: ReviewDays,
+        live: Live,
         settings: ApiSettings,
         flows: Sequence[Flow],
         provider: bool = False,
     ) -> None:
         self._provider = provider
         self._frame = Frame()
-        self._search = SearchPage(self._frame, trails)
-        self._story = StoryPage(self._frame, logs=logs, trails=trails, settings=settings, flows=flows)
+        self._forms = SearchForms(searches=searches) if searches is not None else None
+        self._search = SearchPage(self._frame, trails, self._forms)
+        self._reviews = ReviewPage(self._frame, reviews=reviews, days=days)
+        self._live = LivePage(self._frame, live)
+        self._story = StoryPage(
+            self._frame, logs=logs, trails=trails, settings=settings, flows=flows, reviews=self._reviews
+        )
         self._system = SystemPage(self._frame, overview=overview)
 
     def operations(self, api: Sequence[Operation]) -> list[Operation]:
         """The pages that show what the ledger holds; they offer what the API's own operations can do."""
-        return [self._search.operation(), self._story.operation(offered(api)), self._system.operation()]
+        return [
+            self._search.operation(),
+            self._story.operation(offered(api)),
+            self._system.operation(),
+            self._live.operation(),
+            *self._reviews.operations(),
+            *(self._forms.operations() if self._forms is not None else ()),
+        ]
 
     def routes(self) -> list[Route]:
         """What shows nothing of the ledger: the way in, the form to sign in with, the assets."""

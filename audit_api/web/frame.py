@@ -31,6 +31,7 @@ HEADERS: Mapping[str, str] = {"Content-Security-Policy": POLICY, "Cross-Origin-O
 STATIC_TYPES = {
     "desk.css": "text/css; charset=utf-8",
     "desk.js": "text/javascript; charset=utf-8",
+    "live.js": "text/javascript; charset=utf-8",
     "verify.js": "text/javascript; charset=utf-8",
     "tally.svg": "image/svg+xml",
 }

@@ -19,6 +19,7 @@ from audit_api.trails import Trails
 from audit_api.web.frame import HEADERS, Frame
 from audit_api.web.locales import ZONES, Manner, local_to_rfc3339
 from audit_api.web.parts import HTML, ZONE, forgiving, given, manner_of, page, told_trail
+from audit_api.web.searches import ANY_KIND, SearchForms, address_of, conditions_of
 from collector.errors import Malformed
 from correlator.index import AmountRange
 from correlator.index.vocabulary import KINDS, STATUSES
@@ -26,18 +27,17 @@ from correlator.index.vocabulary import KINDS, STATUSES
 __all__ = ["SearchPage"]
 
 _MAX_FACETS = 12
-_ANY_KIND = "any"
 _TEXT = {"type": "string"}
 
 
 def _kind(text: str) -> str:
-    if text not in (*KINDS, _ANY_KIND):
-        raise ValueError(f"it is none of {', '.join((*KINDS, _ANY_KIND))}")
+    if text not in (*KINDS, ANY_KIND):
+        raise ValueError(f"it is none of {', '.join((*KINDS, ANY_KIND))}")
     return text
 
 
 _NAMES = (
-    *("text", "transaction", "key", "service", "status", "tenant"),
+    *("text", "transaction", "key", "service", "status", "tenant", "filter"),
     *("since", "until", "currency", "least", "most", "kind", "zone"),
 )
 
@@ -53,9 +53,11 @@ class SearchPage:
     Args:
         frame: renders it.
         trails: finds.
+        forms: for searches that are kept; None: none are.
     """
 
-    def __init__(self, frame: Frame, trails: Trails) -> None:
+    def __init__(self, frame: Frame, trails: Trails, forms: SearchForms | None = None) -> None:
+        self._forms = forms
         self._frame = frame
         self._trails = trails
         find, _ = trails.operations()
@@ -88,10 +90,12 @@ class SearchPage:
         manner = manner_of(call.request, call.values["zone"])
         asked = self._asked(call.values, manner)
         reading = await self._trails.find(replace(call, values=asked), run)
-        body = await asyncio.to_thread(self._page, call, manner, reading.body)
+        here = address_of(conditions_of(_shown(given(call.request))))
+        saved = await self._forms.shown(call, run, here) if self._forms is not None else None
+        body = await asyncio.to_thread(self._page, call, manner, reading.body, saved)
         return Reading(body=body, media_type=HTML, headers=HEADERS)
 
-    def _page(self, call: Call, manner: Manner, answer: bytes) -> bytes:
+    def _page(self, call: Call, manner: Manner, answer: bytes, saved: Any) -> bytes:
         """The page of what was found. It takes milliseconds, in which other requests are answered."""
         found = msgspec.json.decode(answer)
         shown = _shown(given(call.request))
@@ -109,6 +113,8 @@ class SearchPage:
             first=self._address(shown) if call.values["cursor"] is not None else "",
             narrowed=sorted(name for name in shown if name not in ("zone", "text", "kind", "status") and shown[name]),
             problem=None,
+            saved=saved,
+            fields=[(name, text) for name, text in shown.items() if text],
             **self.choices(),
         )
 
@@ -128,16 +134,18 @@ class SearchPage:
             first="",
             narrowed=["all"],
             problem={"parameter": problem.extra.get("parameter", ""), "detail": problem.detail},
+            saved=None,
+            fields=[],
             **self.choices(),
         )
 
     def choices(self) -> dict[str, Any]:
         """What the form offers."""
-        return {"kinds": (*KINDS, _ANY_KIND), "statuses": STATUSES, "zones": ZONES}
+        return {"kinds": (*KINDS, ANY_KIND), "statuses": STATUSES, "zones": ZONES}
 
     def _asked(self, values: Mapping[str, Any], manner: Manner) -> dict[str, Any]:
         asked: dict[str, Any] = {field.name: values[field.name] for field in self._fields}
-        asked["kind"] = "" if values["kind"] == _ANY_KIND else values["kind"]
+        asked["kind"] = "" if values["kind"] == ANY_KIND else values["kind"]
         for name in ("since", "until"):
             try:
                 asked[name] = api_time(local_to_rfc3339(values[name], manner.zone)) if values[name] else ""

@@ -18,6 +18,7 @@ from audit_api.web.frame import HEADERS, Frame
 from audit_api.web.gathering import Gathered, Gathering
 from audit_api.web.locales import Manner
 from audit_api.web.parts import HTML, ZONE, manner_of, page, told_trail
+from audit_api.web.reviewpage import ReviewPage
 from audit_api.web.rows import Row, by_stated_time, nested
 from collector.errors import Malformed
 from collector.event import format_time
@@ -38,12 +39,21 @@ class StoryPage:
         trails: the operations on trails.
         settings: limits.
         flows: as they are declared now.
+        reviews: whether a story calls for a sign-off.
     """
 
     def __init__(
-        self, frame: Frame, *, logs: Logs, trails: Trails, settings: ApiSettings, flows: Sequence[Flow]
+        self,
+        frame: Frame,
+        *,
+        logs: Logs,
+        trails: Trails,
+        settings: ApiSettings,
+        flows: Sequence[Flow],
+        reviews: ReviewPage,
     ) -> None:
         self._frame = frame
+        self._reviews = reviews
         self._logs = logs
         self._flows = [(flow, CompiledFlow(flow)) for flow in flows]
         self._gathering = Gathering(logs, trails, settings)
@@ -80,19 +90,24 @@ class StoryPage:
         """The story, rendered; `formats` as in `operation`."""
         manner = manner_of(call.request, call.values["zone"])
         gathered = await self._gathering.read(call, run)
+        review = None
+        if self._reviews.asked_of(call, gathered.answer["summary"]):
+            head = gathered.answer["summary"]["last_leaf"]
+            review = await self._reviews.standing(call, run) | {"head": head}
         return Reading(
-            body=await asyncio.to_thread(self._shown, gathered, manner, call, formats),
+            body=await asyncio.to_thread(self._shown, gathered, manner, call, formats, review),
             media_type=HTML,
             headers=HEADERS,
             trail=call.target["trail"],
             head=gathered.head,
         )
 
-    def _shown(self, gathered: Gathered, manner: Manner, call: Call, formats: frozenset[str]) -> bytes:
+    def _shown(self, gathered: Gathered, manner: Manner, call: Call, formats: frozenset[str], review: Any) -> bytes:
         """The page. It takes milliseconds, in which other requests are answered."""
         values = self._values(gathered, manner, call)
         roles = call.principal.roles if call.principal else frozenset()
         values["exports"] = exports_for(call.target["trail"], roles, formats)
+        values["review"] = review
         return page(self._frame, "story.html", call.session, call.principal, manner=manner, **values)
 
     def _values(self, gathered: Gathered, manner: Manner, call: Call) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """`tally review`: the review queue of an audit API."""
 
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 
@@ -75,6 +76,45 @@ def sign(_: Session, *, trail: str, head: int, decision: str, note: str, source:
         emit_json(told)
     else:
         show(f"{told['trail']} is signed off up to leaf {told['head']}")
+
+
+@review.command("days")
+@click.option(
+    "--until", default="", metavar="DAY", help="The newest day that is listed, such as 2026-01-31; by default today."
+)
+@click.option("--days", "count", type=click.IntRange(1, 31), default=14, show_default=True, help="How many.")
+@json_option
+@asks
+@pass_session
+def list_days(_: Session, *, until: str, count: int, source: Asked, as_json: bool) -> None:
+    """List days (UTC), newest first: what calls for a look, what of it is open, and who has signed the day off."""
+    told = _api(source).document("/v1/review-days", {"until": until, "days": str(count)})
+    if as_json:
+        emit_json(told)
+        return
+    for day in told["days"]:
+        state = "signed" if day["signed"] else "open" if day["over"] else "today"
+        by = "".join(f"  {one['principal']}: {one['note'] or 'no note'}" for one in day["signed"])
+        more = "+" if day["more"] else ""
+        show(f"{day['day']}  {state:<6}  {day['exceptions']:>5}{more} exceptions, {day['open']:>5}{more} open{by}")
+
+
+@review.command("sign-day")
+@click.argument("day", metavar="DAY")
+@click.option(
+    "--open", "still_open", type=click.IntRange(min=0), required=True, help="How many were open as you looked."
+)
+@click.option("--note", default="", help="For who reads it later.")
+@json_option
+@asks
+@pass_session
+def sign_day(_: Session, *, day: str, still_open: int, note: str, source: Asked, as_json: bool) -> None:
+    """Sign a day off that is over; refused when more or less is open than you saw in `tally review days`."""
+    told = _api(source).post(f"/v1/review-days/{quote(day, safe='')}", {"open": still_open, "note": note})
+    if as_json:
+        emit_json(told)
+    else:
+        show(f"{told['day']} is signed off, with {told['open']} of {told['exceptions']} exceptions open")
 
 
 def _api(source: Asked) -> "Api":

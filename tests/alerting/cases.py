@@ -84,6 +84,7 @@ HEALTHY: Mapping[str, str] = {
     f'tally_detector_freezes_total{{{D},outcome="accepted"}}': climbing(1),
     f'tally_detector_freezes_total{{{D},outcome="refused"}}': flat(1),
     f"tally_api_accesses_total{{{A}}}": climbing(1),
+    f"tally_api_review_days_unsigned{{{A}}}": flat(0),
     f'tally_api_refused_total{{{A},reason="forbidden"}}': flat(0),
     f'tally_api_refused_total{{{A},reason="unauthenticated"}}': flat(2),
     f'tally_api_refused_total{{{A},reason="evidence-damaged"}}': flat(0),
@@ -128,6 +129,12 @@ def _cases() -> list[Case]:
             near={
                 f'tally_correlator_role{{{C},tally_correlator_role="writer"}}': f"1x12 0 1x{MINUTES}"
             },  # a standby took over
+        ),
+        Case(
+            alert="TallyDayUnsigned",
+            fault={f"tally_api_review_days_unsigned{{{A}}}": f"0x10 1x{MINUTES}"},
+            after="22m",
+            near={f"tally_api_review_days_unsigned{{{A}}}": f"0x12 1x5 0x{MINUTES}"},  # signed just then
         ),
         Case(alert="TallyApiMissing", fault={f"tally_api_accesses_total{{{A}}}": "0x10"}, after="25m"),
         Case(

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from pathlib import Path
+
 import anyio
 import httpx
 import pytest
 
 from audit_api.settings import ApiSettings
 from collector.errors import Overloaded, StateUnknown
-from tests.support.apis import Api
+from tests.support.apis import Api, keep_example, open_api
+from tests.support.ledgers import SmallLedger
 
 pytestmark = pytest.mark.anyio
 
 TRAIL = "transaction/PAY-1"
+SEARCH = "0123456789abcdef0123456789abcdef"
+"""Of the example that the API keeps here."""
 
 MATRIX = {
     # path: (anyone, sre, auditor, admin), action
     "/v1/live?seconds=0": ((401, 200, 200, 200), "live.read"),
     "/v1/reviews": ((401, 403, 200, 200), "reviews.list"),
+    "/v1/review-days": ((401, 403, 200, 200), "review.days"),
+    "/v1/searches": ((401, 200, 200, 200), "searches.list"),
+    f"/v1/searches/{SEARCH}": ((401, 200, 200, 200), "search.read"),
     "/v1/trails": ((401, 200, 200, 200), "trails.search"),
     f"/v1/trails/{TRAIL}": ((401, 200, 200, 200), "trail.read"),
     f"/v1/exports/{TRAIL}": ((401, 403, 200, 200), "trail.export"),
@@ -38,6 +47,14 @@ MATRIX = {
 }
 WHO = (None, "sre", "auditor", "admin")
 REFUSED = {401: "unauthenticated", 403: "forbidden", 200: ""}
+
+
+@pytest.fixture
+async def api(tmp_path: Path, ledger: SmallLedger, settings: ApiSettings) -> AsyncIterator[Api]:
+    """With a saved search to ask for."""
+    keep_example(tmp_path)
+    async with open_api(tmp_path, ledger, settings) as opened:
+        yield opened
 
 
 @pytest.mark.parametrize("path", MATRIX)

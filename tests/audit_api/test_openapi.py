@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from audit_api.problems import PROBLEMS
 from audit_api.schemas import SCHEMAS, Schemas
-from tests.support.apis import Api
+from audit_api.settings import ApiSettings
+from tests.support.apis import Api, keep_example, open_api
+from tests.support.ledgers import SmallLedger
 
 pytestmark = pytest.mark.anyio
 
@@ -69,6 +72,14 @@ def test_a_mismatch_is_found() -> None:
 @pytest.mark.parametrize("name", [name for name, schema in SCHEMAS.items() if "example" in schema])
 def test_each_schemas_example_is_one(name: str) -> None:
     assert list(mismatches(SCHEMAS[name]["example"], SCHEMAS[name])) == []
+
+
+@pytest.fixture
+async def api(tmp_path: Path, ledger: SmallLedger, settings: ApiSettings) -> AsyncIterator[Api]:
+    """With a saved search to ask for."""
+    keep_example(tmp_path)
+    async with open_api(tmp_path, ledger, settings) as opened:
+        yield opened
 
 
 @pytest.fixture

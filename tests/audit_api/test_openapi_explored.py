@@ -39,6 +39,11 @@ BEYOND_A_PATTERN = {
     "readLive",
     "listExceptions",
     "signOff",
+    "signDay",
+    "saveSearch",
+    "readSearch",
+    "changeSearch",
+    "deleteSearch",
     "proveConsistency",
 }
 """Their parameters have rules that JSON Schema cannot say whole, so what the document allows may be refused still."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from deploy.apiclient import Api
 from tests.support.ledgers import SIGNER
 
 if TYPE_CHECKING:
@@ -71,6 +72,25 @@ def test_a_problem_of_the_api_is_told(ledger: Workshop, remote: list[str], token
     assert "unauthenticated" in err
 
 
+def test_a_saved_search_is_run_by_its_name(
+    ledger: Workshop, remote: list[str], url: str, tokens: dict[str, str], cli: Cli
+) -> None:
+    ours, theirs = (Api(url=url, token=tokens[role]) for role in ("auditor", "sre"))
+    kept = {"name": "of o1", "conditions": {"key": "order_id:o1", "kind": "transaction"}}
+    ours.post("/v1/searches", kept)
+    theirs.post("/v1/searches", kept | {"conditions": {"kind": "access"}, "shared": True})
+    plain = cli("find", "--key", "order_id:o1", "--kind", "transaction")
+    assert plain[1]
+    assert cli("find", "--saved", "of o1", *remote) == plain, "one's own comes first"
+    for arguments, message in (
+        (("--saved", "of o1", "--status", "ok", *remote), "--saved goes without --status"),
+        (("--saved", "no such", *remote), "no search 'no such' is saved there"),
+        (("--saved", "of o1"), "saved searches are in an audit API"),
+    ):
+        code, _, told = cli("find", *arguments)
+        assert (code, message in told) == (2, True), told
+
+
 def test_what_calls_is_listed_and_signed_off(ledger: Workshop, remote: list[str], cli: Cli) -> None:
     code, out, err = cli("review", "list", "--filter", "kind = transaction", "--json", *remote)
     assert code == 0, err
@@ -87,6 +107,26 @@ def test_what_calls_is_listed_and_signed_off(ledger: Workshop, remote: list[str]
     assert (code, out.count("\n")) == (0, 1)
     assert "incomplete" in out
     assert cli("review", "list")[0] == 2
+
+
+def test_a_day_is_listed_and_signed_off(ledger: Workshop, remote: list[str], cli: Cli) -> None:
+    code, out, err = cli("review", "days", "--until", "2023-11-14", "--days", "1", "--json", *remote)
+    assert code == 0, err
+    (day,) = json.loads(out)["days"]
+    assert (day["day"], day["over"], day["signed"]) == ("2023-11-14", True, [])
+    assert day["open"] >= 1
+    wrong = cli("review", "sign-day", "2023-11-14", "--open", "77", *remote)
+    assert wrong[0] == 1
+    assert "changed-since" in wrong[2]
+    code, out, err = cli("review", "sign-day", "2023-11-14", "--open", str(day["open"]), "--note", "case 8", *remote)
+    assert (code, out.partition(",")[0]) == (0, "2023-11-14 is signed off"), err
+    ledger.correlate()
+    code, out, err = cli("review", "days", "--until", "2023-11-14", "--days", "2", *remote)
+    assert code == 0, err
+    first, second = out.splitlines()
+    assert "signed" in first
+    assert "case 8" in first
+    assert second.startswith("2023-11-13  open")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +17,12 @@ from audit_api.auth import ROLES, TokenFile, TokenRecord, hash_token, new_token,
 from audit_api.identity.oidc.provider import OidcProvider
 from audit_api.identity.sessions import Sessions
 from audit_api.logs import Logs
+from audit_api.savedsearches import SEARCH_SCHEMAS
+from audit_api.searchshelf import SavedSearch, SearchShelf
 from audit_api.settings import ApiSettings
 from collector.batch import EventRef, StreamId
 from collector.event import Event, decode_event, encode_event
+from collector.protect.classify import find_cards
 from deploy.api import open_logs
 from tests.support.cut_ledger import CutLedger
 from tests.support.ledgers import SIGNER, START_NS, SmallLedger
@@ -108,6 +111,7 @@ def make_app(
     clocks: Clocks,
     provider: Provider | None = None,
     exports_folder: Path | None = None,
+    search_shelf: SearchShelf | None = None,
 ) -> FastAPI:
     """The application over a small ledger; with export jobs where there is a folder for them."""
     return create_app(
@@ -126,7 +130,21 @@ def make_app(
         monotonic=clocks.monotonic,
         provider=provider,
         exports_folder=exports_folder,
+        search_shelf=search_shelf,
     )
+
+
+def open_shelf(folder: Path, clock: Callable[[], int] = lambda: START_NS) -> SearchShelf:
+    """The saved searches of `open_api` of this folder."""
+    return SearchShelf(folder / "searches", clock=clock, has_card=lambda text: bool(find_cards(text)))
+
+
+def keep_example(folder: Path) -> str:
+    """Keep, where `open_api` of this folder finds it, the shared search that the OpenAPI document has for an example; gives its id."""
+    told = SEARCH_SCHEMAS["SavedSearch"]["example"]
+    kept = {name: told[name] for name in ("id", "name", "principal", "conditions", "shared", "tenant")}
+    open_shelf(folder).save(SavedSearch(**kept, created_ns=START_NS, changed_ns=START_NS))
+    return str(told["id"])
 
 
 @asynccontextmanager
@@ -155,6 +173,7 @@ async def open_api(
         clocks=clocks,
         provider=provider,
         exports_folder=exports_folder,
+        search_shelf=open_shelf(folder, clocks.wall),
     )
     async with _started(app) as client:
         yield Api(

@@ -16,6 +16,7 @@ import pytest
 
 from audit_api.auth import ROLES, Role, TokenRecord, hash_token, new_token, render_tokens
 from audit_api.gate import Operation
+from audit_api.reviewdays import span_of
 from audit_api.settings import ApiSettings
 from collector.errors import NotFound
 from collector.store.sqlite import SqliteStore
@@ -36,6 +37,13 @@ MATRIX: dict[str, tuple[str, str]] = {
     "readLive": ("auditor sre admin", "list"),
     "listExceptions": ("auditor admin", "list"),
     "signOff": ("auditor admin", "row"),
+    "listReviewDays": ("auditor admin", "none"),
+    "signDay": ("auditor admin", "none"),
+    "listSearches": ("auditor sre admin", "same"),
+    "saveSearch": ("auditor sre admin", "same"),
+    "readSearch": ("auditor sre admin", "same"),
+    "changeSearch": ("auditor sre admin", "same"),
+    "deleteSearch": ("auditor sre admin", "same"),
     "proveEvent": ("auditor admin", "row"),
     "readCheckpoint": ("-", "same"),
     "proveConsistency": ("-", "same"),
@@ -48,6 +56,12 @@ MATRIX: dict[str, tuple[str, str]] = {
     "searchPage": ("auditor sre admin", "list"),
     "storyPage": ("auditor sre admin", "row"),
     "systemPage": ("auditor sre admin", "same"),
+    "livePage": ("auditor sre admin", "list"),
+    "reviewPage": ("auditor admin", "list"),
+    "signOffPage": ("auditor admin", "row"),
+    "signDayPage": ("auditor admin", "none"),
+    "saveSearchPage": ("auditor sre admin", "same"),
+    "deleteSearchPage": ("auditor sre admin", "same"),
     "logIn": ("-", "same"),
     "logOut": ("auditor sre admin", "same"),
 }
@@ -99,12 +113,39 @@ def operations_of(api: Api) -> dict[str, Operation]:
     return {operation.operation_id: operation for operation in api.app.state.operations}
 
 
+def kept_search(api: Api, who: str | None) -> str:
+    """The id of a new search of this principal, put on the shelf beside the API, so that it is not on record."""
+    shelf = operations_of(api)["saveSearch"].read.__self__.shelf  # type: ignore[attr-defined]  # a bound method
+    name = new_token()
+    kept = shelf.add(principal=(who or "nobody").replace(" ", "."), name=name[:20], conditions={}, shared=False)
+    return str(kept.id)
+
+
+def body_of(api: Api, name: str, trail: str) -> dict[str, Any]:
+    """What an operation needs to be told; empty: nothing, or whatever it is."""
+    if name == "signOff":
+        try:
+            head = api.ledger.index.trail(trail).last_leaf
+        except NotFound:
+            head = 0
+        return {"head": head, "decision": "explained"}
+    if name == "signDay":
+        api.clocks.seconds = 2 * 86_400.0  # the day of the example is over
+        days = operations_of(api)["signDay"].read.__self__  # type: ignore[attr-defined]  # as above
+        return {"open": days.reviews.counted(*span_of("2026-01-01"))[1]}
+    if name in ("saveSearch", "changeSearch"):
+        return {"name": new_token()[:20], "conditions": {"status": "incomplete"}}
+    return {}
+
+
 async def ask(api: Api, operation: Operation, who: str | None, trail: str = OWN) -> httpx.Response:
     """The operation with its examples; `trail` where one is named, and its event where an event is."""
     service = {OWN: "gateway", FOREIGN: "rival"}.get(trail, "nobody")
     event = {"collector": service, "incarnation": "00000000000000cc", "sequence": 0}
     if trail == NOBODYS:
         event = {"collector": "gateway", "incarnation": "00000000000000aa", "sequence": 2}
+    if "{search}" in operation.path:
+        event["search"] = kept_search(api, who)
     path = operation.path.replace(":path}", "}")
     for name, (_, _, example) in operation.path_parameters.items():
         value = trail if name == "trail" else event.get(name, example)
@@ -115,12 +156,11 @@ async def ask(api: Api, operation: Operation, who: str | None, trail: str = OWN)
     )
     headers = {"Authorization": f"Bearer {api.tokens[who]}"} if who else {"Origin": "http://api"}
     sent: dict[str, Any] = {}
-    if operation.operation_id == "signOff":
-        try:
-            head = api.ledger.index.trail(trail).last_leaf
-        except NotFound:
-            head = 0
-        sent["json"] = {"head": head, "decision": "explained"}
+    body = body_of(api, operation.operation_id.removesuffix("Page"), trail)
+    if operation.operation_id == "saveSearchPage":
+        sent["data"] = {"name": body["name"], **body["conditions"]}
+    elif body:
+        sent["data" if operation.operation_id.endswith("Page") else "json"] = body
     return await api.client.request(
         operation.method, f"{path}?{urlencode(needed)}" if needed else path, headers=headers, **sent
     )

@@ -352,7 +352,12 @@ def test_the_catalogue_has_each_text_that_is_asked_for() -> None:
     spoken |= set(re.findall(r'tell\("\w+", "(\w+)"', scripts))
     assert len(spoken) > 40
     assert {f"proof_script.{name}" for name in spoken} - texts.keys() == set()
-    said = set(re.findall(r'"([A-Za-z0-9_-]+)', templates + scripts)) | spoken
+    live = web.joinpath("static", "live.js").read_text("utf-8")
+    assert [key for key in english().below("live_script") if f'"{key}"' not in live] == []
+    spoken_live = set(re.findall(r'\b(?:text|say)\("(\w+)"', live))
+    assert len(spoken_live) > 2
+    assert {f"live_script.{name}" for name in spoken_live} - texts.keys() == set()
+    said = set(re.findall(r'"([A-Za-z0-9_-]+)', templates + scripts + live)) | spoken
     unsaid = [
         key
         for key in texts

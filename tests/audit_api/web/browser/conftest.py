@@ -9,17 +9,20 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from tests.support.need import need
 
 HERE = Path(__file__).resolve().parent
+PATIENCE_SECONDS = 60.0
+"""A machine with two cores and more to do may take so long; each wait ends with what is waited for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,8 @@ class Desk:
     vkey: str
     forgotten: str
     key_file: Path
+    token: Callable[[str, str], str]
+    """A new principal's, of a name and a role."""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +58,7 @@ def desk(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         text=True,
         start_new_session=True,
     )
-    watchdog = threading.Timer(150, demo.terminate)  # a demo that hangs is a failure, not a test that hangs
+    watchdog = threading.Timer(300, demo.terminate)  # a demo that hangs is a failure, not a test that hangs
     watchdog.start()
     told, url = "", ""
     try:
@@ -88,6 +93,7 @@ def desk(repo_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
             vkey=key.read_text().strip(),
             forgotten=forgotten[1],
             key_file=key,
+            token=token,
         )
     finally:
         watchdog.cancel()
@@ -117,7 +123,7 @@ def chromium() -> Iterator[Browser]:
     """
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     need(path, "no Chromium: install the package chromium")
-    expect.set_options(timeout=20_000)  # CI is slow and loaded
+    expect.set_options(timeout=PATIENCE_SECONDS * 1_000)
     with sync_playwright() as playwright:
         sandbox = [] if os.geteuid() else ["--no-sandbox"]  # its sandbox refuses root, which CI may be
         browser = playwright.chromium.launch(executable_path=path, args=sandbox)
@@ -144,6 +150,15 @@ class Reader:
         """Of a payment."""
         self.page.goto(f"{self.desk.url}/desk/trails/transaction/{payment}")
 
+    def open_until(self, url: str, wanted: Locator) -> None:
+        """Open a page again and again until it shows this: what is on record comes into the log when the correlator has come to it."""
+        until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            self.page.goto(url)
+            if wanted.count():
+                return
+            assert time.monotonic() < until, f"{url} does not show {wanted}"
+
     def verify(self, *, trusting: str = "") -> str:
         """Verify in the browser, and with a key when one is given; gives the panel's state."""
         panel = self.page.locator("#proof-panel")
@@ -158,6 +173,7 @@ class Reader:
 
 def reader_of(context: BrowserContext, desk: Desk) -> Reader:
     """Who looks through this context."""
+    context.set_default_timeout(PATIENCE_SECONDS * 1_000)
     reader = Reader(context.new_page(), desk)
     reader.page.on(
         "console",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,9 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from correlator.note import Verifier
 from correlator.verify import verify_bundle
-from tests.audit_api.web.browser.conftest import Desk, Reader, reader_of
+from tests.audit_api.web.browser.conftest import PATIENCE_SECONDS, Desk, Reader, reader_of
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(480)]
 
 SERIOUS = ("serious", "critical")
 
@@ -253,6 +255,16 @@ def test_axe_finds_nothing_serious_on_any_page(
     look()
     page.goto(f"{desk.url}/desk/system")
     look()
+    page.goto(f"{desk.url}/desk/reviews")
+    look()
+    page.goto(f"{desk.url}/desk/reviews?show=all&day=2026-01-01")
+    look()
+    page.goto(f"{desk.url}/desk/live?kind=any")
+    expect(page.get_by_role("status")).to_contain_text("Reading along")
+    look()
+    page.goto(f"{desk.url}/desk/trails?status=failed")
+    page.get_by_text("Save this search").click()
+    look()
     page.goto(f"{desk.url}/desk/trails/transaction/no-such")
     look()
     context.close()
@@ -286,13 +298,94 @@ def test_an_sre_sees_what_happened_where_and_no_event(chromium: Browser, desk: D
 def test_who_looked_is_told_to_the_next(reader: Reader, desk: Desk) -> None:
     page = reader.page
 
-    def looked() -> bool:
-        reader.open_story(desk.forgotten)
-        return page.locator("#accesses ~ table").filter(has_text="ann").count() > 0
-
+    looks = page.locator("#accesses ~ table").filter(has_text="ann")
     reader.open_story(desk.forgotten)
-    for _ in range(50):  # the access is on record before the answer, and in the log when the correlator has come to it
-        if looked():
-            break
-        page.wait_for_timeout(200)
-    assert looked()
+    reader.open_until(f"{desk.url}/desk/trails/transaction/{desk.forgotten}", looks)
+
+
+def test_a_search_is_saved_run_and_deleted(reader: Reader, desk: Desk) -> None:
+    page = reader.page
+    page.get_by_label("Verdict").select_option("incomplete")
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_url("**status=incomplete**")
+    page.get_by_text("Save this search").click()
+    page.get_by_label("Name", exact=True).fill("left open")
+    page.get_by_label("Who sees it").select_option("only you")
+    page.get_by_role("button", name="Save", exact=True).click()
+    kept = page.get_by_role("link", name="left open", exact=True)
+    expect(kept).to_have_attribute("aria-current", "true")
+    page.goto(f"{desk.url}/desk/trails")
+    kept.click()
+    expect(page.get_by_label("Verdict")).to_have_value("incomplete")
+    expect(page.locator("table.list tbody tr")).to_have_count(2)
+    page.get_by_role("button", name="Delete the saved search left open").click()
+    expect(page.get_by_text("You have none yet")).to_be_visible()
+    expect(kept).to_have_count(0)
+
+
+def test_what_waits_is_looked_at_and_signed_off(reader: Reader, desk: Desk) -> None:
+    page, trail = reader.page, f"transaction/{desk.forgotten}"
+    page.get_by_role("link", name="Reviews").click()
+    page.get_by_role("link", name=desk.forgotten).click()
+    expect(page.get_by_text("nobody has signed it off")).to_be_visible()
+    page.get_by_role("button", name="Sign off").click()  # a decision is needed: the browser says so and sends nothing
+    expect(page.get_by_label("Explained")).to_be_focused()
+    page.get_by_label("Escalated").check()
+    page.get_by_label("Note").fill("the customer of card 4111 1111 1111 1111 was told by telephone")
+    page.get_by_role("button", name="Sign off").click()
+    expect(page.get_by_role("status")).to_contain_text(f"Your sign-off of {trail} is on record")
+    row = page.locator("tr", has_text=desk.forgotten)
+    signed = row.filter(has_text="was told by telephone")
+    reader.open_until(f"{desk.url}/desk/reviews?show=all", signed)
+    expect(signed).to_contain_text("Escalated")
+    expect(page.locator("body")).not_to_contain_text("4111 1111 1111 1111")
+    page.goto(f"{desk.url}/desk/reviews")
+    expect(row).to_have_count(0)
+    page.locator("#days ~ table tbody tr").first.get_by_role("link").click()
+    expect(page.get_by_text("not over", exact=True)).to_be_visible()  # the demo is of today
+    expect(page.get_by_role("button", name="Sign the day off")).to_have_count(0)
+
+
+def ask(url: str, token: str) -> Any:
+    """What the API answers a program."""
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"})  # noqa: S310 - this machine's own
+    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - as above
+        return json.load(answer)
+
+
+def arrive(desk: Desk, name: str) -> None:
+    """Somebody new asks for something: a trail `access/<name>` begins, and this returns when the log has it."""
+    ask(f"{desk.url}/v1/status", desk.token(name, "sre"))
+    until = time.monotonic() + PATIENCE_SECONDS
+    while not ask(f"{desk.url}/v1/trails?kind=access&text={name}", desk.auditor)["trails"]:
+        assert time.monotonic() < until, f"the log has no access of {name}"
+
+
+def test_what_happens_is_read_along_paused_and_gone_on_with(reader: Reader, desk: Desk) -> None:
+    page = reader.page
+    page.get_by_role("link", name="Live").click()
+    page.get_by_label("Kind").select_option("access")
+    page.get_by_role("button", name="Show").click()
+    page.wait_for_url("**kind=access")
+    tail, state = page.get_by_role("log"), page.get_by_role("status")
+    expect(state).to_contain_text("Reading along")
+    arrive(desk, "newcomer-one")
+    expect(tail.locator("li").first).to_contain_text("newcomer-one")
+    page.get_by_role("button", name="Pause").click()
+    expect(state).to_contain_text("Paused")
+    arrive(desk, "newcomer-two")
+    expect(tail.get_by_role("link", name="newcomer-two")).to_have_count(0)
+    page.get_by_role("button", name="Go on").click()
+    expect(tail.locator("li").first).to_contain_text("newcomer-two")  # nothing was missed
+    tail.get_by_role("link", name="newcomer-two").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("newcomer-two")
+
+
+def test_without_scripts_what_happens_is_a_list(chromium: Browser, desk: Desk, session: Any) -> None:
+    context = chromium.new_context(java_script_enabled=False, locale="en-GB", storage_state=session)
+    page = reader_of(context, desk).page
+    page.goto(f"{desk.url}/desk/live")
+    expect(page.get_by_role("log").locator("li").filter(has_text=desk.forgotten).first).to_be_visible()
+    expect(page.get_by_text("Load the page again for what came since")).to_be_visible()
+    expect(page.locator("[data-pause]")).to_be_hidden()
+    context.close()

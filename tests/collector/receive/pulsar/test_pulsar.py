@@ -19,6 +19,7 @@ from collector.event import parse_time
 from collector.receive import Arrival, Receipt
 from collector.receive.pulsar.consumer import PulsarConsumer
 from collector.receive.pulsar.settings import PulsarSettings
+from collector.sender import OURSELVES, Sender
 from tests.servers.certificates import Authority
 from tests.servers.pulsar import Pulsar
 from tests.support.consumption import Consumption
@@ -126,9 +127,14 @@ class Cut(MemoryIntake):
     cuts = 1
 
     async def accept(
-        self, arrivals: Sequence[Arrival], *, group_id: bytes | None = None, heard: bool = True
+        self,
+        arrivals: Sequence[Arrival],
+        *,
+        group_id: bytes | None = None,
+        heard: bool = True,
+        sender: Sender = OURSELVES,
     ) -> Receipt:
-        receipt = await MemoryIntake.accept(self, arrivals, group_id=group_id, heard=heard)
+        receipt = await MemoryIntake.accept(self, arrivals, group_id=group_id, heard=heard, sender=sender)
         if len(self.events) >= 30 and self.cuts:
             self.cuts -= 1
             await asyncio.Event().wait()

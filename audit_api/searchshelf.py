@@ -1,0 +1,129 @@
+"""Searches that people keep under a name: one small file each, durable before anyone hears of it. They outlive the process.
+
+A file that cannot be read stops the API at its start and is named: a saved search is somebody's work, and is not passed over in silence.
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import msgspec
+
+from audit_api.durablefile import remove_durable, write_durable
+from collector.errors import Malformed
+
+__all__ = ["SavedSearch", "SearchShelf"]
+
+_ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
+
+
+class SavedSearch(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One search.
+
+    Attributes:
+        id: 32 hex digits that cannot be guessed.
+        principal: whose it is.
+        name: unique among those of its principal.
+        conditions: parameters of ``/v1/trails``, to their texts.
+        shared: others may see it: those who may see `tenant`; where that is empty, those whose scope names no tenants.
+        created_ns, changed_ns: Unix time.
+    """
+
+    id: str
+    principal: str
+    name: str
+    conditions: dict[str, str]
+    shared: bool = False
+    tenant: str = ""
+    created_ns: int
+    changed_ns: int
+
+
+_decode = msgspec.json.Decoder(SavedSearch).decode
+
+
+class SearchShelf:
+    """The folder of saved searches. Used by one thread at a time.
+
+    Args:
+        folder: made if it is not there.
+        clock: Unix time in nanoseconds.
+        has_card: whether a text holds a card number, which is kept nowhere in the clear (PCI DSS 4.0.1, 3.5.1).
+
+    Raises:
+        Malformed: a file in it is no saved search.
+    """
+
+    def __init__(self, folder: Path, *, clock: Callable[[], int], has_card: Callable[[str], bool]) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder = folder
+        self._clock = clock
+        self._has_card = has_card
+        self._kept: dict[str, SavedSearch] = {}
+        for path in sorted(folder.iterdir()):
+            if path.suffix == ".part":
+                path.unlink()  # from before a crash: nobody was told of it
+            elif path.suffix == ".json" and _ID.fullmatch(path.stem):
+                try:
+                    self._kept[path.stem] = _decode(path.read_bytes())
+                except (ValueError, RecursionError) as error:
+                    raise Malformed(f"{path} is no saved search: {error}") from error
+
+    def __iter__(self) -> Iterator[SavedSearch]:
+        """All of them, by name."""
+        return iter(sorted(self._kept.values(), key=lambda one: (one.name.casefold(), one.principal, one.id)))
+
+    def find(self, name: str) -> SavedSearch | None:
+        """The one of this id."""
+        return self._kept.get(name)
+
+    def named(self, principal: str, name: str) -> SavedSearch | None:
+        """The one that a principal has under this name."""
+        return next((one for one in self._kept.values() if (one.principal, one.name) == (principal, name)), None)
+
+    def may_hold(self, texts: Iterable[str]) -> bool:
+        """Whether these texts may be kept: none of them holds a card number."""
+        return not any(self._has_card(text) for text in texts)
+
+    def count(self, principal: str) -> int:
+        """How many a principal has."""
+        return sum(one.principal == principal for one in self._kept.values())
+
+    def add(
+        self, *, principal: str, name: str, conditions: dict[str, str], shared: bool, tenant: str = ""
+    ) -> SavedSearch:
+        """A new one, durable on return."""
+        now = self._clock()
+        return self.save(
+            SavedSearch(
+                id=os.urandom(16).hex(),
+                principal=principal,
+                name=name,
+                conditions=conditions,
+                shared=shared,
+                tenant=tenant,
+                created_ns=now,
+                changed_ns=now,
+            )
+        )
+
+    def save(self, search: SavedSearch) -> SavedSearch:
+        """Keep what it says now, in the place of what it said; durable on return."""
+        write_durable(self._folder / f"{search.id}.json", msgspec.json.encode(search))
+        self._kept[search.id] = search
+        return search
+
+    def change(
+        self, search: SavedSearch, *, name: str, conditions: dict[str, str], shared: bool, tenant: str
+    ) -> SavedSearch:
+        """The same one with something else in it, durable on return."""
+        changed = msgspec.structs.replace(
+            search, name=name, conditions=conditions, shared=shared, tenant=tenant, changed_ns=self._clock()
+        )
+        return self.save(changed)
+
+    def remove(self, search: SavedSearch) -> None:
+        """It is gone, durably."""
+        remove_durable(self._folder / f"{search.id}.json")
+        self._kept.pop(search.id, None)
