@@ -1,0 +1,86 @@
+"""Sends syslog over TLS, or over TCP. One connection for each batch: how it ends is the only answer that syslog has.
+
+Nothing in syslog acknowledges a message, and what the kernel took may be lost with the connection. But RFC 5425 section 4.4 has the receiver
+answer our ``close_notify`` with its own, and it can only do so when it has read all that came before: that answer is what lets the cursor move
+(docs/decisions/0047). Over plain TCP the end of its half of the connection stands for that.
+"""
+
+import socket
+import ssl
+from collections.abc import Sequence
+
+from audit_api.siem.forms import own_version
+from audit_api.siem.record import Record
+from audit_api.siem.rfc5424 import SEVERITIES, framed, message, structured
+from audit_api.siem.settings import SyslogSettings
+from collector.errors import Overloaded
+
+__all__ = ["HEADER_BYTES", "SyslogSender", "syslog_message"]
+
+HEADER_BYTES = 800
+"""Room that a message's header and structured data take at most, beside the record."""
+
+
+def syslog_message(record: Record, settings: SyslogSettings, hostname: str) -> bytes:
+    """A record as a message. Its time is when the entry was recorded: along a log that never goes back."""
+    severity = record.severity
+    level = "error" if severity >= 8 else "warning" if severity >= 6 else "notice" if severity >= 4 else "informational"
+    elements = structured("origin", {"software": "tallystick", "swVersion": own_version()})
+    if settings.enterprise_number:
+        mine = {"id": record.mark.id[-255:], "leafHash": record.mark.leaf_hash}
+        elements += structured(f"tally@{settings.enterprise_number}", mine)
+    return message(
+        facility=settings.facility,
+        severity=SEVERITIES[level],
+        time=record.row.entry.recorded,
+        hostname=hostname,
+        message_id=record.row.entry.kind,
+        elements=elements,
+        text=record.data,
+    )
+
+
+class SyslogSender:
+    """A `Destination`.
+
+    Args:
+        settings: where it is.
+        tls: None: plain TCP.
+        hostname: of this machine, for where the settings have none.
+    """
+
+    def __init__(self, settings: SyslogSettings, *, tls: ssl.SSLContext | None, hostname: str) -> None:
+        self._settings = settings
+        self._tls = tls
+        self._hostname = settings.hostname or hostname
+
+    def send(self, records: Sequence[Record]) -> None:
+        """See `Destination.send`."""
+        if not records:
+            return
+        data = b"".join(framed(syslog_message(one, self._settings, self._hostname)) for one in records)
+        place = (self._settings.host, self._settings.port)
+        try:
+            with socket.create_connection(place, timeout=self._settings.timeout_seconds) as plain:
+                if self._tls is None:
+                    _send_plain(plain, data)
+                else:
+                    _send_tls(self._tls, plain, data, self._settings.host)
+        except OSError as error:  # a certificate that does not hold is one, too
+            raise Overloaded(f"{self._settings.place}: {str(error) or type(error).__name__}") from error
+
+    def close(self) -> None:
+        """Nothing is open between two batches."""
+
+
+def _send_plain(plain: socket.socket, data: bytes) -> None:
+    plain.sendall(data)
+    plain.shutdown(socket.SHUT_WR)
+    while plain.recv(4_096):  # a receiver of syslog says nothing; its end is the answer
+        pass
+
+
+def _send_tls(context: ssl.SSLContext, plain: socket.socket, data: bytes, host: str) -> None:
+    with context.wrap_socket(plain, server_hostname=host) as tls:
+        tls.sendall(data)
+        tls.unwrap().close()
