@@ -4,8 +4,9 @@ A batch that failed as a whole is produced again by a new producer: then some re
 """
 
 import asyncio
+import contextlib
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from aiokafka import AIOKafkaProducer
@@ -44,26 +45,44 @@ class KafkaSender:
         try:
             self._runner.run(asyncio.wait_for(self._send(records), 2 * self._settings.timeout_seconds))
         except (KafkaError, OSError, TimeoutError) as error:
-            self._drop()
+            self._runner.run(self._stop())
             raise Overloaded(f"{self._settings.place}: {str(error) or type(error).__name__}") from error
         except Overloaded:
-            self._drop()
+            self._runner.run(self._stop())
             raise
 
     def close(self) -> None:
         """Let go of the connections."""
-        self._drop()
+        self._runner.run(self._stop())
         self._runner.close()
 
-    def _drop(self) -> None:
-        producer, self._producer = self._producer, None
-        if producer is not None:
-            try:
-                self._runner.run(asyncio.wait_for(producer.stop(), self._settings.timeout_seconds))
-            except (KafkaError, OSError, TimeoutError):
-                pass  # what it still held is sent again by the next one
-
     async def _send(self, records: Sequence[Record]) -> None:
+        begun = [(one, await self._begin(one)) for one in records]
+        outcomes = await asyncio.gather(*(answer for _, answer in begun), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if not any(isinstance(one, _TOO_LARGE) for one in failures):
+            if failures:
+                raise failures[0]
+            return
+        # a broker refuses what the library put together as a whole, and what came behind it in the same partition with it
+        for (one, _), outcome in zip(begun, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                await self._alone(one)
+
+    async def _alone(self, record: Record) -> None:
+        """Alone, and with less in it while it is too large; each time by a new producer: the old one's sequence has a hole."""
+        trial: Record | None = record
+        while trial is not None:
+            await self._stop()
+            try:
+                await (await self._begin(trial))
+            except _TOO_LARGE:
+                trial = trial.refused()
+            else:
+                return
+        raise Overloaded(f"it refuses {record.mark.id} with nothing of the event in it")
+
+    async def _started(self) -> Any:
         if self._producer is None:
             producer = AIOKafkaProducer(**self._options())
             try:
@@ -72,38 +91,26 @@ class KafkaSender:
                 await producer.stop()
                 raise
             self._producer = producer
-        waiting = list(records)
-        while waiting:
-            outcomes = [await self._begin(one) for one in waiting]
-            done = await asyncio.gather(
-                *(one for one in outcomes if not isinstance(one, Exception)), return_exceptions=True
-            )
-            answers = iter(done)
-            told = [one if isinstance(one, Exception) else next(answers) for one in outcomes]
-            waiting = [
-                self._less(one, answer)
-                for one, answer in zip(waiting, told, strict=True)
-                if isinstance(answer, BaseException)
-            ]
+        return self._producer
 
-    async def _begin(self, record: Record) -> Any:
-        """What becomes of it, to be awaited; or why it cannot even be sent."""
+    async def _stop(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            with contextlib.suppress(KafkaError, OSError, TimeoutError):  # what it still held is sent again
+                await asyncio.wait_for(producer.stop(), self._settings.timeout_seconds)
+
+    async def _begin(self, record: Record) -> Awaitable[Any]:
+        """What becomes of it, to be awaited; the library's own refusal of what is too long, too."""
         headers = [("tally-id", record.mark.id.encode()), ("tally-leaf-hash", record.mark.leaf_hash.encode())]
         try:
-            return await self._producer.send(
+            answer: Awaitable[Any] = await (await self._started()).send(
                 self._settings.topic, record.data, key=record.row.entry.trail.encode(), headers=headers
             )
         except _TOO_LARGE as error:
-            return error
-
-    @staticmethod
-    def _less(record: Record, error: BaseException) -> Record:
-        if not isinstance(error, _TOO_LARGE):
-            raise error
-        less = record.refused()
-        if less is None:
-            raise Overloaded(f"it refuses {record.mark.id} with nothing of the event in it")
-        return less
+            refusal = asyncio.get_running_loop().create_future()
+            refusal.set_exception(error)
+            return refusal
+        return answer
 
     def _options(self) -> dict[str, Any]:
         settings = self._settings

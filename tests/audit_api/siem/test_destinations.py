@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from audit_api.siem.destination import Destination
@@ -66,9 +67,13 @@ def way(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Way]:
         envelope = "ndjson" if name == "https" else name
         sink = stack.enter_context(http_sink(envelope=envelope, tls=served))
         scheme = "https" if served else "http"
-        settings = HttpSettings(
-            name="h", url=f"{scheme}://127.0.0.1:{sink.address[1]}/in", envelope=envelope, format="json"
-        )
+        table = {
+            "name": "h",
+            "url": f"{scheme}://127.0.0.1:{sink.address[1]}/in",
+            "envelope": envelope,
+            "format": "json",
+        }
+        settings = msgspec.convert({"kind": "http"} | table, HttpSettings)
         sender = HttpSender(settings, tls=trusted, token=lambda: "", clock=lambda: 0)
         yield Way(sender, lambda: sink.got)
         sender.close()

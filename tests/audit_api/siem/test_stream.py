@@ -17,6 +17,7 @@ from audit_api.siem.stream import Stream
 from collector.errors import Overloaded, StateUnknown, VerificationError
 from collector.event import encode_event
 from collector.retry import Breaker, RetryLimits
+from collector.store.sqlite import SqliteStore
 from correlator.index.memory import MemoryIndex
 from tests.support.exports import logs_of
 from tests.support.ledgers import SIGNER, START_NS, SmallLedger, payment, small_story
@@ -164,7 +165,7 @@ class _Losing:
 
 
 def test_a_damaged_event_is_told_as_such(stage: Callable[..., Stage], ledger: SmallLedger) -> None:
-    store, ledger.store = ledger.store, _Losing(ledger.store)  # type: ignore[assignment]  # all of its methods
+    store, ledger.store = ledger.store, _Losing(ledger.store)
     one = stage()
     one.run()
     ledger.store = store
@@ -196,7 +197,7 @@ def test_a_log_that_was_exchanged_is_noticed(tmp_path: Path, stage: Callable[...
     one = stage()
     one.run()
     size = ledger.log.next_leaf_index
-    other = SmallLedger(store=ledger.store.__class__(tmp_path / "other.sqlite"), index=MemoryIndex())  # type: ignore[call-arg]  # a file
+    other = SmallLedger(store=SqliteStore(tmp_path / "other.sqlite"), index=MemoryIndex())
     for payments, said in ((1, f"does not continue the one of {size}"), (9, "rolled back or forked")):
         small_story(other, payments=payments)
         one.ledger = other

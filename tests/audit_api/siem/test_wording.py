@@ -22,7 +22,7 @@ KEYS = st.sampled_from(["msg", "cs1", "cs1Label", "suser", "request", "cn1", "re
 
 def read_cef(line: str) -> tuple[list[str], dict[str, str]]:
     """A parser by the letter of the standard: character by character, no regular expression."""
-    fields, field, at = [], "", 0
+    fields, field, at = list[str](), "", 0
     while len(fields) < 7:
         if line[at] == "\\":
             assert line[at + 1] in "\\|", "nothing else is escaped in a header"
