@@ -20,6 +20,7 @@ __all__ = ["KafkaSender"]
 
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 _ENVELOPE_BYTES = 65_536
+_STOP_SECONDS = 5.0
 
 
 class KafkaSender:
@@ -45,16 +46,20 @@ class KafkaSender:
         try:
             self._runner.run(asyncio.wait_for(self._send(records), 2 * self._settings.timeout_seconds))
         except (KafkaError, OSError, TimeoutError) as error:
-            self._runner.run(self._stop())
+            self._begin_anew()
             raise Overloaded(f"{self._settings.place}: {str(error) or type(error).__name__}") from error
         except Overloaded:
-            self._runner.run(self._stop())
+            self._begin_anew()
             raise
 
     def close(self) -> None:
         """Let go of the connections."""
         self._runner.run(self._stop())
-        self._runner.close()
+        self._runner.close()  # cancels what the library still tries
+
+    def _begin_anew(self) -> None:
+        self.close()
+        self._runner = asyncio.Runner()
 
     async def _send(self, records: Sequence[Record]) -> None:
         begun = [(one, await self._begin(one)) for one in records]
@@ -97,7 +102,8 @@ class KafkaSender:
         producer, self._producer = self._producer, None
         if producer is not None:
             with contextlib.suppress(KafkaError, OSError, TimeoutError):  # what it still held is sent again
-                await asyncio.wait_for(producer.stop(), self._settings.timeout_seconds)
+                await asyncio.wait_for(producer.stop(), _STOP_SECONDS)
+            await producer.client.close()  # a producer that has something to send to nobody does not come so far
 
     async def _begin(self, record: Record) -> Awaitable[Any]:
         """What becomes of it, to be awaited; the library's own refusal of what is too long, too."""

@@ -42,6 +42,10 @@ def examine_certificates(config: Config, *, now: dt.datetime) -> Chart:
         pairs.append((f"{table}.metrics_to.client_certificate", to.client_certificate, to.client_key))
         pairs.append((f"{table}.metrics_to.ca_file", to.ca_file, ""))
     pairs.append(("audit_api.tls_certificate", config.audit_api.tls_certificate, config.audit_api.tls_key))
+    for one in config.siem.destinations:
+        where = f"siem.destinations, {one.name}"
+        pairs.append((f"{where}: client_certificate", one.client_certificate, one.client_key))
+        pairs.append((f"{where}: ca_file", one.ca_file, ""))
     seen = set[tuple[str, str]]()
     for setting, name, key in pairs:
         if name and (name, key) not in seen:

@@ -120,6 +120,9 @@ def _named_files(chart: Chart, config: Config) -> None:
             for key in ("token_file", "password_file", "client_key")
         ]
     named.append(("audit_api.tls_key", config.audit_api.tls_key))
+    for one in config.siem.destinations:
+        for key in ("client_key", "token_file", "password_file"):
+            named.append((f"siem.destinations, {one.name}: {key}", getattr(one, key, "")))
     seen = set[str]()
     for setting, name in named:
         if not name or name in seen:

@@ -21,6 +21,7 @@ from deploy.examining.logs import examine_log
 from deploy.examining.probing import examine_processes
 from deploy.examining.secrets import examine_secrets
 from deploy.examining.settings import examine_settings
+from deploy.examining.siem import examine_siem
 from deploy.logstorage import log_storage
 from deploy.places import Places
 from deploy.processes import running
@@ -85,6 +86,8 @@ def examine(patient: Patient) -> Iterator[Chart]:
         now_ns=patient.clock(),
         servers=[(one.clock.server, one.clock.port) for one in collectors if one.clock.server],
     )
+    if config.siem.destinations:
+        yield examine_siem(config.siem, places, now=now)
     yield examine_processes(processes)
 
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import ssl
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 
 from audit_api.siem.destination import Destination
 from audit_api.siem.http import HttpSender
+from audit_api.siem.record import Record
 from audit_api.siem.settings import HttpSettings, KafkaSettings, SyslogSettings
 from audit_api.siem.syslog import SyslogSender
 from collector.errors import Overloaded
@@ -137,6 +138,17 @@ def test_all_is_there_in_order_on_return(way: Way, ledger: SmallLedger) -> None:
         assert json.loads(one[one.index(b"{") :]) == json.loads(sent.data)
 
 
+def sent_at_last(sender: Destination, records: Sequence[Record]) -> None:
+    """As a stream does it: a broker that takes connections may not take records yet."""
+    for trial in range(20):
+        try:
+            sender.send(records)
+        except Overloaded:
+            assert trial < 19
+        else:
+            return
+
+
 @pytest.mark.kafka
 @pytest.mark.timeout(400)
 def test_kafka_that_refuses_what_is_long_and_that_is_killed(ledger: SmallLedger) -> None:
@@ -146,7 +158,7 @@ def test_kafka_that_refuses_what_is_long_and_that_is_killed(ledger: SmallLedger)
         asyncio.run(
             made_topic(server.address, "short", **{"max.message.bytes": "1100", "compression.type": "uncompressed"})
         )
-        settings = KafkaSettings(name="k", brokers=(server.address,), topic="short", tls=False, timeout_seconds=20)
+        settings = KafkaSettings(name="k", brokers=(server.address,), topic="short", tls=False, timeout_seconds=5)
         sender = KafkaSender(settings, tls=None, password=lambda: "")
         records = [one for one in records_of(ledger) if one.row.entry.kind in ("event", "verdict")]
         sender.send(records[:4])
@@ -154,7 +166,7 @@ def test_kafka_that_refuses_what_is_long_and_that_is_killed(ledger: SmallLedger)
         with pytest.raises(Overloaded, match=r"kafka://127\.0\.0\.1"):
             sender.send(records[4:])
         server.start()
-        sender.send(records[4:])
+        sent_at_last(sender, records[4:])
         sender.close()
         found = [json.loads(value) for _, value in asyncio.run(consumed(server.address, "short"))]
     assert {one["leaf"] for one in found} == {one.row.leaf for one in records}
