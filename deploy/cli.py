@@ -36,6 +36,7 @@ COMMANDS = {
     "export": _Command("deploy.commands.export", "export", "Write a trail as a verifiable bundle, or trails as data."),
     "review": _Command("deploy.commands.review", "review", "What calls for a look: list it, and sign it off."),
     "verify": _Command("deploy.commands.verify", "verify", "Verify a bundle or a ledger against the log's public key."),
+    "siem": _Command("deploy.commands.siem", "siem", "Hold what a SIEM has to the log."),
     "check": _Command("deploy.commands.check", "check", "Check the whole store against the whole log."),
     "doctor": _Command("deploy.commands.doctor", "doctor", "Examine this installation; say how to mend what is wrong."),
     "reindex": _Command("deploy.commands.reindex", "reindex", "Make the trail index anew from the log."),
