@@ -64,7 +64,7 @@ def open_destination(settings: AnyDestination) -> Destination:
         return KafkaSender(settings, tls=context, password=password)
     except ModuleNotFoundError as error:
         raise ConfigError(f"{where} needs {error.name}: pip install 'tallystick[kafka]'") from error
-    except (OSError, Malformed, UnicodeDecodeError) as error:
+    except (OSError, Overloaded) as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
@@ -76,8 +76,18 @@ def _tls(settings: AnyDestination) -> ssl.SSLContext | None:
 
 
 def _secret(file: str) -> Callable[[], str]:
-    """Reads it each time, so that one that is replaced is taken up. What is not ASCII can stand in no header."""
-    return lambda: read_secret(file).decode("ascii") if file else ""
+    """Reads it each time, so that one that is replaced is taken up. One that cannot be used raises `Overloaded`: it may be mended."""
+
+    def read() -> str:
+        try:
+            secret = read_secret(file).decode("ascii") if file else ""
+        except (OSError, Malformed, UnicodeDecodeError) as error:
+            raise Overloaded(f"{file}: {getattr(error, 'strerror', None) or error}") from error
+        if not secret.isprintable():
+            raise Overloaded(f"{file}: holds more than one line")
+        return secret
+
+    return read
 
 
 async def serve_siem(

@@ -29,7 +29,7 @@ class HttpSender:
     Args:
         settings: where it is.
         tls: for https.
-        token: gives the token, or nothing; asked for each connection. It raises `OSError` or `Malformed`.
+        token: gives the token, or nothing; asked for each connection. It raises `Overloaded`.
         clock: Unix time in nanoseconds, for a ``Retry-After`` that is a date.
     """
 

@@ -29,7 +29,7 @@ class KafkaSender:
     Args:
         settings: where it is.
         tls: None: plain text.
-        password: gives the password for SASL; asked for each producer. It raises `OSError` or `Malformed`.
+        password: gives the password for SASL; asked for each producer. It raises `Overloaded`.
     """
 
     def __init__(self, settings: KafkaSettings, *, tls: ssl.SSLContext | None, password: Callable[[], str]) -> None:

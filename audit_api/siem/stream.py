@@ -107,16 +107,16 @@ class Stream:
             if end == position.next:
                 continue
             pause = self._send([self._shaper.record(row, tree) for row in rows])
-            if pause is not None:
-                wait = max(wait, pause)
-                continue
+            if pause is not None:  # the other logs' records go to the same place: they wait, too
+                self.measure()
+                return done, max(wait, pause)
             root = tree.checkpoint.root.hex()
             self._cursor.move(log.key.name, Position(next=end, size=tree.size, root=root))
             self._metrics.sent.labels(self._name).inc(len(rows))
             self._metrics.filtered.labels(self._name).inc(end - position.next - len(rows))
             done += end - position.next
         self.measure()
-        return done, 0.0 if done else max(wait, self._settings.linger_seconds)
+        return done, max(wait, 0.0 if done else self._settings.linger_seconds)
 
     def measure(self) -> None:
         """Tell how far behind the destination is."""

@@ -17,10 +17,12 @@ import httpx
 import pytest
 
 from correlator.reader import LogReader
+from deploy.commands.up import children_of
 from deploy.keys import log_verifier
 from deploy.logstorage import log_storage
 from deploy.places import Places
 from deploy.processes import running
+from deploy.session import Session
 from tests.deploy.conftest import Cli, Workshop, event
 from tests.support.siems import Sink, http_sink, syslog_sink
 
@@ -147,3 +149,12 @@ def test_what_cannot_run_says_why(ledger: Workshop, cli: Cli, text: str, said: s
     code, _, err = cli("run", "siem")
     assert code == 2
     assert said in err
+
+
+def test_up_runs_it_where_there_are_destinations(ledger: Workshop) -> None:
+    def names() -> list[str]:
+        return [one.name for one in children_of(Session(config_file=str(ledger.file)))]
+
+    assert "siem" not in names()
+    ledger.file.write_text(ledger.file.read_text() + TABLE.format(name="d", port=1, more=""))
+    assert "siem" in names()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,8 @@ import pytest
 from audit_api.siem.http import HttpSender
 from audit_api.siem.settings import HttpSettings
 from collector.errors import Overloaded
+from deploy.config import ConfigError
+from deploy.streaming import open_destination
 from tests.support.ledgers import START_NS, SmallLedger
 from tests.support.siems import Sink, http_sink, records_in, records_of
 
@@ -131,3 +134,28 @@ def test_nobody_there_and_a_connection_that_was_let_go_of(ledger: SmallLedger) -
         assert len(sink.got) == 2
     with pytest.raises(Overloaded, match="refused"):
         sender.send(records)
+
+
+def test_a_token_that_is_replaced_is_taken_up(ledger: SmallLedger, tmp_path: Path) -> None:
+    records = records_of(ledger)[:1]
+    file = tmp_path / "token"
+    file.write_text("first\n")
+    with http_sink() as sink:
+        settings = HttpSettings(
+            name="h", url=f"http://127.0.0.1:{sink.address[1]}/", format="json", token_file=str(file)
+        )
+        sender = open_destination(settings)
+        sender.send(records)
+        for spoilt in (b"two\nlines", b"", "ü".encode()):
+            file.write_bytes(spoilt)
+            sender.close()
+            with pytest.raises(Overloaded, match="token") as raised:
+                sender.send(records)
+            assert "lines" not in str(raised.value).replace("more than one line", "")
+        file.write_text("second\n")
+        sender.send(records)
+        sender.close()
+        assert [headers["authorization"] for headers, _ in sink.requests] == ["Bearer first", "Bearer second"]
+        file.unlink()
+        with pytest.raises(ConfigError, match="No such file"):
+            open_destination(settings)
