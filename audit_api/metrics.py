@@ -85,7 +85,7 @@ class SiemMetrics:
         self.sent = Counter("tally_siem_sent_total", "Records that a destination took.", by, registry=registry)
         self.reduced = Counter(
             "tally_siem_reduced_total",
-            "Records that say less than their entry does.",
+            "Records made with less in them than their entry has; again when they are sent again.",
             ["destination", "reason"],
             registry=registry,
         )
