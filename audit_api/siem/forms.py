@@ -1,10 +1,11 @@
-"""The formats of records: JSON of our own, ECS, OCSF and CEF. Pure. docs/siem.md has what stands where.
+"""The formats of records: JSON of our own, ECS, OCSF and CEF. docs/siem.md has what stands where.
 
 Events are mapped as exports map them (`audit_api.export`). What an export counts and leaves out, a SIEM wants most: verdicts, gaps, forks. They are
 states in ECS; in OCSF they are its base event, the class of what has no class.
 """
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from ipaddress import IPv4Address, ip_address
 from typing import Any
@@ -28,6 +29,7 @@ _MAX_TEXT = 1_023
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
+@cache
 def own_version() -> str:
     """This program's; ``0`` when it runs from a tree that is not installed."""
     try:

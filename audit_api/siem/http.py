@@ -18,6 +18,7 @@ __all__ = ["HttpSender"]
 
 _REFUSALS = frozenset({400, 413, 422})
 """What was sent is at fault: sent again it would be refused again."""
+_DENIALS = frozenset({401, 403})
 _MAX_ANSWER_BYTES = 8_388_608
 _MAX_WAIT_SECONDS = 3_600.0
 _GZIP_LEVEL = 6
@@ -82,6 +83,8 @@ class HttpSender:
             return refused_in(answer, records) if settings.envelope == "bulk" else []
         if status in _REFUSALS:
             raise Refused(f"{settings.place} answered {status}")
+        if status in _DENIALS:
+            self.close()  # the next connection reads the token again
         raise Overloaded(f"{settings.place} answered {status}", retry_after_seconds=self._seconds(after))
 
     def _exchange(self, body: bytes, headers: dict[str, str]) -> tuple[int, str, bytes]:

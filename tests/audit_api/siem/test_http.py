@@ -154,8 +154,15 @@ def test_a_token_that_is_replaced_is_taken_up(ledger: SmallLedger, tmp_path: Pat
             assert "lines" not in str(raised.value).replace("more than one line", "")
         file.write_text("second\n")
         sender.send(records)
+        file.write_text("third\n")
+        sink.answers.append((401, {}, b""))  # the second is withdrawn; the connection stays
+        with pytest.raises(Overloaded, match="answered 401"):
+            sender.send(records)
+        sender.send(records)
         sender.close()
-        assert [headers["authorization"] for headers, _ in sink.requests] == ["Bearer first", "Bearer second"]
+        assert [headers["authorization"] for headers, _ in sink.requests] == [
+            *("Bearer first", "Bearer second", "Bearer second", "Bearer third")
+        ]
         file.unlink()
         with pytest.raises(ConfigError, match="No such file"):
             open_destination(settings)
