@@ -1,12 +1,15 @@
 """Sends syslog over TLS, or over TCP. One connection for each batch: how it ends is the only answer that syslog has.
 
-Nothing in syslog acknowledges a message, and what the kernel took may be lost with the connection. But RFC 5425 section 4.4 has the receiver
-answer our ``close_notify`` with its own, and it can only do so when it has read all that came before: that answer is what lets the cursor move
-(docs/decisions/0047). Over plain TCP the end of its half of the connection stands for that.
+Nothing in syslog acknowledges a message, and what the kernel took may be lost with the connection. So each batch is ended: by ``close_notify``, which
+RFC 5425 section 4.4 has the receiver answer, and by the end of our half of the TCP connection. The cursor moves when the receiver's own ends have come,
+ours is acknowledged, and nothing was reset: a receiver that closes with something unread resets (docs/decisions/0047).
 """
 
+import os
 import socket
 import ssl
+import sys
+import time
 from collections.abc import Sequence
 
 from audit_api.siem.forms import own_version
@@ -75,12 +78,44 @@ class SyslogSender:
 
 def _send_plain(plain: socket.socket, data: bytes) -> None:
     plain.sendall(data)
-    plain.shutdown(socket.SHUT_WR)
-    while plain.recv(4_096):  # a receiver of syslog says nothing; its end is the answer
-        pass
+    _refuse_early_end(plain)
+    _end(plain)
 
 
 def _send_tls(context: ssl.SSLContext, plain: socket.socket, data: bytes, host: str) -> None:
     with context.wrap_socket(plain, server_hostname=host) as tls:
         tls.sendall(data)
-        tls.unwrap().close()
+        _refuse_early_end(tls)
+        with tls.unwrap() as bare:  # our close_notify, and its own
+            _end(bare)
+
+
+def _refuse_early_end(connection: socket.socket) -> None:
+    """A receiver that has ended its half by itself did not do so for having read everything."""
+    if _state(connection) in (_CLOSE_WAIT, _CLOSE):
+        raise OSError("it ended the connection before it was done")
+
+
+def _end(connection: socket.socket) -> None:
+    """End our half, and wait until the receiver has closed with all of ours acknowledged: for anything unread its kernel resets."""
+    connection.shutdown(socket.SHUT_WR)
+    while connection.recv(4_096):  # a receiver of syslog says nothing; its end is the answer
+        pass
+    deadline = time.monotonic() + (connection.gettimeout() or 0.0)
+    while (state := _state(connection)) not in (_CLOSE, None):
+        if time.monotonic() > deadline:
+            raise TimeoutError("the end of the connection was not acknowledged")
+        time.sleep(0.001)  # of a round trip, at most
+    if state is not None and (error := connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)):
+        raise OSError(error, os.strerror(error))
+
+
+def _state(connection: socket.socket) -> int | None:
+    """What TCP says of the connection; None where the operating system does not tell."""
+    if sys.platform != "linux":
+        return None
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+
+
+_CLOSE, _CLOSE_WAIT = 7, 8
+"""Of Linux's ``tcp_states.h``: both ends are acknowledged, or it was reset; the other side alone has ended."""

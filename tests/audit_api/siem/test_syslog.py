@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import select
+import socket
 import ssl
+import threading
 from pathlib import Path
 
 import pytest
@@ -55,3 +59,27 @@ def test_a_message(ledger: SmallLedger) -> None:
     assert f'tally@32473 id="{one.mark.id}" leafHash="{one.mark.leaf_hash}"]'.encode() in text
     assert made.endswith(one.data)
     assert len(made) - len(one.data) < HEADER_BYTES
+
+
+def test_a_goodbye_that_is_no_answer_confirms_nothing(ledger: SmallLedger, tmp_path: Path) -> None:
+    """A receiver that shuts down, or does not like who we are, says close_notify as well, with everything unread."""
+    authority = Authority(tmp_path)
+    context = server_tls(authority)
+    records = records_of(ledger, "cef")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def say_goodbye() -> None:
+            plain, _ = listening.accept()
+            with context.wrap_socket(plain, server_side=True) as tls:
+                assert select.select([tls], [], [], 30)[0], "the messages are there, and nobody reads them"
+                tls.settimeout(0)
+                with contextlib.suppress(OSError):
+                    tls.unwrap()
+
+        thread = threading.Thread(target=say_goodbye)
+        thread.start()
+        settings = SyslogSettings(name="s", host="127.0.0.1", port=listening.getsockname()[1])
+        sender = SyslogSender(settings, tls=ssl.create_default_context(cafile=str(authority.ca)), hostname="here")
+        with pytest.raises(Overloaded, match="syslog"):
+            sender.send(records)
+        thread.join()
