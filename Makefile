@@ -89,7 +89,7 @@ boards: $(VENV)/.dev ## docs/dashboards/*.png: each board, drawn from minutes of
 test-prometheus3: $(VENV)/.dev ## the same with a Prometheus 3: remote-write 2.0 and OTLP (needs Go, and Debian's promtool)
 	TALLY_PROMETHEUS=3 $(BIN)/python -m pytest -m prometheus --timeout 1200 $(PYTEST_ARGS)
 
-test-kafka: $(VENV)/.dev ## the way in from Kafka, on a real one, which is fetched once (needs Java 17 and Maven)
+test-kafka: $(VENV)/.dev ## the ways in from Kafka and out to it, on a real one, which is fetched once (needs Java 17 and Maven)
 	$(BIN)/python -m pytest -m kafka $(PYTEST_ARGS)
 
 test-rabbitmq: $(VENV)/.dev ## the way in from RabbitMQ, on a real one (needs rabbitmq-server)

@@ -13,7 +13,7 @@ from functools import lru_cache
 from prometheus_client import CollectorRegistry
 
 from alerting.detect.metrics import DetectorMetrics
-from audit_api.metrics import ApiMetrics
+from audit_api.metrics import ApiMetrics, SiemMetrics
 from collector.metrics import CollectorMetrics
 from collector.store.metrics import ClusterMetrics
 from correlator.metrics import CheckMetrics, CorrelatorMetrics
@@ -59,6 +59,7 @@ def declared() -> dict[str, Family]:
         ApiMetrics().registry,
         CheckMetrics().registry,
         DetectorMetrics().registry,
+        SiemMetrics().registry,
     ]
     for part in ("store", "index"):
         registry = CollectorRegistry()

@@ -11,6 +11,7 @@ from typing import Any
 from alerting.alert import Alert, Links
 from alerting.metrics import declared
 from alerting.settings import AlertingSettings, Slo
+from alerting.siem import siem_alerts
 from alerting.slo import burn_alerts, recordings
 
 __all__ = ["CLOCK_OFFSET", "Inventory", "alerts", "rules"]
@@ -25,12 +26,13 @@ _REFUSALS = 'reason=~"unauthenticated|forbidden"'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """What should run: names of collectors, how many logs have a writer, whether there is an API, and a detector."""
+    """What should run: names of collectors, how many logs have a writer, whether there is an API, a detector, and what sends on to a SIEM."""
 
     collectors: Sequence[str]
     writers: int = 1
     api: bool = True
     detector: bool = False
+    siem: bool = False
 
 
 def _more(selector: str, window: str, by: str) -> str:
@@ -63,6 +65,7 @@ def alerts(settings: AlertingSettings, inventory: Inventory) -> list[Alert]:
         *_transactions(settings),
         *_reads(settings),
         *(_detection(settings) if inventory.detector else ()),
+        *(siem_alerts(settings.team) if inventory.siem else ()),
         *burn_alerts(slos(settings), settings.team),
     ]
 

@@ -1,15 +1,15 @@
-"""Every metric of the API: its name, unit and meaning. Labels have a closed set of values; principals are none of them.
+"""Every metric of the API and of what sends the log on: its name, unit and meaning. Labels have a closed set of values; principals are none of them.
 
 Naming: https://prometheus.io/docs/practices/naming/
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from audit_api.problems import PROBLEMS
 
-__all__ = ["ApiMetrics"]
+__all__ = ["ApiMetrics", "SiemMetrics"]
 
 
 class ApiMetrics:
@@ -81,3 +81,59 @@ class ApiMetrics:
             )
         for gauge, function in zip(self._leaves, (log_size, indexed), strict=True):
             (gauge.labels(shard) if shard else gauge).set_function(function)
+
+
+class SiemMetrics:
+    """The metrics of what sends the log on to SIEMs, in a registry of its own. Destinations are declared, so their label is closed.
+
+    Attributes:
+        registry: what ``/metrics`` shows.
+        sent: records that a destination took.
+        reduced: records that say less than their entry does, by why (``oversized``, ``unmappable``, ``refused``); they count as sent, too.
+        missing: events that are in the log and could not be read from the store, or are not the ones in the log.
+        filtered: entries that the destination's settings leave out.
+        failures: times that a destination could not be sent to; it is tried again.
+        log_failures: times that log or store did not answer; it is tried again.
+        behind: leaves that a destination has not been sent yet.
+        behind_seconds: how long ago the first of them was recorded.
+    """
+
+    def __init__(self, destinations: Iterable[str] = ()) -> None:
+        self.registry = registry = CollectorRegistry()
+        by = ["destination"]
+        self.sent = Counter("tally_siem_sent_total", "Records that a destination took.", by, registry=registry)
+        self.reduced = Counter(
+            "tally_siem_reduced_total",
+            "Records made with less in them than their entry has; again when they are sent again.",
+            ["destination", "reason"],
+            registry=registry,
+        )
+        self.missing = Counter(
+            "tally_siem_missing_events_total",
+            "Events in the log that the store has lost or changed; their records say so.",
+            by,
+            registry=registry,
+        )
+        self.filtered = Counter(
+            "tally_siem_filtered_total", "Entries that the destination's settings leave out.", by, registry=registry
+        )
+        self.failures = Counter(
+            "tally_siem_failures_total", "Times that a destination could not be sent to.", by, registry=registry
+        )
+        self.log_failures = Counter(
+            "tally_siem_log_failures_total", "Times that log or store did not answer.", by, registry=registry
+        )
+        self.behind = Gauge(
+            "tally_siem_behind_leaves", "Leaves that a destination was not sent yet.", by, registry=registry
+        )
+        self.behind_seconds = Gauge(
+            "tally_siem_behind_seconds",
+            "How long ago the first leaf was recorded that a destination was not sent yet; 0 when there is none.",
+            by,
+            registry=registry,
+        )
+        for name in destinations:  # at 0, so that the first one is an increase
+            for counter in (self.sent, self.missing, self.filtered, self.failures, self.log_failures):
+                counter.labels(name)
+            for reason in ("oversized", "unmappable", "refused"):
+                self.reduced.labels(name, reason)

@@ -25,7 +25,7 @@ class _Command(NamedTuple):
 
 COMMANDS = {
     "up": _Command("deploy.commands.up", "up", "Run everything on this machine; Ctrl-C stops it cleanly."),
-    "run": _Command("deploy.commands.run", "run", "Run one process: collector, correlator, api or detector."),
+    "run": _Command("deploy.commands.run", "run", "Run one process: collector, correlator, api, detector or siem."),
     "status": _Command("deploy.commands.status", "status", "What runs, what is stored, what lags, what is missing."),
     "import": _Command(
         "deploy.commands.imports", "import_files", "Take in files of logs and traces, with an exact account."
@@ -36,6 +36,7 @@ COMMANDS = {
     "export": _Command("deploy.commands.export", "export", "Write a trail as a verifiable bundle, or trails as data."),
     "review": _Command("deploy.commands.review", "review", "What calls for a look: list it, and sign it off."),
     "verify": _Command("deploy.commands.verify", "verify", "Verify a bundle or a ledger against the log's public key."),
+    "siem": _Command("deploy.commands.siem", "siem", "Hold what a SIEM has to the log."),
     "check": _Command("deploy.commands.check", "check", "Check the whole store against the whole log."),
     "doctor": _Command("deploy.commands.doctor", "doctor", "Examine this installation; say how to mend what is wrong."),
     "reindex": _Command("deploy.commands.reindex", "reindex", "Make the trail index anew from the log."),

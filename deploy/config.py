@@ -21,6 +21,7 @@ from alerting.detect.listed import ListedRule
 from alerting.detect.settings import DetectorSettings
 from alerting.settings import AlertingSettings
 from audit_api.settings import ApiSettings
+from audit_api.siem.settings import AnyDestination, SiemSettings
 from collector.errors import TallyError
 from collector.settings import CollectorSettings
 from collector.store.settings import StoreSettings
@@ -45,6 +46,7 @@ _BROKER_FILES = ("tls_certificate", "tls_key", "tls_ca", "password_file")
 _PULSAR_FILES = ("tls_certificate", "tls_key", "tls_ca", "token_file")
 _GRAFANA_FILES = ("ca_file", "token_file", "opensearch_password_file")
 _METRICS_FILES = ("token_file", "password_file", "ca_file", "client_certificate", "client_key")
+_SIEM_FILES = ("ca_file", "client_certificate", "client_key", "token_file", "password_file")
 _RELAY_FILES = ("tls_certificate", "tls_key", "tls_ca", "shared_key_file", "password_file")
 
 _Table = TypeVar("_Table", bound=msgspec.Struct)
@@ -71,6 +73,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         correlator: the correlator.
         audit_api: the API.
         detector: which transactions are suspicious, and whom to tell (docs/detection.md).
+        siem: where the log is sent on to as it grows (docs/siem.md).
         retention: how long events are kept; `tally retain` sees to it.
         dashboards: boards for Grafana.
         alerting: rules for Prometheus, and who hears of alerts.
@@ -87,6 +90,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     correlator: CorrelatorSettings = msgspec.field(default_factory=CorrelatorSettings)
     audit_api: ApiSettings = msgspec.field(default_factory=ApiSettings)
     detector: DetectorSettings = msgspec.field(default_factory=DetectorSettings)
+    siem: SiemSettings = msgspec.field(default_factory=SiemSettings)
     retention: RetentionSettings = msgspec.field(default_factory=RetentionSettings)
     dashboards: DashboardSettings = msgspec.field(default_factory=DashboardSettings)
     alerting: AlertingSettings = msgspec.field(default_factory=AlertingSettings)
@@ -170,7 +174,15 @@ def parse(text: str, *, source: str, folder: Path) -> Config:
         collector=_collector(config.collector, folder),
         sidecars=collectors,
         detector=_detector(config.detector, folder),
+        siem=_siem(config.siem, folder),
     )
+
+
+def _siem(settings: SiemSettings, folder: Path) -> SiemSettings:
+    def located(one: AnyDestination) -> AnyDestination:
+        return _located(one, folder, [name for name in _SIEM_FILES if hasattr(one, name)])
+
+    return msgspec.structs.replace(settings, destinations=tuple(map(located, settings.destinations)))
 
 
 def _detector(settings: DetectorSettings, folder: Path) -> DetectorSettings:

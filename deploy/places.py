@@ -97,6 +97,10 @@ class Places:
         """How far the detector has come (`alerting.detect.cursor`)."""
         return self.root / "detector.json"
 
+    def siem(self, destination: str) -> Path:
+        """How far the destination of this name has come (`audit_api.siem.cursor`)."""
+        return self.root / "siem" / f"{destination}.json"
+
     def make(self) -> None:
         """Make the data folder and the keys folder, readable by their owner alone."""
         for folder in (self.root, self.keys, self.run):

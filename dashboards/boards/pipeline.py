@@ -16,6 +16,7 @@ def board() -> Board:
             Row(title="Collectors: what waits", panels=_waiting()),
             Row(title="Correlator: into the log", panels=_log()),
             Row(title="Proofs: what is missing or does not verify", panels=_proofs()),
+            Row(title="SIEM: what is sent on", panels=_siem()),
             Row(title="Event store and trail index on OpenSearch", panels=_store()),
         ),
     )
@@ -154,6 +155,28 @@ def _proofs() -> tuple[Panel, ...]:
             queries=[
                 Query("sum(rate(tally_correlator_failures_total[$__rate_interval]))", "steps"),
                 Query("sum(rate(tally_correlator_statement_failures_total[$__rate_interval]))", "statement"),
+            ],
+        ),
+    )  # fmt: skip
+
+
+def _siem() -> tuple[Panel, ...]:
+    return (
+        Panel(
+            title="SIEM behind", text="How long ago the first entry was recorded that a destination was not sent yet.", unit="s", width=8, warn=60, bad=300,
+            runbook="TallySiemBehind", queries=[Query("max by (destination) (tally_siem_behind_seconds)", "{{destination}}")],
+        ),
+        Panel(
+            title="Leaves not sent", text="Leaves of the logs that a destination was not sent yet.", unit="short", width=8, runbook="TallySiemBehind",
+            queries=[Query("max by (destination) (tally_siem_behind_leaves)", "{{destination}}")],
+        ),
+        Panel(
+            title="Sent to the SIEM", text="Records taken each second; those with less in them than their entry; trials that failed.", unit="ops", width=8,
+            runbook="TallySiemReduced",
+            queries=[
+                Query("sum by (destination) (rate(tally_siem_sent_total[$__rate_interval]))", "{{destination}}"),
+                Query("sum by (destination, reason) (rate(tally_siem_reduced_total[$__rate_interval]))", "{{destination}}, {{reason}}"),
+                Query("sum by (destination) (rate(tally_siem_failures_total[$__rate_interval]))", "{{destination}}, failed"),
             ],
         ),
     )  # fmt: skip

@@ -166,3 +166,18 @@ def detector(session: Session, *, supervised: bool) -> None:
         await serve_detector(config, places, stopped=stopped, ready=ready)
 
     serve(DETECTOR, places, body, supervised=supervised)
+
+
+@run.command()
+@_supervised
+@pass_session
+def siem(session: Session, *, supervised: bool) -> None:
+    """Send the log on to SIEMs as it grows: syslog, HTTP or Kafka, each destination with a cursor of its own (docs/siem.md)."""
+    from deploy.streaming import SIEM, serve_siem
+
+    config, places = session.config, session.places
+
+    async def body(stopped: asyncio.Event, ready: Ready) -> None:
+        await serve_siem(config, places, stopped=stopped, ready=ready)
+
+    serve(SIEM, places, body, supervised=supervised)

@@ -91,6 +91,8 @@ def children_of(session: Session) -> list[Child]:
     children.append(Child(name="api", command=[*tally, "run", "api", "--supervised"], stage=0))
     if session.config.detector.rules:
         children.append(Child(name="detector", command=[*tally, "run", "detector", "--supervised"], stage=0))
+    if session.config.siem.destinations:
+        children.append(Child(name="siem", command=[*tally, "run", "siem", "--supervised"], stage=0))
     return children
 
 

@@ -51,6 +51,10 @@ def examine_certificates(config: Config, *, now: dt.datetime) -> Chart:
         ("detector.alertmanager.ca_file", detector.alertmanager.ca_file, ""),
         ("detector.freeze.ca_file", detector.freeze.ca_file, ""),
     ]
+    for one in config.siem.destinations:
+        where = f"siem.destinations, {one.name}"
+        pairs.append((f"{where}: client_certificate", one.client_certificate, one.client_key))
+        pairs.append((f"{where}: ca_file", one.ca_file, ""))
     seen = set[tuple[str, str]]()
     for setting, name, key in pairs:
         if name and (name, key) not in seen:

@@ -133,6 +133,9 @@ def _named_files(chart: Chart, config: Config) -> None:
         ("detector.alertmanager.token_file", detector.alertmanager.token_file),
         ("detector.freeze.secret_file", detector.freeze.secret_file),
     ]
+    for one in config.siem.destinations:
+        for key in ("client_key", "token_file", "password_file"):
+            named.append((f"siem.destinations, {one.name}: {key}", getattr(one, key, "")))
     seen = set[str]()
     for setting, name in named:
         if not name or name in seen:

@@ -23,6 +23,7 @@ from deploy.examining.probing import examine_processes
 from deploy.examining.secrets import examine_secrets
 from deploy.examining.serving import examine_exports, examine_provider, examine_redis
 from deploy.examining.settings import examine_settings
+from deploy.examining.siem import examine_siem
 from deploy.logstorage import log_storage
 from deploy.places import Places
 from deploy.processes import running
@@ -88,6 +89,8 @@ def examine(patient: Patient) -> Iterator[Chart]:
         servers=[(one.clock.server, one.clock.port) for one in collectors if one.clock.server],
     )
     yield from _beside(config, places)
+    if config.siem.destinations:
+        yield examine_siem(config.siem, places, now=now)
     yield examine_processes(processes)
 
 

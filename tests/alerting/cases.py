@@ -18,7 +18,7 @@ SETTINGS = AlertingSettings(
     expected_collectors=("ledger",),
     check_hours=4,  # not a day, which promtool would have to live through
 )
-INVENTORY = Inventory(collectors=("payments", "ledger"), writers=1, api=True, detector=True)
+INVENTORY = Inventory(collectors=("payments", "ledger"), writers=1, api=True, detector=True, siem=True)
 
 MINUTES = 240
 """As long as a case at most; a sample a minute."""
@@ -37,6 +37,7 @@ L = 'job="tally",instance="ledger:4318"'
 C = 'job="tally",instance="correlator:9464"'
 A = 'job="tally",instance="api:8420"'
 D = 'job="tally",instance="detector:9465"'
+S = 'job="tally",instance="siem:9466",destination="desk"'
 REQUESTS = 'tally_service_requests_total{%s,service="%s",operation="charge",kind="server",outcome="%s"}'
 SECONDS = 'tally_service_request_duration_seconds_%s{%s,service="pay.ments",operation="charge",kind="server"%s}'
 
@@ -83,6 +84,10 @@ HEALTHY: Mapping[str, str] = {
     f"tally_detector_telling_failures_total{{{D}}}": flat(4),
     f'tally_detector_freezes_total{{{D},outcome="accepted"}}': climbing(1),
     f'tally_detector_freezes_total{{{D},outcome="refused"}}': flat(1),
+    f"tally_siem_behind_leaves{{{S}}}": flat(3),
+    f"tally_siem_behind_seconds{{{S}}}": flat(0.4),
+    f'tally_siem_reduced_total{{{S},reason="oversized"}}': climbing(1),
+    f'tally_siem_reduced_total{{{S},reason="refused"}}': flat(2),
     f"tally_api_accesses_total{{{A}}}": climbing(1),
     f"tally_api_review_days_unsigned{{{A}}}": flat(0),
     f'tally_api_refused_total{{{A},reason="forbidden"}}': flat(0),
@@ -259,6 +264,19 @@ def _cases() -> list[Case]:
             fault={f'tally_detector_freezes_total{{{D},outcome="refused"}}': f"1x20 2x{MINUTES}"},
             after="24m",
             near={f'tally_detector_freezes_total{{{D},outcome="accepted"}}': climbing(20)},
+        ),
+        Case(alert="TallySiemMissing", fault={f"tally_siem_behind_leaves{{{S}}}": "3x10"}, after="25m"),
+        Case(
+            alert="TallySiemBehind",
+            fault={f"tally_siem_behind_seconds{{{S}}}": f"0x10 0+60x{MINUTES}"},
+            after="25m",
+            near={f"tally_siem_behind_seconds{{{S}}}": f"0x10 0+60x8 0x{MINUTES}"},  # it was restarted
+        ),
+        Case(
+            alert="TallySiemReduced",
+            fault={f'tally_siem_reduced_total{{{S},reason="refused"}}': f"2x20 3x{MINUTES}"},
+            after="24m",
+            near={f'tally_siem_reduced_total{{{S},reason="oversized"}}': climbing(50)},  # that is what the bound is for
         ),
         Case(
             alert="TallyErrorBudgetBurnsFast",  # 2 % of payments, of which 0.1 % may

@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from alerting.detect.metrics import DetectorMetrics
-from audit_api.metrics import ApiMetrics
+from audit_api.metrics import ApiMetrics, SiemMetrics
 from collector.metrics import CollectorMetrics
 from collector.store.metrics import ClusterMetrics
 from correlator.metrics import CorrelatorMetrics
@@ -39,6 +39,7 @@ def page() -> str:
         ("Correlator", CorrelatorMetrics().registry),
         ("API", api.registry),
         ("Detector", DetectorMetrics().registry),
+        ("SIEM", SiemMetrics().registry),
         ("OpenSearch, as sidecar and correlator hear it (`tally_index_…` for a trail index there)", cluster),
     ):
         parts.append("\n".join([f"### {title}\n", "| metric | type | meaning |", "|---|---|---|", *rows(registry)]))

@@ -1,6 +1,6 @@
 """A small installation with traffic, for boards and alerts: `tally up`, services that answer well and badly, payments, readers, a check.
 
-What a single machine without OpenSearch and without a broker has not got is served by the product's own metric objects, counted by
+What a single machine without OpenSearch, without a broker and without a SIEM has not got is served by the product's own metric objects, counted by
 hand in this process (`Beside`): the queries meet the real names, labels and types, and the numbers are made up.
 """
 
@@ -22,6 +22,7 @@ from typing import Any
 import httpx
 from prometheus_client import CollectorRegistry, start_http_server
 
+from audit_api.metrics import SiemMetrics
 from collector.metrics import CollectorMetrics
 from collector.store.metrics import ClusterMetrics
 
@@ -222,22 +223,28 @@ class Beside:
         self._store = ClusterMetrics(self.registry, part="store")
         self._index = ClusterMetrics(self.registry, part="index")
         self._collector = CollectorMetrics(collector="elsewhere")
+        self._siem = SiemMetrics(["desk"])
         self._textfile = textfile
         self.registry.register(self)  # a collector by its method, as the library has it
 
     def collect(self) -> Iterator[Any]:
-        """The broker's metrics of a collector elsewhere, and what the check left."""
+        """The broker's metrics of a collector elsewhere, those of what sends to a SIEM, and what the check left."""
         from prometheus_client.parser import text_string_to_metric_families
 
         for family in self._collector.registry.collect():
             if family.name.startswith("tally_collector_broker"):
                 yield family
+        yield from self._siem.registry.collect()
         if self._textfile.is_file():
             parse: Any = text_string_to_metric_families
             yield from parse(self._textfile.read_text())
 
     def second(self, trouble: float = 0.0) -> None:
-        """A second of a cluster's and a broker's work; in trouble shards are away."""
+        """A second of a cluster's, a broker's and a SIEM's work; in trouble shards are away, and the SIEM is slow."""
+        self._siem.sent.labels("desk").inc(0 if trouble else 40)
+        self._siem.failures.labels("desk").inc(bool(trouble))
+        self._siem.behind.labels("desk").set(400 if trouble else 3)
+        self._siem.behind_seconds.labels("desk").set(40 if trouble else 0.3)
         self._collector.broker("kafka", "orders", True, 20)  # noqa: FBT003 - the metric's own signature
         for metrics in (self._store, self._index):
             for operation in ("read", "write"):

@@ -1,0 +1,82 @@
+"""What a SIEM holds, held to the log: does each record's entry stand where it says, and does the log continue what it was sent under?"""
+
+import base64
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Annotated, Any
+
+import msgspec
+
+from collector.canonical import encode_exact
+from collector.errors import Malformed, VerificationError
+from correlator.merkle import leaf_hash
+from correlator.reader import LogReader
+
+__all__ = ["Held", "read_held", "verify_held"]
+
+_MAX_DEPTH = 8
+_Count = Annotated[int, msgspec.Meta(ge=0, le=(1 << 63) - 1)]
+
+
+class _Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
+    size: _Count
+    root: str
+
+
+class Held(msgspec.Struct, frozen=True, kw_only=True):
+    """What a record of the formats ``json``, ``ecs`` and ``ocsf`` says of its entry; `entry` and `event` are in ``json`` alone."""
+
+    id: str
+    log: str
+    leaf: _Count
+    leaf_hash: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    checkpoint: _Checkpoint
+    entry: dict[str, Any] | None = None
+    event: dict[str, Any] | None = None
+
+
+def read_held(line: bytes) -> Held:
+    """The record in a line of JSON, also inside of what a SIEM puts around it (``_source``, ``result``). Raises `Malformed`."""
+    try:
+        told = msgspec.json.decode(line)
+        found = _inside(told, _MAX_DEPTH)
+        if found is None:
+            raise Malformed("no record of ours: nothing in it has id, leaf_hash and checkpoint")
+        return msgspec.convert(found, Held)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(f"no record of ours: {error}") from error
+
+
+def _inside(value: Any, depth: int) -> Mapping[str, Any] | None:
+    if not isinstance(value, dict) or depth == 0:
+        return None
+    if {"id", "leaf_hash", "checkpoint"} <= value.keys():
+        return value
+    return next((found for below in value.values() if (found := _inside(below, depth - 1)) is not None), None)
+
+
+def verify_held(held: Held, reader: LogReader) -> None:
+    """Hold a record to its log, as `reader` verified that against the log's key.
+
+    Raises:
+        VerificationError: what does not hold, by the record's id.
+        NotFound: nothing is published.
+        Overloaded: the log does not answer.
+    """
+    size = reader.tree().size
+    if held.leaf >= size or held.checkpoint.size > size:
+        raise VerificationError(f"{held.id} was sent of a log of {held.checkpoint.size} leaves, and there are {size}")
+    if reader.leaf_hash(held.leaf).hex() != held.leaf_hash:
+        raise VerificationError(f"{held.id}: the log has another entry at leaf {held.leaf}")
+    root = base64.b64encode(reader.root(held.checkpoint.size)).decode("ascii")
+    if root != held.checkpoint.root:
+        raise VerificationError(
+            f"{held.id}: the log's first {held.checkpoint.size} leaves are not those it was sent under"
+        )
+    if held.entry is None:
+        return
+    if leaf_hash(encode_exact(held.entry)).hex() != held.leaf_hash:
+        raise VerificationError(f"{held.id}: its entry is not the one in the log")
+    digest = (held.entry.get("facts") or {}).get("digest")
+    if held.event is not None and sha256(encode_exact(held.event)).hexdigest() != digest:
+        raise VerificationError(f"{held.id}: its event is not the one in the log")
