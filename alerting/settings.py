@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-__all__ = ["NOBODY", "AlertingSettings", "Receiver", "Route", "Slo", "Smtp"]
+__all__ = ["NOBODY", "AlertingSettings", "Receiver", "Route", "Slo", "Smtp", "check_place"]
 
 NOBODY = "nobody"
 """The receiver that tells nobody: of all alerts where no receiver is configured, of the watchdog where it has none."""
@@ -16,7 +16,7 @@ _Objective = Annotated[float, msgspec.Meta(ge=0.94, lt=1.0)]
 _MATCHERS = re.compile(r'(?:[a-zA-Z_]\w*(?:=~|!~|!=|=)"[^"\\{}]*"(?:,(?!$)|$))*')
 
 
-def _place(url: str, key: str) -> None:
+def check_place(url: str, key: str) -> None:
     """Refuse what is no URL, and one that may hold a secret; the text is not repeated for that reason."""
     parts = urlsplit(url)
     if url and (parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc or parts.query):
@@ -85,7 +85,7 @@ class Receiver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError("webhook_token_file goes with webhook_url")
         if any("@" not in address or set(address) & set(" \r\n,") for address in self.email_to):
             raise ValueError("email_to holds one address in each item")
-        _place(self.webhook_url, "webhook_url")
+        check_place(self.webhook_url, "webhook_url")
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -196,4 +196,4 @@ class AlertingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         services = [slo.service for slo in self.slos]
         if len(set(services)) != len(services):
             raise ValueError("slos: a service has one entry")
-        _place(self.runbook_url, "runbook_url")
+        check_place(self.runbook_url, "runbook_url")

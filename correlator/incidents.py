@@ -19,7 +19,6 @@ from correlator.trail import incident_trail, kind_of
 
 __all__ = [
     "CAUSES",
-    "ENDED_BY_SIGNING",
     "SERVICE",
     "Incidents",
     "LoggedIncident",
@@ -45,9 +44,6 @@ CAUSES: Mapping[str, str] = {
     "dead_letters": "inputs were refused, and are in no trail",
 }
 """What can fail, by the name that stands in the log."""
-
-ENDED_BY_SIGNING = frozenset({"gap", "fork"})
-"""Causes that may never end by themselves: evidence can be gone for good. Whoever signs such an incident off ends it."""
 
 _CARD_LIKE = re.compile(r"\d{12}")
 _LIMIT = 2_000
@@ -99,18 +95,13 @@ class LoggedIncident:
 
     @property
     def state(self) -> str:
-        """``opened``, ``closed``, or ``signed_off`` when a person has answered for it."""
+        """``opened``, ``closed``, or ``signed_off`` when a person has answered for it, which may be before it is closed."""
         return "signed_off" if self.signed else "opened" if self.open else "closed"
 
     @property
     def trail(self) -> str:
         """The id of its trail."""
         return incident_trail(self.id)
-
-    @property
-    def may_be_signed(self) -> bool:
-        """Whether a person may answer for it now: it is over, or nothing but their word can end it; and nobody has yet."""
-        return not self.signed and (not self.open or self.cause in ENDED_BY_SIGNING)
 
 
 class Incidents:

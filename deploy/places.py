@@ -83,6 +83,11 @@ class Places:
         """How far the detector has come (`alerting.detect.cursor`)."""
         return self.root / "detector.json"
 
+    @property
+    def incidents(self) -> Path:
+        """How far the keeper of incidents has come (`alerting.incidents.follow`)."""
+        return self.root / "incidents.json"
+
     def make(self) -> None:
         """Make the data folder and the keys folder, readable by their owner alone."""
         for folder in (self.root, self.keys, self.run):

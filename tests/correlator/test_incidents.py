@@ -64,14 +64,13 @@ def test_from_its_opening_to_the_sign_off(ledger: SmallLedger) -> None:
     ledger.publish()
     (one,) = gathered(ledger).all()
     assert (one.state, one.cause, one.subject, one.first, one.last) == ("opened", "gap", SERVICE, 5, 9)
-    assert one.may_be_signed, "a gap may never end by itself"
     found = gathered(ledger)
     assert found.open_of("gap", SERVICE) == one
     ledger.ship(RECORDER, [closed(), signed(one)], role="recorder")
     ledger.publish()
     found = gathered(ledger)
     (one,) = found.all()
-    assert (one.state, one.signed_by, one.open, one.may_be_signed) == ("signed_off", "ann", False, False)
+    assert (one.state, one.signed_by, one.open) == ("signed_off", "ann", False)
     assert one.ended > one.began
     assert found.open_of("gap", SERVICE) is None
     assert found.count_of("gap", SERVICE) == 1

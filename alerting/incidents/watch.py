@@ -1,0 +1,152 @@
+"""What the log itself shows of failed controls: gaps, forks, collectors that fell silent, reviews that were not done. Pure.
+
+Time here is the log's: the `recorded` of its entries. A collector is lost when the *log* went on without it. While nothing at all comes in
+(the store is away, the correlator stands still) no collector is blamed for it.
+"""
+
+from collections.abc import Iterable
+
+from alerting.incidents.condition import Condition
+from collector.errors import Malformed
+from collector.event import decode_facts, parse_time
+from correlator.entry import Entry
+
+__all__ = ["LogWatch"]
+
+_REVIEWS = frozenset({"reviews.list", "review.sign"})
+_LONGEST_STEP_NS = 90_000_000_000
+"""Heartbeats come each minute, so a log that lives has no longer pause."""
+
+_HOUR_NS = 3_600_000_000_000
+
+
+class LogWatch:
+    """Reads one log, entry by entry.
+
+    Args:
+        expected: names of collectors that must be heard.
+        lost_seconds: one is lost when the log grew for so long without a batch of it.
+        review_hours: 0: reviews are not asked for.
+    """
+
+    def __init__(self, *, expected: Iterable[str], lost_seconds: float, review_hours: float) -> None:
+        self._lost_ns = int(lost_seconds * 1e9)
+        self._review_ns = int(review_hours * _HOUR_NS)
+        self._lived_ns = 0  # how long the log has grown while we read it
+        self._recorded_ns = 0
+        self._heard: dict[str, int] = dict.fromkeys(expected, 0)  # by collector, the `_lived_ns` of its last batch
+        self._stream: dict[str, str] = {}  # by collector, the stream of its last batch
+        self._lost: set[str] = set()
+        self._reviewed_ns = 0
+        self.touched: set[str] = set()
+        """Streams that batches came of since somebody emptied this: a gap of theirs may be filled."""
+
+    def look(self, entry: Entry, leaf: int, origin: str) -> list[Condition]:
+        """What this entry says of controls."""
+        recorded_ns = parse_time(entry.recorded)
+        if self._recorded_ns:
+            self._lived_ns += min(max(recorded_ns - self._recorded_ns, 0), _LONGEST_STEP_NS)
+        else:
+            self._reviewed_ns = max(self._reviewed_ns, recorded_ns)  # nobody could review what was not there
+        self._recorded_ns = max(recorded_ns, self._recorded_ns)
+        found = []
+        if entry.kind == "batch":
+            found = self._batch(entry.trail.removeprefix("stream/"), recorded_ns)
+        elif entry.kind in ("gap", "fork"):
+            found = self._broken(entry, recorded_ns, f"{origin}/{leaf}")
+        elif entry.kind == "event" and self._review_ns and entry.trail.find("access/") >= 0:
+            found = self._access(entry, recorded_ns)
+        return [*found, *self._silent()]
+
+    def due(self, now_ns: int) -> list[Condition]:
+        """What is overdue at this time."""
+        due_ns = self._reviewed_ns + self._review_ns
+        if not self._review_ns or not self._reviewed_ns or now_ns <= due_ns:
+            return []
+        hours = self._review_ns / _HOUR_NS
+        detail = f"nobody listed or signed off what calls for a look within {hours:g} hours"
+        return [Condition(cause="review_missed", fails=True, time_ns=due_ns, detail=detail)]
+
+    def _batch(self, stream: str, recorded_ns: int) -> list[Condition]:
+        self.touched.add(stream)
+        collector = stream.partition("/")[0]
+        if collector in self._heard:
+            self._heard[collector] = self._lived_ns
+        self._stream[collector] = stream
+        self._lost.discard(collector)
+        # told for every batch: only the keeper knows whether one is open, also from before we were started
+        return [_heard(collector, recorded_ns)]
+
+    def _broken(self, entry: Entry, recorded_ns: int, mark: str) -> list[Condition]:
+        stream = entry.trail.removeprefix("stream/")
+        collector = stream.partition("/")[0]
+        detail = entry.detail
+        if entry.kind == "fork":
+            what = f"batch {detail.get('number')}: {entry.why}"
+            return [Condition(cause="fork", subject=stream, fails=True, time_ns=recorded_ns, detail=what, mark=mark)]
+        if detail.get("reason") == "silent":
+            # the silence of a stream that its collector gave up for another one is none of the collector
+            if self._stream.get(collector, stream) != stream:
+                return []
+            self._lost.add(collector)
+            return [
+                Condition(
+                    cause="collector_lost",
+                    subject=collector,
+                    fails=True,
+                    time_ns=recorded_ns,
+                    detail=f"stream {stream}: {entry.why}",
+                    mark=mark,
+                )
+            ]
+        first, last = detail.get("first_sequence", -1), detail.get("last_sequence", -1)
+        numbers = f"batches {detail.get('first_number')} to {detail.get('last_number')}"
+        return [
+            Condition(
+                cause="gap",
+                subject=stream,
+                fails=True,
+                time_ns=recorded_ns,
+                detail=f"{numbers}, {detail.get('reason')}: {entry.why}",
+                mark=mark,
+                first=first if isinstance(first, int) else -1,
+                last=last if isinstance(last, int) else -1,
+            )
+        ]
+
+    def _access(self, entry: Entry, recorded_ns: int) -> list[Condition]:
+        try:
+            access = decode_facts(bytes(entry.facts)).access
+        except Malformed:
+            return []  # `tally check` names it
+        if access is None or access.refused or access.action not in _REVIEWS:
+            return []
+        self._reviewed_ns = max(self._reviewed_ns, recorded_ns)
+        return [
+            Condition(
+                cause="review_missed", fails=False, time_ns=recorded_ns, detail="somebody looked at what calls for it"
+            )
+        ]
+
+    def _silent(self) -> list[Condition]:
+        found = []
+        for collector, heard_ns in self._heard.items():
+            if collector not in self._lost and self._lived_ns - heard_ns > self._lost_ns:
+                self._lost.add(collector)
+                seconds = (self._lived_ns - heard_ns) / 1e9
+                found.append(
+                    Condition(
+                        cause="collector_lost",
+                        subject=collector,
+                        fails=True,
+                        time_ns=self._recorded_ns,
+                        detail=f"it is expected, and the log grew for {seconds:.0f} s without a batch of it",
+                    )
+                )
+        return found
+
+
+def _heard(collector: str, time_ns: int) -> Condition:
+    return Condition(
+        cause="collector_lost", subject=collector, fails=False, time_ns=time_ns, detail="a batch of it is in the log"
+    )
