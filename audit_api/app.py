@@ -35,6 +35,7 @@ from audit_api.identity.crosssite import SAFE_METHODS
 from audit_api.identity.door import Bearers, Door
 from audit_api.identity.login import LOGIN_SCHEMAS, Logins
 from audit_api.identity.sessions import Sessions
+from audit_api.incidents import INCIDENT_SCHEMAS, IncidentDesk
 from audit_api.live import Live
 from audit_api.log_paths import LogPaths
 from audit_api.logs import Logs
@@ -129,6 +130,7 @@ def create_app(
         **(CUT_SCHEMAS if logs.cut else SCHEMAS),
         **LOGIN_SCHEMAS,
         **REVIEW_SCHEMAS,
+        **INCIDENT_SCHEMAS,
         **(JOB_SCHEMAS if jobs is not None else {}),
     }
     live = Live(logs, settings)
@@ -142,6 +144,7 @@ def create_app(
         *LogPaths(logs, settings.public_log).operations(),
         *overview.operations(),
         *Reviews(logs, settings).operations(),
+        *IncidentDesk(logs, recorder, clock=clock).operations(),
         *Logins(door).operations(),
         *(provider.operations(sessions) if provider is not None else ()),
     ]

@@ -22,6 +22,7 @@ Serves the audit trail of a ledger: trails, proofs, exports, and the log itself 
 TAGS: list[dict[str, str]] = [
     {"name": "trails", "description": "Find, read and export trails."},
     {"name": "reviews", "description": "What calls for a look, and who has looked."},
+    {"name": "incidents", "description": "Controls that failed, and who answers for it."},
     {"name": "proofs", "description": "What shows that an entry is in the log, and that the log has only grown."},
     {"name": "log", "description": "The log under its C2SP tlog-tiles paths."},
     {"name": "sessions", "description": "Browsers log in and out."},

@@ -72,6 +72,8 @@ PROBLEMS: Mapping[str, ProblemKind] = _kinds(
         "`Content-Range` says how many there are.",
     ),
     ("changed-since", 409, "It has changed since", "The trail has grown since it was looked at: look again."),
+    ("still-open", 409, "The incident is not over", "Wait for its end, or say `over` if you know that it ended."),
+    ("signed-already", 409, "It is signed off already", "Read who has answered for it, and what they said."),
     ("export-too-large", 422, "The export would be too large", "More than `limit` entries: leave linked trails out."),
     ("format-unavailable", 422, "This server cannot write that format", "The extra that it needs is not installed."),
     ("too-many-requests", 429, "Too many requests", "Wait for the seconds that `Retry-After` says."),

@@ -171,7 +171,7 @@ class Incidents:
 
 def opened_event(incident: Incident, *, detail: str) -> Event:
     """The event that opens an incident; `detail` says in words what was seen."""
-    return _event(incident, name="incident.opened", body=detail, severity_number=17, severity_text="ERROR")
+    return _event(incident, name="incident.opened", body=detail, severity_number=13, severity_text="WARN")
 
 
 def closed_event(incident: Incident, *, detail: str, seconds: float) -> Event:

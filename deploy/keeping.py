@@ -88,6 +88,7 @@ async def serve_incidents(
                 posts=Posts(path="/alerts", token=token, take=work.take) if token else None,
             )
         )
+        work.look_first()  # before anybody waits for us: what is refused from now on is told
         ready({"http": f"http://{address}"})
         stop = threading.Event()
         working = asyncio.create_task(asyncio.to_thread(work.run, stop))
@@ -196,6 +197,12 @@ class _Work:
         done = threading.Event()
         self._taken.append((body, done))
         return 200 if done.wait(_TAKE_SECONDS) else 503
+
+    def look_first(self) -> None:
+        """See how things are before the first round: what is counted from then on is new."""
+        if self._pages is not None:
+            for _ in self._pages.refusals(time.time_ns()):
+                pass
 
     def run(self, stop: threading.Event) -> None:
         """Go round until `stop` is set; raises what ends the process."""

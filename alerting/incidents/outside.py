@@ -68,7 +68,7 @@ class Outside:
 
     def _ask(self) -> str:
         """Why it was not told, without the URL; empty when it was."""
-        request = urllib.request.Request(self._url, headers={"user-agent": "tally"})  # noqa: S310 - http(s), see above
+        request = urllib.request.Request(self._url, b"", {"user-agent": "tally"})  # noqa: S310 - http(s), see above
         try:
             with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS):  # noqa: S310 - the same
                 return ""

@@ -98,6 +98,7 @@ class PagesProbe:
         self._fetch = fetch
         self._clock_seconds = clock_seconds
         self._quiet_ns = int(quiet_seconds * 1e9)
+        self._first = True
         self._refused: dict[str, tuple[float, int]] = {}  # by collector: so many, and when there were more than before
 
     def clocks(self, now_ns: int) -> Iterator[Condition]:
@@ -115,21 +116,25 @@ class PagesProbe:
             )
 
     def refusals(self, now_ns: int) -> Iterator[Condition]:
-        """Whether inputs were refused since the last look, or none for long enough. That is an event: no patience goes with it."""
+        """Whether inputs were refused since the last look, or none for long enough. That is an event: no patience goes with it.
+
+        What was refused before the first look is not told: it may have been told before we were started.
+        """
         for name, said in self._said():
             count = said.get(_REFUSED, 0.0)
-            before, since_ns = self._refused.get(name, (count, now_ns))
+            before, since_ns = self._refused.get(name, (count if self._first else 0.0, now_ns))
             if count < before:
                 before = 0.0  # the process was started again
             if count > before:
                 self._refused[name] = (count, now_ns)
-                more = f"{count - before:g} inputs were refused"
+                more = f"refused since the last look: {count - before:g}"
                 yield Condition(cause="dead_letters", subject=name, fails=True, time_ns=now_ns, detail=more)
                 continue
             self._refused[name] = (count, since_ns)
             if now_ns - since_ns >= self._quiet_ns:
                 none = "no input was refused any more"
                 yield Condition(cause="dead_letters", subject=name, fails=False, time_ns=since_ns, detail=none)
+        self._first = False
 
     def _said(self) -> Iterator[tuple[str, Samples]]:
         for name, url in self._pages().items():

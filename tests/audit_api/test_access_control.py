@@ -13,11 +13,14 @@ from tests.support.apis import Api
 pytestmark = pytest.mark.anyio
 
 TRAIL = "transaction/PAY-1"
+INCIDENT = "0123456789abcdef0123456789abcdef"
 
 MATRIX = {
     # path: (anyone, sre, auditor, admin), action
     "/v1/live?seconds=0": ((401, 200, 200, 200), "live.read"),
     "/v1/reviews": ((401, 403, 200, 200), "reviews.list"),
+    "/v1/incidents": ((401, 200, 200, 200), "incidents.list"),
+    f"/v1/incidents/{INCIDENT}": ((401, 404, 404, 404), "incident.read"),
     "/v1/trails": ((401, 200, 200, 200), "trails.search"),
     f"/v1/trails/{TRAIL}": ((401, 200, 200, 200), "trail.read"),
     f"/v1/exports/{TRAIL}": ((401, 403, 200, 200), "trail.export"),
@@ -37,7 +40,7 @@ MATRIX = {
     "/openapi.json": ((200, 200, 200, 200), ""),
 }
 WHO = (None, "sre", "auditor", "admin")
-REFUSED = {401: "unauthenticated", 403: "forbidden", 200: ""}
+REFUSED = {401: "unauthenticated", 403: "forbidden", 404: "not-found", 200: ""}
 
 
 @pytest.mark.parametrize("path", MATRIX)
@@ -84,7 +87,7 @@ async def test_what_cannot_be_recorded_is_not_served(api: Api, path: str, failur
         assert int(answer.headers["Retry-After"]) >= 3
         assert "PAY-1" not in answer.json()["detail"]
     api.record.failure = None
-    assert (await api.get(path, "admin")).status_code == 200
+    assert (await api.get(path, "admin")).status_code == MATRIX[path][0][-1]
 
 
 async def test_public_paths_need_no_record(api: Api) -> None:
