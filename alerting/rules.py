@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alerting.alert import Alert, Links
+from alerting.incidents.alerts import incident_alerts
 from alerting.metrics import declared
 from alerting.settings import AlertingSettings, Slo
 from alerting.slo import burn_alerts, recordings
@@ -25,12 +26,13 @@ _REFUSALS = 'reason=~"unauthenticated|forbidden"'
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """What should run: names of collectors, how many logs have a writer, whether there is an API, and a detector."""
+    """What should run: names of collectors, how many logs have a writer, whether there is an API, a detector, a keeper of incidents."""
 
     collectors: Sequence[str]
     writers: int = 1
     api: bool = True
     detector: bool = False
+    incidents: bool = False
 
 
 def _more(selector: str, window: str, by: str) -> str:
@@ -63,6 +65,7 @@ def alerts(settings: AlertingSettings, inventory: Inventory) -> list[Alert]:
         *_transactions(settings),
         *_reads(settings),
         *(_detection(settings) if inventory.detector else ()),
+        *(incident_alerts(settings) if inventory.incidents else ()),
         *burn_alerts(slos(settings), settings.team),
     ]
 

@@ -142,6 +142,7 @@ class AlertingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         reads_least, reads_factor: reads in an hour that are unusual: more than so many, and so many times the last week's mean.
         refusals: so many reads refused for want of a token or a right in 15 minutes are an alert.
         check_hours: how often, at least, `tally check --textfile` must come to its end; 0: nobody runs it.
+        incident_hours: an incident that nobody signed off for so long is an alert; 0: none (docs/incidents.md).
         clock_seconds: a collector's clock that is so far off is an alert, where collectors measure it.
         runbook_url: where your people read docs/runbooks, such as `https://wiki.example/tally/`; empty: alerts name the file.
         receivers: who hears of alerts, by name.
@@ -166,6 +167,7 @@ class AlertingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     reads_factor: Annotated[float, msgspec.Meta(ge=1.0)] = 5.0
     refusals: Annotated[int, msgspec.Meta(ge=1)] = 20
     check_hours: Annotated[int, msgspec.Meta(ge=0)] = 26
+    incident_hours: Annotated[int, msgspec.Meta(ge=0)] = 24
     clock_seconds: Annotated[float, msgspec.Meta(gt=0.0)] = 0.5
     runbook_url: str = ""
     receivers: dict[_Name, Receiver] = {}

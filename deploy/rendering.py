@@ -38,6 +38,7 @@ def _alerting(config: Config) -> dict[str, str]:
     here = tuple(config.sidecars) or (config.collector.name,)
     inventory = Inventory(
         detector=bool(config.detector.rules),
+        incidents=config.incidents.enabled,
         collectors=tuple(dict.fromkeys((*here, *settings.expected_collectors))),
         writers=config.correlator.shards,
         api=settings.expect_api,

@@ -16,9 +16,10 @@ SETTINGS = AlertingSettings(
     objective=0.99,
     slos=(Slo(service="pay.ments", objective=0.999, latency_seconds=1.0, latency_objective=0.95, team="payments"),),
     expected_collectors=("ledger",),
+    incident_hours=1,
     check_hours=4,  # not a day, which promtool would have to live through
 )
-INVENTORY = Inventory(collectors=("payments", "ledger"), writers=1, api=True, detector=True)
+INVENTORY = Inventory(collectors=("payments", "ledger"), writers=1, api=True, detector=True, incidents=True)
 
 MINUTES = 240
 """As long as a case at most; a sample a minute."""
@@ -37,6 +38,7 @@ L = 'job="tally",instance="ledger:4318"'
 C = 'job="tally",instance="correlator:9464"'
 A = 'job="tally",instance="api:8420"'
 D = 'job="tally",instance="detector:9465"'
+K = 'job="tally",instance="incidents:9466"'
 REQUESTS = 'tally_service_requests_total{%s,service="%s",operation="charge",kind="server",outcome="%s"}'
 SECONDS = 'tally_service_request_duration_seconds_%s{%s,service="pay.ments",operation="charge",kind="server"%s}'
 
@@ -83,6 +85,8 @@ HEALTHY: Mapping[str, str] = {
     f"tally_detector_telling_failures_total{{{D}}}": flat(4),
     f'tally_detector_freezes_total{{{D},outcome="accepted"}}': climbing(1),
     f'tally_detector_freezes_total{{{D},outcome="refused"}}': flat(1),
+    f"tally_incidents_behind_leaves{{{K}}}": flat(0),
+    f'tally_incidents_unsigned{{{K},cause="gap"}}': flat(0),
     f"tally_api_accesses_total{{{A}}}": climbing(1),
     f'tally_api_refused_total{{{A},reason="forbidden"}}': flat(0),
     f'tally_api_refused_total{{{A},reason="unauthenticated"}}': flat(2),
@@ -245,6 +249,13 @@ def _cases() -> list[Case]:
             fault={f'tally_detector_freezes_total{{{D},outcome="refused"}}': f"1x20 2x{MINUTES}"},
             after="24m",
             near={f'tally_detector_freezes_total{{{D},outcome="accepted"}}': climbing(20)},
+        ),
+        Case(alert="TallyIncidentsMissing", fault={f"tally_incidents_behind_leaves{{{K}}}": "0x10"}, after="25m"),
+        Case(
+            alert="TallyIncidentUnsigned",
+            fault={f'tally_incidents_unsigned{{{K},cause="gap"}}': flat(2)},
+            after="70m",
+            near={f'tally_incidents_unsigned{{{K},cause="gap"}}': f"2x50 0x{MINUTES}"},  # signed in time
         ),
         Case(
             alert="TallyErrorBudgetBurnsFast",  # 2 % of payments, of which 0.1 % may
