@@ -107,8 +107,15 @@ def create_app(
         monotonic=monotonic,
     )
     trails, overview = Trails(logs, settings), Overview(logs, authenticator)
+    incidents = IncidentDesk(logs, recorder, clock=clock)
     desk = Desk(
-        logs=logs, trails=trails, overview=overview, settings=settings, flows=flows, provider=provider is not None
+        logs=logs,
+        trails=trails,
+        overview=overview,
+        incidents=incidents,
+        settings=settings,
+        flows=flows,
+        provider=provider is not None,
     )
     door = Door(authenticator=authenticator, sessions=sessions, public_url=settings.public_url, bearers=provider)
     gate = Gate(
@@ -144,7 +151,7 @@ def create_app(
         *LogPaths(logs, settings.public_log).operations(),
         *overview.operations(),
         *Reviews(logs, settings).operations(),
-        *IncidentDesk(logs, recorder, clock=clock).operations(),
+        *incidents.operations(),
         *Logins(door).operations(),
         *(provider.operations(sessions) if provider is not None else ()),
     ]

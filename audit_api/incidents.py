@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from audit_api.accesses import AccessRecorder
+from audit_api.auth import Role
 from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.logs import Logs, ServedLog
 from audit_api.parameters import Parameter
@@ -23,7 +24,18 @@ from correlator.incidents import CAUSES, Incidents, LoggedIncident, signed_event
 from correlator.index import TrailQuery
 from correlator.trail import incident_trail
 
-__all__ = ["INCIDENT_SCHEMAS", "IncidentDesk"]
+__all__ = [
+    "INCIDENT_SCHEMAS",
+    "READERS",
+    "SIGNERS",
+    "IncidentDesk",
+    "IncidentSignOff",
+    "incident_target",
+    "plain_incident",
+]
+
+READERS: frozenset[Role] = frozenset({"sre", "auditor", "admin"})
+SIGNERS: frozenset[Role] = frozenset({"auditor", "admin"})
 
 MAX_TEXT = 2_000
 _STATES = ("opened", "closed", "signed_off")
@@ -168,8 +180,6 @@ class IncidentDesk:
 
     def operations(self) -> list[Operation]:
         """List, read, sign off."""
-        readers: Any = frozenset({"sre", "auditor", "admin"})
-        signers: Any = frozenset({"auditor", "admin"})
         path_parameters = {"incident": ("An incident's id.", {"type": "string"}, _EXAMPLE["id"])}
         return [
             Operation(
@@ -179,7 +189,7 @@ class IncidentDesk:
                 summary="Controls that failed",
                 about="All incidents, those that began last first. An incident is a trail of the log: `trail` is its id.",
                 action="incidents.list",
-                roles=readers,
+                roles=READERS,
                 read=self.listed,
                 parameters=(_of("state", _STATES), _of("cause", tuple(CAUSES))),
                 answers={_JSON: ("IncidentList", None)},
@@ -191,9 +201,9 @@ class IncidentDesk:
                 summary="An incident, step by step",
                 about="How it was opened, closed and signed off, with the words that were said.",
                 action="incident.read",
-                roles=readers,
+                roles=READERS,
                 read=self.read,
-                target=_target,
+                target=incident_target,
                 path_parameters=path_parameters,
                 answers={_JSON: ("IncidentStory", None)},
                 problems=("not-found",),
@@ -209,9 +219,9 @@ class IncidentDesk:
                     "Once. One that is still open is signed off only with `over`: then it ends by your word."
                 ),
                 action="incident.sign",
-                roles=signers,
+                roles=SIGNERS,
                 read=self.sign,
-                target=_target,
+                target=incident_target,
                 path_parameters=path_parameters,
                 body_limit_bytes=32_768,
                 body_types={_JSON: ("IncidentSignOff", None)},
@@ -223,19 +233,30 @@ class IncidentDesk:
 
     async def listed(self, call: Call, run: Runner) -> Reading:
         """The list."""
-        found: Incidents = await run(self._book.refresh)
+        found: Incidents = await run(self.known)
         state, cause = call.values["state"], call.values["cause"]
-        rows = [_plain(one) for one in found.all() if state in ("", one.state) and cause in ("", one.cause)]
+        rows = [plain_incident(one) for one in found.all() if state in ("", one.state) and cause in ("", one.cause)]
         return Reading(body=_encode({"incidents": rows}))
 
     async def read(self, call: Call, run: Runner) -> Reading:
         """One, with its steps."""
-        one, steps, head = await run(self._story, call.target["incident"])
-        return Reading(body=_encode({"incident": _plain(one), "steps": steps}), trail=one.trail, head=head)
+        one, steps, head = await run(self.story, call.target["incident"])
+        return Reading(body=_encode({"incident": plain_incident(one), "steps": steps}), trail=one.trail, head=head)
 
     async def sign(self, call: Call, run: Runner) -> Reading:
         """The answer to a sign-off: it is on record when this leaves."""
-        signed = _sign_off(call.body)
+        done = await self.answered(call, run, _sign_off(call.body))
+        return Reading(body=_encode(plain_incident(done)), trail=done.trail)
+
+    async def answered(self, call: Call, run: Runner, signed: IncidentSignOff) -> LoggedIncident:
+        """Put on record that who asks answers for the incident; gives it as it stands then.
+
+        Raises:
+            Problem: too little is said, somebody has answered already, or it is open and not said to be over.
+            NotFound: there is no such incident.
+            Overloaded, StateUnknown: it is not on record.
+        """
+        _check(signed)
         assert call.principal is not None, "the gate lets nobody here who is not known"
         one: LoggedIncident = await run(self._known, call.target["incident"])
         if one.signed:
@@ -254,8 +275,12 @@ class IncidentDesk:
         await asyncio.to_thread(self._recorder.record, event)
         assert event.incident is not None
         # known here before the log has it, so that nobody signs it a second time meanwhile
-        done = await run(partial(self._book.incidents.take, event.incident, by=call.principal.name))
-        return Reading(body=_encode(_plain(done)), trail=one.trail)
+        done: LoggedIncident = await run(partial(self._book.incidents.take, event.incident, by=call.principal.name))
+        return done
+
+    def known(self) -> Incidents:
+        """All that the logs tell of by now. For the thread that reads."""
+        return self._book.refresh()
 
     def _known(self, incident: str) -> LoggedIncident:
         found = self._book.refresh().get(incident)
@@ -263,7 +288,8 @@ class IncidentDesk:
             raise NotFound(f"there is no incident {incident[:64]}")
         return found
 
-    def _story(self, incident: str) -> tuple[LoggedIncident, list[dict[str, Any]], int]:
+    def story(self, incident: str) -> tuple[LoggedIncident, list[dict[str, Any]], int]:
+        """An incident, its steps, and the last leaf of its trail. For the thread that reads. Raises `NotFound`."""
         one = self._known(incident)
         evidence = self._logs.of(one.trail).evidence
         entries = evidence.entries(evidence.index.leaves(one.trail))
@@ -298,7 +324,8 @@ def _words(data: bytes | None) -> dict[str, str]:
     }
 
 
-def _plain(one: LoggedIncident) -> dict[str, Any]:
+def plain_incident(one: LoggedIncident) -> dict[str, Any]:
+    """An incident as it is answered."""
     ended = one.ended or None
     seconds = (parse_time(one.ended) - parse_time(one.began)) / 1e9 if one.ended and one.began else None
     return {
@@ -333,7 +360,8 @@ def _of(name: str, words: tuple[str, ...]) -> Parameter:
     )
 
 
-def _target(request: Any) -> Mapping[str, Any]:
+def incident_target(request: Any) -> Mapping[str, Any]:
+    """What a path names that ends in an incident's id."""
     incident = str(request.path_params["incident"])
     return {"incident": incident, "trail": incident_trail(incident) if incident else ""}
 
@@ -343,9 +371,13 @@ def _sign_off(body: bytes) -> IncidentSignOff:
         signed = msgspec.json.decode(body, type=IncidentSignOff)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Problem("bad-body", str(error)) from error
+    _check(signed)
+    return signed
+
+
+def _check(signed: IncidentSignOff) -> None:
     texts = (signed.root_cause, signed.remediation, signed.comment)
     if not signed.root_cause.strip() or not signed.remediation.strip():
         raise Problem("bad-body", "`root_cause` and `remediation` say what failed, and what was done about it")
     if any(len(text) > MAX_TEXT or "\0" in text for text in texts):
         raise Problem("bad-body", f"a text has at most {MAX_TEXT} characters, none of them NUL")
-    return signed

@@ -75,7 +75,7 @@ async def serve_incidents(
         recorder = open_files.enter_context(
             open_recorder(config, places, spool=INCIDENTS, heartbeat_seconds=0, late=True)
         )
-        keeper = Keeper(recorder, incidents=Incidents(), metrics=metrics, clock=time.time_ns)
+        keeper = Keeper(recorder, ledger=config.ledger, incidents=Incidents(), metrics=metrics)
         work = _Work(config, places, logs=logs, keeper=keeper, metrics=metrics, outside=outside, token=token)
         if away_since_ns and time.time_ns() - away_since_ns >= config.incidents.patience_seconds * 1e9:
             work.waiting.append(_was_away(away_since_ns))

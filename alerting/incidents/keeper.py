@@ -6,7 +6,6 @@ What is open is known from the log. A step that is in our spool and not in the l
 the same id: the recorder's journal of source ids knows it, so it is on record once.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 from alerting.incidents.condition import Condition
@@ -32,18 +31,16 @@ class Keeper:
 
     Args:
         recorder: puts steps on record.
+        ledger: its name: incidents of two ledgers are called differently.
         incidents: what the log tells of; it must know all of it before the first condition.
         metrics: where to count.
-        clock: Unix time in nanoseconds.
     """
 
-    def __init__(
-        self, recorder: Steps, *, incidents: Incidents, metrics: IncidentMetrics, clock: Callable[[], int]
-    ) -> None:
+    def __init__(self, recorder: Steps, *, ledger: str, incidents: Incidents, metrics: IncidentMetrics) -> None:
         self._recorder = recorder
+        self._ledger = ledger
         self.incidents = incidents
         self._metrics = metrics
-        self._clock = clock
         metrics.show(incidents)
 
     def learn(self, entry: Entry, leaf: int) -> None:
@@ -74,7 +71,7 @@ class Keeper:
         if standing is not None:
             return None
         turn = seen.mark or f"#{self.incidents.count_of(seen.cause, seen.subject)}"
-        found = incident_id(seen.cause, seen.subject, turn)
+        found = incident_id(self._ledger, seen.cause, seen.subject, turn)
         if self.incidents.get(found) is not None:
             return None
         said = Incident(

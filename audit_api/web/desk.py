@@ -10,6 +10,7 @@ from starlette.routing import Route
 from audit_api.gate import Operation
 from audit_api.identity.crosssite import local_path
 from audit_api.identity.sessions import Session
+from audit_api.incidents import IncidentDesk
 from audit_api.logs import Logs
 from audit_api.overview import Overview
 from audit_api.problems import Problem, problem_response
@@ -17,6 +18,7 @@ from audit_api.settings import ApiSettings
 from audit_api.trails import Trails
 from audit_api.web.exports import offered
 from audit_api.web.frame import HEADERS, PREFIX, STATIC_TYPES, Frame
+from audit_api.web.incidentpages import IncidentPages
 from audit_api.web.parts import HTML, given, page
 from audit_api.web.search import SearchPage
 from audit_api.web.storypage import StoryPage
@@ -34,7 +36,7 @@ class Desk:
 
     Args:
         logs: the ledger's.
-        trails, overview: the operations whose answers the pages show.
+        trails, overview, incidents: the operations whose answers the pages show.
         settings: limits.
         flows: as they are declared now.
         provider: there is an identity provider to sign in at.
@@ -46,6 +48,7 @@ class Desk:
         logs: Logs,
         trails: Trails,
         overview: Overview,
+        incidents: IncidentDesk,
         settings: ApiSettings,
         flows: Sequence[Flow],
         provider: bool = False,
@@ -55,10 +58,16 @@ class Desk:
         self._search = SearchPage(self._frame, trails)
         self._story = StoryPage(self._frame, logs=logs, trails=trails, settings=settings, flows=flows)
         self._system = SystemPage(self._frame, overview=overview)
+        self._incidents = IncidentPages(self._frame, incidents)
 
     def operations(self, api: Sequence[Operation]) -> list[Operation]:
         """The pages that show what the ledger holds; they offer what the API's own operations can do."""
-        return [self._search.operation(), self._story.operation(offered(api)), self._system.operation()]
+        return [
+            self._search.operation(),
+            self._story.operation(offered(api)),
+            self._system.operation(),
+            *self._incidents.operations(),
+        ]
 
     def routes(self) -> list[Route]:
         """What shows nothing of the ledger: the way in, the form to sign in with, the assets."""

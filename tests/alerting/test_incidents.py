@@ -75,7 +75,7 @@ class Desk:
     def start(self, positions: dict[str, int]) -> None:
         self.metrics = IncidentMetrics()
         self.incidents = Incidents()
-        self.keeper = Keeper(self.kept, incidents=self.incidents, metrics=self.metrics, clock=self.ledger.clock)
+        self.keeper = Keeper(self.kept, ledger="l", incidents=self.incidents, metrics=self.metrics)
         self.watch = LogWatch(expected=["shop"], lost_seconds=self.lost_seconds, review_hours=self.review_hours)
         self.follower = LogFollower(
             [WatchedLog(origin="log", reader=self.ledger.reader, index=self.index)],
