@@ -144,7 +144,10 @@ class _Work:
         self._metrics = metrics
         self._outside = outside
         self._watch = LogWatch(
-            expected=_expected(config), lost_seconds=settings.lost_seconds, review_hours=settings.review_hours
+            expected=_expected(config),
+            lost_seconds=settings.lost_seconds,
+            review_hours=settings.review_hours,
+            since_ns=time.time_ns(),
         )
         self._cursor = places.incidents
         self._written = _read_positions(places.incidents)
@@ -250,7 +253,7 @@ class _Work:
                 self._watchdog.heard(now_ns)
             self._taken.popleft()
             done.set()
-        for one in self._watch.due(now_ns):
+        for one in self._watch.due(now_ns) if self._follower.caught_up else ():
             self._keeper.observe(one)
         if self._watchdog is not None:
             # it comes each minute: two that are lost on the way are no incident yet

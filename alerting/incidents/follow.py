@@ -84,6 +84,8 @@ class LogFollower:
         self._next: dict[str, int] = {}
         self._seen: deque[Condition] = deque()
         """Conditions that the keeper has not had yet."""
+        self.caught_up = False
+        """Whether the last step read all that there was."""
 
     def positions(self) -> dict[str, int]:
         """How far it has come: below these leaves everything that was seen is on record."""
@@ -126,6 +128,7 @@ class LogFollower:
             behind += size - end
         self._filled()
         self._metrics.behind.set(behind)
+        self.caught_up = not behind
         return seen
 
     def _take(self, entry: Entry, leaf: int, origin: str, *, streams: bool) -> None:

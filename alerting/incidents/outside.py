@@ -8,12 +8,10 @@ import logging
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from urllib.parse import urlsplit
 
-from alerting.detect.post import read_secret
+from alerting.detect.post import check_url, read_secret
 from alerting.incidents.condition import Condition
 from alerting.incidents.metrics import IncidentMetrics
-from collector.errors import Malformed
 
 __all__ = ["Outside"]
 
@@ -33,16 +31,14 @@ class Outside:
         monotonic: seconds that only go forward.
 
     Raises:
-        Malformed: the file cannot be read, or holds no URL. The URL is not repeated.
+        Malformed: the file cannot be read, or holds no URL, or one that would be told in clear beyond this machine. The URL is not repeated.
     """
 
     def __init__(
         self, url_file: str, *, seconds: float, metrics: IncidentMetrics, monotonic: Callable[[], float]
     ) -> None:
         self._url = read_secret(url_file, where=_WHERE)
-        parts = urlsplit(self._url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise Malformed(f"{url_file} holds no http(s) URL", where=_WHERE)
+        check_url(self._url, secret=True, where=_WHERE)
         self._seconds = seconds
         self._metrics = metrics
         self._monotonic = monotonic

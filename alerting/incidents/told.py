@@ -10,6 +10,7 @@ import msgspec
 
 from alerting.incidents.condition import Condition
 from collector.errors import Malformed
+from collector.event import parse_time
 
 __all__ = ["ALERTS", "WATCHDOG", "Watchdog", "conditions_of"]
 
@@ -26,10 +27,19 @@ Gaps, lost collectors and the store are not among them: the log and the store sa
 """
 
 
-class _Alert(msgspec.Struct, frozen=True):
+class _Alert(msgspec.Struct, frozen=True, rename="camel"):
     status: Literal["firing", "resolved"]
     labels: dict[str, str]
     annotations: dict[str, str] = {}
+    starts_at: str = ""
+    ends_at: str = ""
+
+    def time_ns(self, now_ns: int) -> int:
+        """Since when it is so; `now_ns` where that cannot be told."""
+        try:
+            return min(parse_time(self.starts_at if self.status == "firing" else self.ends_at), now_ns)
+        except Malformed:
+            return now_ns
 
 
 class _Message(msgspec.Struct, frozen=True):
@@ -63,7 +73,7 @@ def conditions_of(body: bytes, *, now_ns: int) -> tuple[list[Condition], bool]:
                 cause=cause,
                 subject=alert.labels.get(label, "")[:200],
                 fails=alert.status == "firing",
-                time_ns=now_ns,
+                time_ns=alert.time_ns(now_ns),
                 detail=f"{name} {alert.status}: {said}",
             )
         )

@@ -6,6 +6,8 @@ Time here is the log's: the `recorded` of its entries. A collector is lost when 
 
 from collections.abc import Iterable
 
+import msgspec
+
 from alerting.incidents.condition import Condition
 from collector.errors import Malformed
 from collector.event import decode_facts, parse_time
@@ -27,9 +29,12 @@ class LogWatch:
         expected: names of collectors that must be heard.
         lost_seconds: one is lost when the log grew for so long without a batch of it.
         review_hours: 0: reviews are not asked for.
+        since_ns: nobody is missed in what was recorded before: who is expected now may not have been then.
     """
 
-    def __init__(self, *, expected: Iterable[str], lost_seconds: float, review_hours: float) -> None:
+    def __init__(self, *, expected: Iterable[str], lost_seconds: float, review_hours: float, since_ns: int = 0) -> None:
+        self._since_ns = since_ns
+        self._missing = False  # whether anybody is missed yet
         self._lost_ns = int(lost_seconds * 1e9)
         self._review_ns = int(review_hours * _HOUR_NS)
         self._lived_ns = 0  # how long the log has grown while we read it
@@ -47,11 +52,15 @@ class LogWatch:
         if self._recorded_ns:
             self._lived_ns += min(max(recorded_ns - self._recorded_ns, 0), _LONGEST_STEP_NS)
         else:
-            self._reviewed_ns = max(self._reviewed_ns, recorded_ns)  # nobody could review what was not there
+            # nobody could review what was not there; where we begin later, nobody has until we read that somebody did
+            self._reviewed_ns = recorded_ns - (self._review_ns if leaf else 0)
+        if not self._missing and recorded_ns >= self._since_ns:
+            self._missing = True
+            self._heard = dict.fromkeys(self._heard, self._lived_ns)
         self._recorded_ns = max(recorded_ns, self._recorded_ns)
         found = []
         if entry.kind == "batch":
-            found = self._batch(entry.trail.removeprefix("stream/"), recorded_ns)
+            found = self._batch(entry, recorded_ns)
         elif entry.kind in ("gap", "fork"):
             found = self._broken(entry, recorded_ns, f"{origin}/{leaf}")
         elif entry.kind == "event" and self._review_ns and entry.trail.find("access/") >= 0:
@@ -59,7 +68,7 @@ class LogWatch:
         return [*found, *self._silent()]
 
     def due(self, now_ns: int) -> list[Condition]:
-        """What is overdue at this time."""
+        """What is overdue at this time. Ask only when all of the log was read."""
         due_ns = self._reviewed_ns + self._review_ns
         if not self._review_ns or not self._reviewed_ns or now_ns <= due_ns:
             return []
@@ -67,12 +76,16 @@ class LogWatch:
         detail = f"nobody listed or signed off what calls for a look within {hours:g} hours"
         return [Condition(cause="review_missed", fails=True, time_ns=due_ns, detail=detail)]
 
-    def _batch(self, stream: str, recorded_ns: int) -> list[Condition]:
+    def _batch(self, entry: Entry, recorded_ns: int) -> list[Condition]:
+        stream = entry.trail.removeprefix("stream/")
         self.touched.add(stream)
         collector = stream.partition("/")[0]
+        if not _promises(entry) and collector in self._stream:
+            return []  # commands sign as our recorder, too: that they run does not say that the API does
         if collector in self._heard:
             self._heard[collector] = self._lived_ns
-        self._stream[collector] = stream
+        if _promises(entry):
+            self._stream[collector] = stream
         self._lost.discard(collector)
         # told for every batch: only the keeper knows whether one is open, also from before we were started
         return [_heard(collector, recorded_ns)]
@@ -129,7 +142,9 @@ class LogWatch:
         ]
 
     def _silent(self) -> list[Condition]:
-        found = []
+        found: list[Condition] = []
+        if not self._missing:
+            return found
         for collector, heard_ns in self._heard.items():
             if collector not in self._lost and self._lived_ns - heard_ns > self._lost_ns:
                 self._lost.add(collector)
@@ -144,6 +159,21 @@ class LogWatch:
                     )
                 )
         return found
+
+
+class _Promise(msgspec.Struct):
+    heartbeat_seconds: int = 0
+
+
+_decode_promise = msgspec.json.Decoder(_Promise).decode
+
+
+def _promises(entry: Entry) -> bool:
+    """Whether this batch says that another one follows within some time."""
+    try:
+        return _decode_promise(str(entry.detail.get("header", ""))).heartbeat_seconds > 0
+    except msgspec.DecodeError:
+        return False  # `tally check` names it
 
 
 def _heard(collector: str, time_ns: int) -> Condition:

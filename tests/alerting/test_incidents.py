@@ -230,6 +230,48 @@ def test_a_review_that_is_not_done(tmp_path: Path) -> None:
         assert [state for _, _, state in desk.kept.told] == states
 
 
+def test_a_restart_does_not_excuse_a_review(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, review_hours=1.0)
+    desk.alive(SHOP, 1, 7_200)
+    desk.run()
+    leaf = desk.follower.positions()["log"] - 1
+    desk.start({"log": leaf + 1})
+    desk.ledger.publish()
+    desk.follower.begin(remember_ns=desk.ledger.clock.now_ns - 3_600 * SECOND)
+    desk.begun = True
+    desk.run()
+    assert desk.follower.caught_up
+    assert len(desk.watch.due(desk.ledger.clock.now_ns + SECOND)) == 1
+
+
+def test_nobody_is_missed_in_what_was_before(desk: Desk) -> None:
+    desk.watch = LogWatch(expected=["late"], lost_seconds=100.0, review_hours=0, since_ns=START_NS + 601 * SECOND)
+    seen: list[str] = []
+
+    def look() -> None:
+        desk.ledger.publish()
+        for leaf in range(len(seen), desk.ledger.reader.tree().size):
+            found = desk.watch.look(decode_entry(desk.ledger.reader.entry(leaf)), leaf, "log")
+            seen.append(next((one.subject for one in found if one.fails), ""))
+
+    desk.alive(SHOP, *[60] * 10)
+    look()
+    assert set(seen) == {""}, "it may not have been expected then"
+    desk.alive(SHOP, *[60] * 3)
+    look()
+    assert "late" in seen
+
+
+def test_a_command_s_batch_does_not_say_that_the_api_lives(desk: Desk) -> None:
+    desk.alive("api/00000000000000a1", 1)
+    desk.ledger.heartbeat_seconds = 0
+    desk.alive("api/00000000000000a2", 1)
+    desk.gap("silent", "api/00000000000000a1")
+    desk.alive("api/00000000000000a2", 1)
+    desk.run()
+    assert desk.kept.told == [("collector_lost", "api", "opened")]
+
+
 def test_whoever_signs_an_open_one_off_ends_it(desk: Desk) -> None:
     desk.fork()
     desk.run()
@@ -353,7 +395,7 @@ def test_alertmanager_is_asked() -> None:
 
 
 MESSAGE = b"""{"version":"4","alerts":[
-{"status":"firing","labels":{"alertname":"TallyVerificationFailed","instance":"h:1"},"annotations":{"summary":"no"}},
+{"status":"firing","labels":{"alertname":"TallyVerificationFailed","instance":"h:1"},"startsAt":"1970-01-01T00:00:00.000000003Z","annotations":{"summary":"no"}},
 {"status":"resolved","labels":{"alertname":"TallyClockOffset","instance":"h:2"}},
 {"status":"firing","labels":{"alertname":"TallySequenceGap"}},
 {"status":"firing","labels":{"alertname":"TallyWatchdog"}}]}"""
@@ -366,6 +408,7 @@ def test_what_alertmanager_posts() -> None:
         ("verification_failed", "h:1", True),
         ("clock_off", "h:2", False),
     ], "the log tells of gaps itself"
+    assert [one.time_ns for one in found] == [3, 5]
     assert found[0].detail == "TallyVerificationFailed firing: no"
 
 
@@ -407,7 +450,7 @@ def test_somebody_outside_hears_that_we_live(tmp_path: Path) -> None:
     assert read("tally_incidents_heartbeats_total", {"outcome": "taken"}) == 1
 
 
-@pytest.mark.parametrize("text", ["", "two words", "ftp://x/s3cret"])
+@pytest.mark.parametrize("text", ["", "two words", "ftp://x/s3cret", "http://switch.example/s3cret"])
 def test_what_is_no_url_of_a_switch(tmp_path: Path, text: str) -> None:
     file = tmp_path / "url"
     file.write_text(text)
