@@ -147,6 +147,7 @@ class _Work:
             expected=_expected(config),
             lost_seconds=settings.lost_seconds,
             review_hours=settings.review_hours,
+            patience_seconds=settings.patience_seconds,
             since_ns=time.time_ns(),
         )
         self._cursor = places.incidents
@@ -225,6 +226,7 @@ class _Work:
             except VerificationError as error:
                 self._well, pause = False, _RETRY_SECONDS
                 self._damaged(error)
+                self._ask_in_trouble()
             except Overloaded as error:
                 self._well, pause = False, min(error.retry_after_seconds, _RETRY_SECONDS)
                 self._failed(error)

@@ -90,7 +90,12 @@ class LogFollower:
     def positions(self) -> dict[str, int]:
         """How far it has come: below these leaves everything that was seen is on record."""
         if not self._seen:
-            for origin, leaf in self._next.items():
+            held = self._watch.held
+            for at, log in enumerate(self._logs):
+                origin = log.origin
+                if origin not in self._next:
+                    continue
+                leaf = self._next[origin] if at or held is None else min(held, self._next[origin])
                 self._recorded[origin] = max(self._recorded.get(origin, 0), leaf)
         return dict(self._recorded)
 

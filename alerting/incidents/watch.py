@@ -17,7 +17,7 @@ __all__ = ["LogWatch"]
 
 _REVIEWS = frozenset({"reviews.list", "review.sign"})
 _LONGEST_STEP_NS = 90_000_000_000
-"""Heartbeats come each minute, so a log that lives has no longer pause."""
+"""Heartbeats come each minute, so a log that lives has no longer pause. What is longer counts as this, or as a third of `lost_seconds`."""
 
 _HOUR_NS = 3_600_000_000_000
 
@@ -29,13 +29,26 @@ class LogWatch:
         expected: names of collectors that must be heard.
         lost_seconds: one is lost when the log grew for so long without a batch of it.
         review_hours: 0: reviews are not asked for.
+        patience_seconds: a stream that fell silent is believed to be when the log grew for so long after saying so: when a store
+            comes back the correlator may call streams silent whose collectors are just about to speak.
         since_ns: nobody is missed in what was recorded before: who is expected now may not have been then.
     """
 
-    def __init__(self, *, expected: Iterable[str], lost_seconds: float, review_hours: float, since_ns: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        expected: Iterable[str],
+        lost_seconds: float,
+        review_hours: float,
+        patience_seconds: float = 0.0,
+        since_ns: int = 0,
+    ) -> None:
+        self._patience_ns = int(patience_seconds * 1e9)
+        self._suspected: dict[str, tuple[int, int, Condition]] = {}  # by collector: leaf, `_lived_ns`, what it would be
         self._since_ns = since_ns
         self._missing = False  # whether anybody is missed yet
         self._lost_ns = int(lost_seconds * 1e9)
+        self._step_ns = min(_LONGEST_STEP_NS, self._lost_ns // 3)
         self._review_ns = int(review_hours * _HOUR_NS)
         self._lived_ns = 0  # how long the log has grown while we read it
         self._recorded_ns = 0
@@ -50,7 +63,7 @@ class LogWatch:
         """What this entry says of controls."""
         recorded_ns = parse_time(entry.recorded)
         if self._recorded_ns:
-            self._lived_ns += min(max(recorded_ns - self._recorded_ns, 0), _LONGEST_STEP_NS)
+            self._lived_ns += min(max(recorded_ns - self._recorded_ns, 0), self._step_ns)
         else:
             # nobody could review what was not there; where we begin later, nobody has until we read that somebody did
             self._reviewed_ns = recorded_ns - (self._review_ns if leaf else 0)
@@ -62,10 +75,15 @@ class LogWatch:
         if entry.kind == "batch":
             found = self._batch(entry, recorded_ns)
         elif entry.kind in ("gap", "fork"):
-            found = self._broken(entry, recorded_ns, f"{origin}/{leaf}")
-        elif entry.kind == "event" and self._review_ns and entry.trail.find("access/") >= 0:
+            found = self._broken(entry, recorded_ns, leaf, origin)
+        elif entry.kind == "event" and self._review_ns and _is_access(entry.trail):
             found = self._access(entry, recorded_ns)
         return [*found, *self._silent()]
+
+    @property
+    def held(self) -> int | None:
+        """The first leaf that says something which is not believed yet: after a restart it is to be read again. None: there is none."""
+        return min((leaf for leaf, _, _ in self._suspected.values()), default=None)
 
     def due(self, now_ns: int) -> list[Condition]:
         """What is overdue at this time. Ask only when all of the log was read."""
@@ -87,10 +105,12 @@ class LogWatch:
         if _promises(entry):
             self._stream[collector] = stream
         self._lost.discard(collector)
+        self._suspected.pop(collector, None)
         # told for every batch: only the keeper knows whether one is open, also from before we were started
         return [_heard(collector, recorded_ns)]
 
-    def _broken(self, entry: Entry, recorded_ns: int, mark: str) -> list[Condition]:
+    def _broken(self, entry: Entry, recorded_ns: int, leaf: int, origin: str) -> list[Condition]:
+        mark = f"{origin}/{leaf}"
         stream = entry.trail.removeprefix("stream/")
         collector = stream.partition("/")[0]
         detail = entry.detail
@@ -101,17 +121,16 @@ class LogWatch:
             # the silence of a stream that its collector gave up for another one is none of the collector
             if self._stream.get(collector, stream) != stream:
                 return []
-            self._lost.add(collector)
-            return [
-                Condition(
-                    cause="collector_lost",
-                    subject=collector,
-                    fails=True,
-                    time_ns=recorded_ns,
-                    detail=f"stream {stream}: {entry.why}",
-                    mark=mark,
-                )
-            ]
+            lost = Condition(
+                cause="collector_lost",
+                subject=collector,
+                fails=True,
+                time_ns=recorded_ns,
+                detail=f"stream {stream}: {entry.why}",
+                mark=mark,
+            )
+            self._suspected[collector] = (leaf, self._lived_ns, lost)
+            return []
         first, last = detail.get("first_sequence", -1), detail.get("last_sequence", -1)
         numbers = f"batches {detail.get('first_number')} to {detail.get('last_number')}"
         return [
@@ -143,6 +162,11 @@ class LogWatch:
 
     def _silent(self) -> list[Condition]:
         found: list[Condition] = []
+        for collector, (_, said_ns, lost) in list(self._suspected.items()):
+            if self._lived_ns - said_ns >= self._patience_ns:
+                del self._suspected[collector]
+                self._lost.add(collector)
+                found.append(lost)
         if not self._missing:
             return found
         for collector, heard_ns in self._heard.items():
@@ -174,6 +198,11 @@ def _promises(entry: Entry) -> bool:
         return _decode_promise(str(entry.detail.get("header", ""))).heartbeat_seconds > 0
     except msgspec.DecodeError:
         return False  # `tally check` names it
+
+
+def _is_access(trail: str) -> bool:
+    """Whether this is the trail of what a principal did, of a tenant's or of nobody's."""
+    return trail.startswith("access/") or (trail.startswith("tenant/") and trail.split("/")[2:3] == ["access"])
 
 
 def _heard(collector: str, time_ns: int) -> Condition:

@@ -99,9 +99,10 @@ def test_a_verifier_demands_the_same_place(ledger: SmallLedger) -> None:
 
 def test_the_first_word_holds_and_twice_is_once() -> None:
     found = Incidents()
-    for time in ("2026-01-01T00:00:00.000000000Z", "2026-01-02T00:00:00.000000000Z"):
-        said = Incident(id=ONE, state="opened", cause="fork", subject="s", time=time)
-        one = found.take(said, leaf=3)
+    times = ("2026-01-01T00:00:00.000000000Z", "2026-01-02T00:00:00.000000000Z")
+    for time in times:
+        found.take(Incident(id=ONE, state="opened", cause="fork", subject="s", time=time), leaf=3)
+    (one,) = found.all()
     assert one.began.startswith("2026-01-01")
     assert (len(found), found.count_of("fork", "s")) == (1, 1)
 
