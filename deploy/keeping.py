@@ -18,7 +18,7 @@ from alerting.incidents.follow import LogFollower, WatchedLog
 from alerting.incidents.keeper import Keeper
 from alerting.incidents.metrics import IncidentMetrics
 from alerting.incidents.outside import Outside
-from alerting.incidents.probes import AlertmanagerProbe, CheckProbe, PagesProbe, StoreProbe
+from alerting.incidents.probes import ALERTMANAGER, AlertmanagerProbe, CheckProbe, PagesProbe, StoreProbe
 from alerting.incidents.told import Watchdog, conditions_of
 from alerting.incidents.watch import LogWatch
 from audit_api.logs import Logs, ServedLog
@@ -175,7 +175,7 @@ class _Work:
             self._probes.append(CheckProbe(Path(settings.check_file)).look)
         if settings.alertmanagers:
             self._probes.append(AlertmanagerProbe(settings.alertmanagers).look)
-        self._watchdog = Watchdog(time.time_ns()) if token else None
+        self._watchdog = Watchdog() if token else None
         self.waiting: deque[Condition] = deque()
         """Conditions that the keeper has not had yet."""
         self._taken: deque[tuple[bytes, threading.Event]] = deque()
@@ -257,7 +257,8 @@ class _Work:
             done.set()
         for one in self._watch.due(now_ns) if self._follower.caught_up else ():
             self._keeper.observe(one)
-        if self._watchdog is not None:
+        # an Alertmanager that cannot be reached is an incident already: the watchdog's silence follows from it
+        if self._watchdog is not None and not self._keeper.incidents.open_of("alert_path_broken", ALERTMANAGER):
             # it comes each minute: two that are lost on the way are no incident yet
             for one in self._watchdog.look(now_ns, seconds=180.0 + self._settings.patience_seconds):
                 self._keeper.observe(one)

@@ -17,9 +17,12 @@ from collector.batch import StreamId
 from collector.errors import Overloaded, TallyError
 from collector.store import EventStore
 
-__all__ = ["AlertmanagerProbe", "CheckProbe", "PagesProbe", "Samples", "StoreProbe", "fetch", "samples"]
+__all__ = ["ALERTMANAGER", "AlertmanagerProbe", "CheckProbe", "PagesProbe", "Samples", "StoreProbe", "fetch", "samples"]
 
 _log = logging.getLogger("tally.incidents")
+
+ALERTMANAGER = "alertmanager"
+"""The subject of an incident: none of them can be reached."""
 
 _TIMEOUT_SECONDS = 3.0
 _MAX_BYTES = 16 * 2**20
@@ -202,6 +205,4 @@ class AlertmanagerProbe:
                 detail=f"{more:g} notifications failed" if more > 0 else "no notification failed",
             )
         told = f"{reached} of {len(self._urls)} Alertmanagers can be reached"
-        yield Condition(
-            cause="alert_path_broken", subject="alertmanager", fails=not reached, time_ns=now_ns, detail=told
-        )
+        yield Condition(cause="alert_path_broken", subject=ALERTMANAGER, fails=not reached, time_ns=now_ns, detail=told)

@@ -81,25 +81,20 @@ def conditions_of(body: bytes, *, now_ns: int) -> tuple[list[Condition], bool]:
 
 
 class Watchdog:
-    """Whether the watchdog's alert comes, which comes every minute as long as Prometheus and Alertmanager reach us.
+    """Whether the watchdog's alert still comes, which comes every minute as long as Prometheus and Alertmanager reach us."""
 
-    Args:
-        now_ns: from when it is waited for.
-    """
-
-    def __init__(self, now_ns: int) -> None:
-        self._heard_ns = now_ns
-        self._ever = False
+    def __init__(self) -> None:
+        self._heard_ns: int | None = None
 
     def heard(self, now_ns: int) -> None:
         """It came."""
-        self._heard_ns, self._ever = now_ns, True
+        self._heard_ns = now_ns
 
     def look(self, now_ns: int, *, seconds: float) -> list[Condition]:
-        """What its coming or not says: it fails when it did not come for `seconds`."""
+        """What its coming or not says: it fails when it did not come for `seconds`. Nothing before it came once: it may go elsewhere."""
+        if self._heard_ns is None:
+            return []
         late = now_ns - self._heard_ns > int(seconds * 1e9)
-        if not late and not self._ever:
-            return []  # we were just started
         detail = f"{WATCHDOG} did not come for {seconds:g} s" if late else f"{WATCHDOG} comes"
         return [
             Condition(cause="alert_path_broken", subject="watchdog", fails=late, time_ns=self._heard_ns, detail=detail)
