@@ -55,7 +55,10 @@ def health_server(
                 self._send(404, b"there is /metrics, /livez and /readyz\n", _PROBLEM)
 
         def do_POST(self) -> None:
-            if posts is None or self.path != posts.path:
+            if posts is None:
+                self.send_error(501)  # as for every method that it does not know
+                return
+            if self.path != posts.path:
                 self._send(404, b"nothing is taken here\n", _PROBLEM)
                 return
             given = self.headers.get("authorization", "").encode("utf-8", "replace")
