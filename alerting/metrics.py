@@ -13,6 +13,7 @@ from functools import lru_cache
 from prometheus_client import CollectorRegistry
 
 from alerting.detect.metrics import DetectorMetrics
+from alerting.incidents.metrics import IncidentMetrics
 from audit_api.metrics import ApiMetrics, SiemMetrics
 from collector.metrics import CollectorMetrics
 from collector.store.metrics import ClusterMetrics
@@ -60,6 +61,7 @@ def declared() -> dict[str, Family]:
         CheckMetrics().registry,
         DetectorMetrics().registry,
         SiemMetrics().registry,
+        IncidentMetrics().registry,
     ]
     for part in ("store", "index"):
         registry = CollectorRegistry()

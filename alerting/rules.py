@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from alerting.alert import Alert, Links
+from alerting.detect.alerts import detection_alerts
+from alerting.incidents.alerts import incident_alerts
 from alerting.metrics import declared
 from alerting.settings import AlertingSettings, Slo
 from alerting.siem import siem_alerts
@@ -18,21 +20,19 @@ __all__ = ["CLOCK_OFFSET", "Inventory", "alerts", "rules"]
 
 CLOCK_OFFSET = "tally_collector_clock_offset_seconds"
 
-_BEHIND_LEAVES = 10_000
-"""Of the log, unread by the detector: seconds of a busy ledger."""
-
 _REFUSALS = 'reason=~"unauthenticated|forbidden"'
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """What should run: names of collectors, how many logs have a writer, whether there is an API, a detector, and what sends on to a SIEM."""
+    """What should run: names of collectors, how many logs have a writer, whether there is an API, a detector, what sends on to a SIEM, a keeper of incidents."""
 
     collectors: Sequence[str]
     writers: int = 1
     api: bool = True
     detector: bool = False
     siem: bool = False
+    incidents: bool = False
 
 
 def _more(selector: str, window: str, by: str) -> str:
@@ -64,8 +64,9 @@ def alerts(settings: AlertingSettings, inventory: Inventory) -> list[Alert]:
         *_proof(settings),
         *_transactions(settings),
         *_reads(settings),
-        *(_detection(settings) if inventory.detector else ()),
+        *(detection_alerts(settings.team) if inventory.detector else ()),
         *(siem_alerts(settings.team) if inventory.siem else ()),
+        *(incident_alerts(settings) if inventory.incidents else ()),
         *burn_alerts(slos(settings), settings.team),
     ]
 
@@ -353,56 +354,6 @@ def _reads(settings: AlertingSettings) -> list[Alert]:
             description="Its Redis does not answer. Everybody is answered; of several processes each lets in as much as all of them together should.",
             board="tally-audit",
             api="/readyz",
-        ),
-    ]
-
-
-def _detection(settings: AlertingSettings) -> list[Alert]:
-    team = settings.team
-    trails = "/v1/trails?service=tallystick-detector"
-    return [
-        Alert(
-            name="TallyDetectorMissing",
-            query="absent(tally_detector_behind_leaves)",
-            hold="5m",
-            severity="page",
-            team=team,
-            summary="The detector is not heard",
-            description="Rules over payments are configured, and nobody applies them. What comes meanwhile is looked at when it is back.",
-            board="tally-fraud",
-            api="/v1/status",
-        ),
-        Alert(
-            name="TallyDetectorBehind",
-            query=f"tally_detector_behind_leaves > {_BEHIND_LEAVES}",
-            hold="10m",
-            severity="ticket",
-            team=team,
-            summary="{{ $labels.instance }}: the detector is {{ $value | humanize }} leaves behind the log",
-            description="Suspicious payments are found late: too many payments, or it waits for somebody whom it cannot tell.",
-            board="tally-fraud",
-            api="/v1/status",
-        ),
-        Alert(
-            name="TallyFindingsUntold",
-            query="tally_detector_waiting_findings > 0 and increase(tally_detector_telling_failures_total[10m]) > 0",
-            hold="5m",
-            severity="page",
-            team=team,
-            summary="{{ $labels.instance }}: {{ $value | humanize }} findings wait to be told",
-            description="No Alertmanager takes them. They are on record, in the trails of their payments.",
-            board="tally-fraud",
-            api=trails,
-        ),
-        Alert(
-            name="TallyFreezeFailed",
-            query='sum by (job, instance) (increase(tally_detector_freezes_total{outcome=~"refused|given_up"}[15m])) > 0',
-            severity="page",
-            team=team,
-            summary="{{ $labels.instance }}: a payment was to be frozen, and nobody took that on",
-            description="The receiver of freeze requests said no, or nothing. Each is in the trail of its payment: detection.freeze.",
-            board="tally-fraud",
-            api=trails,
         ),
     ]
 

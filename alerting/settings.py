@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-__all__ = ["NOBODY", "AlertingSettings", "Receiver", "Route", "Slo", "Smtp"]
+__all__ = ["NOBODY", "AlertingSettings", "Receiver", "Route", "Slo", "Smtp", "check_place"]
 
 NOBODY = "nobody"
 """The receiver that tells nobody: of all alerts where no receiver is configured, of the watchdog where it has none."""
@@ -16,7 +16,7 @@ _Objective = Annotated[float, msgspec.Meta(ge=0.94, lt=1.0)]
 _MATCHERS = re.compile(r'(?:[a-zA-Z_]\w*(?:=~|!~|!=|=)"[^"\\{}]*"(?:,(?!$)|$))*')
 
 
-def _place(url: str, key: str) -> None:
+def check_place(url: str, key: str) -> None:
     """Refuse what is no URL, and one that may hold a secret; the text is not repeated for that reason."""
     parts = urlsplit(url)
     if url and (parts.scheme not in ("http", "https") or not parts.netloc or "@" in parts.netloc or parts.query):
@@ -85,7 +85,7 @@ class Receiver(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             raise ValueError("webhook_token_file goes with webhook_url")
         if any("@" not in address or set(address) & set(" \r\n,") for address in self.email_to):
             raise ValueError("email_to holds one address in each item")
-        _place(self.webhook_url, "webhook_url")
+        check_place(self.webhook_url, "webhook_url")
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -142,6 +142,7 @@ class AlertingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         reads_least, reads_factor: reads in an hour that are unusual: more than so many, and so many times the last week's mean.
         refusals: so many reads refused for want of a token or a right in 15 minutes are an alert.
         check_hours: how often, at least, `tally check --textfile` must come to its end; 0: nobody runs it.
+        incident_hours: an incident that nobody signed off for so long is an alert; 0: none (docs/incidents.md).
         clock_seconds: a collector's clock that is so far off is an alert, where collectors measure it.
         runbook_url: where your people read docs/runbooks, such as `https://wiki.example/tally/`; empty: alerts name the file.
         receivers: who hears of alerts, by name.
@@ -166,6 +167,7 @@ class AlertingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     reads_factor: Annotated[float, msgspec.Meta(ge=1.0)] = 5.0
     refusals: Annotated[int, msgspec.Meta(ge=1)] = 20
     check_hours: Annotated[int, msgspec.Meta(ge=0)] = 26
+    incident_hours: Annotated[int, msgspec.Meta(ge=0)] = 24
     clock_seconds: Annotated[float, msgspec.Meta(gt=0.0)] = 0.5
     runbook_url: str = ""
     receivers: dict[_Name, Receiver] = {}
@@ -196,4 +198,4 @@ class AlertingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         services = [slo.service for slo in self.slos]
         if len(set(services)) != len(services):
             raise ValueError("slos: a service has one entry")
-        _place(self.runbook_url, "runbook_url")
+        check_place(self.runbook_url, "runbook_url")

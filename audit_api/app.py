@@ -29,6 +29,7 @@ from audit_api.health import Health
 from audit_api.identity.door import Bearers, Door
 from audit_api.identity.login import LOGIN_SCHEMAS, Logins
 from audit_api.identity.sessions import Sessions
+from audit_api.incidents import INCIDENT_SCHEMAS, IncidentDesk
 from audit_api.limits import Allowance, Limits, OwnLimits
 from audit_api.live import Live
 from audit_api.log_paths import LogPaths
@@ -109,6 +110,7 @@ def create_app(
     searches = None
     if search_shelf is not None:
         searches = SavedSearches(shelf=search_shelf, parameters=search_parameters(logs, settings), settings=settings)
+    incidents = IncidentDesk(logs, recorder, clock=clock)
     desk = Desk(
         logs=logs,
         trails=trails,
@@ -117,6 +119,7 @@ def create_app(
         reviews=reviews,
         days=days,
         live=live,
+        incidents=incidents,
         settings=settings,
         flows=flows,
         provider=provider is not None,
@@ -144,6 +147,7 @@ def create_app(
         **REVIEW_SCHEMAS,
         **DAY_SCHEMAS,
         **(SEARCH_SCHEMAS if searches is not None else {}),
+        **INCIDENT_SCHEMAS,
         **(JOB_SCHEMAS if jobs is not None else {}),
     }
     operations = [
@@ -158,6 +162,7 @@ def create_app(
         *reviews.operations(),
         *days.operations(),
         *(searches.operations() if searches is not None else ()),
+        *incidents.operations(),
         *Logins(door).operations(),
         *(provider.operations(sessions) if provider is not None else ()),
     ]

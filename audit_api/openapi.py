@@ -23,6 +23,7 @@ TAGS: list[dict[str, str]] = [
     {"name": "trails", "description": "Find, read and export trails."},
     {"name": "searches", "description": "Searches that are kept under a name."},
     {"name": "reviews", "description": "What calls for a look, and who has looked."},
+    {"name": "incidents", "description": "Controls that failed, and who answers for it."},
     {"name": "proofs", "description": "What shows that an entry is in the log, and that the log has only grown."},
     {"name": "log", "description": "The log under its C2SP tlog-tiles paths."},
     {"name": "sessions", "description": "Browsers log in and out."},

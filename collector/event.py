@@ -23,6 +23,7 @@ __all__ = [
     "Access",
     "Event",
     "Facts",
+    "Incident",
     "Origin",
     "Retirement",
     "Scope",
@@ -95,6 +96,30 @@ class Access(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     refused: str = ""
 
 
+class Incident(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A control failed, works again, or was answered for: only our own processes record this (docs/incidents.md).
+
+    What people wrote stands in the event's body and attributes, where it is masked like all text; here is what a reader of the log
+    needs to know which incidents there are.
+
+    Attributes:
+        id: 32 hex digits, the same in all entries of one incident.
+        state: ``opened``, ``closed`` or ``signed_off``.
+        cause: what failed, one of `alerting.incidents.causes.CAUSES`.
+        subject: whom or what it concerns, e.g. a stream, a collector or a log; empty: the installation.
+        time: when it began, ended or was signed off, RFC 3339.
+        first, last: the sequences of the stream that are affected; −1 where that is not known.
+    """
+
+    id: str
+    state: str
+    cause: str
+    subject: str = ""
+    time: str = ""
+    first: int = -1
+    last: int = -1
+
+
 class Retirement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The events of a month are let go of, as the policy says: only our own processes record this, and before it is done.
 
@@ -152,6 +177,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outcome: str = ""
     access: Access | None = None
     retirement: Retirement | None = None
+    incident: Incident | None = None
     origin: Origin | None = None
     marks: list[str] = []
 
@@ -193,6 +219,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: bool = False
     access: Access | None = None
     retirement: Retirement | None = None
+    incident: Incident | None = None
     marks: list[str] = []
 
 
@@ -265,6 +292,7 @@ def facts_of(event: Event, digest: str, found: dict[str, str]) -> Facts:
         or (event.span is not None and event.span.status == "ERROR"),
         access=event.access,
         retirement=event.retirement,
+        incident=event.incident,
         marks=event.marks,
     )
 

@@ -46,6 +46,7 @@ def plain(raw: Event, found: Found, now: str, *, vouched: bool = False) -> Event
         or raw.marks
         or raw.access
         or raw.retirement
+        or raw.incident
         or (raw.scope and raw.scope.attributes)
         or (raw.span and not _is_plain_span(raw.span))
     ):
@@ -143,6 +144,7 @@ def normalised(raw: Event, found: Found, walk: Normaliser, now: str) -> Event:
         outcome=found.outcome,
         access=_access(raw.access, value) if raw.access else None,
         retirement=raw.retirement,  # ours alone, and made of what is canonical already
+        incident=raw.incident,  # the same
         origin=_origin(raw.origin, value) if raw.origin else None,
     )
     if walk.marks or found.marks or raw.marks:

@@ -232,7 +232,7 @@ class State:
         if kind == "link":
             self.put_link(entry.trail, detail["to"])
         elif kind == "event":
-            if self.flows.declared and kind_of(entry.trail) not in ("access", "ledger"):
+            if self.flows.declared and kind_of(entry.trail) not in ("access", "ledger", "incident"):
                 facts = decode_facts(bytes(entry.facts))
                 trails = dict.fromkeys([entry.trail, *(trail for trail, _ in self._identities(facts))])
                 self.flows.on_event(list(trails), facts, self.recorded_ns)

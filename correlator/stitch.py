@@ -7,7 +7,7 @@ between its trail and the other one (docs/format.md, "Stitching").
 
 An access goes to ``access/<principal>``, but only when a recorder of ours signed it: anybody else's claim is placed like
 any other event. An access links nothing, for the trail that was read must not change by being read. A retirement goes to
-``ledger/retirements`` on the same condition.
+``ledger/retirements`` and an incident to ``incident/<id>`` on the same condition.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,7 +15,15 @@ from dataclasses import dataclass
 
 from collector.amounts import is_amount
 from collector.event import Facts
-from correlator.trail import RETIREMENTS, access_trail, key_trail, stream_trail, trace_trail, transaction_trail
+from correlator.trail import (
+    RETIREMENTS,
+    access_trail,
+    incident_trail,
+    key_trail,
+    stream_trail,
+    trace_trail,
+    transaction_trail,
+)
 
 __all__ = ["MAX_WHY_CHARACTERS", "Placement", "Stitcher"]
 
@@ -61,6 +69,8 @@ class Stitcher:
             return Placement(access_trail(facts.access.principal or "unknown", facts.tenant), "access")
         if facts.retirement is not None and recorder:
             return Placement(RETIREMENTS, "retirement")
+        if facts.incident is not None and recorder:
+            return Placement(incident_trail(facts.incident.id), "incident")
         if not facts.transaction and not facts.keys:
             placed = self._by_trace(facts.trace_id, facts.tenant) if facts.trace_id else None
             return placed or Placement(stream_trail(stream, facts.tenant), "stream")
@@ -91,6 +101,7 @@ class Stitcher:
                 and facts.tenant == before.tenant
                 and facts.access == before.access
                 and facts.retirement == before.retirement
+                and facts.incident == before.incident
             ):
                 out.append(out[-1])
             else:

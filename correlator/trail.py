@@ -5,6 +5,7 @@
                        trace/<32 hex digits>
                        stream/<collector>/<incarnation>
                        access/<principal>
+    incident/<32 hex digits>
     ledger/enrolments
     ledger/retirements
 
@@ -29,6 +30,7 @@ __all__ = [
     "TrailId",
     "TrailKind",
     "access_trail",
+    "incident_trail",
     "key_trail",
     "kind_of",
     "meant_trails",
@@ -38,7 +40,7 @@ __all__ = [
     "transaction_trail",
 ]
 
-TrailKind = Literal["transaction", "key", "trace", "stream", "access", "ledger"]
+TrailKind = Literal["transaction", "key", "trace", "stream", "access", "ledger", "incident"]
 
 ENROLMENTS = "ledger/enrolments"
 """The trail that tells which keys may sign for which streams."""
@@ -54,7 +56,7 @@ _COMPONENT = re.compile(r"(?:[A-Za-z0-9._~:@-]|%[0-9A-F]{2})+", re.ASCII)
 _HASHED = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _TRACE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _STREAM = re.compile(r"[a-z0-9](?:[a-z0-9._-]{0,62}[a-z0-9])?/[0-9a-f]{16,64}", re.ASCII)
-_PARTS = {"transaction": 1, "key": 2, "trace": 1, "stream": 2, "access": 1}
+_PARTS = {"transaction": 1, "key": 2, "trace": 1, "stream": 2, "access": 1, "incident": 1}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +67,7 @@ class TrailId:
         tenant: the tenant it is scoped by, empty when there is none.
         kind: the trail's family.
         name: of a key its name, else empty.
-        value: the transaction ID, the key's value, the trace id, the stream id, the principal; for the trail of
+        value: the transaction ID, the key's value, the trace id, the stream id, the principal, the incident; for the trail of
             enrolments ``enrolments``, of retirements ``retirements``. A component that stands as a hash is given as it stands (``sha256:…``).
     """
 
@@ -121,6 +123,11 @@ def access_trail(principal: str, tenant: str = "") -> str:
     return f"{_scope(tenant)}access/{_component(principal)}"
 
 
+def incident_trail(incident: str) -> str:
+    """The trail of an incident: how it was opened, closed and signed off. It has no tenant."""
+    return f"incident/{_component(incident)}"
+
+
 def kind_of(trail: str) -> str:
     """The family of a trail id that is known to be well-formed (one that the log holds)."""
     first, _, rest = trail.partition("/")
@@ -147,7 +154,8 @@ def parse_trail(text: str) -> TrailId:
     kind = parts[0] if parts else ""
     if _PARTS.get(kind) != len(parts) - 1:
         families = (
-            "transaction/<id>, key/<name>/<value>, trace/<id>, stream/<collector>/<incarnation> or access/<principal>"
+            "transaction/<id>, key/<name>/<value>, trace/<id>, stream/<collector>/<incarnation>, access/<principal>"
+            " or incident/<id>"
         )
         raise VerificationError(f"{text[:100]!r} is not the id of a trail: that is {families}")
     if kind == "key":
@@ -162,6 +170,10 @@ def parse_trail(text: str) -> TrailId:
         if _STREAM.fullmatch(stream) is None:
             raise VerificationError(f"{stream[:150]!r} is not the id of a stream")
         return TrailId(tenant=tenant, kind="stream", value=stream)
+    if kind == "incident":
+        if tenant or _TRACE.fullmatch(parts[1]) is None:
+            raise VerificationError("an incident's id has 32 lower-case hex digits, and no tenant")
+        return TrailId(kind="incident", value=parts[1])
     if kind == "trace":
         if _TRACE.fullmatch(parts[1]) is None:
             raise VerificationError("a trace id has 32 lower-case hex digits")

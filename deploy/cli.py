@@ -35,6 +35,9 @@ COMMANDS = {
     "find": _Command("deploy.commands.find", "find", "Find trails by key, service, time, status, amount or text."),
     "export": _Command("deploy.commands.export", "export", "Write a trail as a verifiable bundle, or trails as data."),
     "review": _Command("deploy.commands.review", "review", "What calls for a look: list it, and sign it off."),
+    "incidents": _Command(
+        "deploy.commands.incidents", "incidents", "Controls that failed: list them, and sign them off."
+    ),
     "verify": _Command("deploy.commands.verify", "verify", "Verify a bundle or a ledger against the log's public key."),
     "siem": _Command("deploy.commands.siem", "siem", "Hold what a SIEM has to the log."),
     "check": _Command("deploy.commands.check", "check", "Check the whole store against the whole log."),

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["Conditions", "conditions"]
 
 STATUSES = ("complete", "incomplete", "compensated", "failed", "error", "ok", "gap")
-KINDS = ("transaction", "key", "trace", "stream", "access", "ledger")
+KINDS = ("transaction", "key", "trace", "stream", "access", "ledger", "incident")
 
 _OPTIONS = (
     click.option("--key", metavar="NAME:VALUE", help="Trails with this business key."),

@@ -19,6 +19,7 @@ import msgspec
 
 from alerting.detect.listed import ListedRule
 from alerting.detect.settings import DetectorSettings
+from alerting.incidents.settings import IncidentSettings
 from alerting.settings import AlertingSettings
 from audit_api.settings import ApiSettings
 from audit_api.siem.settings import AnyDestination, SiemSettings
@@ -77,6 +78,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         retention: how long events are kept; `tally retain` sees to it.
         dashboards: boards for Grafana.
         alerting: rules for Prometheus, and who hears of alerts.
+        incidents: which failures of controls are put on record (docs/incidents.md).
     """
 
     data: str = "tally-data"
@@ -94,6 +96,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     retention: RetentionSettings = msgspec.field(default_factory=RetentionSettings)
     dashboards: DashboardSettings = msgspec.field(default_factory=DashboardSettings)
     alerting: AlertingSettings = msgspec.field(default_factory=AlertingSettings)
+    incidents: IncidentSettings = msgspec.field(default_factory=IncidentSettings)
 
     def __post_init__(self) -> None:
         """Refuse a place of the log that nothing can open, or that holds a credential, and a ledger named as a shard is."""
@@ -175,6 +178,7 @@ def parse(text: str, *, source: str, folder: Path) -> Config:
         sidecars=collectors,
         detector=_detector(config.detector, folder),
         siem=_siem(config.siem, folder),
+        incidents=_located(config.incidents, folder, ("check_file", "webhook_token_file", "heartbeat_url_file")),
     )
 
 

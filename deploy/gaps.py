@@ -9,7 +9,7 @@ from correlator.entry import Entry
 from correlator.errors import VerificationError
 from correlator.streams import StreamState
 
-__all__ = ["gaps_in_words", "open_gaps"]
+__all__ = ["gaps_in_words", "lacks_something", "open_gaps"]
 
 
 def open_gaps(stream: str, entries: Iterable[tuple[int, Entry]]) -> list[str]:
@@ -22,8 +22,20 @@ def open_gaps(stream: str, entries: Iterable[tuple[int, Entry]]) -> list[str]:
     Raises:
         VerificationError: an entry does not say what its kind must.
     """
+    state, told = _read(stream, entries)
+    return told + [f"stream {stream}: {what}" for what, _ in gaps_in_words(state)]
+
+
+def lacks_something(stream: str, entries: Iterable[tuple[int, Entry]]) -> bool:
+    """Whether batches of a stream are missing still, or it stopped at one that cannot be accepted. Takes and raises as `open_gaps`."""
+    state, _ = _read(stream, entries)
+    return bool(state.missing or state.frozen)
+
+
+def _read(stream: str, entries: Iterable[tuple[int, Entry]]) -> tuple[StreamState, list[str]]:
+    """How the stream stands, and its forks as sentences."""
     state = StreamState(stream=stream)
-    told = []
+    told: list[str] = []
     for leaf, entry in entries:
         try:
             if entry.kind == "batch":
@@ -36,7 +48,7 @@ def open_gaps(stream: str, entries: Iterable[tuple[int, Entry]]) -> list[str]:
                 told.append(f"stream {stream}: a fork at batch {entry.detail.get('number')} (leaf {leaf}): {entry.why}")
         except (KeyError, TypeError, ValueError, AssertionError) as error:
             raise VerificationError(f"leaf {leaf}: it does not say what an entry of kind {entry.kind} must") from error
-    return told + [f"stream {stream}: {what}" for what, _ in gaps_in_words(state)]
+    return state, told
 
 
 def gaps_in_words(state: StreamState) -> list[tuple[str, int]]:

@@ -1,16 +1,28 @@
-"""A small HTTP server for a process that has no other: /metrics, /livez and /readyz, on this machine alone."""
+"""A small HTTP server for a process that has no other: /metrics, /livez and /readyz, on this machine alone; and what is posted to it."""
 
+import hmac
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
-__all__ = ["health_server"]
+__all__ = ["Posts", "health_server"]
 
 _PROBLEM = "text/plain; charset=utf-8"
+_MAX_BODY_BYTES = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posts:
+    """What may be posted: to this path, with this bearer token, at most a mebibyte; `take` gives the status of the answer."""
+
+    path: str
+    token: str
+    take: Callable[[bytes], int]
 
 
 @contextmanager
@@ -21,6 +33,7 @@ def health_server(
     alive: Callable[[], bool],
     ready: Callable[[], bool],
     word: Callable[[], str] = lambda: "ok",
+    posts: Posts | None = None,
 ) -> Iterator[str]:
     """Serve until the block ends; gives ``127.0.0.1:port`` (0 chose a free one). OSError when the port is taken.
 
@@ -40,6 +53,27 @@ def health_server(
                 self._send(200 if well else 503, f"{'' if well else 'not '}{told}\n".encode(), _PROBLEM)
             else:
                 self._send(404, b"there is /metrics, /livez and /readyz\n", _PROBLEM)
+
+        def do_POST(self) -> None:
+            if posts is None:
+                self.send_error(501)  # as for every method that it does not know
+                return
+            if self.path != posts.path:
+                self._send(404, b"nothing is taken here\n", _PROBLEM)
+                return
+            given = self.headers.get("authorization", "").encode("utf-8", "replace")
+            length = self.headers.get("content-length", "")
+            if not hmac.compare_digest(given, f"Bearer {posts.token}".encode()):
+                self._refuse(401, b"this needs a token\n")
+            elif not (length.isascii() and length.isdigit()) or int(length) > _MAX_BODY_BYTES:
+                self._refuse(413, b"a body has a length of at most a mebibyte\n")
+            else:
+                status = posts.take(self.rfile.read(int(length)))
+                self._send(status, b"taken\n" if status < 300 else b"not taken\n", _PROBLEM)
+
+        def _refuse(self, status: int, text: bytes) -> None:
+            self.close_connection = True  # what was sent will not be read
+            self._send(status, text, _PROBLEM)
 
         def _send(self, status: int, body: bytes, kind: str) -> None:
             self.send_response(status)

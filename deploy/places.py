@@ -101,6 +101,11 @@ class Places:
         """How far the destination of this name has come (`audit_api.siem.cursor`)."""
         return self.root / "siem" / f"{destination}.json"
 
+    @property
+    def incidents(self) -> Path:
+        """How far the keeper of incidents has come (`alerting.incidents.follow`)."""
+        return self.root / "incidents.json"
+
     def make(self) -> None:
         """Make the data folder and the keys folder, readable by their owner alone."""
         for folder in (self.root, self.keys, self.run):

@@ -44,7 +44,7 @@ class Record(Protocol):
 
 @contextmanager
 def open_recorder(
-    config: Config, places: Places, *, spool: str, heartbeat_seconds: int, collector: str = RECORDER
+    config: Config, places: Places, *, spool: str, heartbeat_seconds: int, collector: str = RECORDER, late: bool = False
 ) -> Iterator[Recorder]:
     """Our recorder over a spool of its own; what it recorded is shipped at the end, or after the next start.
 
@@ -54,12 +54,13 @@ def open_recorder(
         spool: the spool's name.
         collector: the name that it signs under. Only of `correlator.recorders` accesses are believed.
         heartbeat_seconds: 0: the stream promises nothing and stays open for the next time; else it is closed at the end.
+        late: a cluster is asked first when something is shipped: recording needs none.
 
     Raises:
         StateUnknown: the spool is another process's.
     """
     with ExitStack() as stack:
-        store = open_store(config, places)
+        store = open_store(config, places, late=late)
         stack.callback(store.close)
         limits = PipelineLimits()
         limits = replace(

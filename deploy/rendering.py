@@ -39,6 +39,7 @@ def _alerting(config: Config) -> dict[str, str]:
     inventory = Inventory(
         detector=bool(config.detector.rules),
         siem=bool(config.siem.destinations),
+        incidents=config.incidents.enabled,
         collectors=tuple(dict.fromkeys((*here, *settings.expected_collectors))),
         writers=config.correlator.shards,
         api=settings.expect_api,

@@ -39,7 +39,7 @@ def read_cursor(path: Path) -> dict[str, Position]:
         ) from error
 
 
-def write_cursor(path: Path, positions: Mapping[str, Position]) -> None:
+def write_cursor(path: Path, positions: Mapping[str, Position | int]) -> None:
     """Durable on return. Raises `OSError`."""
     scratch = path.with_suffix(".new")
     with scratch.open("wb") as file:

@@ -112,7 +112,7 @@ class PaymentReader:
     def matches(self, facts: Facts) -> bool:
         """Whether an event with these facts is a payment of this kind: asked before its body is read."""
         wanted = self.settings
-        if facts.access is not None or facts.retirement is not None:
+        if facts.access is not None or facts.retirement is not None or facts.incident is not None:
             return False
         if wanted.outcome and (facts.error if wanted.outcome == "not_failure" else facts.outcome != wanted.outcome):
             return False

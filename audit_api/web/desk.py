@@ -10,6 +10,7 @@ from starlette.routing import Route
 from audit_api.gate import Operation
 from audit_api.identity.crosssite import local_path
 from audit_api.identity.sessions import Session
+from audit_api.incidents import IncidentDesk
 from audit_api.live import Live
 from audit_api.logs import Logs
 from audit_api.overview import Overview
@@ -21,6 +22,7 @@ from audit_api.settings import ApiSettings
 from audit_api.trails import Trails
 from audit_api.web.exports import offered
 from audit_api.web.frame import HEADERS, PREFIX, STATIC_TYPES, Frame
+from audit_api.web.incidentpages import IncidentPages
 from audit_api.web.livepage import LivePage
 from audit_api.web.parts import HTML, given, page
 from audit_api.web.reviewpage import ReviewPage
@@ -41,7 +43,7 @@ class Desk:
 
     Args:
         logs: the ledger's.
-        trails, overview: the operations whose answers the pages show.
+        trails, overview, incidents: the operations whose answers the pages show.
         reviews, days: those on exceptions and on days.
         live: tells what happens.
         searches: those on saved searches, where there are any.
@@ -60,6 +62,7 @@ class Desk:
         reviews: Reviews,
         days: ReviewDays,
         live: Live,
+        incidents: IncidentDesk,
         settings: ApiSettings,
         flows: Sequence[Flow],
         provider: bool = False,
@@ -74,6 +77,7 @@ class Desk:
             self._frame, logs=logs, trails=trails, settings=settings, flows=flows, reviews=self._reviews
         )
         self._system = SystemPage(self._frame, overview=overview)
+        self._incidents = IncidentPages(self._frame, incidents)
 
     def operations(self, api: Sequence[Operation]) -> list[Operation]:
         """The pages that show what the ledger holds; they offer what the API's own operations can do."""
@@ -84,6 +88,7 @@ class Desk:
             self._live.operation(),
             *self._reviews.operations(),
             *(self._forms.operations() if self._forms is not None else ()),
+            *self._incidents.operations(),
         ]
 
     def routes(self) -> list[Route]:

@@ -72,7 +72,7 @@ class TrailQuery:
     the least to the greatest stated time of the trail's events meets [since, until); `amount`: the span from the least to the
     greatest amount of the trail's events in that currency meets the range; `text`: each of its terms is the value of the trail's
     own id or of one of its keys, or is among the words of its services' and events' names; `kind`: the trail's family
-    (transaction, key, trace, stream, access); `condition`: others, combined in any way.
+    (transaction, key, trace, stream, access, ledger, incident); `condition`: others, combined in any way.
     """
 
     tenant: str = ""

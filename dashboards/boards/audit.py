@@ -18,6 +18,7 @@ def board() -> Board:
             Row(title="Now", panels=_now()),
             Row(title="Readings", panels=_readings()),
             Row(title="Checks", panels=_checks()),
+            Row(title="Incidents", panels=_incidents()),
         ),
     )
 
@@ -91,5 +92,20 @@ def _checks() -> tuple[Panel, ...]:
             title="Evidence that does not hold", text="Answers that were refused because log or store do not verify.", unit="short", width=12, bad=1,
             runbook="TallyVerificationFailed",
             queries=[Query('sum(increase(tally_api_refused_total{reason="evidence-damaged"}[$__rate_interval]))', "damaged")],
+        ),
+    )  # fmt: skip
+
+
+def _incidents() -> tuple[Panel, ...]:
+    return (
+        Panel(
+            title="Open incidents, by cause", text="Controls that failed and have not been found to work again.", unit="short", width=12, bad=1,
+            runbook="TallyIncidentUnsigned", trails="/v1/incidents",
+            queries=[Query("sum by (cause) (tally_incidents_open)", "{{cause}}")],
+        ),
+        Panel(
+            title="Incidents not signed off, by cause", text="Nobody has put on record why the control failed and what was done about it.", unit="short", width=12, warn=1,
+            runbook="TallyIncidentUnsigned", trails="/v1/incidents",
+            queries=[Query("sum by (cause) (tally_incidents_unsigned)", "{{cause}}")],
         ),
     )  # fmt: skip

@@ -181,3 +181,18 @@ def siem(session: Session, *, supervised: bool) -> None:
         await serve_siem(config, places, stopped=stopped, ready=ready)
 
     serve(SIEM, places, body, supervised=supervised)
+
+
+@run.command()
+@_supervised
+@pass_session
+def incidents(session: Session, *, supervised: bool) -> None:
+    """Run the keeper of incidents: puts on record when a control fails, and when it works again (docs/incidents.md)."""
+    from deploy.keeping import INCIDENTS, serve_incidents
+
+    config, places = session.config, session.places
+
+    async def body(stopped: asyncio.Event, ready: Ready) -> None:
+        await serve_incidents(config, places, stopped=stopped, ready=ready)
+
+    serve(INCIDENTS, places, body, supervised=supervised)

@@ -1,4 +1,4 @@
-"""`tally up`: collector, correlator and API on this machine, supervised."""
+"""`tally up`: collector, correlator, API and what watches over them on this machine, supervised."""
 
 import asyncio
 import fcntl
@@ -30,8 +30,8 @@ _MORE_SECONDS = 10.0
 def up(session: Session, *, as_json: bool) -> None:
     """Run everything on this machine; Ctrl-C stops it cleanly.
 
-    Starts the collector (one for each [sidecars.NAME], where there are any), the correlator (one for each shard) and the API as
-    processes of their own, and starts again what crashes. On Ctrl-C or SIGTERM the API stops first, then the collectors drain and close their
+    Starts the collector (one for each [sidecars.NAME], where there are any), the correlator (one for each shard), the API and the keeper
+    of incidents as processes of their own, and starts again what crashes. On Ctrl-C or SIGTERM the API stops first, then the collectors drain and close their
     streams, then the correlator takes in what they left. On SIGHUP the collectors read their configuration again. Where everyone listens is
     written to run/ in the data folder.
     """
@@ -93,6 +93,8 @@ def children_of(session: Session) -> list[Child]:
         children.append(Child(name="detector", command=[*tally, "run", "detector", "--supervised"], stage=0))
     if session.config.siem.destinations:
         children.append(Child(name="siem", command=[*tally, "run", "siem", "--supervised"], stage=0))
+    if session.config.incidents.enabled:
+        children.append(Child(name="incidents", command=[*tally, "run", "incidents", "--supervised"], stage=0))
     return children
 
 

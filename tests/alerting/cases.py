@@ -16,9 +16,10 @@ SETTINGS = AlertingSettings(
     objective=0.99,
     slos=(Slo(service="pay.ments", objective=0.999, latency_seconds=1.0, latency_objective=0.95, team="payments"),),
     expected_collectors=("ledger",),
+    incident_hours=1,
     check_hours=4,  # not a day, which promtool would have to live through
 )
-INVENTORY = Inventory(collectors=("payments", "ledger"), writers=1, api=True, detector=True, siem=True)
+INVENTORY = Inventory(collectors=("payments", "ledger"), writers=1, api=True, detector=True, siem=True, incidents=True)
 
 MINUTES = 240
 """As long as a case at most; a sample a minute."""
@@ -38,6 +39,7 @@ C = 'job="tally",instance="correlator:9464"'
 A = 'job="tally",instance="api:8420"'
 D = 'job="tally",instance="detector:9465"'
 S = 'job="tally",instance="siem:9466",destination="desk"'
+K = 'job="tally",instance="incidents:9467"'
 REQUESTS = 'tally_service_requests_total{%s,service="%s",operation="charge",kind="server",outcome="%s"}'
 SECONDS = 'tally_service_request_duration_seconds_%s{%s,service="pay.ments",operation="charge",kind="server"%s}'
 
@@ -88,6 +90,8 @@ HEALTHY: Mapping[str, str] = {
     f"tally_siem_behind_seconds{{{S}}}": flat(0.4),
     f'tally_siem_reduced_total{{{S},reason="oversized"}}': climbing(1),
     f'tally_siem_reduced_total{{{S},reason="refused"}}': flat(2),
+    f"tally_incidents_behind_leaves{{{K}}}": flat(0),
+    f'tally_incidents_unsigned{{{K},cause="gap"}}': flat(0),
     f"tally_api_accesses_total{{{A}}}": climbing(1),
     f"tally_api_review_days_unsigned{{{A}}}": flat(0),
     f'tally_api_refused_total{{{A},reason="forbidden"}}': flat(0),
@@ -277,6 +281,13 @@ def _cases() -> list[Case]:
             fault={f'tally_siem_reduced_total{{{S},reason="refused"}}': f"2x20 3x{MINUTES}"},
             after="24m",
             near={f'tally_siem_reduced_total{{{S},reason="oversized"}}': climbing(50)},  # that is what the bound is for
+        ),
+        Case(alert="TallyIncidentsMissing", fault={f"tally_incidents_behind_leaves{{{K}}}": "0x10"}, after="25m"),
+        Case(
+            alert="TallyIncidentUnsigned",
+            fault={f'tally_incidents_unsigned{{{K},cause="gap"}}': flat(2)},
+            after="70m",
+            near={f'tally_incidents_unsigned{{{K},cause="gap"}}': f"2x50 0x{MINUTES}"},  # signed in time
         ),
         Case(
             alert="TallyErrorBudgetBurnsFast",  # 2 % of payments, of which 0.1 % may

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.anyio
 TRAIL = "transaction/PAY-1"
 SEARCH = "0123456789abcdef0123456789abcdef"
 """Of the example that the API keeps here."""
+INCIDENT = "0123456789abcdef0123456789abcdef"
 
 MATRIX = {
     # path: (anyone, sre, auditor, admin), action
@@ -27,6 +28,8 @@ MATRIX = {
     "/v1/review-days": ((401, 403, 200, 200), "review.days"),
     "/v1/searches": ((401, 200, 200, 200), "searches.list"),
     f"/v1/searches/{SEARCH}": ((401, 200, 200, 200), "search.read"),
+    "/v1/incidents": ((401, 200, 200, 200), "incidents.list"),
+    f"/v1/incidents/{INCIDENT}": ((401, 404, 404, 404), "incident.read"),
     "/v1/trails": ((401, 200, 200, 200), "trails.search"),
     f"/v1/trails/{TRAIL}": ((401, 200, 200, 200), "trail.read"),
     f"/v1/exports/{TRAIL}": ((401, 403, 200, 200), "trail.export"),
@@ -46,7 +49,7 @@ MATRIX = {
     "/openapi.json": ((200, 200, 200, 200), ""),
 }
 WHO = (None, "sre", "auditor", "admin")
-REFUSED = {401: "unauthenticated", 403: "forbidden", 200: ""}
+REFUSED = {401: "unauthenticated", 403: "forbidden", 404: "not-found", 200: ""}
 
 
 @pytest.fixture
@@ -101,7 +104,7 @@ async def test_what_cannot_be_recorded_is_not_served(api: Api, path: str, failur
         assert int(answer.headers["Retry-After"]) >= 3
         assert "PAY-1" not in answer.json()["detail"]
     api.record.failure = None
-    assert (await api.get(path, "admin")).status_code == 200
+    assert (await api.get(path, "admin")).status_code == MATRIX[path][0][-1]
 
 
 async def test_public_paths_need_no_record(api: Api) -> None:

@@ -9,6 +9,7 @@ from correlator.trail import (
     ENROLMENTS,
     TrailId,
     access_trail,
+    incident_trail,
     key_trail,
     kind_of,
     parse_trail,
@@ -31,6 +32,7 @@ value = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
         (trace_trail(TRACE), f"trace/{TRACE}"),
         (stream_trail("gateway/0123456789abcdef"), "stream/gateway/0123456789abcdef"),
         (access_trail("ann"), "access/ann"),
+        (incident_trail(TRACE), f"incident/{TRACE}"),
         (
             transaction_trail("x" * 201),
             "transaction/sha256:a2acdcda5e17d84baa12cbe32b30a6bc7ad8c4e5a29ec57a01a4cd84ec3d79de",
@@ -125,3 +127,9 @@ def test_parsing_is_the_inverse_of_making(text: str) -> None:
 def test_a_bad_trace_id_names_no_trail() -> None:
     with pytest.raises(ValueError, match="32 lower-case hex"):
         trace_trail(TRACE.upper())
+
+
+@pytest.mark.parametrize("text", ["incident/x", f"tenant/acme/incident/{TRACE}", "incident/" + TRACE.upper()])
+def test_what_is_no_incident(text: str) -> None:
+    with pytest.raises(VerificationError):
+        parse_trail(text)

@@ -8,6 +8,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from alerting.detect.metrics import DetectorMetrics
+from alerting.incidents.metrics import IncidentMetrics
 from audit_api.metrics import ApiMetrics, SiemMetrics
 from collector.metrics import CollectorMetrics
 from collector.store.metrics import ClusterMetrics
@@ -40,6 +41,7 @@ def page() -> str:
         ("API", api.registry),
         ("Detector", DetectorMetrics().registry),
         ("SIEM", SiemMetrics().registry),
+        ("Incidents", IncidentMetrics().registry),
         ("OpenSearch, as sidecar and correlator hear it (`tally_index_…` for a trail index there)", cluster),
     ):
         parts.append("\n".join([f"### {title}\n", "| metric | type | meaning |", "|---|---|---|", *rows(registry)]))

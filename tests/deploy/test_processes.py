@@ -114,7 +114,7 @@ def get(url: str, token: str = "") -> httpx.Response:
 
 
 def test_from_the_first_log_line_to_a_verified_trail_through_a_crash(up: Up) -> None:
-    assert set(up.ready) == {"collector-side", "correlator", "api"}
+    assert set(up.ready) == {"collector-side", "correlator", "api", "incidents"}
     for name in up.ready:
         url = up.address(name, "http")
         until(partial(lambda url: get(f"{url}/readyz").status_code == 200, url))
@@ -157,7 +157,7 @@ def test_from_the_first_log_line_to_a_verified_trail_through_a_crash(up: Up) -> 
     assert (refused.returncode, "stop it first" in refused.stderr) == (1, True)
 
     status = json.loads(up.tally("status", "--json").stdout)
-    assert {process["name"] for process in status["processes"]} == {"collector-side", "correlator", "api"}
+    assert {process["name"] for process in status["processes"]} == {"collector-side", "correlator", "api", "incidents"}
     assert up.tally("check").returncode == 0, "a running ledger can be checked"
     second = up.tally("up")
     assert (second.returncode, "is running already" in second.stderr) == (1, True)
@@ -166,7 +166,7 @@ def test_from_the_first_log_line_to_a_verified_trail_through_a_crash(up: Up) -> 
     up.process.send_signal(signal.SIGINT)
     assert up.process.wait(timeout=60) == 0
     told = (up.folder / "stderr").read_text()
-    assert re.findall(r"^stopping (.+)$", told, re.MULTILINE) == ["api", "collector-side", "correlator"]
+    assert re.findall(r"^stopping (.+)$", told, re.MULTILINE) == ["api", "incidents", "collector-side", "correlator"]
     assert "collector-side ended with SIGKILL; starting it again in 0.5 s" in told
     for pid in pids:
         with pytest.raises(ProcessLookupError):
@@ -275,8 +275,8 @@ def test_a_ledger_that_is_cut_is_served_and_verified(tmp_path: Path) -> None:
     finally:
         up.close()
     stopped = re.findall(r"^stopping (.+)$", (up.folder / "stderr").read_text(), re.MULTILINE)
-    assert stopped[:2] == ["api", "collector-side"]
-    assert set(stopped[2:]) == correlators
+    assert stopped[:3] == ["api", "incidents", "collector-side"]
+    assert set(stopped[3:]) == correlators
 
 
 def test_a_hangup_has_the_collectors_read_their_configuration_again(up: Up) -> None:

@@ -17,7 +17,9 @@ PACKAGES = ("collector", "correlator", "audit_api", "dashboards", "alerting", "d
 COLLECTOR_NOUNS = frozenset(
     f"collector{name}" for name in ("", ".event", ".canonical", ".batch", ".recorder", ".store", ".errors")
 )
-CORRELATOR_NOUNS = frozenset(f"correlator{name}" for name in ("", ".entry", ".checkpoint", ".log", ".index", ".errors"))
+CORRELATOR_NOUNS = frozenset(
+    f"correlator{name}" for name in ("", ".entry", ".checkpoint", ".log", ".index", ".incidents", ".errors")
+)
 """What a stage shows to the next ones: its nouns, their bytes, and the errors that a caller acts on."""
 
 METRICS = frozenset(f"{package}.metrics" for package in PACKAGES) | {"collector.store.metrics"}
@@ -40,7 +42,7 @@ PURE = frozenset(
     | {"correlator.index.opensearch.documents"}
     | {
         f"correlator.{name}"
-        for name in "entry merkle frontier tiles note checkpoint proof verify archive bundle unbundle page proved trail story stitch flow skew".split()
+        for name in "entry merkle frontier tiles note checkpoint proof verify archive bundle unbundle page proved trail story stitch flow skew incidents".split()
     }
 )
 """Bytes in, values or one error out: a verifier in another language must be able to follow these line by line."""

@@ -62,6 +62,7 @@ class SmallLedger:
         store: takes the batches.
         index: takes the entries.
         measured: what the collectors' next headers say of their clocks.
+        heartbeat_seconds: what the next headers promise.
     """
 
     store: EventStore
@@ -70,6 +71,7 @@ class SmallLedger:
     clock: _Clock = field(default_factory=_Clock)
     stitcher: Stitcher = field(default_factory=Stitcher)
     measured: Clock | None = None
+    heartbeat_seconds: int = 60
 
     def __post_init__(self) -> None:
         self.log = AuditLog.open(self.storage, SIGNER, clock=self.clock, writer_id="test")
@@ -104,7 +106,7 @@ class SmallLedger:
             created=format_time(self.clock()),
             clock=self.measured,
             place="",
-            heartbeat_seconds=60,
+            heartbeat_seconds=self.heartbeat_seconds,
             closed=False,
             fork=None,
         )

@@ -29,6 +29,7 @@ ALERTING = """
 runbook_url = "https://wiki.example/tally/"
 default_receiver = "tickets"
 check_hours = 0
+incident_hours = 0
 watchdog_receiver = "deadman"
 routes = [ {{ severity = "page", receiver = "pager" }}, {{ severity = "ticket", receiver = "tickets" }} ]
 [alerting.receivers.pager]

@@ -1,0 +1,38 @@
+"""Alerts about incidents: nobody keeps them, or nobody answers for one. What failed has an alert of its own."""
+
+from alerting.alert import Alert
+from alerting.settings import AlertingSettings
+
+__all__ = ["incident_alerts"]
+
+
+def incident_alerts(settings: AlertingSettings) -> list[Alert]:
+    """Those of these settings."""
+    found = [
+        Alert(
+            name="TallyIncidentsMissing",
+            query="absent(tally_incidents_behind_leaves)",
+            hold="5m",
+            severity="page",
+            team=settings.team,
+            summary="The keeper of incidents is not heard",
+            description="Controls that fail meanwhile are not put on record when they do. What the log shows is caught up with; an outage that came and went is not.",
+            board="tally-audit",
+            api="/v1/incidents",
+        )
+    ]
+    if settings.incident_hours:
+        found.append(
+            Alert(
+                name="TallyIncidentUnsigned",
+                query="sum by (cause) (tally_incidents_unsigned) > 0",
+                hold=f"{settings.incident_hours}h",
+                severity="ticket",
+                team=settings.team,
+                summary="{{ $labels.cause }}: {{ $value | humanize }} incidents that nobody has signed off",
+                description=f"For {settings.incident_hours} hours nobody has said why the control failed and what was done about it.",
+                board="tally-audit",
+                api="/v1/incidents",
+            )
+        )
+    return found
