@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 
 from collector.metrics import CollectorMetrics
 from collector.store.metrics import ClusterMetrics
+from tests.support.tally_up import supervised
 
 CONFIG = """
 ledger = "boards.example/audit"
@@ -182,36 +182,15 @@ def _tally(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def observed(folder: Path, more: str = "") -> Iterator[Observed]:
     """An installation in `folder`; `more` is put at the end of its configuration. Everything is stopped at the end."""
-    (folder / "tally.toml").write_text(CONFIG.format(folder=folder, more=more))
+    config = CONFIG.format(folder=folder, more=more)
+    (folder / "tally.toml").write_text(config)  # a token is added before anything runs
     token = json.loads(_tally(folder, "token", "add", "ann", "--role", "auditor", "--json").stdout)["token"]
-    command = [sys.executable, "-m", "deploy.cli", "--config", str(folder / "tally.toml"), "up", "--json"]
-    with (folder / "stderr").open("wb") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
-    assert process.stdout is not None
-    try:
-        text = b""
-        while not text.endswith(b"\n}\n"):
-            line = process.stdout.readline()
-            assert line, (folder / "stderr").read_text()
-            text += line
-        ready = json.loads(text)["ready"]
-        here = Observed(
-            folder,
-            {one["name"]: one["addresses"]["http"] for one in ready},
-            {one["name"]: one["pid"] for one in ready},
-            token,
-        )
+    with supervised(folder, config) as up:
+        here = Observed(folder, up.urls, up.pids, token)
         try:
             yield here
         finally:
             here.close()
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=30)
-        finally:
-            process.kill()
-            process.stdout.close()
 
 
 class Beside:
