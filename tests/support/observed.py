@@ -179,9 +179,9 @@ class Observed:
     def _suspicious(self) -> list[tuple[str, float, str]]:
         """Now and then a large amount, or a card that pays six times within a second: together a few findings in a hundred payments."""
         found = []
-        if self._at % 13 == 3:
+        if self._at % 13 == 8:
             found.append((f"card-{self._chance.randrange(400)}", round(self._chance.uniform(600, 1_500), 2), "EUR"))
-        if self._at % 25 == 6:
+        if self._at % 25 == 9:
             found += [(f"stolen-{self._at}", round(self._chance.uniform(20, 60), 2), "EUR") for _ in range(6)]
         return found
 
