@@ -290,4 +290,6 @@ def _table(panel: Panel) -> table.Panel:
     for query in panel.queries:
         if query.unit:
             made.override_by_name(query.legend, [models.DynamicConfigValue(id_val="unit", value=query.unit)])
+        elif panel.unit == "short":  # as in _stat
+            made.override_by_name(query.legend, [models.DynamicConfigValue(id_val="decimals", value=0)])
     return made

@@ -101,6 +101,13 @@ def test_links_lead_to_runbooks_and_trails(made: list[dict[str, Any]], repo_root
     assert "/v1/trails" not in without
 
 
+def test_what_a_table_counts_is_whole(made: list[dict[str, Any]]) -> None:
+    (fraud,) = [board for board in made if board["uid"] == "tally-fraud"]
+    (table,) = [panel for panel in fraud["panels"] if panel["type"] == "table"]
+    told = {one["matcher"]["options"]: one["properties"] for one in table["fieldConfig"]["overrides"]}
+    assert told == {severity: [{"id": "decimals", "value": 0}] for severity in ("critical", "warning")}
+
+
 def test_exemplars_are_asked_for(made: list[dict[str, Any]]) -> None:
     asking = [
         target

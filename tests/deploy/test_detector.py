@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +12,7 @@ import httpx
 import pytest
 
 from tests.deploy.conftest import Cli, Workshop, event
+from tests.support.tally_up import tally_up, trail_until
 from tests.support.webhooks import receiver
 
 DETECTOR = """
@@ -43,23 +41,13 @@ def until(ask: Callable[[], Any], seconds: float = 60.0) -> Any:
 
 
 def test_from_a_payment_to_an_alert_and_to_its_trail(tmp_path: Path) -> None:
-    config = tmp_path / "tally.toml"
     with receiver(200) as (url, got):
-        config.write_text(
+        config = (
             "[collector]\n[collector.forward]\nport = -1\n[collector.http]\nport = 0\n[audit_api]\nport = 0\n"
             + DETECTOR
             + f'[detector.alertmanager]\nurls = ["{url}"]\n'
         )
-        tally = [sys.executable, "-m", "deploy.cli", "--config", str(config)]
-        process = subprocess.Popen([*tally, "up", "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-        try:
-            assert process.stdout is not None
-            text = b""
-            while not text.endswith(b"\n}\n"):
-                line = process.stdout.readline()
-                assert line, process.stderr and process.stderr.read().decode()
-                text += line
-            addresses = {one["name"]: one["addresses"]["http"] for one in json.loads(text)["ready"]}
+        with tally_up(tmp_path, config) as addresses:
             lines = [
                 {"service": "shop", "event_name": "paid", "transaction_id": name, "amount": amount, "card": "A-1"}
                 for name, amount in (("T-1", 12.5), ("T-2", 2000))
@@ -74,21 +62,10 @@ def test_from_a_payment_to_an_alert_and_to_its_trail(tmp_path: Path) -> None:
             (posted,) = until(lambda: list(got))
             (alert,) = posted.told
             assert alert["annotations"]["trail"] == "transaction/T-2"
-
-            def trail() -> str:
-                told = subprocess.run([*tally, "trail", "T-2"], check=False, capture_output=True, text=True, timeout=60)
-                return told.stdout if "detection.suspicious" in told.stdout else ""
-
-            assert "2000 EUR is above 1000" in until(trail)
+            trail_until(tmp_path, "T-2", "2000 EUR is above 1000")
             metrics = httpx.get(f"{addresses['detector']}/metrics", timeout=10).text
             assert 'tally_detector_findings_total{rule="large",severity="critical"} 1.0' in metrics
             assert 'tally_detector_payments_total{payment="card"} 2.0' in metrics
-        finally:
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=60) == 0
-            for stream in (process.stdout, process.stderr):
-                assert stream is not None
-                stream.close()
 
 
 @pytest.fixture

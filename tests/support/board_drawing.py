@@ -236,7 +236,8 @@ def _table(figure: Figure, panel: dict[str, Any], box: _Box, answers: _Answers) 
     for one, found in answers:
         for series in found:
             row = cells.setdefault(series["metric"].get(key, ""), {})
-            row[one.legend] = shown(float(series["value"][1]), units.get(one.legend, "short"))
+            number, unit = float(series["value"][1]), units.get(one.legend, "short")
+            row[one.legend] = shown(round(number) if unit == "short" and math.isfinite(number) else number, unit)
     heads = [key, *(one.legend for one, _ in answers)]
     line = min(0.26 / figure.get_figheight(), (height - title) / (len(cells) + 1.6))
     y = bottom + height - title - 1.1 * line

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from audit_api.metrics import SiemMetrics
 from collector.metrics import CollectorMetrics
 from collector.store.metrics import ClusterMetrics
+from tests.support.tally_up import supervised
 
 CONFIG = """
 ledger = "boards.example/audit"
@@ -62,7 +62,7 @@ account = "attributes.card"
 [[detector.rules]]
 kind = "amount"
 name = "large"
-above = "11.5"
+above = "500"
 severity = "critical"
 [[detector.rules]]
 kind = "velocity"
@@ -127,7 +127,7 @@ class Observed:
                 for _ in range(1 + round(3 * wave * self._chance.random()))
             ]
             self._spans(service, spans)
-        self._payments(4, forgotten=self._at % 5 == 0)
+        self._payments(forgotten=self._at % 5 == 0)
         with (self.folder / "jobs.log").open("a", encoding="utf-8") as log:
             log.write(json.dumps({"message": "a job is done", "service": "jobs"}) + "\n")
         headers = {"authorization": f"Bearer {self._token}"}
@@ -157,11 +157,11 @@ class Observed:
         answer = self._http.post(f"{self.urls['collector-side']}/v1/traces", json=body)
         assert answer.status_code == 200, answer.text
 
-    def _payments(self, count: int, *, forgotten: bool) -> None:
+    def _payments(self, *, forgotten: bool) -> None:
         lines = []
-        for one in range(count):
+        for one, (card, amount, currency) in enumerate([*self._everyday(), *self._suspicious()]):
             payment = {"service": "shop", "transaction_id": f"pay-{self._at}-{one}"}
-            money = {"card": f"card-{one}", "amount": 10.0 + one, "currency": ("EUR", "EUR", "USD", "GBP")[one % 4]}
+            money = {"card": card, "amount": amount, "currency": currency}
             lines.append({**payment, "event_name": "received", **money})
             if not (forgotten and one == 0):
                 lines.append({**payment, "event_name": "paid", **money})
@@ -169,6 +169,22 @@ class Observed:
         headers = {"content-type": "application/x-ndjson"}
         answer = self._http.post(f"{self.urls['collector-side']}/v1/events", content=text, headers=headers)
         assert answer.status_code == 200, answer.text
+
+    def _everyday(self) -> list[tuple[str, float, str]]:
+        """Cards, amounts and currencies that no rule tells, but for one amount in some thousands."""
+        return [
+            (f"card-{self._chance.randrange(400)}", round(self._chance.lognormvariate(3.4, 0.8), 2), currency)
+            for currency in ("EUR", "EUR", "USD", "GBP")
+        ]
+
+    def _suspicious(self) -> list[tuple[str, float, str]]:
+        """Now and then a large amount, or a card that pays six times within a second: together a few findings in a hundred payments."""
+        found = []
+        if self._at % 13 == 8:
+            found.append((f"card-{self._chance.randrange(400)}", round(self._chance.uniform(600, 1_500), 2), "EUR"))
+        if self._at % 25 == 9:
+            found += [(f"stolen-{self._at}", round(self._chance.uniform(20, 60), 2), "EUR") for _ in range(6)]
+        return found
 
     def close(self) -> None:
         """Give the connections back."""
@@ -183,36 +199,15 @@ def _tally(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 @contextmanager
 def observed(folder: Path, more: str = "") -> Iterator[Observed]:
     """An installation in `folder`; `more` is put at the end of its configuration. Everything is stopped at the end."""
-    (folder / "tally.toml").write_text(CONFIG.format(folder=folder, more=more))
+    config = CONFIG.format(folder=folder, more=more)
+    (folder / "tally.toml").write_text(config)  # a token is added before anything runs
     token = json.loads(_tally(folder, "token", "add", "ann", "--role", "auditor", "--json").stdout)["token"]
-    command = [sys.executable, "-m", "deploy.cli", "--config", str(folder / "tally.toml"), "up", "--json"]
-    with (folder / "stderr").open("wb") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors)
-    assert process.stdout is not None
-    try:
-        text = b""
-        while not text.endswith(b"\n}\n"):
-            line = process.stdout.readline()
-            assert line, (folder / "stderr").read_text()
-            text += line
-        ready = json.loads(text)["ready"]
-        here = Observed(
-            folder,
-            {one["name"]: one["addresses"]["http"] for one in ready},
-            {one["name"]: one["pid"] for one in ready},
-            token,
-        )
+    with supervised(folder, config) as up:
+        here = Observed(folder, up.urls, up.pids, token)
         try:
             yield here
         finally:
             here.close()
-    finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(timeout=30)
-        finally:
-            process.kill()
-            process.stdout.close()
 
 
 class Beside:

@@ -9,14 +9,23 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 _PATIENCE_SECONDS = 60.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Up:
+    """What `tally up` said when everything was ready: the URL and the process id of each process, by its name."""
+
+    urls: dict[str, str]
+    pids: dict[str, int]
+
+
 @contextmanager
-def tally_up(folder: Path, config: str) -> Iterator[dict[str, str]]:
-    """Run it in a folder; yields the URL of each process by its name."""
+def supervised(folder: Path, config: str) -> Iterator[Up]:
+    """Run it in a folder. At the end of the block it is asked to stop, and must say that it stopped cleanly."""
     file = folder / "tally.toml"
     file.write_text(config)
     command = [sys.executable, "-m", "deploy.cli", "--config", str(file), "up", "--json"]
@@ -29,14 +38,26 @@ def tally_up(folder: Path, config: str) -> Iterator[dict[str, str]]:
             line = process.stdout.readline()
             assert line, (folder / "stderr").read_text()
             text += line
-        yield {one["name"]: one["addresses"]["http"] for one in json.loads(text)["ready"]}
+        ready = json.loads(text)["ready"]
+        yield Up(
+            urls={one["name"]: one["addresses"]["http"] for one in ready},
+            pids={one["name"]: one["pid"] for one in ready},
+        )
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(timeout=30)
+            process.wait(timeout=_PATIENCE_SECONDS)
         finally:
             process.kill()
             process.stdout.close()
+    assert process.returncode == 0, (folder / "stderr").read_text()
+
+
+@contextmanager
+def tally_up(folder: Path, config: str) -> Iterator[dict[str, str]]:
+    """The same for who needs no process ids: yields the URL of each process by its name."""
+    with supervised(folder, config) as up:
+        yield up.urls
 
 
 def trail_until(folder: Path, trail: str, words: str) -> None:

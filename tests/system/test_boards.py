@@ -21,7 +21,8 @@ from tests.support.observed import Beside, observed, served
 pytestmark = pytest.mark.prometheus
 
 DRAW = os.environ.get("TALLY_DRAW", "")
-SECONDS = int(os.environ.get("TALLY_DRAW_SECONDS", "300")) if DRAW else 10
+SECONDS = int(os.environ.get("TALLY_DRAW_SECONDS", "300")) if DRAW else 12
+"""Of traffic. Without drawing: the first scrape, then findings, then what they change."""
 
 
 @pytest.mark.timeout(SECONDS + 120)
