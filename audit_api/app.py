@@ -140,7 +140,7 @@ def create_app(
     if exports_folder is not None:
         shelf = Shelf(exports_folder, clock=clock, keep_seconds=settings.export_keep_seconds)
     data = DataExports(logs, settings, limits, shelf)
-    jobs = ExportJobs.over(data, shelf, run=gate.run_last) if shelf is not None else None
+    jobs = ExportJobs.over(data, shelf, run=gate.reading.run_last) if shelf is not None else None
     schemas = {
         **(CUT_SCHEMAS if logs.cut else SCHEMAS),
         **LOGIN_SCHEMAS,

@@ -12,12 +12,10 @@ No answer leaves whose access is not durable: if it cannot be recorded, the answ
 | record                     | 503 not-on-record           | no: that is why                                              |
 """
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -34,6 +32,7 @@ from audit_api.metrics import ApiMetrics
 from audit_api.parameters import Parameter, parse_query
 from audit_api.problems import Problem, problem_of, problem_response, too_many
 from audit_api.purpose import PURPOSE, demand_purpose, purpose_of
+from audit_api.readingthread import ReadingThread
 from audit_api.record import Record
 from audit_api.settings import ApiSettings
 from audit_api.streaming import ByteStream, answer_of
@@ -42,14 +41,6 @@ from collector.errors import TallyError
 __all__ = ["Call", "Gate", "Operation", "ProblemPage", "Reading", "Runner"]
 
 _log = logging.getLogger("tally.api")
-
-_Result = TypeVar("_Result")
-
-COURTESY_SECONDS = 0.1
-"""So long a step of an export lets requests go first, and no longer: it comes to its end all the same."""
-
-_QUIET_SECONDS = 1.0
-"""After so long without a request an export need not rest between its steps."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +183,9 @@ class Gate:
         monotonic: seconds that only go forward.
         metrics: where to count.
         problem_page: shows problems to browsers.
+
+    Attributes:
+        reading: the thread in which operations read.
     """
 
     def __init__(
@@ -213,34 +207,7 @@ class Gate:
         self._purpose_required = settings.purpose_required
         self._limits = limits
         self._record = Record(recorder, settings=settings, clock=clock, monotonic=monotonic, metrics=metrics)
-        # One thread reads: index and store are for one thread at a time, and what it does is short or done in steps.
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="tally-api-read")
-        self._under_way = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._last_asked = -_QUIET_SECONDS
-
-    async def run(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
-        """Run a function in the thread that reads."""
-        return await asyncio.get_running_loop().run_in_executor(self._reader, function, *arguments)
-
-    async def run_last(self, function: Callable[..., _Result], *arguments: Any) -> _Result:
-        """As `run`, for a step of an export: requests under way go first, for up to `COURTESY_SECONDS`.
-
-        While there are requests at all, a step is followed by a rest as long as itself: a thread that never rests is
-        the last that the kernel lets run again, and requests are read in this one.
-        """
-        if not self._idle.is_set():
-            try:
-                await asyncio.wait_for(self._idle.wait(), COURTESY_SECONDS)
-            except TimeoutError:
-                pass
-        began = self._monotonic()
-        result = await self.run(function, *arguments)
-        now = self._monotonic()
-        if now - self._last_asked < _QUIET_SECONDS:
-            await asyncio.sleep(min(now - began, COURTESY_SECONDS))
-        return result
+        self.reading = ReadingThread(monotonic=monotonic)
 
     async def answer(self, operation: Operation, request: Request) -> Response:
         """The answer to a request; never raises."""
@@ -248,15 +215,8 @@ class Gate:
         if operation.export:  # those let the others go first
             response = await self._answer(operation, request)
         else:
-            self._under_way += 1
-            self._last_asked = started
-            self._idle.clear()
-            try:
+            with self.reading.asked():
                 response = await self._answer(operation, request)
-            finally:
-                self._under_way -= 1
-                if not self._under_way:
-                    self._idle.set()
         self._metrics.request_seconds.labels(operation.operation_id, str(response.status_code)).observe(
             self._monotonic() - started
         )
@@ -283,7 +243,7 @@ class Gate:
             if problem is not None:
                 raise problem
             call = await self._understood(operation, request, asker, target)
-            reading = await operation.read(call, self.run_last if operation.export else self.run)
+            reading = await operation.read(call, self.reading.run_last if operation.export else self.reading.run)
             if reading.asker:  # only now is it known who asked
                 await self._not_too_often(reading.asker)
             problem = None
@@ -369,7 +329,7 @@ class Gate:
     async def close(self) -> None:
         """Record what was only counted so far, and let the threads go."""
         await self._record.close()
-        self._reader.shutdown(wait=True)
+        self.reading.close()
 
 
 def _authorise(operation: Operation, principal: Principal) -> None:

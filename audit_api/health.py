@@ -62,15 +62,15 @@ class Health:
 
     async def readyz(self, _: Request) -> Response:
         """Whether requests can be answered now; 503 with reasons when not."""
-        reasons = await self._gate.run(self._look)
+        reasons = await self._gate.reading.run(self._look)
         if reasons:
             return _json({"status": "not ready", "reasons": reasons}, status=503)
         return _json({"status": "ready"})
 
     async def metrics(self, request: Request) -> Response:
         """All metrics, in the format that the scraper asks for."""
-        await self._gate.run(self._look)
-        self._metrics.unsigned_days.set(await self._gate.run(self._unsigned_days))
+        await self._gate.reading.run(self._look)
+        self._metrics.unsigned_days.set(await self._gate.reading.run(self._unsigned_days))
         encoder, content_type = choose_encoder(request.headers.get("accept", ""))
         return Response(encoder(self._metrics.registry), headers={"content-type": content_type})
 

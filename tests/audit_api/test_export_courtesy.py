@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from audit_api import gate
+from audit_api import readingthread
 from audit_api.settings import ApiSettings
 from collector.batch import EventRef, StreamId
 from collector.event import Event
@@ -58,7 +58,7 @@ async def until(api: Api, path: str, wanted: str) -> None:
 async def test_it_waits_while_a_request_is_under_way(
     api: Api, record: HeldRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "COURTESY_SECONDS", 3_600.0)
+    monkeypatch.setattr(readingthread, "COURTESY_SECONDS", 3_600.0)
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(api.get, "/v1/trails")
@@ -76,7 +76,7 @@ async def test_it_waits_while_a_request_is_under_way(
 async def test_it_ends_though_requests_are_always_under_way(
     api: Api, record: HeldRecord, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "COURTESY_SECONDS", 0.001)
+    monkeypatch.setattr(readingthread, "COURTESY_SECONDS", 0.001)
     with anyio.fail_after(60):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(api.get, "/v1/trails")
