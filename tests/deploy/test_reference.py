@@ -77,7 +77,7 @@ def test_units_are_in_the_names() -> None:
         "metrics_port", "page_trails", "page_entries", "export_entries", "export_rows", "export_rows_a_day", "export_jobs", "requests_a_second", "burst_requests", "anonymous_refusals_a_minute",
         "recorder_threads", "live_readers", "saved_searches", "shards", "replicas", "copies", "minor_digits", "count", "margin", "most", "kmh", "least_km", "hops", "share", "budget", "learn_payments",
         "known_payments", "window_payments", "trees", "height", "seed", "max_connections", "max_open_files", "max_services", "max_operations", "exports_an_hour", "burst_exports", "objective",
-        "latency_objective", "least_requests", "incomplete_share", "incomplete_least", "dead_letters", "reads_least", "reads_factor", "refusals", "batch_records", "facility", "enterprise_number", "max_series", "max_series_of_service",
+        "latency_objective", "least_requests", "incomplete_share", "incomplete_least", "dead_letters", "reads_least", "reads_factor", "refusals", "batch_records", "facility", "enterprise_number", "max_series", "max_series_of_service", "shared_percent",
     }  # fmt: skip
     numbers = [key.name for _, key in keys() if re.match("integer|number", key.kind)]
     assert [

@@ -6,6 +6,7 @@ A new operation that has no row in `MATRIX` fails here. So does one that shows a
 from __future__ import annotations
 
 import re
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,9 @@ from audit_api.gate import Operation
 from audit_api.reviewdays import span_of
 from audit_api.settings import ApiSettings
 from collector.errors import NotFound
+from collector.event import Incident
 from collector.store.sqlite import SqliteStore
+from correlator.incidents import opened_event
 from correlator.index.sqlite import SqliteIndex
 from tests.support.apis import Api
 from tests.support.ledgers import SmallLedger, payment, small_story
@@ -44,6 +47,9 @@ MATRIX: dict[str, tuple[str, str]] = {
     "readSearch": ("auditor sre admin", "same"),
     "changeSearch": ("auditor sre admin", "same"),
     "deleteSearch": ("auditor sre admin", "same"),
+    "listIncidents": ("auditor sre admin", "none"),
+    "readIncident": ("auditor sre admin", "none"),
+    "signOffIncident": ("auditor admin", "none"),
     "proveEvent": ("auditor admin", "row"),
     "readCheckpoint": ("-", "same"),
     "proveConsistency": ("-", "same"),
@@ -60,6 +66,9 @@ MATRIX: dict[str, tuple[str, str]] = {
     "reviewPage": ("auditor admin", "list"),
     "signOffPage": ("auditor admin", "row"),
     "signDayPage": ("auditor admin", "none"),
+    "incidentsPage": ("auditor sre admin", "none"),
+    "incidentPage": ("auditor sre admin", "none"),
+    "signIncidentPage": ("auditor admin", "none"),
     "saveSearchPage": ("auditor sre admin", "same"),
     "deleteSearchPage": ("auditor sre admin", "same"),
     "logIn": ("-", "same"),
@@ -121,6 +130,16 @@ def kept_search(api: Api, who: str | None) -> str:
     return str(kept.id)
 
 
+def opened_incident(api: Api) -> str:
+    """The id of a new incident in the log: each can be signed off once."""
+    said = Incident(
+        id=secrets.token_hex(16), state="opened", cause="store_outage", time="2026-01-01T10:00:00.000000000Z"
+    )
+    api.ledger.ship("keeper/00000000000000cc", [opened_event(said, detail="away")], role="recorder")
+    api.ledger.publish()
+    return said.id
+
+
 def body_of(api: Api, name: str, trail: str) -> dict[str, Any]:
     """What an operation needs to be told; empty: nothing, or whatever it is."""
     if name == "signOff":
@@ -133,6 +152,12 @@ def body_of(api: Api, name: str, trail: str) -> dict[str, Any]:
         api.clocks.seconds = 2 * 86_400.0  # the day of the example is over
         days = operations_of(api)["signDay"].read.__self__  # type: ignore[attr-defined]  # as above
         return {"open": days.reviews.counted(*span_of("2026-01-01"))[1]}
+    if name in ("signOffIncident", "signIncident"):
+        return {
+            "root_cause": "a full disk",
+            "remediation": "a larger one",
+            "over": "true" if name == "signIncident" else True,
+        }
     if name in ("saveSearch", "changeSearch"):
         return {"name": new_token()[:20], "conditions": {"status": "incomplete"}}
     return {}
@@ -147,6 +172,8 @@ async def ask(api: Api, operation: Operation, who: str | None, trail: str = OWN)
     if "{search}" in operation.path:
         event["search"] = kept_search(api, who)
     path = operation.path.replace(":path}", "}")
+    if "{incident}" in path:
+        path = path.replace("{incident}", opened_incident(api))
     for name, (_, _, example) in operation.path_parameters.items():
         value = trail if name == "trail" else event.get(name, example)
         path = path.replace(f"{{{name}}}", str(value))
