@@ -40,7 +40,8 @@ class IncidentPages:
             ),
             Operation(
                 operation_id="signIncidentPage", summary="Sign off", action="incident.sign", method="POST",
-                roles=SIGNERS, read=self.sign, body_limit_bytes=65_536, body_types={FORM: ("Form", None)}, **one,
+                roles=SIGNERS, read=self.sign, success=303, body_limit_bytes=65_536,
+                body_types={FORM: ("Form", None)}, **one,
             ),
         ]  # fmt: skip
 
