@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
 import socket
 import subprocess
-import tempfile
-import time
-from pathlib import Path
-from typing import Self
+from contextlib import suppress
 
 from tests.servers import java, kafka_home
 from tests.servers.certificates import Authority
 from tests.servers.opensearch_home import cache_folder
+from tests.servers.process import ServerProcess
 
 USER, PASSWORD = "tally", "open-sesame"
 
@@ -63,7 +58,7 @@ _LOG4J = """Configuration:
 """
 
 
-class Kafka:
+class Kafka(ServerProcess):
     """One node with data in a folder of its own, which `stop` removes.
 
     At `secure_address` it wants a certificate of `authority`, and `USER` with `PASSWORD` by SCRAM-SHA-512.
@@ -72,13 +67,12 @@ class Kafka:
     def __init__(self) -> None:
         self._java = java.java_home(kafka_home.JAVA_AT_LEAST)
         self._home = kafka_home.install(self._java)
-        self.folder = Path(tempfile.mkdtemp(prefix="kafka-"))
+        super().__init__("kafka")
         self.port, secure, controller = free_ports(3)
         self.secure_address = f"127.0.0.1:{secure}"
         self.authority = Authority(self.folder / "tls")
         certificate, key = self.authority.issue("kafka")
         (self.folder / "tls" / "both.pem").write_bytes(key.read_bytes() + certificate.read_bytes())
-        self._process: subprocess.Popen[bytes] | None = None
         self._settings = self.folder / "server.properties"
         self._settings.write_text(
             _SETTINGS.format(
@@ -128,51 +122,13 @@ class Kafka:
                 capture_output=True,
                 timeout=_START_SECONDS,
             )
-        with (self.folder / "stdout.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command("kafka.Kafka", str(self._settings)),
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-                return
-            except OSError:
-                assert self._process.poll() is None, self.log()
-                assert time.monotonic() < deadline, self.log()
-                time.sleep(0.1)
+        command = self._command("kafka.Kafka", str(self._settings))
+        self._run(command, self._listens, seconds=_START_SECONDS)
 
-    def log(self) -> str:
-        """The end of what it has printed."""
-        return (self.folder / "stdout.log").read_text(encoding="utf-8", errors="replace")[-4_000:]
-
-    def kill(self) -> None:
-        """SIGKILL; it can be started again."""
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGKILL)
-        self._process.wait(timeout=30)
-        self._process = None
-
-    def stop(self) -> None:
-        """End it, and remove what it kept."""
-        if self._process is not None:
-            self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+    def _listens(self) -> bool:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            return True
+        return False
 
 
 def free_ports(count: int) -> list[int]:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
-import subprocess
-import tempfile
-import time
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import httpx
 
 from tests.servers import java, keycloak_home
 from tests.servers.kafka import free_ports
+from tests.servers.process import ServerProcess
 
 REALM = "tally"
 SECRETS = {"tally-page": "page-for-tests", "tally-batch": "batch-for-tests", "other-app": "other-for-tests"}
@@ -24,13 +22,13 @@ SECRETS = {"tally-page": "page-for-tests", "tally-batch": "batch-for-tests", "ot
 _START_SECONDS = 240.0
 
 
-class Keycloak:
+class Keycloak(ServerProcess):
     """One node. Users of the realm are `ann` (auditor), `sam` (sre), `ada` (admin), `tess` (auditor of the tenant acme) and `nils` (nothing)."""
 
     def __init__(self) -> None:
         self._java = java.java_home(keycloak_home.JAVA_AT_LEAST)
         home = keycloak_home.install(self._java)
-        self.folder = Path(tempfile.mkdtemp(prefix="keycloak-"))
+        super().__init__("keycloak", own_session=True)
         self._home = self.folder / "home"
         shutil.copytree(home, self._home, copy_function=_link)
         realm = self._home / "data" / "import" / f"{REALM}-realm.json"
@@ -38,7 +36,6 @@ class Keycloak:
         shutil.copy(Path(__file__).with_name("tally-realm.json"), realm)
         (self.port, self._management) = free_ports(2)
         self._password = secrets.token_urlsafe(16)
-        self._process: subprocess.Popen[bytes] | None = None
         self._admin: httpx.Client | None = None
 
     @property
@@ -57,34 +54,17 @@ class Keycloak:
             "KC_BOOTSTRAP_ADMIN_USERNAME": "admin",
             "KC_BOOTSTRAP_ADMIN_PASSWORD": self._password,
         }
-        with (self.folder / "stdout.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(str(self._home / "bin" / "kc.sh"), "start", "--optimized", "--import-realm", "--cache=local"),
-                    *("--http-enabled=true", "--http-host=127.0.0.1", f"--http-port={self.port}"),
-                    *(f"--http-management-port={self._management}", f"--hostname={self.url}", "--log-level=warn"),
-                ],
-                cwd=self.folder,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # its script starts Java as a child
-            )
-        deadline = time.monotonic() + _START_SECONDS
-        while True:
-            try:
-                if httpx.get(f"{self.issuer}/.well-known/openid-configuration", timeout=10).status_code == 200:
-                    return
-            except httpx.TransportError:
-                pass
-            assert self._process.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.2)
+        command = [
+            *(str(self._home / "bin" / "kc.sh"), "start", "--optimized", "--import-realm", "--cache=local"),
+            *("--http-enabled=true", "--http-host=127.0.0.1", f"--http-port={self.port}"),
+            *(f"--http-management-port={self._management}", f"--hostname={self.url}", "--log-level=warn"),
+        ]
+        self._run(command, self._answers, seconds=_START_SECONDS, env=environment)
 
-    def log(self) -> str:
-        """The end of what it has printed."""
-        return (self.folder / "stdout.log").read_text(encoding="utf-8", errors="replace")[-4_000:]
+    def _answers(self) -> bool:
+        with suppress(httpx.TransportError):
+            return httpx.get(f"{self.issuer}/.well-known/openid-configuration", timeout=10).status_code == 200
+        return False
 
     def token(self, client: str, **form: str) -> dict[str, Any]:
         """What its token endpoint answers to a client that has a secret."""
@@ -124,22 +104,7 @@ class Keycloak:
         """End it, and remove what it kept."""
         if self._admin is not None:
             self._admin.close()
-        if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait(timeout=30)
-            self._process = None
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
+        super().stop()
 
 
 def _link(source: str, target: str) -> None:

@@ -7,19 +7,13 @@ import hashlib
 import hmac
 import http.client
 import json
-import os
 import secrets
-import shutil
-import signal
-import subprocess
-import tempfile
-import time
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from tests.servers import java, pulsar_home
 from tests.servers.certificates import Authority
 from tests.servers.kafka import free_ports
+from tests.servers.process import ServerProcess
 
 _START_SECONDS = 240.0
 _ANSWER_SECONDS = 30.0
@@ -92,7 +86,7 @@ _OPENS = (
 )
 
 
-class Pulsar:
+class Pulsar(ServerProcess):
     """One node with data in a folder of its own, which `stop` removes.
 
     At `secure_address` it wants a certificate of `authority`. Who shows a token must show a good one (`token`).
@@ -101,14 +95,13 @@ class Pulsar:
     def __init__(self) -> None:
         self._java = java.java_home(pulsar_home.JAVA_AT_LEAST)
         self._home = pulsar_home.install(self._java)
-        self.folder = Path(tempfile.mkdtemp(prefix="pulsar-"))
+        super().__init__("pulsar")
         self.port, secure, self._web, self._bookie = free_ports(4)
         self.secure_address = f"127.0.0.1:{secure}"
         self.authority = Authority(self.folder / "tls")
         certificate, key = self.authority.issue("pulsar")
         self._key = secrets.token_bytes(32)
         (self.folder / "token.key").write_bytes(self._key)
-        self._process: subprocess.Popen[bytes] | None = None
         (self.folder / "standalone.conf").write_text(
             _SETTINGS.format(
                 port=self.port,
@@ -148,15 +141,7 @@ class Pulsar:
             *("--metadata-dir", str(self.folder / "metadata"), "--bookkeeper-dir", str(self.folder / "bookkeeper")),
             *("--bookkeeper-port", str(self._bookie)),
         ]
-        with (self.folder / "stdout.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-            )
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._ready():
-            assert self._process.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.1)
+        self._run(command, self._ready, seconds=_START_SECONDS)
 
     def _ready(self) -> bool:
         """Whether the namespace that topics are in without a name of one is there: made last."""
@@ -183,34 +168,6 @@ class Pulsar:
         place = f"/admin/v2/persistent/public/default/{name}"
         self.ask("PUT", f"{place}/partitions" if partitions else place, partitions or None)
         return name
-
-    def log(self) -> str:
-        """The end of what it has printed."""
-        return (self.folder / "stdout.log").read_text(encoding="utf-8", errors="replace")[-4_000:]
-
-    def kill(self) -> None:
-        """SIGKILL; it can be started again."""
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGKILL)
-        self._process.wait(timeout=30)
-        self._process = None
-
-    def stop(self) -> None:
-        """End it, and remove what it kept."""
-        if self._process is not None:
-            self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
 
 
 def _base64url(data: bytes) -> bytes:

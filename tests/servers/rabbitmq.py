@@ -5,24 +5,22 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
-import tempfile
-import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from tests.servers.certificates import Authority
 from tests.servers.kafka import free_ports
+from tests.servers.process import ServerProcess
 from tests.support.need import need
 
 _PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 _START_SECONDS = 120.0
 
 
-class RabbitMq:
+class RabbitMq(ServerProcess):
     """One node without plugins, whose user is `guest`; with TLS it wants a certificate of `authority`. `stop` ends it and its epmd, and removes what it kept."""
 
     def __init__(self) -> None:
@@ -31,12 +29,11 @@ class RabbitMq:
         epmd = shutil.which("epmd")
         need(epmd, "needs epmd, which comes with Erlang")
         self._program, self._epmd_program = str(found), str(epmd)
-        self.folder = Path(tempfile.mkdtemp(prefix="rabbitmq-"))
+        super().__init__("rabbitmq", own_session=True)
         self.port, self.tls_port, self._distribution, self._names = free_ports(4)
         self.authority = Authority(self.folder / "tls")
         certificate, key = self.authority.issue("rabbitmq")
         self._node = f"tally{secrets.token_hex(4)}@localhost"
-        self._process: subprocess.Popen[bytes] | None = None
         self._epmd: subprocess.Popen[bytes] | None = None
         (self.folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.1 = 127.0.0.1:{self.port}\nlisteners.ssl.1 = 127.0.0.1:{self.tls_port}\n"
@@ -73,16 +70,7 @@ class RabbitMq:
                 stderr=subprocess.DEVNULL,
                 **whose,
             )
-        with (self.folder / "stdout.log").open("ab") as log:
-            # a session of its own: a script starts the node, and both are ended together
-            self._process = subprocess.Popen(
-                [self._program], stdout=log, stderr=subprocess.STDOUT, start_new_session=True, **whose
-            )
-        deadline = time.monotonic() + _START_SECONDS
-        while not self._speaks():
-            assert self._process.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.1)
+        self._run([self._program], self._speaks, seconds=_START_SECONDS, env=environment)
 
     def _speaks(self) -> bool:
         with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
@@ -91,33 +79,9 @@ class RabbitMq:
             return connection.recv(1) == b"\1"  # connection.start comes in a method frame
         return False
 
-    def log(self) -> str:
-        """The end of what it has printed."""
-        return (self.folder / "stdout.log").read_text(encoding="utf-8", errors="replace")[-4_000:]
-
-    def kill(self) -> None:
-        """SIGKILL; it can be started again."""
-        assert self._process is not None
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.wait(timeout=30)
-        self._process = None
-
     def stop(self) -> None:
-        """End it, and remove what it kept."""
-        if self._process is not None:
-            self.kill()
+        """End it and its epmd, and remove what it kept."""
+        super().stop()
         if self._epmd is not None:
             self._epmd.kill()
             self._epmd.wait(timeout=30)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()

@@ -5,20 +5,17 @@ from __future__ import annotations
 import secrets
 import shutil
 import subprocess
-import tempfile
-import time
-from pathlib import Path
-from typing import Self
 
 from audit_api.redis_settings import RedisSettings
 from tests.servers.certificates import Authority
 from tests.servers.kafka import free_ports
+from tests.servers.process import ServerProcess
 from tests.support.need import need
 
 _START_SECONDS = 60.0
 
 
-class RedisServer:
+class RedisServer(ServerProcess):
     """One server. In plain text anybody here may do everything; over TLS it wants the user `tally`, who may touch keys below `tally:` alone."""
 
     def __init__(self) -> None:
@@ -27,7 +24,7 @@ class RedisServer:
         client = shutil.which("redis-cli")
         need(client, "needs redis-cli: apt-get install redis-tools")
         self._program, self._client = str(found), str(client)
-        self.folder = Path(tempfile.mkdtemp(prefix="redis-"))
+        super().__init__("redis")
         self.port, self.tls_port = free_ports(2)
         self.authority = Authority(self.folder / "tls")
         certificate, key = self.authority.issue("redis")
@@ -48,7 +45,6 @@ class RedisServer:
             *("--save", "", "--appendonly", "no", "--dir", str(self.folder)),
             *("--aclfile", str(self.folder / "users.acl"), "--daemonize", "no"),
         ]
-        self._process: subprocess.Popen[bytes] | None = None
 
     def settings(self, **changes: object) -> RedisSettings:
         """Of a client in plain text; `changes` replace some of them."""
@@ -67,15 +63,8 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, empty, and return when it answers."""
-        with (self.folder / "stdout.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [self._program, *self._arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
-            )
-        deadline = time.monotonic() + _START_SECONDS
-        while self.ask("PING") != "PONG":
-            assert self._process.poll() is None, self.log()
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.05)
+        command = [self._program, *self._arguments]
+        self._run(command, lambda: self.ask("PING") == "PONG", seconds=_START_SECONDS)
 
     def ask(self, *words: str) -> str:
         """What it answers to a command; empty when it does not."""
@@ -83,31 +72,3 @@ class RedisServer:
             [self._client, "-p", str(self.port), *words], capture_output=True, text=True, check=False, timeout=30
         )
         return done.stdout.strip()
-
-    def log(self) -> str:
-        """The end of what it has printed."""
-        return (self.folder / "stdout.log").read_text(encoding="utf-8", errors="replace")[-4_000:]
-
-    def kill(self) -> None:
-        """SIGKILL; it can be started again."""
-        assert self._process is not None
-        self._process.kill()
-        self._process.wait(timeout=30)
-        self._process = None
-
-    def stop(self) -> None:
-        """End it, and remove what it kept."""
-        if self._process is not None:
-            self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop()
