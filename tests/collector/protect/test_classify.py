@@ -211,7 +211,8 @@ def test_time_is_linear_in_the_text(piece: str) -> None:
         return time.process_time() - started
 
     small, large = seconds(1 << 15), seconds(1 << 20)
-    assert large < 64 * max(small, 0.02)  # 32 times the text; a quadratic search would take 1,024 times as long
+    # 32 times the text; a busy machine's caches make it up to 70 times as long. A quadratic search takes 1,024 times.
+    assert large < 128 * max(small, 0.02)
 
 
 def test_braintree_numbers_by_brand(data_dir: Path) -> None:
