@@ -127,7 +127,14 @@ class SpoolIntake:
             for group in groups:
                 end = start + len(group.events)
                 its = {at - start: request for at, request in requests.items() if start <= at < end}
-                waiting.append(self._take(group, _as_it_is, heard, its))
+                try:
+                    future = self._take(group, _as_it_is, heard, its)
+                except Overloaded:
+                    if not waiting:
+                        raise
+                    await asyncio.gather(*waiting)  # our own parts may be what fills the queue; on disk they leave it
+                    future = self._take(group, _as_it_is, heard, its)
+                waiting.append(future)
                 start = end
         except Overloaded:
             for future in waiting:  # the part that is queued is kept, and recognised by its name when all comes again

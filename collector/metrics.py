@@ -115,7 +115,7 @@ class CollectorMetrics:
                 lambda state: state.failed_rounds,
             ),
             "tally_collector_refusing": (
-                "1 while the spool takes no events: it or its disk is full, and senders are told to wait.",
+                "1 while the spool refuses events of some sender or of all: it, its shared part or its disk is full, and they are told to wait.",
                 lambda state: bool(state.refusing),
             ),
             "tally_collector_forks": ("Forks found since the start: the spool was cloned.", lambda state: state.forks),

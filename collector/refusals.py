@@ -35,20 +35,19 @@ class Refusals:
         """Why events are refused; empty while they are taken, or when nobody has tried for a minute."""
         return self._reason if self._reason and self._monotonic() - self._at <= _CURRENT_SECONDS else ""
 
-    def note(self, reason: str) -> None:
-        """A group was refused, and its sender told so."""
-        fresh = not self.now
-        self._share = False
+    def note(self, reason: str, *, share: bool = False) -> None:
+        """A group was refused, and its sender told so; `share` as in `refuse`."""
+        fresh = not self.now or (self._share and not share)
+        self._share = share
         self._reason, self._at = reason, self._monotonic()
         if fresh and (self._told is None or self._at - self._told >= _LEAST_BETWEEN_LINES_SECONDS):
             self._told = self._at
             self._is_told = True
-            _log.warning("no events are taken: %s", reason)
+            _log.warning("%s: %s", "a sender must wait" if share else "no events are taken", reason)
 
     def refuse(self, reason: str, *, share: bool = False) -> Overloaded:
         """Note it; returns the error to raise. `share`: the sender has its share, and others may still be taken from."""
-        self.note(reason)
-        self._share = share
+        self.note(reason, share=share)
         return Overloaded(reason, retry_after_seconds=_RETRY_AFTER_SECONDS)
 
     def over(self, *, full: bool = False) -> None:

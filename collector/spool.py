@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from collector.admission import admit
@@ -218,7 +219,7 @@ class Spool:
             outcomes.append((one.done, outcome))
             if frame:
                 frames.append(frame)
-                written.append(one)
+                written.append(replace(one, size_bytes=min(one.size_bytes, len(frame))))  # of a re-send its name alone
         if frames:
             self._write(b"".join(frames), written, following=first)
         self._journal.add(fresh_ids)

@@ -54,7 +54,9 @@ def renumber(spool: Spool, stream: StreamId, first: int, *, into: Spool) -> None
     for group in groups_of(spool, stream, first):
         told = Told()
         into.append(group, told)
-        into.settle()
+        # Here, unless a thread of the spool's is at it: that goes on then. Not until the queue is empty: under load it may never be.
+        while not told.event.is_set() and into.commit_pending():
+            pass
         told.event.wait()
         if isinstance(told.outcome, Exception):
             raise told.outcome

@@ -192,13 +192,14 @@ class Connection(asyncio.Protocol):
         self._ended = True
         self._leave()
 
-    def _take_in(self) -> None:
-        """Take in what has arrived, as far as that goes without waiting."""
+    def _take_in(self, *, its_turn: bool = False) -> None:
+        """Take in what has arrived, as far as that goes without waiting; in its turn at least one step, whoever else waits in its share."""
         try:
             while True:
-                if (self._unread or self._messages.pending_bytes) and not self._share.may_go_on():
+                if (self._unread or self._messages.pending_bytes) and not (its_turn or self._share.may_go_on()):
                     self._defer()
                     return
+                its_turn = False
                 group = next(self._groups, None)
                 if group is not None:
                     if not self._start_at_once(group):
@@ -237,11 +238,11 @@ class Connection(asyncio.Protocol):
     def _defer(self) -> None:
         self._deferred = True
         self._transport.pause_reading()
-        self._share.later(self._go_on)
+        self._share.later(partial(self._go_on, its_turn=True))
 
-    def _go_on(self) -> None:
+    def _go_on(self, *, its_turn: bool = False) -> None:
         self._deferred = False
-        self._take_in()
+        self._take_in(its_turn=its_turn)
         if not self._waits:
             if self._ended:
                 self._end()
@@ -329,10 +330,8 @@ class Connection(asyncio.Protocol):
             error = None if taking.future.cancelled() else taking.future.exception()
             if isinstance(error, Overloaded):
                 self._give_up("overloaded")
-            elif isinstance(
-                error, TooLarge
-            ):  # there is no word for "never": without an ack the sender keeps it, and its log says so
-                self._give_up(error.label)
+            elif isinstance(error, TooLarge):
+                self._give_up(error.label)  # no word says "never": without an ack the sender keeps it, and says so
                 _log.warning(
                     "a chunk is not taken, and its connection closed (tag %r): %s", taking.group.origin.tag, error
                 )

@@ -34,6 +34,9 @@ class LoopTime:
         self._turn_seconds = turn_seconds
         self._clock = clock
         self._began: float | None = None  # this turn; None: nobody has worked in it
+        self._coming = (
+            False  # the end of this turn, or the serving that follows, is scheduled: once, or turns would multiply
+        )
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: list[tuple[float, int, Share, Callable[[], object]]] = []
         self._order = itertools.count()
@@ -48,7 +51,9 @@ class LoopTime:
             self._began = now
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
-            self._loop.call_soon(self._next)
+            if not self._coming:
+                self._coming = True
+                self._loop.call_soon(self._next)
             return False
         return now - self._began >= self._turn_seconds
 
@@ -63,7 +68,8 @@ class LoopTime:
     def _next(self) -> None:
         """A turn begins. What waits is served in the one after it: first is heard who has sent something."""
         self._began = None
-        if self._waiting:
+        self._coming = bool(self._waiting)
+        if self._coming:
             assert self._loop is not None
             self._loop.call_soon(self._serve)
 

@@ -56,6 +56,7 @@ class Sidecar:
         dead_bytes: int = 10**6,
         store_patience_seconds: float | None = None,
         disk: OsDisk | None = None,
+        queued_bytes: int = 64 * 1024**2,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         loop, loop_thread = asyncio.get_running_loop(), threading.get_ident()
@@ -74,7 +75,9 @@ class Sidecar:
             ledger="test/ledger",
             store=self.store,
             key=KEY,
-            limits=PipelineLimits(spool=SpoolLimits(total_bytes=total_bytes), linger_seconds=0.0),
+            limits=PipelineLimits(
+                spool=SpoolLimits(total_bytes=total_bytes, queued_bytes=queued_bytes), linger_seconds=0.0
+            ),
             deliver=deliver,
             disk=disk,
             monotonic=monotonic,
@@ -188,6 +191,15 @@ def test_a_large_group_is_cut_and_recognised_when_it_comes_again(tmp_path: Path)
         assert await asyncio.to_thread(sidecar.bodies) == bodies
 
     run(tmp_path, story)
+
+
+def test_a_group_that_is_longer_than_the_queue_is_taken_part_by_part(tmp_path: Path) -> None:
+    bodies = [f"event {at} {'x' * 100}" for at in range(4 * MAX_GROUP_EVENTS)]
+
+    async def story(sidecar: Sidecar) -> None:
+        assert await sidecar.intake.accept(arrivals(*bodies), group_id=b"long") == Receipt(stored=len(bodies))
+
+    run(tmp_path, story, queued_bytes=8 * 1024**2)
 
 
 def test_every_cut_fits_into_a_frame_whatever_is_large() -> None:

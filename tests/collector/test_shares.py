@@ -94,6 +94,17 @@ def test_re_sends_count_once_and_what_could_not_be_written_not_at_all() -> None:
     assert spool.shares.held_bytes("forward") == 500
 
 
+def test_of_a_re_send_under_another_name_only_the_name_counts() -> None:
+    spool = opened()
+    for at in range(5):  # a window of Beats has a name of its connection
+        group = Group(
+            group_id=b"window %d" % at, source_ids=[b"event"], events=[b"e" * 490], facts=[b"f" * 10], sender=FLOOD
+        )
+        spool.append(group, Told())
+        spool.commit_pending()
+    assert spool.shares.held_bytes("forward") <= spool.size_bytes < 1_000
+
+
 def test_what_was_there_at_the_start_is_nobodys_and_the_rest_is_shared() -> None:
     disk = FaultyDisk()
     spool = opened(disk)
@@ -130,3 +141,10 @@ def test_no_order_of_senders_takes_away_the_part_of_a_way_that_has_sent_nothing(
             if ships:
                 spool.release(spool.next_sequence)
     assert put(spool, Sender("http", 1), 4_500).stored == 1
+
+
+def test_of_a_flood_at_its_share_the_log_does_not_say_that_nothing_is_taken(caplog: pytest.LogCaptureFixture) -> None:
+    spool = opened()
+    fill(spool, FLOOD)
+    assert spool.refusals.now
+    assert [one.message.partition(":")[0] for one in caplog.records] == ["a sender must wait"]

@@ -109,14 +109,15 @@ class Subscription:
         """
         own = self._settings
         earliest = own.start == "earliest"
+        ahead = max(1, own.prefetch // len(own.topics))  # the client counts for each topic by itself
         self._log.forget()
         try:
             self._consumer = self._client.subscribe(
                 list(own.topics),
                 own.subscription,
                 consumer_type=_TYPES[own.subscription_type],
-                receiver_queue_size=own.prefetch,
-                max_total_receiver_queue_size_across_partitions=own.prefetch,
+                receiver_queue_size=ahead,
+                max_total_receiver_queue_size_across_partitions=ahead,
                 initial_position=pulsar.InitialPosition.Earliest if earliest else pulsar.InitialPosition.Latest,
             )
         except PulsarException as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable
 
 import pytest
@@ -154,3 +155,57 @@ def test_a_quiet_forward_connection_is_acknowledged_beside_a_flood() -> None:
             assert at.reasons == []
 
     asyncio.run(story())
+
+
+def test_turns_do_not_multiply_whoever_asks_in_between() -> None:
+    async def story() -> None:
+        calls = 0
+
+        class Counted(LoopTime):
+            def _next(self) -> None:
+                nonlocal calls
+                calls += 1
+                super()._next()
+
+        clock, loop = Clock(), asyncio.get_running_loop()
+        turns = Turns(Counted(turn_seconds=0.004, clock=clock))
+        flooding = Flooding(clock, [])
+        for at in range(3):
+            flooding.begin(turns.of(Sender(connection=at)), "flood", 0.005)
+        quiet = turns.of(Sender(connection=9))
+
+        def ask() -> None:
+            quiet.may_go_on()
+            loop.call_soon(ask)
+
+        ask()
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert 50 <= calls <= 210, "one at most in each iteration of the loop"
+
+    asyncio.run(story())
+
+
+def test_connections_that_have_a_share_together_do_not_wait_for_each_other() -> None:
+    async def story() -> None:
+        clock = Clock()
+
+        class SlowIntake(MemoryIntake):
+            async def accept(self, *arguments: object, **options: object) -> object:  # type: ignore[override]  # passed on
+                clock.now += 0.003
+                return await super().accept(*arguments, **options)  # type: ignore[arg-type]  # as they came
+
+        async with Setting(SlowIntake(), turns=Turns(LoopTime(clock=clock))) as at:
+            at.receiver._numbers = itertools.count(0, 256)  # as after so many others
+            both = [await at.sender() for _ in range(2)]
+            for name, sender in enumerate(both):
+                sender.say(*[["flood", n, {"n": n}, {"chunk": f"{name}-{n}"}] for n in range(100)])
+            for name, sender in enumerate(both):
+                while await sender.hear() != {"ack": f"{name}-99"}:
+                    pass
+
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await story()
+
+    asyncio.run(bounded())
