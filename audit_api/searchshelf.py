@@ -11,9 +11,12 @@ from pathlib import Path
 import msgspec
 
 from audit_api.durablefile import remove_durable, write_durable
-from collector.errors import Malformed
+from collector.errors import StateUnknown
 
 __all__ = ["SavedSearch", "SearchShelf"]
+
+_STALE_NS = 3_600_000_000_000
+"""A file half written is another process's, unless it is as old as this."""
 
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
@@ -52,7 +55,7 @@ class SearchShelf:
         has_card: whether a text holds a card number, which is kept nowhere in the clear (PCI DSS 4.0.1, 3.5.1).
 
     Raises:
-        Malformed: a file in it is no saved search.
+        StateUnknown: a file in it is no saved search; whoever looks after the ledger mends or removes it.
     """
 
     def __init__(self, folder: Path, *, clock: Callable[[], int], has_card: Callable[[str], bool]) -> None:
@@ -63,12 +66,13 @@ class SearchShelf:
         self._kept: dict[str, SavedSearch] = {}
         for path in sorted(folder.iterdir()):
             if path.suffix == ".part":
-                path.unlink()  # from before a crash: nobody was told of it
+                if clock() - path.stat().st_mtime_ns > _STALE_NS:  # from before a crash: nobody was told of it
+                    path.unlink()
             elif path.suffix == ".json" and _ID.fullmatch(path.stem):
                 try:
                     self._kept[path.stem] = _decode(path.read_bytes())
                 except (ValueError, RecursionError) as error:
-                    raise Malformed(f"{path} is no saved search: {error}") from error
+                    raise StateUnknown(f"{path} is no saved search ({error}): mend or remove it") from error
 
     def __iter__(self) -> Iterator[SavedSearch]:
         """All of them, by name."""

@@ -59,8 +59,7 @@ async def serve_api(
         ConfigError: the ledger began with another number of shards, or an identity provider or a Redis is named and its extra is not there.
         OSError: the address cannot be bound, or a file of tokens cannot be written.
         TokensError: one of them is not as it must be.
-        Malformed: a saved search cannot be read.
-        StateUnknown: the recorder's spool is another process's.
+        StateUnknown: a saved search cannot be read, or the recorder's spool is another process's.
     """
     with suppress(Overloaded, StateUnknown):  # a storage that is away now: then each answer says so
         check_cut(config)

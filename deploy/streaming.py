@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import AsyncExitStack, ExitStack
 from typing import Any, Literal
 
 from audit_api.logs import Logs
@@ -105,9 +105,14 @@ async def serve_siem(
     if not settings.destinations:
         raise ConfigError("siem.destinations: there are none, so there is nobody to send to (docs/siem.md)")
     metrics = SiemMetrics(one.name for one in settings.destinations)
-    with ExitStack() as open_files:
+    async with AsyncExitStack() as ends:
+        open_files = ends.enter_context(ExitStack())
         works: list[_Work] = []
-        destinations = [open_files.enter_context(closing(open_destination(one))) for one in settings.destinations]
+        destinations = []
+        for one in settings.destinations:
+            destinations.append(open_destination(one))
+            # in a thread: a client with a loop of its own cannot end it within ours
+            ends.push_async_callback(asyncio.to_thread, destinations[-1].close)
         opened: list[Logs] = []
         while len(opened) < len(destinations):  # each with a reader of its own: a thread each
             if (logs := open_logs(config, places, open_files)) is None:

@@ -32,6 +32,9 @@ _NOBODY = StreamId("nobody/0000000000000000")
 _CLOCK_OFFSET = "tally_collector_clock_offset_seconds"
 _REFUSED = "tally_collector_refused_total"
 
+_FAILURE_STANDS_NS = 600_000_000_000
+"""Alertmanager counts a failure once for each try of a group, at most every `group_interval` (five minutes): between two it has not got better."""
+
 Samples = Mapping[str, float]
 """A page of metrics: each sample's name to the sum over its labels."""
 
@@ -182,6 +185,7 @@ class AlertmanagerProbe:
         self._urls = [url.rstrip("/") for url in urls]
         self._fetch = fetch
         self._failed: dict[str, float] = {}
+        self._worse_ns: dict[str, int] = {}
 
     def look(self, now_ns: int) -> Iterator[Condition]:
         """How it is now: whether one answers, and whether each got its notifications out."""
@@ -197,12 +201,15 @@ class AlertmanagerProbe:
             failed = said.get("alertmanager_notifications_failed_total", 0.0)
             more = failed - self._failed.get(url, failed)
             self._failed[url] = failed
+            if more > 0:
+                self._worse_ns[url] = now_ns
+            fails = now_ns - self._worse_ns.get(url, -_FAILURE_STANDS_NS) < _FAILURE_STANDS_NS
             yield Condition(
                 cause="alert_path_broken",
                 subject=url,
-                fails=more > 0,
+                fails=fails,
                 time_ns=now_ns,
-                detail=f"{more:g} notifications failed" if more > 0 else "no notification failed",
+                detail="notifications failed" if fails else "no notification failed",
             )
         told = f"{reached} of {len(self._urls)} Alertmanagers can be reached"
         yield Condition(cause="alert_path_broken", subject=ALERTMANAGER, fails=not reached, time_ns=now_ns, detail=told)

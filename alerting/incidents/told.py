@@ -50,6 +50,11 @@ class _Message(msgspec.Struct, frozen=True):
 _decode = msgspec.json.Decoder(_Message).decode
 
 
+def _subject_of(alert: _Alert) -> tuple[str, str]:
+    name = alert.labels.get("alertname", "")
+    return name, alert.labels.get(ALERTS[name][1], "") if name in ALERTS else ""
+
+
 def conditions_of(body: bytes, *, now_ns: int) -> tuple[list[Condition], bool]:
     """What a message says of controls, and whether the watchdog was in it.
 
@@ -61,10 +66,14 @@ def conditions_of(body: bytes, *, now_ns: int) -> tuple[list[Condition], bool]:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Malformed(f"not a message of Alertmanager's webhook: {error}") from error
     found, watchdog = [], False
+    # one incident may have several alerts, such as one for each reason: it is over when none of them fires
+    firing = {_subject_of(alert) for alert in message.alerts if alert.status == "firing"}
     for alert in message.alerts:
         name = alert.labels.get("alertname", "")
         watchdog = watchdog or (name == WATCHDOG and alert.status == "firing")
         if name not in ALERTS:
+            continue
+        if alert.status != "firing" and _subject_of(alert) in firing:
             continue
         cause, label = ALERTS[name]
         said = alert.annotations.get("summary", "") or name

@@ -15,7 +15,7 @@ from correlator.entry import Entry
 
 __all__ = ["LogWatch"]
 
-_REVIEWS = frozenset({"reviews.list", "review.sign"})
+_REVIEWS = frozenset({"reviews.list", "review.sign", "review.days", "review.day"})
 _LONGEST_STEP_NS = 90_000_000_000
 """Heartbeats come each minute, so a log that lives has no longer pause. What is longer counts as this, or as a third of `lost_seconds`."""
 

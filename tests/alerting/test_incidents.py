@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -246,7 +247,8 @@ def test_what_is_an_access(trail: str, is_one: bool) -> None:
     assert _is_access(trail) == is_one
 
 
-def test_a_review_that_is_not_done(tmp_path: Path) -> None:
+@pytest.mark.parametrize("done", ["reviews.list", "review.sign", "review.days", "review.day"])
+def test_a_review_that_is_not_done(tmp_path: Path, done: str) -> None:
     desk = Desk(tmp_path, review_hours=1.0)
     desk.alive(SHOP, 1)
     desk.run()
@@ -261,7 +263,7 @@ def test_a_review_that_is_not_done(tmp_path: Path) -> None:
     look(hour + SECOND)
     look(hour + 2 * SECOND)
     assert desk.kept.told == [("review_missed", "", "opened")]
-    for action, states in (("trails.search", ["opened"]), ("reviews.list", ["opened", "closed"])):
+    for action, states in (("trails.search", ["opened"]), (done, ["opened", "closed"])):
         access = Access(principal="ann", action=action)
         desk.ledger.ship("api/00000000000000cc", [Event(actor="ann", access=access)], role="recorder")
         desk.run()
@@ -432,6 +434,25 @@ def test_alertmanager_is_asked() -> None:
     assert [(one.subject, one.fails) for one in probe.look(3)] == [("alertmanager", True)]
 
 
+def test_notifications_that_fail_every_five_minutes_are_one_incident() -> None:
+    """Alertmanager's counter grows once for each try of a group, and we look every 15 seconds."""
+    failed = 0
+
+    def fetch(url: str) -> str:
+        return f'alertmanager_notifications_failed_total{{integration="email"}} {failed}\n' if "metrics" in url else ""
+
+    probe, patience, lasting = AlertmanagerProbe(["http://a"], fetch=fetch), Patience(60.0), list[bool]()
+    for seconds in range(0, 7_200, 15):
+        failed += seconds % 300 == 0 and 600 <= seconds < 3_600
+        for seen in probe.look(seconds * SECOND):
+            if seen.subject == "http://a" and (one := patience.look(seen)) is not None:
+                lasting.append(one.fails)
+    assert lasting.index(True) < len(lasting) - 1 - lasting[::-1].index(True)
+    began = lasting.index(True)
+    ended = lasting.index(False, began)
+    assert True not in lasting[ended:], "once, from the first failure that lasted until ten minutes after the last"
+
+
 MESSAGE = b"""{"version":"4","alerts":[
 {"status":"firing","labels":{"alertname":"TallyVerificationFailed","instance":"h:1"},"startsAt":"1970-01-01T00:00:00.000000003Z","annotations":{"summary":"no"}},
 {"status":"resolved","labels":{"alertname":"TallyClockOffset","instance":"h:2"}},
@@ -448,6 +469,16 @@ def test_what_alertmanager_posts() -> None:
     ], "the log tells of gaps itself"
     assert [one.time_ns for one in found] == [3, 5]
     assert found[0].detail == "TallyVerificationFailed firing: no"
+
+
+@pytest.mark.parametrize("order", [("firing", "resolved"), ("resolved", "firing")])
+def test_one_reason_that_is_over_ends_nothing_while_another_fires(order: tuple[str, str]) -> None:
+    alerts = [
+        {"status": status, "labels": {"alertname": "TallyDeadLetters", "instance": "h:1", "reason": status}}
+        for status in order
+    ]
+    found, _ = conditions_of(json.dumps({"version": "4", "alerts": alerts}).encode(), now_ns=5)
+    assert [one.fails for one in found] == [True]
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"version":"3","alerts":[]}', b"\xff", b"[" * 100_000])

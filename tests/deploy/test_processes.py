@@ -239,7 +239,7 @@ def test_a_ledger_that_is_cut_is_served_and_verified(tmp_path: Path) -> None:
     up = Up(tmp_path, f"{CONFIG}\n[correlator]\nshards = 3\n")
     try:
         correlators = {f"correlator-shard-{number}" for number in (1, 2, 3)}
-        assert set(up.ready) == {"collector-side", "api", *correlators}
+        assert set(up.ready) == {"collector-side", "api", "incidents", *correlators}
         transactions = [f"t-{number}" for number in range(6)]
         shards = {shard_of(f"transaction/{name}", 3) for name in transactions}
         assert shards == {1, 2, 3}, "the test needs one of each"

@@ -158,3 +158,16 @@ def test_up_runs_it_where_there_are_destinations(ledger: Workshop) -> None:
     assert "siem" not in names()
     ledger.file.write_text(ledger.file.read_text() + TABLE.format(name="d", port=1, more=""))
     assert "siem" in names()
+
+
+def test_with_a_broker_that_is_away_it_ends_as_it_should(ledger: Workshop) -> None:
+    """A Kafka client has an event loop of its own, which cannot be ended within the process's."""
+    table = (
+        '[[siem.destinations]]\nkind = "kafka"\nname = "bus"\nbrokers = ["127.0.0.1:1"]\ntopic = "audit"\ntls = false\n'
+    )
+    ledger.file.write_text(ledger.file.read_text() + table)
+    with siem(ledger.folder) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 0, said.decode()
+    assert b"Traceback" not in said
