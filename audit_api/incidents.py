@@ -177,6 +177,7 @@ class IncidentDesk:
         self._recorder = recorder
         self._clock = clock
         self._book = _Book(logs)
+        self._signing = asyncio.Lock()  # two sign-offs at once would both find that nobody has signed
 
     def operations(self) -> list[Operation]:
         """List, read, sign off."""
@@ -258,25 +259,26 @@ class IncidentDesk:
         """
         _check(signed)
         assert call.principal is not None, "the gate lets nobody here who is not known"
-        one: LoggedIncident = await run(self._known, call.target["incident"])
-        if one.signed:
-            raise Problem("signed-already", f"{one.signed_by} has signed it off at {one.signed}")
-        if one.open and not signed.over:
-            raise Problem("still-open", "the control has not been found to work again; `over` says that it does")
-        event = signed_event(
-            one,
-            now_ns=self._clock(),
-            by=call.principal.name,
-            roles=", ".join(sorted(call.principal.roles)),
-            root_cause=signed.root_cause,
-            remediation=signed.remediation,
-            comment=signed.comment,
-        )
-        await asyncio.to_thread(self._recorder.record, event)
-        assert event.incident is not None
-        # known here before the log has it, so that nobody signs it a second time meanwhile
-        done: LoggedIncident = await run(partial(self._book.incidents.take, event.incident, by=call.principal.name))
-        return done
+        async with self._signing:
+            one: LoggedIncident = await run(self._known, call.target["incident"])
+            if one.signed:
+                raise Problem("signed-already", f"{one.signed_by} has signed it off at {one.signed}")
+            if one.open and not signed.over:
+                raise Problem("still-open", "the control has not been found to work again; `over` says that it does")
+            event = signed_event(
+                one,
+                now_ns=self._clock(),
+                by=call.principal.name,
+                roles=", ".join(sorted(call.principal.roles)),
+                root_cause=signed.root_cause,
+                remediation=signed.remediation,
+                comment=signed.comment,
+            )
+            await asyncio.to_thread(self._recorder.record, event)
+            assert event.incident is not None
+            # known here before the log has it, so that nobody signs it a second time meanwhile
+            done: LoggedIncident = await run(partial(self._book.incidents.take, event.incident, by=call.principal.name))
+            return done
 
     def known(self) -> Incidents:
         """All that the logs tell of by now. For the thread that reads."""

@@ -79,7 +79,13 @@ DAY_SCHEMAS: Mapping[str, dict[str, Any]] = {
         "required": ["open"],
     },
     "DaySigned": _object(
-        {"day": _DAY, "exceptions": _NUMBER, "open": _NUMBER}, example={"day": "2026-01-01", "exceptions": 1, "open": 1}
+        {
+            "day": _DAY,
+            "exceptions": _NUMBER,
+            "open": _NUMBER,
+            "more": {**_TRUTH, "description": "The day has more than were counted."},
+        },
+        example={"day": "2026-01-01", "exceptions": 1, "open": 1, "more": False},
     ),
     "ReviewDays": _object(
         {
@@ -218,12 +224,14 @@ class ReviewDays:
     def _sign(self, day: str, signed: DaySignOff) -> Reading:
         if day >= self.today():
             raise Problem("bad-parameter", f"{day} is not over", parameter="day")
-        exceptions, still_open, _ = self.reviews.counted(*span_of(day))
+        exceptions, still_open, more = self.reviews.counted(*span_of(day))
         if signed.open != still_open:
             raise Problem("changed-since", f"{still_open} are open, and {signed.open} were seen")
         notes = {"review.day": day, "review.exceptions": str(exceptions), "review.open": str(still_open)}
+        if more:
+            notes["review.more"] = "true"  # the day has more than were counted
         return Reading(
-            body=msgspec.json.encode({"day": day, "exceptions": exceptions, "open": still_open}),
+            body=msgspec.json.encode({"day": day, "exceptions": exceptions, "open": still_open, "more": more}),
             head=-1 if self.logs.cut else self.logs.all[0].size() - 1,
             keys={DAY_KEY: day},
             notes=notes | ({"review.note": signed.note} if signed.note else {}),

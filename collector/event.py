@@ -105,7 +105,7 @@ class Incident(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         id: 32 hex digits, the same in all entries of one incident.
         state: ``opened``, ``closed`` or ``signed_off``.
-        cause: what failed, one of `alerting.incidents.causes.CAUSES`.
+        cause: what failed, one of `correlator.incidents.CAUSES`.
         subject: whom or what it concerns, e.g. a stream, a collector or a log; empty: the installation.
         time: when it began, ended or was signed off, RFC 3339.
         first, last: the sequences of the stream that are affected; −1 where that is not known.

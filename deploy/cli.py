@@ -25,7 +25,9 @@ class _Command(NamedTuple):
 
 COMMANDS = {
     "up": _Command("deploy.commands.up", "up", "Run everything on this machine; Ctrl-C stops it cleanly."),
-    "run": _Command("deploy.commands.run", "run", "Run one process: collector, correlator, api, detector or siem."),
+    "run": _Command(
+        "deploy.commands.run", "run", "Run one process: collector, correlator, api, detector, siem or incidents."
+    ),
     "status": _Command("deploy.commands.status", "status", "What runs, what is stored, what lags, what is missing."),
     "import": _Command(
         "deploy.commands.imports", "import_files", "Take in files of logs and traces, with an exact account."

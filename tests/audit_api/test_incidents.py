@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -92,6 +93,14 @@ async def test_who_may_not(api: Api) -> None:
     assert problem(await sign(api, WORDS | {"over": True}, "sre")) == (403, "forbidden")
     assert not [one for one in api.record.events if one.incident]
     assert problem(await api.get("/v1/incidents/" + "0" * 32)) == (404, "not-found")
+
+
+async def test_of_two_who_sign_at_once_one_has_signed(api: Api) -> None:
+    open_one(api)
+    close_it(api)
+    both = await asyncio.gather(sign(api, WORDS), sign(api, WORDS, "admin"))
+    assert sorted(one.status_code for one in both) == [201, 409]
+    assert len([one for one in api.record.events if one.incident]) == 1
 
 
 async def test_what_cannot_be_recorded_is_not_signed(api: Api) -> None:
