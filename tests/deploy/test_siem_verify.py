@@ -48,7 +48,7 @@ def test_a_copy_that_is_true(ledger: Workshop, cli: Cli, tmp_path: Path, form: s
     file.write_bytes(b"\n".join(around % one for one in records) + b"\n\n")
     assert cli("siem", "verify", str(file))[:2] == (
         0,
-        f"TRUE: {len(records)} records stand in the log as they were sent\n",
+        f"TRUE: {len(records)} records name entries that stand in the log; of ECS and OCSF no other field was compared\n",
     )
     code, out, _ = cli("siem", "verify", str(file), "--json")
     assert (code, json.loads(out)) == (0, {"verdict": "true", "verified": len(records)})
