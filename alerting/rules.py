@@ -315,7 +315,7 @@ def _reads(settings: AlertingSettings) -> list[Alert]:
     return [
         Alert(
             name="TallyDayUnsigned",
-            query="max(tally_api_review_days_unsigned) > 0",
+            query="max(tally_api_daily_reviews_unsigned) > 0",
             hold="10m",
             severity="ticket",
             team=settings.team,

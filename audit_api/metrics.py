@@ -66,7 +66,7 @@ class ApiMetrics:
             registry=self.registry,
         )
         self.unsigned_days = Gauge(
-            "tally_api_review_days_unsigned",
+            "tally_api_daily_reviews_unsigned",
             "Days since daily_review_since, of the last three months and over for a day, that nobody has signed off.",
             registry=self.registry,
         )

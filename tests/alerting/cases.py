@@ -93,7 +93,7 @@ HEALTHY: Mapping[str, str] = {
     f"tally_incidents_behind_leaves{{{K}}}": flat(0),
     f'tally_incidents_unsigned{{{K},cause="gap"}}': flat(0),
     f"tally_api_accesses_total{{{A}}}": climbing(1),
-    f"tally_api_review_days_unsigned{{{A}}}": flat(0),
+    f"tally_api_daily_reviews_unsigned{{{A}}}": flat(0),
     f'tally_api_refused_total{{{A},reason="forbidden"}}': flat(0),
     f'tally_api_refused_total{{{A},reason="unauthenticated"}}': flat(2),
     f'tally_api_refused_total{{{A},reason="evidence-damaged"}}': flat(0),
@@ -141,9 +141,9 @@ def _cases() -> list[Case]:
         ),
         Case(
             alert="TallyDayUnsigned",
-            fault={f"tally_api_review_days_unsigned{{{A}}}": f"0x10 1x{MINUTES}"},
+            fault={f"tally_api_daily_reviews_unsigned{{{A}}}": f"0x10 1x{MINUTES}"},
             after="22m",
-            near={f"tally_api_review_days_unsigned{{{A}}}": f"0x12 1x5 0x{MINUTES}"},  # signed just then
+            near={f"tally_api_daily_reviews_unsigned{{{A}}}": f"0x12 1x5 0x{MINUTES}"},  # signed just then
         ),
         Case(alert="TallyApiMissing", fault={f"tally_api_accesses_total{{{A}}}": "0x10"}, after="25m"),
         Case(

@@ -48,7 +48,7 @@ async def sign_day(api: Api, body: Any, day: str = DAY, role: str = "auditor") -
 
 async def unsigned(api: Api) -> float:
     lines = (await api.get("/metrics", None)).text.splitlines()
-    return float(next(line for line in lines if line.startswith("tally_api_review_days_unsigned ")).split()[1])
+    return float(next(line for line in lines if line.startswith("tally_api_daily_reviews_unsigned ")).split()[1])
 
 
 async def test_a_day_is_signed_with_what_was_open(api: Api) -> None:
