@@ -43,7 +43,7 @@ class Refusals:
         if fresh and (self._told is None or self._at - self._told >= _LEAST_BETWEEN_LINES_SECONDS):
             self._told = self._at
             self._is_told = True
-            _log.warning("%s: %s", "a sender must wait" if share else "no events are taken", reason)
+            _log.warning("no events are taken: %s", reason)
 
     def refuse(self, reason: str, *, share: bool = False) -> Overloaded:
         """Note it; returns the error to raise. `share`: the sender has its share, and others may still be taken from."""

@@ -141,10 +141,3 @@ def test_no_order_of_senders_takes_away_the_part_of_a_way_that_has_sent_nothing(
             if ships:
                 spool.release(spool.next_sequence)
     assert put(spool, Sender("http", 1), 4_500).stored == 1
-
-
-def test_of_a_flood_at_its_share_the_log_does_not_say_that_nothing_is_taken(caplog: pytest.LogCaptureFixture) -> None:
-    spool = opened()
-    fill(spool, FLOOD)
-    assert spool.refusals.now
-    assert [one.message.partition(":")[0] for one in caplog.records] == ["a sender must wait"]
