@@ -77,10 +77,12 @@ def test_killed_in_the_middle_nothing_is_missing_and_doubles_are_known(ledger: W
     with http_sink() as sink:
         ledger.file.write_text(ledger.file.read_text() + TABLE.format(name="desk", port=sink.address[1], more=""))
         for least in (10, 40):
+            sink.full_at = least  # so that the next process has something to send, which it does after its start is on record
             with siem(ledger.folder) as (process, _):
                 sink.until(lambda least=least: len(sink.got) >= least)  # type: ignore[misc]  # mypy does not see the default
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait(timeout=30)
+        sink.full_at = None
         with siem(ledger.folder) as (process, address):
             sink.until(lambda: whole(sink, size))
             metrics = httpx.get(f"{address}/metrics", timeout=10).text

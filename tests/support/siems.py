@@ -67,6 +67,8 @@ class Sink:
     answers: list[tuple[int, dict[str, str], bytes]] = field(default_factory=list)
     """Answers that come before all others."""
     refuses: Callable[[bytes], bool] = lambda _: False
+    full_at: int | None = None
+    """So many records make it answer 503: who sends cannot have sent all before a test acts."""
     came: threading.Condition = field(default_factory=threading.Condition)
 
     def until(self, enough: Callable[[], bool], seconds: float = 90.0) -> None:
@@ -107,6 +109,8 @@ def http_sink(*, envelope: str = "ndjson", tls: ssl.SSLContext | None = None) ->
             self.wfile.write(answer)
 
         def take(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+            if sink.full_at is not None and len(sink.got) >= sink.full_at:
+                return 503, {}, b""
             records = records_in(body)
             refused = [sink.refuses(one) for one in records]
             if envelope == "bulk":
