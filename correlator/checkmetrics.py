@@ -17,7 +17,14 @@ class CheckMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._findings = Gauge(
-            "tally_check_findings", "What the last check of the ledger found to be wrong.", registry=self.registry
+            "tally_check_findings",
+            "What the last check of the ledger found to be wrong, but for what the log itself says is missing.",
+            registry=self.registry,
+        )
+        self._gaps = Gauge(
+            "tally_check_gaps",
+            "Gaps and silent streams that the last check of the ledger found, which the log itself tells.",
+            registry=self.registry,
         )
         self._leaves = Gauge(
             "tally_check_leaves", "Leaves of the log that the last check looked at.", registry=self.registry
@@ -28,13 +35,14 @@ class CheckMetrics:
             registry=self.registry,
         )
 
-    def write(self, file: Path, *, findings: int, leaves: int, now_seconds: float) -> None:
+    def write(self, file: Path, *, findings: int, gaps: int, leaves: int, now_seconds: float) -> None:
         """Put a check that came to its end into `file`, at once: a reader sees the old text or the new one, never half of it.
 
         Raises:
             OSError: the file cannot be written. What stood there before is left.
         """
         self._findings.set(findings)
+        self._gaps.set(gaps)
         self._leaves.set(leaves)
         self._at.set(now_seconds)
         beside = file.with_name(f"{file.name}.{os.getpid()}.tmp")  # the exporter reads *.prom alone

@@ -1,6 +1,7 @@
 """What is missing from a stream, in words: worked out from the entries of its own trail, as the correlator does. Pure."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 
@@ -9,7 +10,7 @@ from correlator.entry import Entry
 from correlator.errors import VerificationError
 from correlator.streams import StreamState
 
-__all__ = ["gaps_in_words", "open_gaps", "read_on"]
+__all__ = ["Lack", "gaps_in_words", "open_gaps", "read_on"]
 
 
 def open_gaps(stream: str, entries: Iterable[tuple[int, Entry]]) -> list[str]:
@@ -24,7 +25,7 @@ def open_gaps(stream: str, entries: Iterable[tuple[int, Entry]]) -> list[str]:
     """
     state = StreamState(stream=stream)
     told = [fork for leaf, entry in entries if (fork := read_on(state, leaf, entry))]
-    return told + [f"stream {stream}: {what}" for what, _ in gaps_in_words(state)]
+    return told + [f"stream {stream}: {lack.words}" for lack in gaps_in_words(state)]
 
 
 def read_on(state: StreamState, leaf: int, entry: Entry) -> str:
@@ -47,19 +48,27 @@ def read_on(state: StreamState, leaf: int, entry: Entry) -> str:
     return ""
 
 
-def gaps_in_words(state: StreamState) -> list[tuple[str, int]]:
-    """What is missing still, each as a sentence with the leaf index of the entry that says so (−1: none does)."""
+class Lack(NamedTuple):
+    """What a stream lacks, as a sentence; the leaf index of the entry that says so (−1: none does); whether it stopped at what cannot be accepted."""
+
+    words: str
+    leaf: int = -1
+    stopped: bool = False
+
+
+def gaps_in_words(state: StreamState) -> list[Lack]:
+    """What is missing still."""
     told = []
     for gap in state.missing:
         batches = f"batch {gap.first}" if gap.first == gap.last else f"batches {gap.first} to {gap.last}"
         events = ""
         if gap.last_sequence >= gap.first_sequence:
             events = f" (events {gap.first_sequence} to {gap.last_sequence})"
-        told.append((f"a gap: {batches}{events} missing", gap.leaf))
+        told.append(Lack(f"a gap: {batches}{events} missing", gap.leaf))
     if state.silent:
         told.append(
-            (f"silent: batch {state.next_number} and what follows did not come, though a heartbeat was promised", -1)
+            Lack(f"silent: batch {state.next_number} and what follows did not come, though a heartbeat was promised")
         )
     if state.frozen:
-        told.append((f"it stopped: {state.frozen}", -1))
+        told.append(Lack(f"it stopped: {state.frozen}", stopped=True))
     return told

@@ -36,7 +36,7 @@ def _now() -> tuple[Panel, ...]:
             queries=[Query('sum(increase(tally_api_refused_total{reason=~"unauthenticated|forbidden"}[1h]))', "refused")],
         ),
         Panel(
-            kind="stat", title="Findings of the last check", text="What `tally check` found to be wrong. Anything but 0 is for a person.", unit="short", width=6, height=4,
+            kind="stat", title="Findings of the last check", text="What `tally check` found to be wrong, but for gaps and silent streams. Anything but 0 is for a person.", unit="short", width=6, height=4,
             bad=1, runbook="TallyVerificationFailed", queries=[Query("max(tally_check_findings)", "findings")],
         ),
         Panel(

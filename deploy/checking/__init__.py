@@ -15,11 +15,15 @@ DAMAGE = (NotFound, VerificationError, StateUnknown, TypeError, ValueError)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """Something that is not as it must be: where (a path, a stream, a trail), what, and the leaf index where there is one (−1)."""
+    """Something that is not as it must be: where (a path, a stream, a trail), what, and the leaf index where there is one (−1).
+
+    `logged`: the log says so itself, by a gap entry: batches that are missing, or a stream that fell silent. Whoever watches hears of it already.
+    """
 
     where: str
     problem: str
     leaf: int = -1
+    logged: bool = False
 
     def __str__(self) -> str:
         return f"{self.where}, leaf {self.leaf}: {self.problem}" if self.leaf >= 0 else f"{self.where}: {self.problem}"

@@ -278,8 +278,9 @@ class EntryCheck:
     # -------------------------------------------------------------------------------------------------------------- end
 
     def _open_gaps(self, name: str, state: StreamState) -> None:
-        for what, leaf in gaps_in_words(state):
-            self._found(f"stream {name}", what, leaf)
+        for lack in gaps_in_words(state):
+            logged = not lack.stopped
+            self._tell(Finding(where=f"stream {name}", problem=lack.words, leaf=lack.leaf, logged=logged))
 
     def _beside(self) -> None:
         """What the store holds that the log does not: batches that wait, and a log that forgot what it had promised."""

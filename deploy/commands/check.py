@@ -51,7 +51,10 @@ def check(session: Session, *, since: Path | None, key: str | None, textfile: Pa
 
         from correlator.metrics import CheckMetrics
 
-        CheckMetrics().write(textfile, findings=len(findings), leaves=account.leaves, now_seconds=time.time())
+        gaps = sum(finding.logged for finding in findings)
+        CheckMetrics().write(
+            textfile, findings=len(findings) - gaps, gaps=gaps, leaves=account.leaves, now_seconds=time.time()
+        )
     if as_json:
         emit_json({"verdict": "false" if findings else "true", "findings": findings, "account": account})
         stop(EXIT_FALSE if findings else 0)

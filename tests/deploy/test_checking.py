@@ -254,6 +254,14 @@ def test_a_batch_that_was_deleted_before_it_was_logged_is_a_gap(workshop: Worksh
     assert "Gaps      stream collector/" in story
     assert f"a gap: batch {number} (events 1 to 1) missing" in story
     assert f"a gap: batch {number} (events 1 to 1) missing" in cli("status")[1]
+
+    page = workshop.folder / "check.prom"
+    code, out, _ = cli("check", "--textfile", str(page), "--json")
+    assert (code, [finding["logged"] for finding in json.loads(out)["findings"]]) == (1, [True])
+    assert [line for line in page.read_text().splitlines() if line.startswith("tally_check_")][:2] == [
+        "tally_check_findings 0.0",  # whoever is told of the gap is not told again that something does not verify
+        "tally_check_gaps 1.0",
+    ]
     assert "Proof     verified" in story, "what is there is proved, whatever is missing"
 
 
