@@ -13,8 +13,7 @@ import pytest
 
 from audit_api.siem.http import HttpSender
 from audit_api.siem.settings import HttpSettings
-from collector.errors import Overloaded
-from deploy.config import ConfigError
+from collector.errors import Overloaded, StateUnknown
 from deploy.streaming import open_destination
 from tests.support.ledgers import START_NS, SmallLedger
 from tests.support.siems import Sink, http_sink, records_in, records_of
@@ -164,5 +163,5 @@ def test_a_token_that_is_replaced_is_taken_up(ledger: SmallLedger, tmp_path: Pat
             *("Bearer first", "Bearer second", "Bearer second", "Bearer third")
         ]
         file.unlink()
-        with pytest.raises(ConfigError, match="No such file"):
+        with pytest.raises(StateUnknown, match="No such file"):
             open_destination(settings)
