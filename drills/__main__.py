@@ -8,6 +8,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from drills.faults.running import faults_table
+from drills.faults.table import FAULTS, STORE_FAULTS
 from drills.hostile.running import FULL, hostile_drill, print_hostile
 from drills.matrix.table import matrix_table
 from drills.opensearch import OPENSEARCH_PARTS, opensearch_tables
@@ -17,7 +19,7 @@ from drills.tamper import tamper_table
 _KILLS = int(os.environ.get("TALLY_KILLS", "200"))
 _SEED = int(os.environ.get("TALLY_SEED", "7"))
 _OUTAGE_SECONDS = float(os.environ.get("TALLY_OUTAGE_SECONDS", "180"))
-_PARTS = ("tamper", "sigkill", "opensearch", *OPENSEARCH_PARTS, "hostile", "matrix")
+_PARTS = ("tamper", "sigkill", "opensearch", *OPENSEARCH_PARTS, "hostile", "faults", "matrix")
 
 
 def main() -> int:
@@ -33,13 +35,23 @@ def main() -> int:
         help=f"how long OpenSearch is away (TALLY_OUTAGE_SECONDS; default {_OUTAGE_SECONDS:.0f})",
     )
     parser.add_argument("--events", type=int, default=5_000, help="acknowledged between what goes wrong on OpenSearch")
+    faults = [fault.name for fault in (*FAULTS, *STORE_FAULTS)]
+    parser.add_argument(
+        "--faults", nargs="+", default=(), choices=faults, metavar="NAME", help=f"{', '.join(faults)}; default: all"
+    )
+    parser.add_argument(
+        "--quiet-seconds",
+        type=float,
+        default=180.0,
+        help="without a fault, before the faults (default 180: an hour of the rules' time)",
+    )
     parser.add_argument("--senders", nargs="+", default=(), metavar="NAME", help="of the matrix (default: all)")
     parser.add_argument("--at-once", type=int, default=1, help="senders of the matrix that run at the same time")
     parser.add_argument(
         "--folder", type=Path, default=None, help="where to write (default: the system's folder for temporary files)"
     )
     arguments = parser.parse_args()
-    parts = arguments.parts or ["tamper", "sigkill", "hostile", "opensearch"]
+    parts = arguments.parts or ["tamper", "sigkill", "hostile", "faults", "opensearch"]
     failed = 0
     with tempfile.TemporaryDirectory(prefix="tally-drill-", dir=arguments.folder) as name:
         folder = Path(name)
@@ -55,6 +67,8 @@ def main() -> int:
             )
         if "hostile" in parts:
             failed += print_hostile(hostile_drill(folder / "hostile", FULL))
+        if "faults" in parts:
+            failed += faults_table(folder, names=arguments.faults, quiet_seconds=arguments.quiet_seconds)
         if "matrix" in parts:
             failed += matrix_table(folder / "matrix", names=arguments.senders, at_once=arguments.at_once)
     return 1 if failed else 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -43,13 +44,15 @@ def amtool(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 class Alertmanager:
-    """A server of its own in a folder of its own, alone: no cluster."""
+    """A server of its own in a folder of its own, alone: no cluster. `port`: where it listens; 0: on one that is free."""
 
-    def __init__(self, folder: Path, config: Path) -> None:
+    def __init__(self, folder: Path, config: Path, *, port: int = 0) -> None:
         program = need_alertmanager()
         folder.mkdir()
-        with socket.create_server(("127.0.0.1", 0)) as free:  # it says port 0 for a port that it chose
-            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        if not port:
+            with socket.create_server(("127.0.0.1", 0)) as free:  # it says port 0 for a port that it chose
+                port = free.getsockname()[1]
+        self.address = f"127.0.0.1:{port}"
         self._log = folder / "log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
@@ -84,12 +87,21 @@ class Alertmanager:
 
     def close(self) -> None:
         """Stop it."""
+        self.resume()
         self._process.terminate()
         try:
             self._process.wait(timeout=10)
         finally:
             self._process.kill()
             self._process.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: it hears connections, and answers nothing."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT."""
+        self._process.send_signal(signal.SIGCONT)
 
     def alerts(self) -> list[dict[str, Any]]:
         """What it has now (`/api/v2/alerts`)."""

@@ -12,7 +12,7 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Thread
@@ -116,28 +116,42 @@ class Observed:
         """A `tally` command with this installation's configuration."""
         return _tally(self.folder, *arguments)
 
-    def second(self, trouble: float = 0.0) -> None:
-        """About a second's traffic. `trouble` from 0 to 1: so much of what payments answers fails and is slow."""
+    def second(self, trouble: float = 0.0, *, calm: bool = False, forgets: bool = False, failing: float = 0.0) -> None:
+        """About a second's traffic. `trouble` from 0 to 1: so much of what payments answers fails and is slow.
+
+        `calm`: nothing in it is to be told to anybody: no step forgotten, nothing suspicious, nobody refused. `forgets`: none of its payments is paid.
+        `failing`: so much of what payments answers fails, and is no slower.
+        """
         self._at += 1
         wave = 1 + 0.5 * math.sin(self._at / 20)
         for service, operations in SERVICES.items():
             spans = [
-                self._span(operation, trouble if service == "payments" else 0.0)
+                self._span(operation, *((trouble, failing) if service == "payments" else (0.0, 0.0)))
                 for operation in operations
                 for _ in range(1 + round(3 * wave * self._chance.random()))
             ]
             self._spans(service, spans)
-        self._payments(forgotten=self._at % 5 == 0)
+        if calm or forgets:
+            self._payments(self._everyday(), forgotten=range(9) if forgets else ())
+        else:
+            self._payments([*self._everyday(), *self._suspicious()], forgotten=[0] if self._at % 5 == 0 else ())
         with (self.folder / "jobs.log").open("a", encoding="utf-8") as log:
             log.write(json.dumps({"message": "a job is done", "service": "jobs"}) + "\n")
         headers = {"authorization": f"Bearer {self._token}"}
         self._http.get(f"{self.urls['api']}/v1/trails", params={"limit": "5"}, headers=headers)
-        self._http.get(f"{self.urls['api']}/v1/status", headers=headers if self._at % 4 else {})
-        if self._at % 7 == 0:
+        self._http.get(f"{self.urls['api']}/v1/status", headers=headers if calm or self._at % 4 else {})
+        if self._at % 7 == 0 and not calm:
             self._http.post(f"{self.urls['collector-side']}/v1/events", content="no json")
 
-    def _span(self, operation: str, trouble: float) -> dict[str, Any]:
-        failed = self._chance.random() < 0.002 + trouble / 4
+    def incidents(self) -> list[dict[str, Any]]:
+        """Those that the log has."""
+        headers = {"authorization": f"Bearer {self._token}"}
+        answer = httpx.get(f"{self.urls['api']}/v1/incidents", headers=headers, timeout=30)
+        found: list[dict[str, Any]] = answer.raise_for_status().json()["incidents"]
+        return found
+
+    def _span(self, operation: str, trouble: float, failing: float) -> dict[str, Any]:
+        failed = self._chance.random() < 0.002 + trouble / 4 + failing
         seconds = self._chance.lognormvariate(-3.2, 0.6) * (1 + 20 * trouble)
         now_ns = time.time_ns()
         return {
@@ -157,13 +171,13 @@ class Observed:
         answer = self._http.post(f"{self.urls['collector-side']}/v1/traces", json=body)
         assert answer.status_code == 200, answer.text
 
-    def _payments(self, *, forgotten: bool) -> None:
+    def _payments(self, payments: Sequence[tuple[str, float, str]], *, forgotten: Container[int]) -> None:
         lines = []
-        for one, (card, amount, currency) in enumerate([*self._everyday(), *self._suspicious()]):
+        for one, (card, amount, currency) in enumerate(payments):
             payment = {"service": "shop", "transaction_id": f"pay-{self._at}-{one}"}
             money = {"card": card, "amount": amount, "currency": currency}
             lines.append({**payment, "event_name": "received", **money})
-            if not (forgotten and one == 0):
+            if one not in forgotten:
                 lines.append({**payment, "event_name": "paid", **money})
         text = "\n".join(json.dumps(line) for line in lines)
         headers = {"content-type": "application/x-ndjson"}
