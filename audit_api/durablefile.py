@@ -7,14 +7,21 @@ __all__ = ["remove_durable", "write_durable"]
 
 
 def write_durable(path: Path, data: bytes) -> None:
-    """Make a file's content this, durable on return; raises OSError, and then the file is what it was."""
-    part = path.with_name(f"{path.name}.part")
-    with part.open("wb") as file:
-        os.fchmod(file.fileno(), 0o600)
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)  # a crash before: the old one; after: the new one
+    """Make a file's content this, durable on return; raises OSError, and then the file is what it was.
+
+    A crash may leave what was half written beside it, under a name that ends with ``.part`` and that nobody else uses.
+    """
+    part = path.with_name(f"{path.name}.{os.urandom(8).hex()}.part")
+    try:
+        with part.open("xb") as file:
+            os.fchmod(file.fileno(), 0o600)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)  # a crash before: the old one; after: the new one
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
     _sync(path.parent)
 
 

@@ -148,7 +148,8 @@ class _Book:
                 while True:
                     page = log.evidence.index.find(TrailQuery(kind="incident"), size=size, below=below, limit=200)
                     for one in page.trails:
-                        self._take(log, one.trail, size)
+                        if one.entries > self._read.get(one.trail, 0):
+                            self._take(log, one.trail, size)
                     if page.next_below is None:
                         break
                     below = page.next_below

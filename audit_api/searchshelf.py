@@ -1,11 +1,14 @@
 """Searches that people keep under a name: one small file each, durable before anyone hears of it. They outlive the process.
 
-A file that cannot be read stops the API at its start and is named: a saved search is somebody's work, and is not passed over in silence.
+The folder is the truth, also for other API processes that share it: it is looked at again whenever it may have changed. A file that cannot
+be read stops the API at its start, and is named in its log later: a saved search is somebody's work, and is not passed over in silence.
 """
 
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -17,6 +20,11 @@ __all__ = ["SavedSearch", "SearchShelf"]
 
 _STALE_NS = 3_600_000_000_000
 """A file half written is another process's, unless it is as old as this."""
+
+_SETTLED_NS = 1_000_000_000
+"""A folder whose last change is older shows every later change by its time of change: file systems tell times no finer than some milliseconds."""
+
+_log = logging.getLogger("tally.api")
 
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
@@ -64,27 +72,52 @@ class SearchShelf:
         self._clock = clock
         self._has_card = has_card
         self._kept: dict[str, SavedSearch] = {}
-        for path in sorted(folder.iterdir()):
-            if path.suffix == ".part":
+        self._seen: dict[str, tuple[int, int]] = {}  # of each file, by its id: when it was changed, and its inode
+        self._looked_at = 0  # the folder's time of change when it was last looked at; 0: look again
+        self._look(raising=True)
+        for path in folder.glob("*.part"):
+            with suppress(FileNotFoundError):  # another process has just put it in its place
                 if clock() - path.stat().st_mtime_ns > _STALE_NS:  # from before a crash: nobody was told of it
                     path.unlink()
-            elif path.suffix == ".json" and _ID.fullmatch(path.stem):
-                try:
+
+    def _look(self, *, raising: bool = False) -> dict[str, SavedSearch]:
+        """What is in the folder now."""
+        changed_ns = self._folder.stat().st_mtime_ns
+        if changed_ns == self._looked_at:
+            return self._kept
+        self._looked_at = changed_ns if self._clock() - changed_ns > _SETTLED_NS else 0
+        seen: dict[str, tuple[int, int]] = {}
+        for path in sorted(self._folder.glob("*.json")):
+            if not _ID.fullmatch(path.stem):
+                continue
+            try:
+                status = path.stat()
+                seen[path.stem] = (status.st_mtime_ns, status.st_ino)
+                if seen[path.stem] != self._seen.get(path.stem):
                     self._kept[path.stem] = _decode(path.read_bytes())
-                except (ValueError, RecursionError) as error:
+            except FileNotFoundError:
+                seen.pop(path.stem, None)  # another process has just removed it
+            except (ValueError, RecursionError) as error:
+                self._kept.pop(path.stem, None)
+                if raising:
                     raise StateUnknown(f"{path} is no saved search ({error}): mend or remove it") from error
+                _log.error("%s is no saved search (%s): mend or remove it", path, error)
+        for gone in self._kept.keys() - seen.keys():
+            del self._kept[gone]
+        self._seen = seen
+        return self._kept
 
     def __iter__(self) -> Iterator[SavedSearch]:
         """All of them, by name."""
-        return iter(sorted(self._kept.values(), key=lambda one: (one.name.casefold(), one.principal, one.id)))
+        return iter(sorted(self._look().values(), key=lambda one: (one.name.casefold(), one.principal, one.id)))
 
     def find(self, name: str) -> SavedSearch | None:
         """The one of this id."""
-        return self._kept.get(name)
+        return self._look().get(name)
 
     def named(self, principal: str, name: str) -> SavedSearch | None:
         """The one that a principal has under this name."""
-        return next((one for one in self._kept.values() if (one.principal, one.name) == (principal, name)), None)
+        return next((one for one in self._look().values() if (one.principal, one.name) == (principal, name)), None)
 
     def may_hold(self, texts: Iterable[str]) -> bool:
         """Whether these texts may be kept: none of them holds a card number."""
@@ -92,7 +125,7 @@ class SearchShelf:
 
     def count(self, principal: str) -> int:
         """How many a principal has."""
-        return sum(one.principal == principal for one in self._kept.values())
+        return sum(one.principal == principal for one in self._look().values())
 
     def add(
         self, *, principal: str, name: str, conditions: dict[str, str], shared: bool, tenant: str = ""
@@ -115,7 +148,7 @@ class SearchShelf:
     def save(self, search: SavedSearch) -> SavedSearch:
         """Keep what it says now, in the place of what it said; durable on return."""
         write_durable(self._folder / f"{search.id}.json", msgspec.json.encode(search))
-        self._kept[search.id] = search
+        self._looked_at = 0
         return search
 
     def change(
@@ -130,4 +163,4 @@ class SearchShelf:
     def remove(self, search: SavedSearch) -> None:
         """It is gone, durably."""
         remove_durable(self._folder / f"{search.id}.json")
-        self._kept.pop(search.id, None)
+        self._looked_at = 0

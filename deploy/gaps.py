@@ -9,7 +9,7 @@ from correlator.entry import Entry
 from correlator.errors import VerificationError
 from correlator.streams import StreamState
 
-__all__ = ["gaps_in_words", "lacks_something", "open_gaps"]
+__all__ = ["gaps_in_words", "open_gaps", "read_on"]
 
 
 def open_gaps(stream: str, entries: Iterable[tuple[int, Entry]]) -> list[str]:
@@ -22,33 +22,29 @@ def open_gaps(stream: str, entries: Iterable[tuple[int, Entry]]) -> list[str]:
     Raises:
         VerificationError: an entry does not say what its kind must.
     """
-    state, told = _read(stream, entries)
+    state = StreamState(stream=stream)
+    told = [fork for leaf, entry in entries if (fork := read_on(state, leaf, entry))]
     return told + [f"stream {stream}: {what}" for what, _ in gaps_in_words(state)]
 
 
-def lacks_something(stream: str, entries: Iterable[tuple[int, Entry]]) -> bool:
-    """Whether batches of a stream are missing still, or it stopped at one that cannot be accepted. Takes and raises as `open_gaps`."""
-    state, _ = _read(stream, entries)
-    return bool(state.missing or state.frozen)
+def read_on(state: StreamState, leaf: int, entry: Entry) -> str:
+    """Let a stream's next entry change how the stream stands; gives a fork as a sentence, else nothing.
 
-
-def _read(stream: str, entries: Iterable[tuple[int, Entry]]) -> tuple[StreamState, list[str]]:
-    """How the stream stands, and its forks as sentences."""
-    state = StreamState(stream=stream)
-    told: list[str] = []
-    for leaf, entry in entries:
-        try:
-            if entry.kind == "batch":
-                header = msgspec.json.decode(str(entry.detail["header"]), type=BatchHeader)
-                state.on_batch(header, "", 0)
-            elif entry.kind == "gap":
-                state.on_gap(entry.detail, leaf)
-            elif entry.kind == "fork":
-                state.on_fork(entry.detail, leaf)
-                told.append(f"stream {stream}: a fork at batch {entry.detail.get('number')} (leaf {leaf}): {entry.why}")
-        except (KeyError, TypeError, ValueError, AssertionError) as error:
-            raise VerificationError(f"leaf {leaf}: it does not say what an entry of kind {entry.kind} must") from error
-    return state, told
+    Raises:
+        VerificationError: the entry does not say what its kind must.
+    """
+    try:
+        if entry.kind == "batch":
+            header = msgspec.json.decode(str(entry.detail["header"]), type=BatchHeader)
+            state.on_batch(header, "", 0)
+        elif entry.kind == "gap":
+            state.on_gap(entry.detail, leaf)
+        elif entry.kind == "fork":
+            state.on_fork(entry.detail, leaf)
+            return f"stream {state.stream}: a fork at batch {entry.detail.get('number')} (leaf {leaf}): {entry.why}"
+    except (KeyError, TypeError, ValueError, AssertionError) as error:
+        raise VerificationError(f"leaf {leaf}: it does not say what an entry of kind {entry.kind} must") from error
+    return ""
 
 
 def gaps_in_words(state: StreamState) -> list[tuple[str, int]]:

@@ -21,15 +21,13 @@ from alerting.incidents.outside import Outside
 from alerting.incidents.probes import ALERTMANAGER, AlertmanagerProbe, CheckProbe, PagesProbe, StoreProbe
 from alerting.incidents.told import Watchdog, conditions_of
 from alerting.incidents.watch import LogWatch
-from audit_api.logs import Logs, ServedLog
+from audit_api.logs import Logs
 from collector.errors import Malformed, NotFound, Overloaded, StateUnknown, VerificationError
-from correlator.entry import decode_entry
 from correlator.incidents import Incidents
-from correlator.trail import stream_trail
 from deploy.api import open_logs
 from deploy.config import Config, ConfigError
-from deploy.gaps import lacks_something
 from deploy.health import Posts, health_server
+from deploy.lacking import Lacking
 from deploy.places import Places
 from deploy.processes import running
 from deploy.recording import open_recorder
@@ -43,7 +41,6 @@ _LOOK_SECONDS = 0.1
 _RETRY_SECONDS = 2.0
 _ALIVE_SECONDS = 60.0
 _TAKE_SECONDS = 10.0
-_PAGE = 1_000
 
 _log = logging.getLogger("tally.incidents")
 _decode_positions = msgspec.json.Decoder(dict[str, int]).decode
@@ -158,7 +155,7 @@ class _Work:
             keeper=keeper,
             watch=self._watch,
             positions=self._written,
-            lacks=lambda stream: _lacks(first, stream),
+            lacks=Lacking(first.evidence.index, first.evidence.reader),
             metrics=metrics,
         )
         self._patience = Patience(settings.patience_seconds)
@@ -337,15 +334,6 @@ def _pages(places: Places) -> dict[str, str]:
         if process.name.startswith("collector-") and http.startswith("http://"):
             found[process.name.removeprefix("collector-")] = f"{http}/metrics"
     return found
-
-
-def _lacks(log: ServedLog, stream: str) -> bool:
-    """Whether something of a stream is missing still, as its own trail tells."""
-    index, reader, trail = log.evidence.index, log.evidence.reader, stream_trail(stream)
-    leaves: list[int] = []
-    while more := index.leaves(trail, start=len(leaves), limit=_PAGE):
-        leaves += more
-    return lacks_something(stream, ((leaf, decode_entry(reader.entry(leaf))) for leaf in leaves))
 
 
 def _read_positions(path: Path) -> dict[str, int]:

@@ -21,7 +21,7 @@ from audit_api.siem.http import HttpSender
 from audit_api.siem.settings import AnyDestination, HttpSettings, SyslogSettings
 from audit_api.siem.stream import Stream
 from audit_api.siem.syslog import HEADER_BYTES, SyslogSender
-from collector.errors import Malformed, Overloaded
+from collector.errors import Malformed, Overloaded, StateUnknown
 from collector.receive.connecting import client_tls
 from collector.recorder import Recorder
 from collector.retry import Breaker, RetryLimits
@@ -47,7 +47,12 @@ _log = logging.getLogger("tally.siem")
 
 
 def open_destination(settings: AnyDestination) -> Destination:
-    """What sends there; nothing is connected yet. Raises `ConfigError` for a file that cannot be read, or an extra that is missing."""
+    """What sends there; nothing is connected yet.
+
+    Raises:
+        ConfigError: a certificate or key that cannot be used, or an extra that is missing.
+        StateUnknown: a token or password that cannot be read: it may come yet, so no reason for `tally up` to stop everything.
+    """
     where = f"siem.destinations: {settings.name}"
     try:
         context = _tls(settings)
@@ -64,7 +69,9 @@ def open_destination(settings: AnyDestination) -> Destination:
         return KafkaSender(settings, tls=context, password=password)
     except ModuleNotFoundError as error:
         raise ConfigError(f"{where} needs {error.name}: pip install 'tallystick[kafka]'") from error
-    except (OSError, Overloaded) as error:
+    except Overloaded as error:
+        raise StateUnknown(f"{where}: {error}") from error
+    except OSError as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
@@ -97,7 +104,7 @@ async def serve_siem(
 
     Raises:
         ConfigError: ``[siem]`` cannot be used.
-        StateUnknown: its spool is another process's, or a cursor does not read.
+        StateUnknown: its spool is another process's, or a cursor, token or password does not read.
         VerificationError: a log was changed, or is not the one of which something was sent before.
         OSError: the address of the probes cannot be bound.
     """

@@ -28,7 +28,7 @@ from correlator.shards import Shard
 
 __all__ = ["Row", "Selection", "SourceLog", "Truncation", "Walk", "told_query", "told_scope"]
 
-STEP_LEAVES = 100
+STEP_LEAVES = 40
 """Entries read in one step, which is what other readers wait for."""
 
 STEP_BYTES = 4 << 20

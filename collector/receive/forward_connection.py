@@ -10,7 +10,7 @@ import contextlib
 import logging
 import socket
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Protocol
 
@@ -21,9 +21,9 @@ from collector.event import Origin
 from collector.receive import Intake
 from collector.receive.forward_group import Group, Taking
 from collector.receive.forward_guard import certificate_name
+from collector.receive.forward_handover import Handover
 from collector.receive.forward_handshake import Greeting, Handshake
 from collector.receive.forward_message import MessageReader
-from collector.receive.portions import Portions
 from collector.receive.room import Claim, Room
 from collector.receive.turns import Turns
 from collector.sender import Sender
@@ -33,7 +33,8 @@ __all__ = ["Connection", "Terms"]
 _log = logging.getLogger(__name__)
 
 _UNCLAIMED_BYTES = 1_048_576  # of a message half read: connections times this is bounded anyway
-_MAX_BACKOFF_SECONDS = 5.0
+_arriving = memoryview(bytearray(1_048_576))
+"""What one read of a socket brings, of whichever connection: taken out before the loop reads the next. A chunk comes whole, and so waits for one turn."""
 
 
 class Terms(Protocol):
@@ -54,13 +55,14 @@ class Terms(Protocol):
         """Nothing is left of a connection that was admitted."""
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """One sender: reads and decodes, keeps a bounded number of groups in flight, acknowledges in order. `number`: tells it from the others."""
 
     def __init__(self, *, terms: Terms, messages: MessageReader, number: int = 0) -> None:
         self._terms = terms
         self._sender = Sender(connection=number)
         self._share = terms.turns.of(self._sender)
+        self._handover = Handover(terms.intake, sender=self._sender, patience_seconds=terms.patience_seconds)
         self._deferred = False  # the rest is taken in in another turn of the loop
         self._messages = messages
         self._greeting: Greeting | None = None
@@ -72,8 +74,6 @@ class Connection(asyncio.Protocol):
         self._waiting: asyncio.Task[None] | None = None
         self._pack = msgpack.Packer(unicode_errors="surrogateescape").pack
         self._slot = asyncio.Event()  # one of the groups in flight has ended
-        self._flows = asyncio.Event()  # cleared while the intake is overloaded
-        self._flows.set()
         self._drained = asyncio.Event()  # cleared while the sender does not read its acks
         self._drained.set()
         self.made = False  # there was a transport
@@ -106,8 +106,13 @@ class Connection(asyncio.Protocol):
             self._greeting_timer = asyncio.get_running_loop().call_later(handshake.timeout_seconds, self._unwelcome)
             transport.write(self._greeting.helo)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - a BufferedProtocol's
+        """Where to put what has arrived."""
+        return _arriving
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Something has arrived."""
+        data = bytes(_arriving[:nbytes])
         self.heard = True
         if self._ended:
             return
@@ -215,7 +220,7 @@ class Connection(asyncio.Protocol):
         except Overloaded:
             self._give_up("overloaded")  # waiting for room with a message half read could be waiting for one another
         else:
-            if group is not None or not (self._ended or (self._flows.is_set() and self._drained.is_set())):
+            if group is not None or not (self._ended or (self._handover.flows.is_set() and self._drained.is_set())):
                 self._transport.pause_reading()
                 self._waiting = asyncio.ensure_future(self._wait(group))
 
@@ -224,7 +229,7 @@ class Connection(asyncio.Protocol):
         try:
             if group is not None:
                 await self._start_later(group)
-            await self._flows.wait()
+            await self._handover.flows.wait()
             await self._drained.wait()
         finally:
             self._waiting = None
@@ -290,8 +295,8 @@ class Connection(asyncio.Protocol):
         return True
 
     def _start(self, group: Group, claim: Claim) -> None:
-        at_once = self._at_once(group)
-        future = at_once or asyncio.ensure_future(self._take(group))
+        at_once = self._handover.at_once(group)
+        future = at_once or asyncio.ensure_future(self._handover.patiently(group))
         taking = Taking(group=group, claim=claim, future=future, patient=at_once is None)
         self._taking.append(taking)
         if future.done():
@@ -299,25 +304,10 @@ class Connection(asyncio.Protocol):
         else:
             future.add_done_callback(partial(self._ended_taking, taking))
 
-    def _at_once(self, group: Group) -> asyncio.Future[object] | None:
-        """Hand the group over in this turn; None when that takes patience."""
-        if group.refused or not group.arrivals:
-            return None
-        try:
-            return asyncio.ensure_future(self._accept(group))
-        except (Overloaded, TooLarge):
-            return None
-
-    def _accept(self, group: Group) -> Awaitable[object]:
-        # who asks for no ack hears nothing of the store, and must not be taken twice because the store was slow
-        return self._terms.intake.accept(
-            group.arrivals, group_id=group.group_id, heard=group.chunk is not None, sender=self._sender
-        )
-
     def _ended_taking(self, taking: Taking, future: asyncio.Future[object]) -> None:
         if not (taking.patient or future.cancelled()) and isinstance(future.exception(), Overloaded | TooLarge):
             taking.patient = True
-            taking.future = asyncio.ensure_future(self._take(taking.group))
+            taking.future = asyncio.ensure_future(self._handover.patiently(taking.group))
             taking.future.add_done_callback(partial(self._ended_taking, taking))
             return
         taking.claim.release()
@@ -347,7 +337,7 @@ class Connection(asyncio.Protocol):
         if not self._given_up:
             self._given_up = self._ended = True
             self._terms.refused(reason)
-            self._flows.set()  # nobody waits for an intake to which nothing more is brought
+            self._handover.flows.set()  # nobody waits for an intake to which nothing more is brought
             self._leave()
 
     def _leave(self) -> None:
@@ -358,42 +348,8 @@ class Connection(asyncio.Protocol):
                 self._buffered.release()
                 self._terms.gone(self)
 
-    async def _take(self, group: Group) -> None:
-        """Make a group durable, patiently: its dead letters, then its events.
-
-        Raises:
-            Overloaded: a group with an ack, after `patience_seconds`.
-            TooLarge: a group with an ack, which will never be taken. Others are taken in portions.
-        """
-        intake = self._terms.intake
-        for raw, error in group.refused:
-            await self._patiently(partial(intake.reject, raw, error, group.origin), group)
-        if group.chunk is None:
-            await self._patiently(
-                partial(Portions(group.arrivals, heard=False, sender=self._sender).hand_over, intake), group
-            )
-        elif group.arrivals:
-            await self._patiently(partial(self._accept, group), group)
-
     def _let_go(self, group: Group) -> None:
         """The receiver closes before a group was taken. Who asked for an ack comes again; of the others it is told."""
         if group.chunk is None:
             for _ in group.arrivals:
                 self._terms.refused("unacknowledged_lost")
-
-    async def _patiently(self, take: Callable[[], Awaitable[object]], group: Group) -> None:
-        loop = asyncio.get_running_loop()
-        give_up = loop.time() + self._terms.patience_seconds
-        wait_seconds = 0.0
-        while True:
-            try:
-                await take()
-            except Overloaded as error:
-                wait_seconds = min(max(error.retry_after_seconds, wait_seconds * 2), _MAX_BACKOFF_SECONDS)
-                if group.chunk is not None and loop.time() + wait_seconds > give_up:
-                    raise
-                self._flows.clear()
-                await asyncio.sleep(wait_seconds)
-            else:
-                self._flows.set()
-                return

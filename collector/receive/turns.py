@@ -2,7 +2,9 @@
 
 A turn of the loop calls everybody who has sent something. Work is done at once while the turn is young, so who sends a little waits for nobody.
 When the turn has had its time, what is left to do waits, each sender with one message; then the loop first hears whoever has sent something meanwhile, and
-serves one or a few of those who wait. Who has been served least comes first: start-time fair queuing (Goyal, Vin and Cheng, 1996) of seconds.
+serves one or a few of those who wait. Who has been served least comes first: start-time fair queuing (Goyal, Vin and Cheng, 1996) of seconds. What is done at
+once counts, too, and only who has been served less than all who wait may do so: else who is heard early in each turn would overtake them for ever.
+What counts is the thread's own time on a core: of work that is alike, who was kept waiting by another thread in the middle has not been served more.
 """
 
 import asyncio
@@ -28,11 +30,19 @@ class LoopTime:
     Args:
         turn_seconds: after so long, what is left waits for another turn.
         clock: seconds that never go back.
+        worked: seconds that the calling thread has worked.
     """
 
-    def __init__(self, *, turn_seconds: float = _TURN_SECONDS, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        *,
+        turn_seconds: float = _TURN_SECONDS,
+        clock: Callable[[], float] = time.perf_counter,
+        worked: Callable[[], float] = time.thread_time,
+    ) -> None:
         self._turn_seconds = turn_seconds
         self._clock = clock
+        self._worked = worked
         self._began: float | None = None  # this turn; None: nobody has worked in it
         self._coming = (
             False  # the end of this turn, or the serving that follows, is scheduled: once, or turns would multiply
@@ -42,11 +52,13 @@ class LoopTime:
         self._order = itertools.count()
         self._virtual_seconds = 0.0
         self._serving: Share | None = None
-        self._since = 0.0
+        self._at_once: Share | None = None  # works at once; what it does is counted at the next look
+        self._since = 0.0  # by `worked`: what is being done began
 
-    def is_over(self) -> bool:
-        """Whether this turn of the loop has had its time."""
+    def admits(self, share: "Share") -> bool:
+        """Whether there is time in this turn of the loop for who asks, before all who wait."""
         now = self._clock()
+        self._count()
         if self._began is None:
             self._began = now
             if self._loop is None:
@@ -54,19 +66,35 @@ class LoopTime:
             if not self._coming:
                 self._coming = True
                 self._loop.call_soon(self._next)
+        elif now - self._began >= self._turn_seconds:
             return False
-        return now - self._began >= self._turn_seconds
+        start = self._start(share)
+        if share.waiting or (self._waiting and start > self._waiting[0][0]):
+            return False
+        if share is not self._serving:
+            self._virtual_seconds = max(self._virtual_seconds, start)
+            share.served_seconds, self._at_once, self._since = start, share, self._worked()
+        return True
 
     def put(self, share: "Share", work: Callable[[], object]) -> None:
-        """Let it wait; `is_over` was asked in this turn, so that there is a next."""
+        """Let it wait; `admits` was asked in this turn, so that there is a next."""
+        heapq.heappush(self._waiting, (self._start(share), next(self._order), share, work))
+
+    def _start(self, share: "Share") -> float:
+        """Its place: what it has been served, and no less than the credit allows."""
         served_seconds = share.served_seconds
         if share is self._serving:  # what it is doing counts already
-            served_seconds += self._clock() - self._since
-        start = max(served_seconds, self._virtual_seconds - _CREDIT_SECONDS)
-        heapq.heappush(self._waiting, (start, next(self._order), share, work))
+            served_seconds += self._worked() - self._since
+        return max(served_seconds, self._virtual_seconds - _CREDIT_SECONDS)
+
+    def _count(self) -> None:
+        if self._at_once is not None:
+            self._at_once.served_seconds += self._worked() - self._since
+            self._at_once = None
 
     def _next(self) -> None:
         """A turn begins. What waits is served in the one after it: first is heard who has sent something."""
+        self._count()
         self._began = None
         self._coming = bool(self._waiting)
         if self._coming:
@@ -75,7 +103,8 @@ class LoopTime:
 
     def _serve(self) -> None:
         assert self._loop is not None
-        self._began = self._since = self._clock()
+        self._count()
+        self._began, self._since = self._clock(), self._worked()
         self._loop.call_soon(self._next)
         while self._waiting:
             start, _, share, work = heapq.heappop(self._waiting)
@@ -86,15 +115,15 @@ class LoopTime:
                 work()
             finally:
                 self._serving = None
-            now = self._clock()
-            share.served_seconds = start + max(now - self._since, share.least_seconds)
+            worked_seconds = self._worked()
+            share.served_seconds = start + max(worked_seconds - self._since, share.least_seconds)
             share.least_seconds = 0.0
             if share.woken:  # a task, which works when we have returned
                 share.woken = False
                 return
-            if now - self._began >= self._turn_seconds:
+            if self._clock() - self._began >= self._turn_seconds:
                 return
-            self._since = now
+            self._since = worked_seconds
 
 
 class Share:
@@ -114,8 +143,8 @@ class Share:
         self.woken = False
 
     def may_go_on(self) -> bool:
-        """Whether there is time for its next message in this turn of the loop; never before what waits."""
-        return not self._loop_time.is_over() and not self.waiting
+        """Whether there is time for its next message in this turn of the loop; never before who waits and has been served less."""
+        return self._loop_time.admits(self)
 
     def later(self, work: Callable[[], object]) -> None:
         """Have work done when it is its turn."""
@@ -124,7 +153,7 @@ class Share:
         self._loop_time.put(self, work)
 
     async def turn(self) -> None:
-        """Return when it is its turn: at once, unless this turn of the loop has had its time. For who works in a task."""
+        """Return when it is its turn: at once, unless this turn of the loop has had its time, or is another's. For who works in a task."""
         if self.may_go_on():
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()

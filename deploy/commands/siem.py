@@ -36,7 +36,7 @@ def verify(session: Session, *, records: BinaryIO, as_json: bool) -> None:
         shard.origin(key.name): LogReader(log_storage(session.config, shard), key_of_log(key, shard.origin(key.name)))
         for shard in shards_of(session.config)
     }
-    verified = 0
+    verified = compared = 0
     try:
         for number, line in enumerate(records, 1):
             if not line.strip():
@@ -49,9 +49,10 @@ def verify(session: Session, *, records: BinaryIO, as_json: bool) -> None:
                 raise VerificationError(f"{held.id} is of the log {held.log[:300]!r}, which is none of this ledger's")
             verify_held(held, readers[held.log])
             verified += 1
+            compared += held.entry is not None
     except VerificationError as error:
         if as_json:
-            emit_json({"verdict": "false", "problem": str(error), "verified": verified})
+            emit_json({"verdict": "false", "problem": str(error), "verified": verified, "compared": compared})
         else:
             show(f"FALSE: {error}")
         stop(EXIT_FALSE)
@@ -60,8 +61,8 @@ def verify(session: Session, *, records: BinaryIO, as_json: bool) -> None:
     if not verified:
         raise Failure("there are no records in it", exit_code=EXIT_UNKNOWN)
     if as_json:
-        emit_json({"verdict": "true", "verified": verified})
-    else:
-        show(
-            f"TRUE: {count(verified, 'record')} name entries that stand in the log; of ECS and OCSF no other field was compared"
-        )
+        emit_json({"verdict": "true", "verified": verified, "compared": compared})
+        return
+    named = verified - compared
+    also = f"; of {named:,}, in ECS or OCSF, no other field was compared" if named else ""
+    show(f"TRUE: {count(verified, 'record')} name entries that stand in the log{also}")

@@ -30,8 +30,8 @@ _MORE_SECONDS = 10.0
 def up(session: Session, *, as_json: bool) -> None:
     """Run everything on this machine; Ctrl-C stops it cleanly.
 
-    Starts the collector (one for each [sidecars.NAME], where there are any), the correlator (one for each shard), the API and the keeper
-    of incidents as processes of their own, and starts again what crashes. On Ctrl-C or SIGTERM the API stops first, then the collectors drain and close their
+    Starts the collector (one for each [sidecars.NAME], where there are any), the correlator (one for each shard), the API, the keeper
+    of incidents, and the detector and what sends on to a SIEM where they are configured, as processes of their own, and starts again what crashes. On Ctrl-C or SIGTERM the API stops first, then the collectors drain and close their
     streams, then the correlator takes in what they left. On SIGHUP the collectors read their configuration again. Where everyone listens is
     written to run/ in the data folder.
     """

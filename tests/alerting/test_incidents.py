@@ -22,9 +22,10 @@ from collector.event import Access, Event
 from correlator.entry import decode_entry
 from correlator.incidents import Incidents, LoggedIncident, signed_event
 from correlator.index.sqlite import SqliteIndex
+from correlator.log import LogReader
 from correlator.metrics import CheckMetrics
 from correlator.trail import stream_trail
-from deploy.gaps import lacks_something
+from deploy.lacking import Lacking
 from tests.support.ledgers import START_NS, SmallLedger
 from tests.support.memory_store import MemoryStore
 from tests.support.webhooks import receiver
@@ -367,8 +368,30 @@ def test_patience() -> None:
 def test_what_a_stream_lacks_is_read_off_its_trail(desk: Desk, reason: str, lacks: bool) -> None:
     desk.gap(reason)
     desk.ledger.publish()
-    found = [(leaf, decode_entry(desk.ledger.reader.entry(leaf))) for leaf in desk.index.leaves(stream_trail(SHOP))]
-    assert lacks_something(SHOP, found) == lacks
+    assert Lacking(desk.index, desk.ledger.reader)(SHOP) == lacks
+
+
+def test_a_gap_that_stays_makes_nobody_read_its_stream_from_the_beginning_again(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    entry = LogReader.entry
+
+    def counted(reader: LogReader, leaf: int) -> bytes:
+        read.append(leaf)
+        return entry(reader, leaf)
+
+    monkeypatch.setattr(LogReader, "entry", counted)
+    lacking = Lacking(desk.index, desk.ledger.reader)
+    desk.gap()
+    desk.ledger.publish()
+    for _ in range(3):
+        assert lacking(SHOP)
+    assert len(read) == len(set(read))
+    desk.gap("silent")
+    desk.ledger.publish()
+    assert lacking(SHOP)
+    assert len(read) == len(set(read)) == len(desk.index.leaves(stream_trail(SHOP)))
 
 
 def test_the_store_is_asked(tmp_path: Path) -> None:

@@ -78,6 +78,16 @@ async def test_a_day_is_signed_with_what_was_open(api: Api) -> None:
     assert [trail["trail"] for trail in found] == ["access/auditor@example"]
 
 
+async def test_a_day_with_more_than_is_counted_says_so(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audit_api.reviews._COUNTED_PAGES", 0)  # as when the first thousand are many pages
+    (one,) = await days(api)
+    assert (one["more"], one["exceptions"], one["open"]) == (True, 0, 0)
+    api.clocks.seconds += SECONDS
+    answer = await sign_day(api, {"open": 0})
+    assert (answer.status_code, answer.json()["more"]) == (201, True)
+    assert api.record.events[-1].attributes["review.more"] == "true"
+
+
 async def test_what_is_signed_off_is_not_open_in_its_day(api: Api) -> None:
     (before,) = await days(api)
     head = (await exceptions(api))[PAYMENT]["trail"]["last_leaf"]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audit_api.auth import TokenRecord, hash_token, new_token, parse_tokens, render_tokens
+from audit_api.durablefile import write_durable
 from audit_api.problems import Problem
 from audit_api.savedsearches import SEARCH_SCHEMAS, _told
 from audit_api.settings import ApiSettings
@@ -187,6 +190,40 @@ async def test_they_outlive_the_process(api: Api, tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(StateUnknown, match=kept["id"]):
         open_shelf(tmp_path)
+
+
+def test_processes_that_share_the_folder_see_what_the_others_keep_change_and_delete(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = open_shelf(tmp_path), open_shelf(tmp_path)
+    kept = one.add(principal="p", name="mine", conditions={}, shared=False)
+    assert other.find(kept.id) == kept
+    changed = other.change(kept, name="ours", conditions={"kind": "transaction"}, shared=True, tenant="")
+    assert [search.name for search in one] == ["ours"]
+    assert one.find(kept.id) == changed
+    one.remove(changed)
+    assert other.find(kept.id) is None
+    assert list(open_shelf(tmp_path)) == []
+
+    (tmp_path / "searches" / f"{'0' * 32}.json").write_text("{")
+    assert list(other) == []
+    assert "is no saved search" in caplog.text
+
+
+def test_a_folder_that_did_not_change_is_not_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelf = open_shelf(tmp_path, clock=time.time_ns)
+    kept = shelf.add(principal="p", name="mine", conditions={}, shared=False)
+    os.utime(tmp_path / "searches", ns=(1, 1))  # long ago
+    assert shelf.find(kept.id) == kept
+    monkeypatch.setattr(Path, "glob", None)  # would raise
+    assert shelf.find(kept.id) == kept
+
+
+def test_two_writers_of_one_file_do_not_meet(tmp_path: Path) -> None:
+    file = tmp_path / "file.json"
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda at: write_durable(file, b"%d" % at), range(200)))
+    assert [path.name for path in tmp_path.iterdir()] == ["file.json"]
 
 
 @pytest.fixture

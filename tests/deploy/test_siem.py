@@ -77,7 +77,9 @@ def test_killed_in_the_middle_nothing_is_missing_and_doubles_are_known(ledger: W
     with http_sink() as sink:
         ledger.file.write_text(ledger.file.read_text() + TABLE.format(name="desk", port=sink.address[1], more=""))
         for least in (10, 40):
-            sink.full_at = least  # so that the next process has something to send, which it does after its start is on record
+            sink.full_at = (
+                least  # so that the next process has something to send, which it does after its start is on record
+            )
             with siem(ledger.folder) as (process, _):
                 sink.until(lambda least=least: len(sink.got) >= least)  # type: ignore[misc]  # mypy does not see the default
                 os.kill(process.pid, signal.SIGKILL)
@@ -140,7 +142,6 @@ def test_one_that_is_away_holds_up_no_other(ledger: Workshop) -> None:
     ("text", "said"),
     [
         ("", "there are none"),
-        (TABLE.format(name="d", port=1, more='token_file = "nowhere"'), "nowhere"),
         (TABLE.format(name="d", port=1, more='filter = "text ~ x"'), "no entry can be asked"),
         (TABLE.format(name="d", port=1, more="tls = true"), "unknown field `tls`"),
         ('[[siem.destinations]]\nkind="syslog"\nname="s"\nhost="h"\nca_file="gone.pem"\n', "gone.pem"),
@@ -151,6 +152,15 @@ def test_what_cannot_run_says_why(ledger: Workshop, cli: Cli, text: str, said: s
     code, _, err = cli("run", "siem")
     assert code == 2
     assert said in err
+
+
+def test_a_token_that_is_not_there_yet_is_no_reason_to_stop_the_collectors(ledger: Workshop, cli: Cli) -> None:
+    table = TABLE.format(name="d", port=1, more='token_file = "nowhere"')
+    ledger.file.write_text(ledger.file.read_text() + table)
+    code, _, err = cli("run", "siem")
+    assert code == 1, "`tally up` starts it again; 2 would end everything"
+    assert "siem.destinations: d: " in err
+    assert "nowhere" in err
 
 
 def test_up_runs_it_where_there_are_destinations(ledger: Workshop) -> None:

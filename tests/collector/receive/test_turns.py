@@ -50,7 +50,7 @@ class Flooding:
 def test_who_sends_a_little_waits_for_one_message_of_a_flood() -> None:
     async def story() -> None:
         clock, done, waits = Clock(), list[str](), list[int]()
-        turns = Turns(LoopTime(turn_seconds=0.004, clock=clock), lambda: waits.append(1))
+        turns = Turns(LoopTime(turn_seconds=0.004, clock=clock, worked=clock), lambda: waits.append(1))
         flooding = Flooding(clock, done)
         for at in range(8):
             flooding.begin(turns.of(Sender(connection=at)), f"flood-{at}", 0.02)
@@ -74,7 +74,7 @@ def test_who_sends_a_little_waits_for_one_message_of_a_flood() -> None:
 def test_service_is_shared_by_time_and_not_by_messages() -> None:
     async def story() -> None:
         clock, done = Clock(), list[str]()
-        turns = Turns(LoopTime(turn_seconds=0.004, clock=clock))
+        turns = Turns(LoopTime(turn_seconds=0.004, clock=clock, worked=clock))
         flooding = Flooding(clock, done)
         flooding.begin(turns.of(Sender(connection=1)), "long", 0.02)
         flooding.begin(turns.of(Sender(connection=2)), "short", 0.005)
@@ -85,10 +85,40 @@ def test_service_is_shared_by_time_and_not_by_messages() -> None:
     asyncio.run(story())
 
 
+def test_who_is_heard_first_in_each_turn_does_not_overtake_those_who_wait() -> None:
+    async def story() -> None:
+        clock, done = Clock(), list[str]()
+        turns = Turns(LoopTime(turn_seconds=0.004, clock=clock, worked=clock))
+        flooding, loop = Flooding(clock, done), asyncio.get_running_loop()
+        for at in range(3):
+            flooding.begin(turns.of(Sender(connection=at)), f"waits-{at}", 0.02)
+        early = turns.of(Sender(connection=9))
+
+        def heard() -> None:  # as a socket on which the next message has always come
+            if early.waiting or flooding.stopped:
+                return
+
+            def work() -> None:
+                clock.now += 0.02
+                done.append("early")
+                loop.call_soon(heard)
+
+            flooding.go_on(early, work)
+
+        heard()
+        while len(done) < 200:  # noqa: ASYNC110 - each is a turn of the loop
+            await asyncio.sleep(0)
+        flooding.stopped = True
+        last = done[-100:]  # the first ones are what a new sender has ahead
+        assert 20 <= last.count("early") <= 30, "one of four"
+
+    asyncio.run(story())
+
+
 def test_a_turn_that_is_young_makes_nobody_wait() -> None:
     async def story() -> None:
         clock = Clock()
-        share = Turns(LoopTime(turn_seconds=0.004, clock=clock)).of(Sender())
+        share = Turns(LoopTime(turn_seconds=0.004, clock=clock, worked=clock)).of(Sender())
         assert share.may_go_on()
         clock.now += 0.003
         assert share.may_go_on()
@@ -108,7 +138,7 @@ def test_a_turn_that_is_young_makes_nobody_wait() -> None:
 def test_tasks_get_their_turns_too_and_one_that_gave_up_harms_nobody() -> None:
     async def story() -> None:
         clock, order = Clock(), list[int]()
-        turns = Turns(LoopTime(turn_seconds=0.004, clock=clock))
+        turns = Turns(LoopTime(turn_seconds=0.004, clock=clock, worked=clock))
 
         async def work(at: int) -> None:
             await turns.of(Sender(connection=at)).turn()
@@ -139,7 +169,7 @@ def test_a_quiet_forward_connection_is_acknowledged_beside_a_flood() -> None:
                 return await super().accept(*arguments, **options)  # type: ignore[arg-type]  # as they came
 
         intake = SlowIntake()
-        async with Setting(intake, turns=Turns(LoopTime(clock=clock))) as at:
+        async with Setting(intake, turns=Turns(LoopTime(clock=clock, worked=clock))) as at:
             floods = [await at.sender() for _ in range(4)]
             quiet = await at.sender()
             for name, flood in enumerate(floods):
@@ -168,7 +198,7 @@ def test_turns_do_not_multiply_whoever_asks_in_between() -> None:
                 super()._next()
 
         clock, loop = Clock(), asyncio.get_running_loop()
-        turns = Turns(Counted(turn_seconds=0.004, clock=clock))
+        turns = Turns(Counted(turn_seconds=0.004, clock=clock, worked=clock))
         flooding = Flooding(clock, [])
         for at in range(3):
             flooding.begin(turns.of(Sender(connection=at)), "flood", 0.005)
@@ -195,7 +225,7 @@ def test_connections_that_have_a_share_together_do_not_wait_for_each_other() -> 
                 clock.now += 0.003
                 return await super().accept(*arguments, **options)  # type: ignore[arg-type]  # as they came
 
-        async with Setting(SlowIntake(), turns=Turns(LoopTime(clock=clock))) as at:
+        async with Setting(SlowIntake(), turns=Turns(LoopTime(clock=clock, worked=clock))) as at:
             at.receiver._numbers = itertools.count(0, 256)  # as after so many others
             both = [await at.sender() for _ in range(2)]
             for name, sender in enumerate(both):
