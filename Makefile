@@ -12,8 +12,9 @@ JOBS   ?= auto
 
 SOURCES := collector correlator audit_api dashboards alerting deploy tests $(wildcard bench drills examples .ci)
 LOCKED_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes
-COMPILE = $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes \
+COMPILE_ALONE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-annotate --strip-extras --custom-compile-command "make lock"
+COMPILE = $(COMPILE_ALONE) pyproject.toml
 
 .DEFAULT_GOAL := help
 .PHONY: help run dev test test-all test-clients matrix test-go test-crash test-objects test-minio test-opensearch test-prometheus test-prometheus3 test-alertmanager boards test-browser test-kafka test-rabbitmq test-pulsar test-redis test-keycloak test-oldest check fix bench drills audit lock upgrade wheel clean
@@ -36,6 +37,11 @@ $(VENV)/.run: requirements/demo.lock pyproject.toml | $(BIN)/python
 $(VENV)/.dev: requirements/dev.lock $(VENV)/.run
 	@echo "installing from requirements/dev.lock"
 	@$(LOCKED_INSTALL) -r requirements/dev.lock
+	@touch $@
+
+$(VENV)/.bench: requirements/bench.lock $(VENV)/.dev
+	@echo "installing from requirements/bench.lock"
+	@$(LOCKED_INSTALL) -r requirements/bench.lock
 	@touch $@
 
 run: $(VENV)/.run ## the demo: five services, their sidecars, and a verified trail
@@ -121,7 +127,7 @@ fix: $(VENV)/.dev ## what ruff can mend by itself
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: $(VENV)/.dev ## speed and size, each beside its floor in the same run (minutes; not in CI)
+bench: $(VENV)/.bench ## speed and size, each beside its floor in the same run (minutes; not in CI)
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
 drills: $(VENV)/.dev ## tampering, 200 SIGKILLs, OpenSearch away, refusing and full (half an hour; DRILL_ARGS='sigkill --kills 20', 'opensearch')
@@ -130,11 +136,12 @@ drills: $(VENV)/.dev ## tampering, 200 SIGKILLs, OpenSearch away, refusing and f
 audit: $(VENV)/.dev ## known vulnerabilities in what the lock files name (asks an advisory service)
 	$(BIN)/python .ci/audit.py
 
-# dev.lock is the largest; the others take their versions from it, so that one venv holds all three.
+# dev.lock is the largest; the others take their versions from it, so that one venv holds them all.
 lock: $(VENV)/.dev ## lock files again after a change in pyproject.toml
 	$(COMPILE) $(LOCK_ARGS) --all-extras --group dev --output-file requirements/dev.lock
 	$(COMPILE) --constraint requirements/dev.lock --group build --group demo --output-file requirements/demo.lock
 	$(COMPILE) --constraint requirements/dev.lock --output-file requirements/run.lock
+	$(COMPILE_ALONE) $(LOCK_ARGS) --constraint requirements/dev.lock --group bench --output-file requirements/bench.lock
 
 upgrade: ## lock files again, each package at its newest allowed version
 	$(MAKE) lock LOCK_ARGS=--upgrade

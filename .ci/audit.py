@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-LOCK = "requirements/dev.lock"
+LOCKS = ("requirements/dev.lock", "requirements/bench.lock")
 TIMEOUT_SECONDS = 180
 
 
@@ -22,7 +22,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder, "report.json")
         command = [sys.executable, "-m", "pip_audit", "--require-hashes", "--disable-pip", "--progress-spinner=off"]
-        command += ["--requirement", LOCK, "--format=json", f"--output={report}"]
+        command += [word for lock in LOCKS for word in ("--requirement", lock)]
+        command += ["--format=json", f"--output={report}"]
         try:
             run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
         except subprocess.TimeoutExpired:
@@ -36,7 +37,9 @@ def main() -> int:
 
     audited = [package for package in packages if "skip_reason" not in package]
     if not audited:
-        print(f"audit: NOT RUN: the advisory service knew none of the {len(packages)} packages of {LOCK}")
+        print(
+            f"audit: NOT RUN: the advisory service knew none of the {len(packages)} packages of {' and '.join(LOCKS)}"
+        )
         return 2
     for package in packages:
         if "skip_reason" in package:

@@ -130,11 +130,12 @@ def _pipeline(settings: AlertingSettings) -> list[Alert]:
         Alert(
             name="TallyStoreUnavailable",
             query="max by (job, instance) (tally_collector_breaker_open) == 1"
-            " or max by (job, instance) (tally_store_trouble) == 1",
+            " or max by (job, instance) (tally_store_trouble) == 1"
+            " or max by (job, instance) (tally_index_trouble) == 1",
             hold="2m",
             severity="page",
             team=team,
-            summary="{{ $labels.instance }}: the event store takes or gives nothing",
+            summary="{{ $labels.instance }}: the event store, or the trail index, takes or gives nothing",
             description="Sidecars keep everything in their spools and try again; trails stand still. The metric's reason says what is wrong.",
             board="tally-pipeline",
             api="/v1/status",
@@ -180,6 +181,17 @@ def _pipeline(settings: AlertingSettings) -> list[Alert]:
             team=team,
             summary="{{ $labels.instance }}: {{ $labels.system }} {{ $labels.entry }} does not answer",
             description="Messages stay with the broker until it does.",
+            board="tally-pipeline",
+            api="/v1/streams",
+        ),
+        Alert(
+            name="TallyReloadRefused",
+            query="tally_collector_config_last_reload_successful == 0",
+            hold="5m",
+            severity="ticket",
+            team=team,
+            summary="{{ $labels.instance }}: a changed configuration was refused",
+            description="The one before it is in force. What stands in the file is not what runs, and the next start will fail or differ.",
             board="tally-pipeline",
             api="/v1/streams",
         ),

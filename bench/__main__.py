@@ -130,11 +130,13 @@ def _fraud(folder: Path) -> None:
         print("| rule | told | of all | precision | recall |\n|---|---|---|---|---|")
         rows = [(name, score.told, score.right) for name, score in (*found.rules.items(), ("any rule", found.any_rule))]
         rows += ((f"baseline: {name}, {BUDGET:.1%}", told, right) for name, (told, right) in one.baselines.items())
-        for name, told, right in rows:
-            precision = right / told if told else 0.0
-            print(
-                f"| {name} | {told:,} | {told / found.payments:.2%} | {precision:.3f} | {right / max(fraud, 1):.3f} |"
-            )
+        _told(rows, payments=found.payments, fraud=fraud)
+        later = one.later
+        print(f"\nFrom {later.begins} on: {later.payments:,}, of which {later.fraud:,} fraud\n")
+        print("| who | told | of all | precision | recall |\n|---|---|---|---|---|")
+        _told([(name, *of) for name, of in later.told.items()], payments=later.payments, fraud=later.fraud)
+        if not later.model:
+            print("\nThe offline model was not run: scikit-learn is missing, `make bench` installs it.")
         print(
             f"\n{one.payments_a_second:,.0f} payments/s through the rules on one core;"
             f" {one.declared_a_second:,.0f}/s without the trees",
@@ -146,6 +148,13 @@ def _fraud(folder: Path) -> None:
         f" suspicious, through sidecar, correlator and detector: p50 {row.p50:.2f} s, p99 {row.p99:.2f} s",
         flush=True,
     )
+
+
+def _told(rows: Sequence[tuple[str, int, int]], *, payments: int, fraud: int) -> None:
+    """Rows of who told, how many payments, and how many of them were fraud."""
+    for name, told, right in rows:
+        precision = right / told if told else 0.0
+        print(f"| {name} | {told:,} | {told / payments:.2%} | {precision:.3f} | {right / max(fraud, 1):.3f} |")
 
 
 def _opensearch(events: int, warming: int) -> None:

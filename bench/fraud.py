@@ -12,8 +12,11 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from decimal import Decimal
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 from alerting.detect.amounts import AmountRule, VelocityRule
@@ -24,15 +27,17 @@ from alerting.detect.flows import FanRule, RoundTripRule
 from alerting.detect.habits import NewRule, TravelRule
 from alerting.detect.payment import Payment
 from alerting.detect.rule import Rule
+from bench.hindsight import Labelled, Model, boosted_trees, features, highest, split_at
 from bench.process import Tally
 
-__all__ = ["BUDGET", "DataSet", "Delay", "bench_alerts", "bench_fraud", "data_folder"]
+__all__ = ["BUDGET", "BUDGETS", "DataSet", "Delay", "Later", "bench_alerts", "bench_fraud", "data_folder", "later_part"]
 
 _DAY_SECONDS = 86_400
 BUDGET = 0.005
 """The share of payments that each baseline tells, and that the rule of kind anomaly is given."""
 
-Labelled = Sequence[tuple[Payment, bool]]
+BUDGETS = (BUDGET, 0.01, 0.05)
+"""The shares that whoever ranks payments is given on the later part of a history."""
 
 CARD_RULES: tuple[Rule, ...] = (
     AmountRule(name="above 900", above=Decimal(900)),
@@ -50,16 +55,36 @@ TRANSFER_RULES: tuple[Rule, ...] = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Later:
+    """The later part of a history, and what each made of it; whatever learns had the earlier part to learn from.
+
+    Attributes:
+        begins: the first day of it (UTC, ISO 8601).
+        payments, fraud: how many there are in it, and how many of them are fraud.
+        told: by who told: how many payments, and how many of them were fraud.
+        model: whether the model that was shown labels is among them; it is not where scikit-learn is missing.
+    """
+
+    begins: str
+    payments: int
+    fraud: int
+    told: dict[str, tuple[int, int]]
+    model: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataSet:
     """What the rules made of one data set.
 
     Attributes:
         baselines: of each by its name: how many payments it told (the budget), and how many of them were fraud.
+        later: the later half alone, beside a model that was shown the labels of the earlier.
     """
 
     name: str
     found: Backtest
     baselines: dict[str, tuple[int, int]]
+    later: Later
     payments_a_second: float
     declared_a_second: float
 
@@ -75,23 +100,71 @@ def bench_fraud(data: Path) -> list[DataSet]:
 def _shown(name: str, payments: Labelled, rules: Sequence[Rule]) -> DataSet:
     found, seconds = _timed(payments, rules)
     _, declared_seconds = _timed(payments, [rule for rule in rules if not isinstance(rule, AnomalyRule)])
+    told, fraud = int(len(payments) * BUDGET), [suspicious for _, suspicious in payments]
     return DataSet(
         name=name,
         found=found,
-        baselines={
-            "the largest": _highest(payments, [float(payment.amount) for payment, _ in payments]),
-            "furthest above what the account paid before": _highest(payments, _against_before(payments)),
-        },
+        baselines={name: (told, highest(scores, fraud, told)) for name, scores in _baselines(payments).items()},
+        later=later_part(payments, rules, model=boosted_trees if find_spec("sklearn") else None),
         payments_a_second=len(payments) / seconds,
         declared_a_second=len(payments) / declared_seconds,
     )
 
 
-def _highest(payments: Labelled, scores: Sequence[float]) -> tuple[int, int]:
-    """How many payments are within the budget, and how many of the highest scores are fraud; the earlier of two equals comes first."""
-    told = int(len(payments) * BUDGET)
-    highest = sorted(range(len(payments)), key=scores.__getitem__, reverse=True)[:told]
-    return told, sum(payments[at][1] for at in highest)
+def later_part(payments: Labelled, rules: Sequence[Rule], *, model: Model | None) -> Later:
+    """Rules, baselines and a model on the later half of a history, all on the same payments.
+
+    Rules and baselines see the earlier half as they saw it then, without labels; `model` is trained on it with labels. Rules tell as they go;
+    baselines and model rank the later half when it is over, and tell of the highest.
+    """
+    at = split_at(payments, 0.5)
+    fraud = [suspicious for _, suspicious in payments]
+    later = len(payments) - at
+    found = _found_later(rules, payments, at)
+    budgets = [AnomalyRule(name=f"anomaly, {budget:.1%}", budget=budget) for budget in BUDGETS]
+    told = {
+        name: (score.told, score.right)
+        for name, score in (
+            *found.rules.items(),
+            ("any rule", found.any_rule),
+            *_found_later(budgets, payments, at).rules.items(),
+        )
+        if name != "anomaly"  # it is there with its budget
+    }
+    rankings: dict[str, Sequence[float]] = {
+        f"baseline: {name}": scores[at:] for name, scores in _baselines(payments).items()
+    }
+    if model:
+        rows = features(payment for payment, _ in payments)
+        rankings["offline model"] = model(rows[:at], fraud[:at], rows[at:])
+    for name, scores in rankings.items():
+        right = partial(highest, scores, fraud[at:])
+        told |= {f"{name}, {budget:.1%}": (int(later * budget), right(int(later * budget))) for budget in BUDGETS}
+        if name == "offline model":
+            told[f"{name}, as many as any rule"] = found.any_rule.told, right(found.any_rule.told)
+    return Later(
+        begins=datetime.fromtimestamp(payments[at][0].time_ns // 1_000_000_000, UTC).date().isoformat(),
+        payments=later,
+        fraud=sum(fraud[at:]),
+        told=told,
+        model=model is not None,
+    )
+
+
+def _found_later(rules: Sequence[Rule], payments: Labelled, at: int) -> Backtest:
+    """What rules that have seen the payments before `at` find from there on."""
+    engine = Engine(rules)
+    for payment, _ in payments[:at]:
+        engine.look(payment)
+    return try_rules(engine, payments[at:])
+
+
+def _baselines(payments: Labelled) -> dict[str, list[float]]:
+    """What needs no rules: a score for each payment."""
+    return {
+        "the largest": [float(payment.amount) for payment, _ in payments],
+        "furthest above what the account paid before": _against_before(payments),
+    }
 
 
 def _against_before(payments: Labelled) -> list[float]:

@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 Pins = dict[str, Version]
-LOCKS = ("run", "demo", "dev")
+LOCKS = ("run", "demo", "dev", "bench")
 
 
 def read_pins(text: str) -> tuple[Pins, list[str]]:
@@ -71,10 +71,18 @@ def test_the_locks_meet_what_the_project_asks_for(project: dict[str, Any], locks
     assert unmet(runtime, locks["run"]) == [], stale
     assert unmet([*runtime, *group(project, "demo"), *group(project, "build")], locks["demo"]) == [], stale
     assert unmet([*runtime, *extras, *group(project, "dev")], locks["dev"]) == [], stale
+    assert unmet(group(project, "bench"), locks["bench"]) == [], stale
 
 
 def test_one_environment_can_hold_all_locks(locks: dict[str, Pins]) -> None:
     assert locks["run"].items() <= locks["demo"].items() <= locks["dev"].items()
+    both = locks["bench"].keys() & locks["dev"].keys()
+    assert {name: locks["bench"][name] for name in both} == {name: locks["dev"][name] for name in both}
+
+
+def test_only_the_bench_has_what_only_the_bench_needs(locks: dict[str, Pins]) -> None:
+    assert "scikit-learn" in locks["bench"]
+    assert "scikit-learn" not in locks["dev"]
 
 
 def test_a_bad_lock_is_found() -> None:

@@ -55,7 +55,7 @@ def try_rules(engine: Engine, payments: Iterable[tuple[Payment, bool | None]]) -
     """Show the payments to the rules.
 
     Args:
-        engine: fresh: it has seen nothing.
+        engine: what it has seen before is its past, and counts nowhere here.
         payments: in the order of the log, each with whether it was fraud; None: not known.
     """
     found = Backtest(rules={name: Score() for name in engine.rules})

@@ -18,7 +18,7 @@ def board() -> Board:
             Row(title="Now", panels=_now()),
             Row(title="Readings", panels=_readings()),
             Row(title="Checks", panels=_checks()),
-            Row(title="Incidents", panels=_incidents()),
+            Row(title="Incidents and daily review", panels=_incidents()),
         ),
     )
 
@@ -65,14 +65,22 @@ def _readings() -> tuple[Panel, ...]:
             ],
         ),
         Panel(
-            title="The API answers in (p99)", text="99 of 100 requests were answered within this, recording included, by operation.", unit="s", width=12,
+            title="The API answers in (p99)", text="99 of 100 requests were answered within this, recording included, by operation.", unit="s",
             queries=[Query("histogram_quantile(0.99, sum by (route, le) (rate(tally_api_request_seconds_bucket[$__rate_interval])))", "{{route}}")],
         ),
         Panel(
-            title="Recording an access takes", text="Until an access is durable, which is before its answer goes out: half of them, and 99 of 100.", unit="s", width=12,
+            title="Recording an access takes", text="Until an access is durable, which is before its answer goes out: half of them, and 99 of 100.", unit="s",
             queries=[
                 Query(f"histogram_quantile({q}, sum by (le) (rate(tally_api_record_seconds_bucket[$__rate_interval])))", name)
                 for q, name in ((0.5, "p50"), (0.99, "p99"))
+            ],
+        ),
+        Panel(
+            title="Limits shared between processes", text="1: this API process counts limits together with others, 0: by itself, as it does without a Redis. And questions a second that Redis did not answer.",
+            unit="short", runbook="TallyLimitsNotShared",
+            queries=[
+                Query("max by (instance) (tally_api_limits_shared)", "{{instance}}"),
+                Query("sum(rate(tally_api_shared_limit_failures_total[$__rate_interval]))", "not answered"),
             ],
         ),
     )  # fmt: skip
@@ -99,13 +107,17 @@ def _checks() -> tuple[Panel, ...]:
 def _incidents() -> tuple[Panel, ...]:
     return (
         Panel(
-            title="Open incidents, by cause", text="Controls that failed and have not been found to work again.", unit="short", width=12, bad=1,
+            title="Open incidents, by cause", text="Controls that failed and have not been found to work again.", unit="short", bad=1,
             runbook="TallyIncidentUnsigned", trails="/v1/incidents",
             queries=[Query("sum by (cause) (tally_incidents_open)", "{{cause}}")],
         ),
         Panel(
-            title="Incidents not signed off, by cause", text="Nobody has put on record why the control failed and what was done about it.", unit="short", width=12, warn=1,
+            title="Incidents not signed off, by cause", text="Nobody has put on record why the control failed and what was done about it.", unit="short", warn=1,
             runbook="TallyIncidentUnsigned", trails="/v1/incidents",
             queries=[Query("sum by (cause) (tally_incidents_unsigned)", "{{cause}}")],
+        ),
+        Panel(
+            title="Days not signed off", text="Days that are over for a day and that nobody has signed off. 0, too, where no day has to be (audit_api.daily_review_since).",
+            unit="short", bad=1, runbook="TallyDayUnsigned", trails="/v1/review-days", queries=[Query("max(tally_api_daily_reviews_unsigned)", "days")],
         ),
     )  # fmt: skip

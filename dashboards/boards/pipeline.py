@@ -45,12 +45,20 @@ def _in() -> tuple[Panel, ...]:
             ],
         ),
         Panel(
-            title="Files behind", text="Bytes of followed files that are not taken yet, and files that wait.", unit="bytes", width=12,
+            title="Files behind", text="Bytes of followed files that are not taken yet.", unit="bytes", width=6,
             queries=[Query("sum by (instance, tail) (tally_collector_tail_behind_bytes)", "{{instance}} {{tail}}")],
         ),
         Panel(
-            title="Messages from brokers", text="Messages of Kafka, RabbitMQ and Pulsar that are durable, each second.", unit="ops", width=12, runbook="TallyBrokerLost",
+            title="Messages from brokers", text="Messages of Kafka, RabbitMQ and Pulsar that are durable, each second.", unit="ops", width=6, runbook="TallyBrokerLost",
             queries=[Query("sum by (system, entry) (rate(tally_collector_broker_messages_total[$__rate_interval]))", "{{system}} {{entry}}")],
+        ),
+        Panel(
+            title="Told to wait, by way in", text="Groups each second that were told to come later: the spool, or their sender's share of it, is full.", unit="ops", width=6,
+            runbook="TallyRefusing", queries=[Query("sum by (input) (rate(tally_collector_input_refused_total[$__rate_interval]))", "{{input}}")],
+        ),
+        Panel(
+            title="Waited for a turn, by way in", text="How often each second a sender waited because others' work was at hand. It rises with any load.", unit="ops", width=6,
+            queries=[Query("sum by (input) (rate(tally_collector_input_waits_total[$__rate_interval]))", "{{input}}")],
         ),
     )  # fmt: skip
 

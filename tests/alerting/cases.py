@@ -66,6 +66,8 @@ HEALTHY: Mapping[str, str] = {
     f'tally_collector_refused_total{{{P},reason="bad_json"}}': flat(7),
     f'tally_store_trouble{{{P},operation="write",reason="timeout"}}': flat(0),
     f'tally_store_trouble{{{C},operation="read",reason="no_shard"}}': flat(0),
+    f'tally_index_trouble{{{C},operation="write",reason="blocked"}}': flat(0),
+    f"tally_collector_config_last_reload_successful{{{P}}}": flat(1),
     f'tally_correlator_role{{{C},tally_correlator_role="writer"}}': flat(1),
     f'tally_correlator_role{{{C},tally_correlator_role="standby"}}': flat(0),
     f"tally_correlator_missing_batches{{{C}}}": flat(0),
@@ -156,6 +158,18 @@ def _cases() -> list[Case]:
             alert="TallyStoreUnavailable",
             fault={f"tally_collector_breaker_open{{{L}}}": f"0x10 1x{MINUTES}"},
             after="14m",
+        ),
+        Case(
+            alert="TallyStoreUnavailable",
+            fault={f'tally_index_trouble{{{C},operation="write",reason="blocked"}}': f"0x10 1x{MINUTES}"},
+            after="14m",
+            near={f'tally_index_trouble{{{C},operation="write",reason="blocked"}}': f"0x12 1 0x{MINUTES}"},
+        ),
+        Case(
+            alert="TallyReloadRefused",
+            fault={f"tally_collector_config_last_reload_successful{{{P}}}": f"1x10 0x{MINUTES}"},
+            after="17m",
+            near={f"tally_collector_config_last_reload_successful{{{P}}}": f"1x12 0x3 1x{MINUTES}"},  # mended at once
         ),
         Case(
             alert="TallySpoolFilling",

@@ -39,7 +39,7 @@ _Asking = tuple[Prometheus, tuple[float, float]]
 
 
 def draw(board: dict[str, Any], prometheus: Prometheus, file: Path, start: float, end: float) -> None:
-    """Draw it into a PNG of 200 colours."""
+    """Draw it into a PNG of few colours."""
     rows = max(panel["gridPos"]["y"] + panel["gridPos"]["h"] for panel in board["panels"])
     height = rows * _UNIT + 0.7
     figure = Figure(figsize=(_WIDTH, height), facecolor="white", dpi=92)
@@ -72,7 +72,26 @@ def draw(board: dict[str, Any], prometheus: Prometheus, file: Path, start: float
     with BytesIO() as picture:
         figure.savefig(picture, format="png")
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.open(picture).convert("RGB").quantize(200, dither=Image.Dither.NONE).save(file, optimize=True)
+        _fewer_colours(Image.open(picture).convert("RGB")).save(file, optimize=True)
+
+
+def _fewer_colours(picture: Image.Image) -> Image.Image:
+    """The picture in 200 colours of its own, and in those of lines and marks: thin as these are, they would not be among the 200."""
+    ours = [int(color[at : at + 2], 16) for color in (*_COLORS, *_MARKS.values()) for at in (1, 3, 5)]
+    most = picture.quantize(200, dither=Image.Dither.NONE).getpalette() or []
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(ours + most[:600])
+    few = picture.quantize(palette=palette, dither=Image.Dither.NONE)
+    return _on_white(few)
+
+
+def _on_white(few: Image.Image) -> Image.Image:
+    """Paper is white again, which came out as the mean of all that is nearly so."""
+    colours = few.getpalette() or []
+    paper: Any = few.getpixel((0, 0))  # an index, in a picture of this mode
+    colours[3 * paper : 3 * paper + 3] = [255, 255, 255]
+    few.putpalette(colours)
+    return few
 
 
 def _box(panel: dict[str, Any], height: float) -> _Box:
@@ -168,13 +187,14 @@ def _graph(axes: Axes, panel: dict[str, Any], answers: _Answers, unit: str, *, a
     minutes = [span[0] + 60 * n for n in range(int((span[1] - span[0]) / 60) + 1)]
     axes.set_xticks(minutes, [f"{n} min" for n in range(len(minutes))])
     axes.tick_params(labelsize=7, length=0, colors="#555555")
+    axes.tick_params(axis="x", pad=6)  # the first stands beside the lowest of the other axis
     axes.grid(axis="y", color="#ececec", linewidth=0.7)
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color("#cccccc")
     if lines:
         columns = min(len(lines), _MOST, 4 if panel["gridPos"]["w"] <= 8 else 6)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncol=columns, fontsize=6.6, frameon=False, handlelength=1.2, columnspacing=1.0)  # fmt: skip
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=columns, fontsize=6.6, frameon=False, handlelength=1.2, columnspacing=1.0)  # fmt: skip
         if len(lines) > _MOST:
             axes.text(
                 1,
@@ -239,7 +259,7 @@ def _table(figure: Figure, panel: dict[str, Any], box: _Box, answers: _Answers) 
             number, unit = float(series["value"][1]), units.get(one.legend, "short")
             row[one.legend] = shown(round(number) if unit == "short" and math.isfinite(number) else number, unit)
     heads = [key, *(one.legend for one, _ in answers)]
-    line = min(0.26 / figure.get_figheight(), (height - title) / (len(cells) + 1.6))
+    line = min(0.26 / figure.get_figheight(), (height - title) / (len(cells) + 2.0))
     y = bottom + height - title - 1.1 * line
     for number, cell in enumerate(heads):
         figure.text(

@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 from prometheus_client import CollectorRegistry, start_http_server
 
-from audit_api.metrics import SiemMetrics
+from audit_api.metrics import ApiMetrics, SiemMetrics
 from collector.metrics import CollectorMetrics
 from collector.store.metrics import ClusterMetrics
 from tests.support.tally_up import supervised
@@ -51,6 +51,7 @@ steps = [
 ]
 [audit_api]
 port = 0
+daily_review_since = "{review_since}"
 [detector]
 poll_seconds = 0.1
 [[detector.payments]]
@@ -134,14 +135,29 @@ class Observed:
         if calm or forgets:
             self._payments(self._everyday(), forgotten=range(9) if forgets else ())
         else:
-            self._payments([*self._everyday(), *self._suspicious()], forgotten=[0] if self._at % 5 == 0 else ())
+            self._payments(
+                [*self._everyday(), *self._suspicious()],
+                forgotten=[0] if self._at % 5 == 0 else (),
+                late=self._at % 15 == 0,
+            )
         with (self.folder / "jobs.log").open("a", encoding="utf-8") as log:
             log.write(json.dumps({"message": "a job is done", "service": "jobs"}) + "\n")
         headers = {"authorization": f"Bearer {self._token}"}
         self._http.get(f"{self.urls['api']}/v1/trails", params={"limit": "5"}, headers=headers)
         self._http.get(f"{self.urls['api']}/v1/status", headers=headers if calm or self._at % 4 else {})
-        if self._at % 7 == 0 and not calm:
+        if (
+            self._at % 7 == 0 and self._at % 150 < 100 and not calm
+        ):  # then nothing for a while: what failed gets well again
             self._http.post(f"{self.urls['collector-side']}/v1/events", content="no json")
+
+    def sign_day(self, day: str) -> None:
+        """Sign a day off that nothing happened on."""
+        answer = self._http.post(
+            f"{self.urls['api']}/v1/review-days/{day}",
+            json={"open": 0},
+            headers={"authorization": f"Bearer {self._token}"},
+        )
+        assert answer.status_code == 201, answer.text
 
     def incidents(self) -> list[dict[str, Any]]:
         """Those that the log has."""
@@ -171,7 +187,9 @@ class Observed:
         answer = self._http.post(f"{self.urls['collector-side']}/v1/traces", json=body)
         assert answer.status_code == 200, answer.text
 
-    def _payments(self, payments: Sequence[tuple[str, float, str]], *, forgotten: Container[int]) -> None:
+    def _payments(
+        self, payments: Sequence[tuple[str, float, str]], *, forgotten: Container[int], late: bool = False
+    ) -> None:
         lines = []
         for one, (card, amount, currency) in enumerate(payments):
             payment = {"service": "shop", "transaction_id": f"pay-{self._at}-{one}"}
@@ -179,6 +197,9 @@ class Observed:
             lines.append({**payment, "event_name": "received", **money})
             if one not in forgotten:
                 lines.append({**payment, "event_name": "paid", **money})
+        if late:  # what was forgotten ten seconds ago comes after all
+            paid = {"service": "shop", "transaction_id": f"pay-{self._at - 10}-0", "event_name": "paid"}
+            lines.append({**paid, "card": f"card-{self._at}", "amount": 30.0, "currency": "EUR"})
         text = "\n".join(json.dumps(line) for line in lines)
         headers = {"content-type": "application/x-ndjson"}
         answer = self._http.post(f"{self.urls['collector-side']}/v1/events", content=text, headers=headers)
@@ -211,9 +232,12 @@ def _tally(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextmanager
-def observed(folder: Path, more: str = "") -> Iterator[Observed]:
-    """An installation in `folder`; `more` is put at the end of its configuration. Everything is stopped at the end."""
-    config = CONFIG.format(folder=folder, more=more)
+def observed(folder: Path, more: str = "", *, review_since: str = "") -> Iterator[Observed]:
+    """An installation in `folder`; `more` is put at the end of its configuration, days are to be signed off from `review_since` on.
+
+    Everything is stopped at the end.
+    """
+    config = CONFIG.format(folder=folder, more=more, review_since=review_since)
     (folder / "tally.toml").write_text(config)  # a token is added before anything runs
     token = json.loads(_tally(folder, "token", "add", "ann", "--role", "auditor", "--json").stdout)["token"]
     with supervised(folder, config) as up:
@@ -233,15 +257,20 @@ class Beside:
         self._index = ClusterMetrics(self.registry, part="index")
         self._collector = CollectorMetrics(collector="elsewhere")
         self._siem = SiemMetrics(["desk"])
+        self._api = ApiMetrics()
+        self._collector.refused_input("forward")  # else a metric that nobody has counted yet, which is no answer
         self._textfile = textfile
         self.registry.register(self)  # a collector by its method, as the library has it
 
     def collect(self) -> Iterator[Any]:
-        """The broker's metrics of a collector elsewhere, those of what sends to a SIEM, and what the check left."""
+        """The metrics of a collector elsewhere for its broker and its full spool, of an API that shares limits, of what sends to a SIEM, and what the check left."""
         from prometheus_client.parser import text_string_to_metric_families
 
         for family in self._collector.registry.collect():
-            if family.name.startswith("tally_collector_broker"):
+            if family.name.startswith(("tally_collector_broker", "tally_collector_input")):
+                yield family
+        for family in self._api.registry.collect():
+            if family.name in ("tally_api_limits_shared", "tally_api_shared_limit_failures"):
                 yield family
         yield from self._siem.registry.collect()
         if self._textfile.is_file():
@@ -249,7 +278,13 @@ class Beside:
             yield from parse(self._textfile.read_text())
 
     def second(self, trouble: float = 0.0) -> None:
-        """A second of a cluster's, a broker's and a SIEM's work; in trouble shards are away, and the SIEM is slow."""
+        """A second of a cluster's, a broker's, a SIEM's and a Redis' work; in trouble shards and Redis are away, the SIEM is slow, a spool full."""
+        self._api.limits_shared.set(not trouble)
+        self._api.shared_limit_failures.inc(bool(trouble))
+        for way, room in (("forward", 6), ("http", 1)):
+            self._collector.input_waited(way)
+            for _ in range(room if trouble else 0):
+                self._collector.refused_input(way)
         self._siem.sent.labels("desk").inc(0 if trouble else 40)
         self._siem.failures.labels("desk").inc(bool(trouble))
         self._siem.behind.labels("desk").set(400 if trouble else 3)

@@ -5,8 +5,10 @@ With TALLY_DRAW=FOLDER the boards are drawn there, after some minutes of traffic
 
 from __future__ import annotations
 
+import base64
 import os
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from tests.servers.alertmanager import shortened
 from tests.servers.prometheus import Prometheus, need_prometheus
 from tests.support.board_queries import answer, asked
 from tests.support.observed import Beside, observed, served
+from tests.support.webhooks import receiver
 
 pytestmark = pytest.mark.prometheus
 
@@ -24,13 +27,38 @@ DRAW = os.environ.get("TALLY_DRAW", "")
 SECONDS = int(os.environ.get("TALLY_DRAW_SECONDS", "300")) if DRAW else 12
 """Of traffic. Without drawing: the first scrape, then findings, then what they change."""
 
+MORE = """
+[[detector.rules]]
+kind = "amount"
+name = "very-large"
+above = "900"
+severity = "critical"
+freeze = true
+[detector.alertmanager]
+urls = ["{alertmanager}"]
+[detector.freeze]
+url = "{freezer}/freeze"
+secret_file = "freeze.secret"
+[incidents]
+probe_seconds = 1
+patience_seconds = 0
+quiet_seconds = 15
+"""
+"""Somebody to tell; and incidents that begin and end within what is drawn."""
+
 
 @pytest.mark.timeout(SECONDS + 120)
 def test_every_panel_has_data(tmp_path: Path) -> None:
     need_prometheus()
     made = [board.build(Links(api="https://audit.example")) for board in boards()]
     textfile = tmp_path / "check.prom"
-    with observed(tmp_path) as here:
+    days = [(datetime.now(UTC) - timedelta(days=ago)).date().isoformat() for ago in (4, 3, 2)]
+    secret = tmp_path / "freeze.secret"
+    secret.write_text(base64.b64encode(bytes(32)).decode())
+    secret.chmod(0o600)
+    with receiver(*[200] * 20, *[503] * 4, 200) as (alertmanager, _), receiver(200, 200, 409, 200) as (freezer, _), observed(
+        tmp_path, MORE.format(alertmanager=alertmanager, freezer=freezer), review_since=days[0]
+    ) as here:  # fmt: skip
         here.tally("render", "-o", str(tmp_path / "out"), "--only", "alerts")
         rules = tmp_path / "out" / "prometheus" / "tallystick.rules.yml"
         rules.write_text(shortened(rules.read_text()))
@@ -46,6 +74,7 @@ def test_every_panel_has_data(tmp_path: Path) -> None:
                 beside.second(trouble if DRAW else 0.0)
                 if at in (SECONDS // 3, SECONDS * 4 // 5):
                     assert here.tally("check", "--textfile", str(textfile)).returncode == 0
+                    here.sign_day(days.pop(0))
                 time.sleep(max(0.0, start + at + 1 - time.time()))  # load for a time is what is wanted, not a condition
             end = time.time()
             prometheus.until("count(tally_check_findings)", {(): 1})
