@@ -121,6 +121,7 @@ def create_app(
         live=live,
         incidents=incidents,
         settings=settings,
+        keep_purpose=sessions.state_purpose,
         flows=flows,
         provider=provider is not None,
     )

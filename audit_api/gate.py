@@ -126,6 +126,7 @@ class Operation:
         conditional: it heeds If-Match.
         export: it takes content away: held to the principal's budget of exports besides.
         secret_query: its query holds what must not be on record, such as an authorization code.
+        purposeless: it shows nothing of the ledger, so nobody need say why they ask, wherever that is required.
         body_limit_bytes: a longer body is refused; 0: none is taken.
         body_types: media types that the body may have, to (schema, example). A form is parsed into `Call.form`.
         success: the status of an answer that is no problem, unless its `Reading` says another.
@@ -151,6 +152,7 @@ class Operation:
     conditional: bool = False
     export: bool = False
     secret_query: bool = False
+    purposeless: bool = False
     body_limit_bytes: int = 0
     body_types: Mapping[str, tuple[str, Any]] = field(default_factory=dict)
     success: int = 200
@@ -313,8 +315,8 @@ class Gate:
         session = asker.session if asker is not None else None
         if session is not None and not operation.public and operation.method not in SAFE_METHODS:
             session.demand_token(request.headers.get(CSRF_HEADER, "") or form.get(CSRF_FIELD, ""))
-        if self._purpose_required and not operation.public:
-            demand_purpose(request)
+        if self._purpose_required and not (operation.public or operation.purposeless):
+            demand_purpose(request, session)
         return Call(
             principal=asker.principal if asker is not None and not operation.public else None,
             target=target,
@@ -352,7 +354,7 @@ def _asked(
         client=request.client.host if request.client else "",
         trail=(reading.trail if reading is not None else "") or str(target.get("trail", "")),
         session=asker.session.name if asker is not None and asker.session is not None else "",
-        purpose=purpose_of(request),
+        purpose=purpose_of(request, asker.session if asker is not None else None),
         notes=reading.notes if reading is not None else {},
         keys=reading.keys if reading is not None else {},
     )

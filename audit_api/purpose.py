@@ -8,10 +8,11 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
+from audit_api.identity.sessions import Session
 from audit_api.parameters import Parameter
 from audit_api.problems import Problem
 
-__all__ = ["HEADER", "PURPOSE", "demand_purpose", "purpose_of"]
+__all__ = ["HEADER", "MAX_PURPOSE", "PURPOSE", "as_kept", "demand_purpose", "purpose_of"]
 
 HEADER = "Tally-Purpose"
 MAX_PURPOSE = 200
@@ -23,8 +24,13 @@ PURPOSE = Parameter(
 )
 
 
-def purpose_of(request: Request) -> str:
-    """What the request says, cut to what goes on record; empty: nothing."""
+def as_kept(said: str) -> str:
+    """What somebody said, in one line and cut to what goes on record."""
+    return "".join(char if char.isprintable() else " " for char in said).strip()[:MAX_PURPOSE]
+
+
+def purpose_of(request: Request, session: Session | None = None) -> str:
+    """What the request says, else what was said in its session; cut to what goes on record. Empty: nothing."""
     said = request.headers.get(HEADER, "")
     if said:
         try:
@@ -34,12 +40,12 @@ def purpose_of(request: Request) -> str:
     else:
         query = request.scope.get("query_string", b"")[:8_192].decode("latin-1")
         said = next((value for name, value in parse_qsl(query, max_num_fields=None) if name == PURPOSE.name), "")
-    return "".join(char if char.isprintable() else " " for char in said).strip()[:MAX_PURPOSE]
+    return as_kept(said) or (session.purpose if session is not None else "")
 
 
-def demand_purpose(request: Request) -> None:
-    """Nothing, if the request says why; raises the problem ``purpose-needed``."""
-    if not purpose_of(request):
+def demand_purpose(request: Request, session: Session | None = None) -> None:
+    """Nothing, if the request or its session says why; raises the problem ``purpose-needed``."""
+    if not purpose_of(request, session):
         raise Problem(
             "purpose-needed", f"say why you read this, with the header {HEADER} or the parameter {PURPOSE.name}"
         )

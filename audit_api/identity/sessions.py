@@ -38,11 +38,13 @@ class Session:
         name: what accesses on record call it (OpenTelemetry's ``session.id``): 16 hex digits that open nothing.
         principal: whom it stands for, as of this request.
         csrf: the synchroniser token that each unsafe request must bring, as header or form field.
+        purpose: why they read, as they said on the page; empty: they did not say.
     """
 
     name: str
     principal: Principal
     csrf: str = field(repr=False)
+    purpose: str = ""
 
     def owns(self, csrf: str) -> bool:
         """Whether this is its synchroniser token; in constant time."""
@@ -64,6 +66,7 @@ class _Kept:
     holds: Holds
     opened: float
     used: float
+    purpose: str = ""
 
 
 class Sessions:
@@ -142,7 +145,13 @@ class Sessions:
             return None
         kept.used = now
         self._kept.move_to_end(digest)
-        return Session(name=kept.name, principal=principal, csrf=kept.csrf)
+        return Session(name=kept.name, principal=principal, csrf=kept.csrf, purpose=kept.purpose)
+
+    def state_purpose(self, request: Request, purpose: str) -> None:
+        """Keep why whoever is logged in reads, until they say otherwise or the session ends."""
+        kept = self._kept.get(self._digest_of(request))
+        if kept is not None:
+            kept.purpose = purpose
 
     def stands_on(self, request: Request) -> Holds | None:
         """What the session of a request was opened with, if it has one."""

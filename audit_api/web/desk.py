@@ -1,6 +1,6 @@
 """The desk: its pages as operations of the gate, what browsers are shown in a problem's place, and the assets."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -25,6 +25,7 @@ from audit_api.web.frame import HEADERS, PREFIX, STATIC_TYPES, Frame
 from audit_api.web.incidentpages import IncidentPages
 from audit_api.web.livepage import LivePage
 from audit_api.web.parts import HTML, given, page
+from audit_api.web.purposepage import PurposePage
 from audit_api.web.reviewpage import ReviewPage
 from audit_api.web.search import SearchPage
 from audit_api.web.searches import SearchForms
@@ -48,6 +49,7 @@ class Desk:
         live: tells what happens.
         searches: those on saved searches, where there are any.
         settings: limits.
+        keep_purpose: keeps why somebody reads with the session of a request.
         flows: as they are declared now.
         provider: there is an identity provider to sign in at.
     """
@@ -64,6 +66,7 @@ class Desk:
         live: Live,
         incidents: IncidentDesk,
         settings: ApiSettings,
+        keep_purpose: Callable[[Request, str], None],
         flows: Sequence[Flow],
         provider: bool = False,
     ) -> None:
@@ -78,6 +81,7 @@ class Desk:
         )
         self._system = SystemPage(self._frame, overview=overview)
         self._incidents = IncidentPages(self._frame, incidents)
+        self._purpose = PurposePage(self._frame, keep_purpose)
 
     def operations(self, api: Sequence[Operation]) -> list[Operation]:
         """The pages that show what the ledger holds; they offer what the API's own operations can do."""
@@ -89,6 +93,7 @@ class Desk:
             *self._reviews.operations(),
             *(self._forms.operations() if self._forms is not None else ()),
             *self._incidents.operations(),
+            *self._purpose.operations(),
         ]
 
     def routes(self) -> list[Route]:
@@ -110,7 +115,9 @@ class Desk:
             return RedirectResponse(f"{_LOGIN}?{urlencode({'next': asked})}", status_code=303, headers=HEADERS)
         if request.url.path == "/login" and kind in ("unauthenticated", "bad-body"):
             return self._login_form(f"{PREFIX}/trails", message="wrong", status=401)
-        if request.url.path == self._search.operation().path and kind == "bad-parameter":
+        if kind == "purpose-needed" and session is not None:
+            body = self._purpose.asked_instead(request, session)
+        elif request.url.path == self._search.operation().path and kind == "bad-parameter":
             body = self._search.refused(problem, request, session)
         else:
             told = {"title": problem.kind.title, "detail": problem.detail, "status": problem.kind.status}

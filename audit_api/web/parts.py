@@ -55,9 +55,9 @@ def given(request: Request) -> Mapping[str, str]:
 
 
 def page(frame: Frame, template: str, session: Session | None, principal: Principal | None, **values: Any) -> bytes:
-    """A page with the head that all have: who is signed in, and the token with which they sign out."""
-    csrf = session.csrf if session is not None else ""
-    return frame.render(template, principal=principal, csrf=csrf, **values)
+    """A page with the head that all have: who is signed in and why they read, and the token with which they sign out."""
+    csrf, purpose = (session.csrf, session.purpose) if session is not None else ("", "")
+    return frame.render(template, principal=principal, csrf=csrf, purpose=purpose, **values)
 
 
 def told_trail(trail: str, known: Callable[[str, str], str]) -> dict[str, str]:

@@ -69,6 +69,8 @@ MATRIX: dict[str, tuple[str, str]] = {
     "incidentsPage": ("auditor sre admin", "none"),
     "incidentPage": ("auditor sre admin", "none"),
     "signIncidentPage": ("auditor admin", "none"),
+    "purposePage": ("auditor sre admin", "same"),
+    "statePurposePage": ("auditor sre admin", "same"),
     "saveSearchPage": ("auditor sre admin", "same"),
     "deleteSearchPage": ("auditor sre admin", "same"),
     "logIn": ("-", "same"),
@@ -158,6 +160,8 @@ def body_of(api: Api, name: str, trail: str) -> dict[str, Any]:
             "remediation": "a larger one",
             "over": "true" if name == "signIncident" else True,
         }
+    if name == "statePurpose":
+        return {"purpose": "case 7"}
     if name in ("saveSearch", "changeSearch"):
         return {"name": new_token()[:20], "conditions": {"status": "incomplete"}}
     return {}

@@ -267,6 +267,14 @@ def test_axe_finds_nothing_serious_on_any_page(
     look()
     page.goto(f"{desk.url}/desk/trails/transaction/no-such")
     look()
+    page.goto(f"{desk.url}/desk/purpose?next=/desk/system")
+    look()
+    expect(page.get_by_label("Purpose")).to_be_focused()
+    page.get_by_label("Purpose").fill("PCI review 2026, sample 14, of the payments of the first quarter")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("link", name="Why you read")).to_contain_text("sample 14")
+    assert page.url.endswith("/desk/system")
+    look()
     context.close()
 
 
