@@ -65,7 +65,8 @@ def _object(properties: dict[str, Any], **more: Any) -> dict[str, Any]:
 _TEXT, _NUMBER = {"type": "string"}, {"type": "integer"}
 _MAYBE_TEXT = {"type": ["string", "null"]}
 _MAYBE_NUMBER = {"type": ["integer", "null"]}
-_WORDS = {**_TEXT, "maxLength": MAX_TEXT}
+_WORDS = {**_TEXT, "maxLength": MAX_TEXT, "pattern": "^[^\\u0000]*$"}
+_SOME_WORDS = {**_WORDS, "minLength": 1, "pattern": "^[^\\u0000]*[^\\s\\u0000][^\\u0000]*$"}
 _INCIDENT: dict[str, Any] = {
     "id": _TEXT,
     "trail": _TEXT,
@@ -120,8 +121,8 @@ INCIDENT_SCHEMAS: dict[str, dict[str, Any]] = {
     "IncidentSignOff": {
         **_object(
             {
-                "root_cause": {**_WORDS, "minLength": 1},
-                "remediation": {**_WORDS, "minLength": 1},
+                "root_cause": _SOME_WORDS,
+                "remediation": _SOME_WORDS,
                 "comment": _WORDS,
                 "over": {"type": "boolean", "description": "Of an incident that is open: it has ended, by your word."},
             },
