@@ -130,7 +130,7 @@ fix: $(VENV)/.dev ## what ruff can mend by itself
 bench: $(VENV)/.bench ## speed and size, each beside its floor in the same run (minutes; not in CI)
 	$(BIN)/python -m bench $(BENCH_ARGS)
 
-drills: $(VENV)/.dev ## tampering, 200 SIGKILLs, OpenSearch away, refusing and full (half an hour; DRILL_ARGS='sigkill --kills 20', 'opensearch')
+drills: $(VENV)/.dev ## tampering, 200 SIGKILLs, faults and who is told, OpenSearch away, refusing and full (an hour; DRILL_ARGS='sigkill --kills 20', 'opensearch')
 	$(BIN)/python -m drills $(DRILL_ARGS)
 
 audit: $(VENV)/.dev ## known vulnerabilities in what the lock files name (asks an advisory service)
