@@ -122,7 +122,7 @@ class RequestMetrics:
     """Counts requests. Not safe for several threads at once.
 
     ``tally_service_requests_total{service,operation,kind,outcome}``, ``tally_service_request_duration_seconds{service,operation,kind}``,
-    ``tally_service_folded_requests_total{label}``.
+    ``tally_service_folded_requests_total{label}``. The outcome ``failure`` is there from an operation's first request on, at 0.
 
     Args:
         registry: where they are shown.
@@ -162,6 +162,8 @@ class RequestMetrics:
         name = (service, operation, request.kind, request.outcome)
         series = self._series.get(name)
         if series is None:
+            # there before it counts: of a counter that begins at 600, no rate sees the 600 (instrumenting: avoid missing metrics)
+            self._requests.labels(service, operation, request.kind, "failure")
             series = self._requests.labels(*name), self._seconds.labels(*name[:3])
             self._series[name] = series  # finding them by their labels again costs as much as counting
         counted, seconds = series

@@ -146,9 +146,11 @@ def test_whatever_an_event_holds_it_can_be_counted_and_shown(event: Event) -> No
     registry = CollectorRegistry()
     RequestMetrics(registry, services=1, operations=1).count(request)
     families = shown(registry)
-    (sample,) = [one for one in families["tally_service_requests"].samples if one.name.endswith("_total")]
-    assert (sample.labels["service"], sample.labels["operation"]) == (request.service, request.operation)
-    assert sample.value == 1
+    counts = [one for one in families["tally_service_requests"].samples if one.name.endswith("_total")]
+    assert {(one.labels["service"], one.labels["operation"]) for one in counts} == {
+        (request.service, request.operation)
+    }
+    assert {one.labels["outcome"]: one.value for one in counts} == {"failure": 0, request.outcome: 1}
 
 
 def samples(registry: CollectorRegistry, name: str) -> dict[tuple[str, ...], float]:
@@ -166,7 +168,7 @@ def test_a_hundred_thousand_names_are_a_bounded_number_of_series() -> None:
     for at in range(100_000):
         metrics.count(Request(f"s{at % 5}", f"o{at}", "server", "success", 0.1, TRACE))
     counted = samples(registry, "tally_service_requests_total")
-    assert len(counted) == 3 * (4 + 1) + 1
+    assert len(counted) == 2 * (3 * (4 + 1) + 1), "each with its failures, of which there are none"
     assert sum(counted.values()) == 100_000
     assert counted["other", "other", "server", "success"] == 40_000
     assert samples(registry, "tally_service_folded_requests_total") == {
@@ -174,6 +176,20 @@ def test_a_hundred_thousand_names_are_a_bounded_number_of_series() -> None:
         ("operation",): 60_000 - 12,
     }
     assert sum(samples(registry, "tally_service_request_duration_seconds_count").values()) == 100_000
+
+
+def test_failures_begin_at_nothing_so_that_the_first_of_them_are_a_rise() -> None:
+    registry = CollectorRegistry()
+    metrics = RequestMetrics(registry, services=3, operations=4)
+    pay = Request("payments", "POST /payments", "server", "success", 0.1, TRACE)
+    metrics.count(pay)
+    metrics.count(pay)
+    assert samples(registry, "tally_service_requests_total") == {
+        ("payments", "POST /payments", "server", "success"): 2,
+        ("payments", "POST /payments", "server", "failure"): 0,
+    }
+    metrics.count(pay._replace(outcome="failure"))
+    assert samples(registry, "tally_service_requests_total")["payments", "POST /payments", "server", "failure"] == 1
 
 
 def test_exemplars_lead_to_the_trace_and_are_in_openmetrics_alone() -> None:
