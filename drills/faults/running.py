@@ -23,7 +23,7 @@ _STORM_SECONDS = 10.0
 """So long a fault goes on after somebody was told: what else comes then is a storm."""
 
 _MOST_MESSAGES = 2
-"""Of one alert: it fires, and once more when its group changes."""
+"""Of one alert: it fires, and once more when further processes have come to the same."""
 
 
 @dataclass
@@ -108,7 +108,9 @@ def _new(made: Setting, before: set[str]) -> list[dict[str, Any]]:
 
 
 def _messages(made: Setting, since: float) -> Counter[str]:
-    return Counter(one["labels"]["alertname"] for one in made.told(since) if one["status"] == "firing")
+    """How many messages told of each alert."""
+    firing = {(one["labels"]["alertname"], one["message"]) for one in made.told(since) if one["status"] == "firing"}
+    return Counter(name for name, _ in firing)
 
 
 def faults_table(folder: Path, *, names: Sequence[str] = (), quiet_seconds: float) -> int:

@@ -1,7 +1,7 @@
 """What faults are made in: Tallystick with traffic, a real Prometheus with our rules, a real Alertmanager with our routes, and a webhook.
 
-Rules are hurried: their minutes are `HURRY` times as short, windows and patience alike, so that a fault and its end take a minute and not an hour. What is
-measured holds for those; on a real installation an alert takes its own `for` and window longer (promtool shows these: tests/alerting).
+Rules and the grouping of messages are hurried: minutes are `HURRY` times as short, windows and patience alike, so that a fault and its end take a minute and not an hour. What is
+measured holds for those. Not hurried are the pauses of a sidecar whose store is away, some seconds: the keeper's patience is longer, as it is by default. On a real installation an alert takes its own `for` and window longer (promtool shows these: tests/alerting).
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ _SETTLE_SECONDS = 180.0
 
 _UNITS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _WINDOW = re.compile(r"(\[|offset )(\d+)([smhd])\b")
+_GROUPED = re.compile(r"(group_wait: |group_interval: )(\d+)([smhd])\b")
 _PATIENCE = re.compile(r"^(\s+for: )(\d+)([smhd])$", re.MULTILINE)
 
 _CONFIG = """
@@ -53,9 +54,9 @@ api_url = "https://audit.example"
 [incidents]
 poll_seconds = 0.2
 probe_seconds = 1.0
-patience_seconds = 3.0
-quiet_seconds = 15.0
-lost_seconds = 6.0
+patience_seconds = 18.0
+quiet_seconds = 30.0
+lost_seconds = 15.0
 check_file = "{folder}/check.prom"
 alertmanagers = ["http://{alertmanager}"]
 """
@@ -103,6 +104,10 @@ def hurried(rules: str) -> str:
 
     text = _PATIENCE.sub(shorter, _WINDOW.sub(shorter, rules))
     return re.sub(r"^\s+interval: .+\n", "", text, flags=re.MULTILINE)
+
+
+def _sooner(found: re.Match[str]) -> str:
+    return f"{found[1]}{max(1, round(int(found[2]) * _UNITS[found[3]] / HURRY))}s"
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -239,7 +244,7 @@ def setting(folder: Path, *, cluster: Any = None) -> Iterator[Setting]:
         rules = folder / "out" / "prometheus" / "tallystick.rules.yml"
         rules.write_text(hurried(rules.read_text()))
         config = folder / "out" / "alertmanager" / "alertmanager.yml"
-        config.write_text(re.sub(r"(group_wait|group_interval): .+", r"\1: 1s", config.read_text()))
+        config.write_text(_GROUPED.sub(_sooner, config.read_text()))
         (config.parent / "token").write_text("s3cret\n")
         alertmanager = ends.enter_context(Alertmanager(folder / "alertmanager", config, port=port))
         prometheus = ends.enter_context(

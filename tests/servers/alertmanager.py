@@ -110,13 +110,14 @@ class Alertmanager:
 
 
 class Webhook:
-    """What came to a webhook, in order: each alert of each message, with the message's receiver and the time of its arrival."""
+    """What came to a webhook, in order: each alert of each message, with the message's number and receiver and the time of its arrival."""
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url
         self.token = token
         self.heard: list[dict[str, Any]] = []
         self.refused = 0
+        self.messages = 0
 
     def until(self, what: Callable[[dict[str, Any]], bool], seconds: float = 60.0) -> dict[str, Any]:
         """The first alert of which this is true, once it has come."""
@@ -139,8 +140,9 @@ def webhook(token: str) -> Iterator[Webhook]:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
             right = self.headers.get("authorization") == f"Bearer {token}"
             if right:
-                for alert in body["alerts"]:
-                    there.heard.append({**alert, "receiver": body["receiver"], "arrived": time.time()})
+                there.messages += 1
+                told = {"receiver": body["receiver"], "message": there.messages, "arrived": time.time()}
+                there.heard += [{**alert, **told} for alert in body["alerts"]]
             else:
                 there.refused += 1
             self.send_response(200 if right else 401)
