@@ -19,8 +19,9 @@ from audit_api.siem.record import Record
 from audit_api.siem.settings import HttpSettings, KafkaSettings, SyslogSettings
 from audit_api.siem.syslog import SyslogSender
 from collector.errors import Overloaded
+from deploy.streaming import open_destination
 from tests.servers.certificates import Authority
-from tests.servers.kafka import Kafka
+from tests.servers.kafka import PASSWORD, USER, Kafka
 from tests.support.ledgers import SmallLedger
 from tests.support.siems import MemoryDestination, http_sink, records_of, syslog_sink
 
@@ -173,3 +174,30 @@ def test_kafka_that_refuses_what_is_long_and_that_is_killed(ledger: SmallLedger)
     cut = [one for one in found if "cut" in one]
     assert cut
     assert all(one["cut"]["why"] == "refused" for one in cut)
+
+
+@pytest.mark.kafka
+def test_kafka_over_tls_with_a_password_that_was_wrong_at_first(
+    kafka: Kafka, tmp_path: Path, ledger: SmallLedger, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic = f"siem-{uuid.uuid4().hex}"
+    asyncio.run(made_topic(kafka.address, topic))
+    certificate, key = kafka.authority.issue("siem")
+    password = tmp_path / "password"
+    password.write_text("open, please\n")
+    settings = KafkaSettings(
+        name="k", brokers=(kafka.secure_address,), topic=topic, timeout_seconds=5, ca_file=str(kafka.authority.ca),
+        client_certificate=str(certificate), client_key=str(key), sasl="SCRAM-SHA-512", user=USER, password_file=str(password),
+    )  # fmt: skip
+    records = records_of(ledger)
+    sender = open_destination(settings)
+    try:
+        with pytest.raises(Overloaded, match=r"kafka://127\.0\.0\.1"):
+            sender.send(records)
+        assert "Authentication failed" in caplog.text, "why, the library says in the log"
+        password.write_text(f"{PASSWORD}\n")
+        sender.send(records)  # the same one: the file is read at each connection
+    finally:
+        sender.close()
+    got = asyncio.run(consumed(kafka.address, topic))
+    assert len(got) == len(records)
