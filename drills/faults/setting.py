@@ -22,7 +22,7 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
 from drills.installation import until
-from tests.servers.alertmanager import Alertmanager, Webhook, need_alertmanager, webhook
+from tests.servers.alertmanager import RECEIVERS, Alertmanager, Webhook, need_alertmanager, webhook
 from tests.servers.prometheus import Prometheus, free_port, need_prometheus
 from tests.support.observed import Observed, observed
 from tests.support.time_server import TimeServer, time_server
@@ -64,21 +64,9 @@ alertmanagers = ["http://{alertmanager}"]
 _ALERTING = """
 expected_collectors = ["side", "edge"]
 runbook_url = "https://wiki.example/tally/"
-default_receiver = "tickets"
 check_hours = 0
 incident_hours = 0
 reads_least = 5000
-watchdog_receiver = "deadman"
-routes = [ {{ severity = "page", receiver = "pager" }}, {{ severity = "ticket", receiver = "tickets" }} ]
-[alerting.receivers.pager]
-webhook_url = "{url}"
-webhook_token_file = "token"
-[alerting.receivers.tickets]
-webhook_url = "{url}"
-webhook_token_file = "token"
-[alerting.receivers.deadman]
-webhook_url = "{url}"
-webhook_token_file = "token"
 """
 
 _EDGE = """
@@ -231,8 +219,10 @@ def setting(folder: Path, *, cluster: Any = None) -> Iterator[Setting]:
         heard = ends.enter_context(webhook("s3cret"))
         clock = ends.enter_context(time_server())
         port = free_port()  # known before it runs: the keeper of incidents asks it
-        more = _ALERTING.format(url=heard.url) + _CONFIG.format(
-            clock_port=clock.port, store=store, folder=folder, alertmanager=f"127.0.0.1:{port}"
+        more = (
+            _ALERTING
+            + RECEIVERS.format(url=heard.url)
+            + _CONFIG.format(clock_port=clock.port, store=store, folder=folder, alertmanager=f"127.0.0.1:{port}")
         )
         here = ends.enter_context(observed(folder, more))
         edge = Sidecar(folder, store)

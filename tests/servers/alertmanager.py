@@ -24,6 +24,22 @@ import httpx
 
 from tests.support.need import need
 
+RECEIVERS = """
+default_receiver = "tickets"
+watchdog_receiver = "deadman"
+routes = [ {{ severity = "page", receiver = "pager" }}, {{ severity = "ticket", receiver = "tickets" }} ]
+[alerting.receivers.pager]
+webhook_url = "{url}"
+webhook_token_file = "token"
+[alerting.receivers.tickets]
+webhook_url = "{url}"
+webhook_token_file = "token"
+[alerting.receivers.deadman]
+webhook_url = "{url}"
+webhook_token_file = "token"
+"""
+"""The end of a ``[alerting]`` whose receivers are all one `webhook`, at `url`, with the token in the file ``token``."""
+
 _START_SECONDS = 60.0
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.servers.alertmanager import Alertmanager, need_alertmanager, shortened, webhook
+from tests.servers.alertmanager import RECEIVERS, Alertmanager, need_alertmanager, shortened, webhook
 from tests.servers.prometheus import Prometheus, need_prometheus
 from tests.support.observed import observed
 
@@ -27,20 +27,10 @@ BOUND_SECONDS = 30.0
 
 ALERTING = """
 runbook_url = "https://wiki.example/tally/"
-default_receiver = "tickets"
 check_hours = 0
 incident_hours = 0
-watchdog_receiver = "deadman"
-routes = [ {{ severity = "page", receiver = "pager" }}, {{ severity = "ticket", receiver = "tickets" }} ]
-[alerting.receivers.pager]
-webhook_url = "{url}"
-webhook_token_file = "token"
-[alerting.receivers.tickets]
-webhook_url = "{url}"
-webhook_token_file = "token"
-[alerting.receivers.deadman]
-webhook_url = "{url}"
-webhook_token_file = "token"
+"""
+DASHBOARDS = """
 [dashboards]
 grafana_url = "https://grafana.example"
 api_url = "https://audit.example"
@@ -58,7 +48,10 @@ def until(what: Callable[[], bool]) -> None:
 def test_from_fault_to_webhook_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     need_prometheus()
     need_alertmanager()
-    with webhook("s3cret") as heard, observed(tmp_path, ALERTING.format(url=heard.url)) as here:
+    with (
+        webhook("s3cret") as heard,
+        observed(tmp_path, ALERTING + RECEIVERS.format(url=heard.url) + DASHBOARDS) as here,
+    ):
         done = here.tally("render", "-o", str(tmp_path / "out"), "--only", "alerts")
         assert done.returncode == 0, done.stderr
         rules = tmp_path / "out" / "prometheus" / "tallystick.rules.yml"
