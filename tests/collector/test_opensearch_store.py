@@ -606,3 +606,26 @@ def test_what_was_stored_outlives_the_server_s_sigkill(own: Cluster) -> None:
         assert list(store.events(refs(*range(200)))) == texts(expected)
         assert store.acknowledged(STREAM) == 7
         store.append(shipper.batch(pay("T-last")))
+
+
+def test_what_an_earlier_request_left_without_a_sync_is_durable_before_it_counts(own: Cluster) -> None:
+    """The answer to a request never comes, and neither does its sync: sent again, its documents are there, and nothing is written that would sync them."""
+    settings = settings_of(own, timeout_seconds=60.0)
+    with closing(OpenSearchStore(settings)) as store:
+        shipper = Shipper()
+        store.append(shipper.batch(pay("T-1")))
+        batch = shipper.batch(*(pay(f"T-{at}") for at in range(2, 9)))
+        place = store.place(batch.signed.header.created)
+
+        def durability(how: str) -> None:
+            changed = {"index.translog.durability": how, "index.translog.sync_interval": "1h"}
+            own.ask("PUT", f"/{place}/_settings", changed)
+
+        durability("async")
+        store._create_events(batch, place, [])
+        durability("request")
+        store.append(batch)
+        own.nodes[0].kill()
+        own.nodes[0].start()
+        own.wait()
+        assert list(store.events(refs(*range(8)))) == texts([pay(f"T-{at}") for at in range(1, 9)])

@@ -23,7 +23,7 @@ from collector.store.opensearch.headers import Headers, place_of
 from collector.store.opensearch.hearing import Watch
 from collector.store.opensearch.layout import Layout
 from collector.store.opensearch.registry import Registry, registry_document, registry_id
-from collector.store.opensearch.writing import Creation, create, raise_number
+from collector.store.opensearch.writing import Creation, create, raise_number, settle
 from collector.store.settings import StoreSettings
 
 __all__ = ["OpenSearchStore"]
@@ -103,6 +103,7 @@ class OpenSearchStore:
         self._open()
         header = batch.signed.header
         if self._is_stored(batch.signed):
+            settle(self._connection, self._layout.batches)
             return
         place = place_of(header, self._layout)
         self._must_be_ours(place if header.count else "")
@@ -125,8 +126,10 @@ class OpenSearchStore:
             self._connection, [Creation(index=self._layout.batches, id=id_, document=document)], copies=self._copies
         )
         self._must_not_refuse(outcome.refused)
-        if outcome.taken and not self._is_stored(batch.signed):
-            raise StateUnknown(f"{self._connection.name} has and has not batch {header.number} of {header.stream}")
+        if outcome.taken:
+            if not self._is_stored(batch.signed):
+                raise StateUnknown(f"{self._connection.name} has and has not batch {header.number} of {header.stream}")
+            settle(self._connection, self._layout.batches)
 
     def _is_stored(self, signed: SignedHeader) -> bool:
         """Whether this header is there. Raises `Conflict` when another is there under its number."""
@@ -173,6 +176,8 @@ class OpenSearchStore:
             self._connection.watch.unindexed(unindexed + fresh)
         # facts are named after their header, so what is there is the same; an event's id is another's if the spool was cloned
         self._must_be_the_same(header, creations, bodies, [at for at in taken if at < len(creations)])
+        if taken:
+            settle(self._connection, place, self._layout.facts(place))
 
     def _must_be_the_same(
         self, header: BatchHeader, creations: Sequence[Creation], bodies: Sequence[bytes], taken: Sequence[int]

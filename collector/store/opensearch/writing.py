@@ -1,5 +1,6 @@
 """Creating documents in bulk: what was created, what was there, what was refused, item by item."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,10 +9,12 @@ import msgspec
 
 from collector.batch import StreamId
 from collector.errors import Overloaded
-from collector.store.opensearch.connection import Connection, Refusal, pressure
+from collector.store.opensearch.connection import Connection, Denied, Refusal, path_of, pressure
 from collector.store.opensearch.hearing import word_for
 
-__all__ = ["Creation", "Outcome", "create", "raise_number", "tell_written"]
+__all__ = ["Creation", "Outcome", "create", "raise_number", "settle", "tell_written"]
+
+_log = logging.getLogger(__name__)
 
 _BULK_BYTES = 8 * 1024**2
 """Size of one request: far below what a server takes (http.max_content_length, 100 MB), large enough to cost little each."""
@@ -35,6 +38,14 @@ class Outcome:
 
     taken: Sequence[int]
     refused: Sequence[tuple[int, str]]
+
+
+class _Shards(msgspec.Struct):
+    failed: int
+
+
+class _Flushed(msgspec.Struct):
+    shards: _Shards = msgspec.field(name="_shards")
 
 
 class _Cause(msgspec.Struct):
@@ -175,3 +186,23 @@ def _requests(creations: Sequence[Creation]) -> Iterator[tuple[bytes, int]]:
         size += len(one.document) + len(lines[-2])
     if lines:
         yield b"\n".join((*lines, b"")), len(lines) // 2
+
+
+def settle(connection: Connection, *indexes: str) -> None:
+    """What is in these indexes already is durable on return.
+
+    A document that an earlier request brought, whose answer never came, is seen and not synced yet: a create that finds it syncs nothing, and
+    if that sync fails it is gone. So what was not brought just now is flushed
+    (https://docs.opensearch.org/latest/api-reference/index-apis/flush/).
+
+    Raises:
+        Overloaded: not now.
+    """
+    try:
+        done = connection.json(_Flushed, "POST", path_of(",".join(indexes), "_flush"))
+    except Denied:
+        # roles of before: as it was then, a sync that fails behind an answer that never came is not noticed
+        _log.warning("a collector's role has no indices:admin/flush*: take it from deploy/opensearch/roles.yml")
+        return
+    if done.shards.failed:
+        raise Overloaded(f"{connection.name} cannot sync {', '.join(indexes)} now")
