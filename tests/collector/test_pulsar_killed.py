@@ -15,7 +15,7 @@ import pytest
 from tests.servers.pulsar import Pulsar
 from tests.support.collector_process import CollectorProcess
 from tests.support.publishing import Publisher, kill_under_way
-from tests.support.pulsar_topics import backlog, produce
+from tests.support.pulsar_topics import backlog, held, produce
 
 KILLS = min(5, int(os.environ.get("TALLY_KILLS", "2")))
 SEED = int(os.environ.get("TALLY_SEED", "7"))
@@ -36,6 +36,13 @@ batch_messages = 40
         values = [name.encode() for name in names]
         await asyncio.to_thread(produce, pulsar, topic, values, keys=list(names), together=7)
 
-    kill_under_way(CollectorProcess(tmp_path, further=settings), Publisher(publish), kills=KILLS, seed=SEED)
-    for partition in range(3):  # a stop acknowledges what is durable
-        assert backlog(pulsar, f"{topic}-partition-{partition}", "tallystick") == 0
+    partitions = [f"{topic}-partition-{partition}" for partition in range(3)]
+    kill_under_way(
+        CollectorProcess(tmp_path, further=settings),
+        Publisher(publish),
+        kills=KILLS,
+        seed=SEED,
+        held=lambda: held(pulsar, *partitions),
+    )
+    for partition in partitions:  # a stop acknowledges what is durable
+        assert backlog(pulsar, partition, "tallystick") == 0

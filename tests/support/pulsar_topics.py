@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,7 +13,9 @@ import pulsar
 from collector.receive.pulsar.librarylog import library_log
 from tests.servers.pulsar import Pulsar
 
-__all__ = ["backlog", "client", "produce", "subscription"]
+__all__ = ["backlog", "client", "held", "produce", "subscription"]
+
+_PATIENCE_SECONDS = 90.0
 
 
 @contextmanager
@@ -30,7 +34,8 @@ def produce(
 ) -> None:
     """Send them, in order, and return when the broker has them all. `together`: so many are an entry."""
     with client(server) as made:
-        producer = made.create_producer(
+        producer = _producer(
+            made,
             topic,
             batching_enabled=together > 1,
             batching_max_messages=max(together, 2),
@@ -48,6 +53,29 @@ def produce(
             producer.send_async(value, sent, **key, **further)
         producer.flush()
         assert not refused
+
+
+def _producer(made: pulsar.Client, topic: str, **options: Any) -> pulsar.Producer:
+    """A broker that was just started, on a machine that has much to do, may not have its topic yet."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            return made.create_producer(topic, **options)
+        except (pulsar.Timeout, pulsar.ConnectError):
+            if time.monotonic() > deadline:
+                raise
+
+
+def held(server: Pulsar, *topics: str) -> Counter[str]:
+    """How often each value is in these topics, none of which has partitions: a producer that connected anew may have sent some of them twice."""
+    found: Counter[str] = Counter()
+    with client(server) as made:
+        for topic in topics:
+            reader = made.create_reader(topic, pulsar.MessageId.earliest)
+            while reader.has_message_available():
+                found[reader.read_next(30_000).data().decode()] += 1
+            reader.close()
+    return found
 
 
 def subscription(server: Pulsar, topic: str, name: str) -> Mapping[str, Any]:
