@@ -76,8 +76,10 @@ class MessageReader:
         return len(self._buffer)
 
     def take(self, max_bytes: int = 65_536) -> bytes:
-        """What was read and not understood, for the dead letters: cut to `max_bytes`."""
-        return bytes(self._buffer[:max_bytes])
+        """Take out what was read and not understood, for the dead letters: cut to `max_bytes`."""
+        data = bytes(self._buffer[:max_bytes])
+        self._buffer.clear()
+        return data
 
     def messages(self, data: bytes) -> Iterator[bytes]:
         """The whole messages that `data` completes, undecoded.

@@ -187,6 +187,23 @@ def test_a_quiet_forward_connection_is_acknowledged_beside_a_flood() -> None:
     asyncio.run(story())
 
 
+def test_framing_that_is_lost_in_another_turn_is_counted_once() -> None:
+    async def story() -> None:
+        ticks = itertools.count()
+
+        def clock() -> float:  # each look is in a turn that is over
+            return next(ticks) * 0.005
+
+        async with Setting(MemoryIntake(), turns=Turns(LoopTime(clock=clock, worked=clock))) as at:
+            sender = await at.sender()
+            sender.say(["t", 1, {"message": "good"}], b"\xc1\xc1\xc1")
+            await sender.hear_the_end()
+            assert at.reasons == ["framing"]
+            assert [raw for raw, _, _ in at.intake.dead] == [b"\xc1\xc1\xc1"]
+
+    asyncio.run(story())
+
+
 def test_turns_do_not_multiply_whoever_asks_in_between() -> None:
     async def story() -> None:
         calls = 0
