@@ -107,7 +107,8 @@ def test_nothing_is_acknowledged_before_it_is_durable_and_nothing_more_is_asked_
         further: dict[str, Any] = {"format": "json", "batch_messages": 20, "prefetch": 30}
         async with consuming(intake, topic, address=pulsar.address, **further) as consumption:
             await consumption.until(lambda: intake.overloaded == 0)
-            await until(lambda: subscription(pulsar, topic, "tallystick")["unackedMessages"] >= 40)
+            # on a slow disk messages come one by one, and the group that is held is as short as that: what is prefetched is out in any case
+            await until(lambda: subscription(pulsar, topic, "tallystick")["unackedMessages"] >= 30)
             await asyncio.sleep(0.4)  # several times as long as an acknowledgement needs
             told = await asyncio.to_thread(subscription, pulsar, topic, "tallystick")
             assert (told["msgBacklog"], told["unackedMessages"] <= 50) == (201, True), told
