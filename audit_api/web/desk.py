@@ -24,7 +24,7 @@ from audit_api.web.exports import offered
 from audit_api.web.frame import HEADERS, PREFIX, STATIC_TYPES, Frame
 from audit_api.web.incidentpages import IncidentPages
 from audit_api.web.livepage import LivePage
-from audit_api.web.parts import HTML, given, page
+from audit_api.web.parts import HTML, asked_path, given, page
 from audit_api.web.purposepage import PurposePage
 from audit_api.web.reviewpage import ReviewPage
 from audit_api.web.search import SearchPage
@@ -109,10 +109,9 @@ class Desk:
         """A problem for a browser: the way to sign in, the form again, or a page that says what is wrong."""
         kind = problem.kind.name
         if kind == "unauthenticated" and request.method == "GET":
-            path = request.scope.get("raw_path", b"").partition(b"?")[0].decode("ascii", "replace")
-            query = request.scope.get("query_string", b"").decode("ascii", "replace")
-            asked = f"{path}?{query}" if query else path
-            return RedirectResponse(f"{_LOGIN}?{urlencode({'next': asked})}", status_code=303, headers=HEADERS)
+            return RedirectResponse(
+                f"{_LOGIN}?{urlencode({'next': asked_path(request)})}", status_code=303, headers=HEADERS
+            )
         if request.url.path == "/login" and kind in ("unauthenticated", "bad-body"):
             return self._login_form(f"{PREFIX}/trails", message="wrong", status=401)
         if kind == "purpose-needed" and session is not None:

@@ -15,7 +15,7 @@ from audit_api.web.locales import Manner, locale_of, zone_of
 from correlator.errors import VerificationError
 from correlator.trail import parse_trail
 
-__all__ = ["HTML", "ZONE", "forgiving", "given", "manner_of", "page", "told_trail"]
+__all__ = ["HTML", "ZONE", "asked_path", "forgiving", "given", "manner_of", "page", "told_trail"]
 
 _MAX_QUERY_BYTES = 4_096
 
@@ -52,6 +52,13 @@ def given(request: Request) -> Mapping[str, str]:
         return dict(parse_qsl(query.decode("ascii"), max_num_fields=50)) if len(query) <= _MAX_QUERY_BYTES else {}
     except ValueError:
         return {}
+
+
+def asked_path(request: Request) -> str:
+    """What was asked for, as it was sent: the path, and the query where there is one."""
+    path = request.scope.get("raw_path", b"").partition(b"?")[0].decode("ascii", "replace")
+    query = request.scope.get("query_string", b"").decode("ascii", "replace")
+    return f"{path}?{query}" if query else path
 
 
 def page(frame: Frame, template: str, session: Session | None, principal: Principal | None, **values: Any) -> bytes:

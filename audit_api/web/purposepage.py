@@ -13,7 +13,7 @@ from audit_api.parameters import Parameter
 from audit_api.problems import Problem
 from audit_api.purpose import MAX_PURPOSE, as_kept
 from audit_api.web.frame import HEADERS, PREFIX, Frame
-from audit_api.web.parts import HTML, page
+from audit_api.web.parts import HTML, asked_path, page
 
 __all__ = ["PurposePage"]
 
@@ -77,8 +77,7 @@ class PurposePage:
         if not purpose:
             raise Problem("purpose-needed", "the form's field purpose is empty")
         self._keep(call.request, purpose)
-        following = local_path(call.form.get("next", ""))
-        headers = {**HEADERS, "Location": following if following != "/" else _FIRST}
+        headers = {**HEADERS, "Location": _following(call.form.get("next", ""))}
         return Reading(
             body=b"", media_type="text/plain", headers=headers, status=303, notes={"purpose.stated": purpose}
         )
@@ -86,16 +85,19 @@ class PurposePage:
     def form(self, session: Session | None, following: str, *, message: str = "") -> bytes:
         """The form, which leads to this path of ours."""
         principal = session.principal if session is not None else None
-        following = local_path(following)
         return page(
             self._frame, "purpose.html", session, principal,
-            next=following if following != "/" else _FIRST, message=message, most=MAX_PURPOSE,
+            next=_following(following), message=message, most=MAX_PURPOSE,
         )  # fmt: skip
 
     def asked_instead(self, request: Request, session: Session) -> bytes:
         """The form in the place of what was asked for without a purpose."""
         if request.method != "GET" or request.url.path == _PATH:
             return self.form(session, _FIRST, message="needed" if request.url.path == _PATH else "lost")
-        query = request.scope.get("query_string", b"").decode("ascii", "replace")
-        path = request.scope.get("raw_path", b"").partition(b"?")[0].decode("ascii", "replace")
-        return self.form(session, f"{path}?{query}" if query else path)
+        return self.form(session, asked_path(request))
+
+
+def _following(text: str) -> str:
+    """A path of ours to go on to; the first page for what is none, and for the address alone."""
+    path = local_path(text)
+    return path if path != "/" else _FIRST

@@ -6,7 +6,6 @@ measured holds for those. Not hurried are the pauses of a sidecar whose store is
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.parser import text_string_to_metric_families
 
+from deploy.processes import running
 from drills.installation import until
 from tests.servers.alertmanager import RECEIVERS, Alertmanager, Webhook, need_alertmanager, webhook
 from tests.servers.prometheus import Prometheus, free_port, need_prometheus
@@ -98,14 +98,6 @@ def _sooner(found: re.Match[str]) -> str:
     return f"{found[1]}{max(1, round(int(found[2]) * _UNITS[found[3]] / HURRY))}s"
 
 
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        told: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return told
-
-
 class Sidecar:
     """A sidecar beside those of `tally up`, which nobody starts again: it is killed, and started by who killed it."""
 
@@ -126,13 +118,9 @@ class Sidecar:
                 stdin=subprocess.DEVNULL,
                 stderr=log,
             )
-        ready = self._run / "collector-edge.json"
         pid = self._process.pid
-        told = until(
-            "the other sidecar is ready",
-            lambda: (one := _json(ready)).get("pid") == pid and one["addresses"].get("http"),
-        )
-        return str(told).removeprefix("http://")
+        (mine,) = until("the other sidecar is ready", lambda: [one for one in running(self._run) if one.pid == pid])
+        return str(mine.addresses["http"]).removeprefix("http://")
 
     def kill(self) -> None:
         """SIGKILL."""
