@@ -197,7 +197,11 @@ max_series_of_service = 500
             partial = ExportMetricsServiceResponse.FromString(answer.content).partial_success
             assert partial.rejected_data_points == (10_000 if first else 9_500)  # their sender hears of it
         prometheus.until("sum(tally_service_requests_total)", {(): 100_000})
-        prometheus.until("count(tally_service_requests_total)", {(): 51})
+        each: dict[tuple[str, ...], float] = {
+            ("failure",): 51,
+            ("success",): 51,
+        }  # fifty operations and "other", failures at zero
+        prometheus.until("count(tally_service_requests_total) by (outcome)", each)
         prometheus.until('sum(tally_service_requests_total{operation="other"})', {(): 99_950})
         prometheus.until('sum(tally_service_folded_requests_total{label="operation"})', {(): 99_950})
         prometheus.until("count(orders_paid_total)", {(): 500})
