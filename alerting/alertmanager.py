@@ -86,6 +86,11 @@ def _inhibited() -> list[dict[str, Any]]:
         "target_matchers": ['alertname=~"TallyStitchSlow|TallyCheckpointLate|TallySpoolFilling"'],
         "equal": ["ledger"],
     }
+    no_steps = {  # what its service did is in no trail yet
+        "source_matchers": ['alertname="TallyCollectorMissing"'],
+        "target_matchers": ['alertname="TallyTransactionsIncomplete"'],
+        "equal": ["ledger"],
+    }
     faster = [
         {
             "source_matchers": [f'alertname="{fast}"'],
@@ -94,7 +99,7 @@ def _inhibited() -> list[dict[str, Any]]:
         }
         for fast, slow in _PAIRS
     ]
-    return [outage, no_writer, *faster]
+    return [outage, no_writer, no_steps, *faster]
 
 
 def _ways(receiver: Receiver) -> dict[str, Any]:

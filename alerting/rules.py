@@ -312,6 +312,7 @@ def _transactions(settings: AlertingSettings) -> list[Alert]:
         Alert(
             name="TallyTransactionsIncomplete",
             query=f"{incomplete} >= {settings.incomplete_least} and {incomplete} / {begun} >= {settings.incomplete_share!r}",
+            hold="3m",  # longer than a collector is missed for: its steps are missing too, and that it is gone says why
             severity="page",
             team=settings.team,
             summary="{{ $labels.flow }}: {{ $value | humanize }} transactions of 15 minutes lack a step",
@@ -324,6 +325,8 @@ def _transactions(settings: AlertingSettings) -> list[Alert]:
 
 def _reads(settings: AlertingSettings) -> list[Alert]:
     hour = "sum(increase(tally_api_accesses_total[1h]))"
+    # of those of a week that were watched: in the first days there is no week to compare with
+    usual = "sum(increase(tally_api_accesses_total[7d])) / count_over_time(sum(tally_api_accesses_total)[7d:1h])"
     return [
         Alert(
             name="TallyDayUnsigned",
@@ -338,7 +341,7 @@ def _reads(settings: AlertingSettings) -> list[Alert]:
         ),
         Alert(
             name="TallyUnusualReads",
-            query=f"{hour} > {settings.reads_least} and {hour} > {settings.reads_factor!r} * sum(increase(tally_api_accesses_total[7d])) / 168",
+            query=f"{hour} > {settings.reads_least} and {hour} > {settings.reads_factor!r} * {usual}",
             severity="ticket",
             team=settings.team,
             summary="{{ $value | humanize }} reads of the trail in an hour",

@@ -139,7 +139,7 @@ class AlertingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         stitch_seconds: from a batch's cutting to its entries in the log, for 99 of 100 batches.
         incomplete_share, incomplete_least: an alert at this share of a flow's transactions in 15 minutes, and at least so many.
         dead_letters: so many inputs refused in 10 minutes are an alert.
-        reads_least, reads_factor: reads in an hour that are unusual: more than so many, and so many times the last week's mean.
+        reads_least, reads_factor: reads in an hour that are unusual: more than so many, and so many times the mean of the last week's hours, as far as they were watched.
         refusals: so many reads refused for want of a token or a right in 15 minutes are an alert.
         check_hours: how often, at least, `tally check --textfile` must come to its end; 0: nobody runs it.
         incident_hours: an incident that nobody signed off for so long is an alert; 0: none (docs/incidents.md).

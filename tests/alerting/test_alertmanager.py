@@ -122,6 +122,9 @@ def test_a_greater_trouble_silences_what_follows_from_it(tmp_path: Path) -> None
             *(alert(name) for name in OUTAGE_SILENCES),
             alert("TallyStitchSlow", ledger="b"),
             alert("TallySequenceGap"),
+            alert("TallyCollectorMissing", collector="risk"),
+            alert("TallyTransactionsIncomplete", flow="payment"),
+            alert("TallyTransactionsIncomplete", ledger="b", flow="payment"),
             alert("TallyErrorBudgetBurnsFast", service="payments", slo="availability"),
             alert("TallyErrorBudgetBurns", service="payments", slo="availability"),
             alert("TallyErrorBudgetBurns", service="risk", slo="availability"),
@@ -138,5 +141,6 @@ def test_a_greater_trouble_silences_what_follows_from_it(tmp_path: Path) -> None
     assert len(state) == len(told)
     assert silenced == {
         *((name, "a", "") for name in OUTAGE_SILENCES),
+        ("TallyTransactionsIncomplete", "a", ""),
         ("TallyErrorBudgetBurns", "a", "payments"),
     }
