@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from drills.faults.running import faults_table
+from drills.faults.running import faults_table, quiet_hour
 from drills.faults.table import FAULTS, STORE_FAULTS
 from drills.hostile.running import FULL, hostile_drill, print_hostile
 from drills.matrix.table import matrix_table
@@ -19,7 +19,7 @@ from drills.tamper import tamper_table
 _KILLS = int(os.environ.get("TALLY_KILLS", "200"))
 _SEED = int(os.environ.get("TALLY_SEED", "7"))
 _OUTAGE_SECONDS = float(os.environ.get("TALLY_OUTAGE_SECONDS", "180"))
-_PARTS = ("tamper", "sigkill", "opensearch", *OPENSEARCH_PARTS, "hostile", "faults", "matrix")
+_PARTS = ("tamper", "sigkill", "opensearch", *OPENSEARCH_PARTS, "hostile", "faults", "quiet", "matrix")
 
 
 def main() -> int:
@@ -42,8 +42,8 @@ def main() -> int:
     parser.add_argument(
         "--quiet-seconds",
         type=float,
-        default=180.0,
-        help="without a fault, before the faults (default 180: an hour of the rules' time)",
+        default=None,
+        help="without a fault: before the faults (default 180: an hour of their rules' time), or the part `quiet` (default 3600)",
     )
     parser.add_argument("--senders", nargs="+", default=(), metavar="NAME", help="of the matrix (default: all)")
     parser.add_argument("--at-once", type=int, default=1, help="senders of the matrix that run at the same time")
@@ -68,7 +68,10 @@ def main() -> int:
         if "hostile" in parts:
             failed += print_hostile(hostile_drill(folder / "hostile", FULL))
         if "faults" in parts:
-            failed += faults_table(folder, names=arguments.faults, quiet_seconds=arguments.quiet_seconds)
+            seconds = 180.0 if arguments.quiet_seconds is None else arguments.quiet_seconds
+            failed += faults_table(folder, names=arguments.faults, quiet_seconds=seconds)
+        if "quiet" in parts:
+            failed += quiet_hour(folder, seconds=arguments.quiet_seconds or 3_600.0)
         if "matrix" in parts:
             failed += matrix_table(folder / "matrix", names=arguments.senders, at_once=arguments.at_once)
     return 1 if failed else 0

@@ -17,7 +17,7 @@ from drills.faults.table import FAULTS, STORE_FAULTS, Fault
 from drills.installation import until
 from tests.servers.opensearch import Cluster
 
-__all__ = ["Outcome", "faults_table", "quiet_time", "run_fault"]
+__all__ = ["Outcome", "faults_table", "quiet_hour", "quiet_time", "run_fault"]
 
 _STORM_SECONDS = 10.0
 """So long a fault goes on after somebody was told: what else comes then is a storm."""
@@ -97,6 +97,19 @@ def quiet_time(made: Setting, seconds: float) -> list[str]:
     broken = [f"alert {name}" for name in _messages(made, began)]
     broken += [f"incident {one['cause']}" for one in _new(made, before)]
     return broken + [f"traffic failed: {error}" for error in made.failed[:1]]
+
+
+def quiet_hour(folder: Path, *, seconds: float) -> int:
+    """Let the demo run for so long with rules as they are rendered, and print what was told all the same; gives how many things."""
+    with setting(folder / "quiet", hurry=False) as made:
+        noise = quiet_time(made, seconds)
+        paid = made.here.answers
+        checks = made.checks
+    print(f"\n### {seconds:.0f} s without a fault: rules as they are\n")
+    answered = ", ".join(f"{count:,} {answer}" for answer, count in paid.most_common())
+    print(f"The gateway answered: {answered}. `tally check` ran {checks} times.")
+    print(f"Told: {', '.join(noise) or 'no alert, no incident'}.")
+    return len(noise)
 
 
 def _is(one: dict[str, Any], alert: str, status: str, since: float) -> bool:

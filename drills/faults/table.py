@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 
+from drills.faults.demo import EVERYDAY
 from drills.faults.setting import Setting
 from drills.installation import until
 
@@ -44,9 +45,9 @@ class Fault:
 
 @contextmanager
 def _sidecar_killed(made: Setting) -> Iterator[None]:
-    made.edge.kill()
+    made.here.apart.kill()
     yield
-    made.edge.start()
+    made.here.apart.start()
 
 
 @contextmanager
@@ -84,12 +85,13 @@ def _clock_off(made: Setting) -> Iterator[None]:
 
 
 @contextmanager
-def _mood(made: Setting, **mood: object) -> Iterator[None]:
-    made.mood = {"calm": True, **mood}
+def _rehearsed(made: Setting, what: str) -> Iterator[None]:
+    """All customers rehearse this (examples/payments/shoppers.py)."""
+    made.mood = (what,) * len(EVERYDAY)
     try:
         yield
     finally:
-        made.mood = {"calm": True}
+        made.mood = EVERYDAY
 
 
 @contextmanager
@@ -133,16 +135,16 @@ FAULTS: Sequence[Fault] = (
     ),
     Fault(
         name="saga",
-        made="payments are received, and not one is paid",
-        make=lambda made: _mood(made, forgets=True),
+        made="payments are paid, and not one customer is told (a step that the flow declares)",
+        make=lambda made: _rehearsed(made, "forget"),
         alert="TallyTransactionsIncomplete",
         bound_seconds=60.0,
         over_seconds=120.0,
     ),
     Fault(
         name="errors",
-        made="all that a service answers is an error",
-        make=lambda made: _mood(made, failing=1.0),
+        made="the ledger refuses every capture: all that payments and the gateway answer is an error, and each payment is undone",
+        make=lambda made: _rehearsed(made, "compensation"),
         alert="TallyErrorBudgetBurnsFast",
         also=("TallyErrorBudgetBurns",),
         bound_seconds=120.0,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from examples.payments.http_service import Refused, call
 
-__all__ = ["Payment", "pay_all", "payments"]
+__all__ = ["Payment", "orders", "pay_all", "payments"]
 
 # Card numbers that the schemes publish for tests: they pass every check, and belong to nobody.
 CARDS = ("4111 1111 1111 1111", "5555-5555-5555-4444", "378282246310005")
@@ -37,6 +38,11 @@ def payments(count: int, *, run: str, seed: int = 1) -> list[Payment]:
     dice = random.Random(seed)
     kinds = [*UNUSUAL, *["success"] * (count - len(UNUSUAL))]
     dice.shuffle(kinds)
+    return orders(kinds, run=run, dice=dice)
+
+
+def orders(kinds: Sequence[str], *, run: str, dice: random.Random) -> list[Payment]:
+    """A payment for each of these kinds, in this order; `run` is part of every ID."""
     return [
         Payment(
             payment_id=f"pay-{run}-{at:02d}",
@@ -50,7 +56,7 @@ def payments(count: int, *, run: str, seed: int = 1) -> list[Payment]:
     ]
 
 
-def pay_all(gateway: str, orders: list[Payment]) -> Counter[str]:
+def pay_all(gateway: str, wanted: Sequence[Payment]) -> Counter[str]:
     """Make the payments, four at a time; how many were answered what."""
 
     def pay(order: Payment) -> str:
@@ -69,4 +75,4 @@ def pay_all(gateway: str, orders: list[Payment]) -> Counter[str]:
             return error.reason
 
     with ThreadPoolExecutor(max_workers=4) as pool:
-        return Counter(pool.map(pay, orders))
+        return Counter(pool.map(pay, wanted))

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import subprocess
-import sys
 import time
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,13 +16,13 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import httpx
 from prometheus_client import CollectorRegistry, start_http_server
 
 from audit_api.metrics import ApiMetrics, SiemMetrics
 from collector.metrics import CollectorMetrics
 from collector.store.metrics import ClusterMetrics
-from tests.support.tally_up import supervised
+from tests.support.installed import Installed, auditor_token
+from tests.support.tally_up import Up, supervised
 
 CONFIG = """
 ledger = "boards.example/audit"
@@ -90,64 +88,35 @@ def _http(operation: str) -> list[dict[str, Any]]:
     return [{"key": key, "value": {"stringValue": value}} for key, value in told.items()]
 
 
-class Observed:
-    """A running `tally up`.
+class Observed(Installed):
+    """A running `tally up` with made-up traffic."""
 
-    Attributes:
-        folder: of its configuration and data.
-        urls: of each process by its name (`collector-side`, `correlator`, `api`).
-        pids: the same with process ids.
-    """
-
-    def __init__(self, folder: Path, urls: dict[str, str], pids: dict[str, int], token: str) -> None:
-        self.folder = folder
-        self.urls = urls
-        self.pids = pids
-        self._token = token
+    def __init__(self, folder: Path, up: Up, token: str) -> None:
+        super().__init__(folder, up, token)
         self._at = 0
         self._chance = random.Random(7)
-        self._http = httpx.Client(timeout=10)
 
-    @property
-    def targets(self) -> dict[str, str]:
-        """Job to host:port, as Prometheus wants it."""
-        return {name: url.removeprefix("http://") for name, url in self.urls.items()}
-
-    def tally(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """A `tally` command with this installation's configuration."""
-        return _tally(self.folder, *arguments)
-
-    def second(self, trouble: float = 0.0, *, calm: bool = False, forgets: bool = False, failing: float = 0.0) -> None:
-        """About a second's traffic. `trouble` from 0 to 1: so much of what payments answers fails and is slow.
-
-        `calm`: nothing in it is to be told to anybody: no step forgotten, nothing suspicious, nobody refused. `forgets`: none of its payments is paid.
-        `failing`: so much of what payments answers fails, and is no slower.
-        """
+    def second(self, trouble: float = 0.0) -> None:
+        """About a second's traffic. `trouble` from 0 to 1: so much of what payments answers fails and is slow."""
         self._at += 1
         wave = 1 + 0.5 * math.sin(self._at / 20)
         for service, operations in SERVICES.items():
             spans = [
-                self._span(operation, *((trouble, failing) if service == "payments" else (0.0, 0.0)))
+                self._span(operation, trouble if service == "payments" else 0.0)
                 for operation in operations
                 for _ in range(1 + round(3 * wave * self._chance.random()))
             ]
             self._spans(service, spans)
-        if calm or forgets:
-            self._payments(self._everyday(), forgotten=range(9) if forgets else ())
-        else:
-            self._payments(
-                [*self._everyday(), *self._suspicious()],
-                forgotten=[0] if self._at % 5 == 0 else (),
-                late=self._at % 15 == 0,
-            )
+        self._payments(
+            [*self._everyday(), *self._suspicious()],
+            forgotten=[0] if self._at % 5 == 0 else (),
+            late=self._at % 15 == 0,
+        )
         with (self.folder / "jobs.log").open("a", encoding="utf-8") as log:
             log.write(json.dumps({"message": "a job is done", "service": "jobs"}) + "\n")
-        headers = {"authorization": f"Bearer {self._token}"}
-        self._http.get(f"{self.urls['api']}/v1/trails", params={"limit": "5"}, headers=headers)
-        self._http.get(f"{self.urls['api']}/v1/status", headers=headers if calm or self._at % 4 else {})
-        if (
-            self._at % 7 == 0 and self._at % 150 < 100 and not calm
-        ):  # then nothing for a while: what failed gets well again
+        self._http.get(f"{self.urls['api']}/v1/trails", params={"limit": "5"}, headers=self._headers)
+        self._http.get(f"{self.urls['api']}/v1/status", headers=self._headers if self._at % 4 else {})
+        if self._at % 7 == 0 and self._at % 150 < 100:  # then nothing for a while: what failed gets well again
             self._http.post(f"{self.urls['collector-side']}/v1/events", content="no json")
 
     def sign_day(self, day: str) -> None:
@@ -155,19 +124,12 @@ class Observed:
         answer = self._http.post(
             f"{self.urls['api']}/v1/review-days/{day}",
             json={"open": 0},
-            headers={"authorization": f"Bearer {self._token}"},
+            headers=self._headers,
         )
         assert answer.status_code == 201, answer.text
 
-    def incidents(self) -> list[dict[str, Any]]:
-        """Those that the log has."""
-        headers = {"authorization": f"Bearer {self._token}"}
-        answer = httpx.get(f"{self.urls['api']}/v1/incidents", headers=headers, timeout=30)
-        found: list[dict[str, Any]] = answer.raise_for_status().json()["incidents"]
-        return found
-
-    def _span(self, operation: str, trouble: float, failing: float) -> dict[str, Any]:
-        failed = self._chance.random() < 0.002 + trouble / 4 + failing
+    def _span(self, operation: str, trouble: float) -> dict[str, Any]:
+        failed = self._chance.random() < 0.002 + trouble / 4
         seconds = self._chance.lognormvariate(-3.2, 0.6) * (1 + 20 * trouble)
         now_ns = time.time_ns()
         return {
@@ -221,15 +183,6 @@ class Observed:
             found += [(f"stolen-{self._at}", round(self._chance.uniform(20, 60), 2), "EUR") for _ in range(6)]
         return found
 
-    def close(self) -> None:
-        """Give the connections back."""
-        self._http.close()
-
-
-def _tally(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "deploy.cli", "--config", str(folder / "tally.toml"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
 
 @contextmanager
 def observed(folder: Path, more: str = "", *, review_since: str = "") -> Iterator[Observed]:
@@ -239,9 +192,9 @@ def observed(folder: Path, more: str = "", *, review_since: str = "") -> Iterato
     """
     config = CONFIG.format(folder=folder, more=more, review_since=review_since)
     (folder / "tally.toml").write_text(config)  # a token is added before anything runs
-    token = json.loads(_tally(folder, "token", "add", "ann", "--role", "auditor", "--json").stdout)["token"]
+    token = auditor_token(folder)
     with supervised(folder, config) as up:
-        here = Observed(folder, up.urls, up.pids, token)
+        here = Observed(folder, up, token)
         try:
             yield here
         finally:

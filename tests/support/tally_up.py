@@ -17,9 +17,10 @@ _PATIENCE_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Up:
-    """What `tally up` said when everything was ready: the URL and the process id of each process, by its name."""
+    """What `tally up` said when everything was ready: of each process, by its name, the URL, all addresses by the way in, and the process id."""
 
     urls: dict[str, str]
+    addresses: dict[str, dict[str, str]]
     pids: dict[str, int]
 
 
@@ -41,6 +42,7 @@ def supervised(folder: Path, config: str) -> Iterator[Up]:
         ready = json.loads(text)["ready"]
         yield Up(
             urls={one["name"]: one["addresses"]["http"] for one in ready},
+            addresses={one["name"]: one["addresses"] for one in ready},
             pids={one["name"]: one["pid"] for one in ready},
         )
     finally:
