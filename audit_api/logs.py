@@ -133,6 +133,10 @@ class Logs:
         """The log that a trail stands in."""
         return self.all[shard_of(trail, len(self.all)) - 1]
 
+    def of_event(self, trail: str, meant: int) -> ServedLog:
+        """The log that an event of this trail stands in; `meant`: the number of the shard that it names itself (`Shard.takes`)."""
+        return next(log for log in self.all if log.shard.takes(trail, meant))
+
     def named(self, name: str) -> ServedLog:
         """The log of the shard of this name, such as ``shard-2-of-3``; raises `NotFound`."""
         for log in self.all:

@@ -242,8 +242,9 @@ class Proofs:
         trails.append(stream_trail(ref.stream, facts.tenant))
         size = 0
         needle = b'"sequence":%d,"stream":%b' % (ref.sequence, _encode(ref.stream))
+        meant = 0 if facts.retirement is None else facts.retirement.shard
         for trail in trails:
-            log = self.logs.of(trail)
+            log = self.logs.of_event(trail, meant if trail == RETIREMENTS else 0)
             evidence = log.evidence
             try:
                 size = evidence.tree().size

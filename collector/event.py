@@ -130,6 +130,7 @@ class Retirement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         digest: SHA-256 over the hex digests of their headers, a line each, in the order of the log; 64 hex digits. Each
             header commits to its events.
         findings: how many things a last check found wrong with the month, 0 where all held.
+        shard: number of the shard whose log is meant, for each has a size and an order of its own; 0: the ledger is not cut.
     """
 
     month: str
@@ -138,6 +139,7 @@ class Retirement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     events: int
     digest: str
     findings: int = 0
+    shard: int = 0
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -158,7 +158,7 @@ class Chain:
             fresh = id(placed) not in self._met
             while not fresh and end < count and placements[end] is placed:
                 end += 1
-            if not self._cut or self._holds(placed.trail):
+            if not self._cut or (self._holds(placed.trail) if not placed.shard else self._takes(placed)):
                 self._add_events(placed, header.stream, header.first + start, lines[start:end], facts[start:end])
                 self.events += end - start
             if fresh:  # its links come right after its first event
@@ -181,6 +181,9 @@ class Chain:
         if known is None:
             known = self._held[trail] = self._state.shard.holds(trail)
         return known
+
+    def _takes(self, placed: Placement) -> bool:
+        return self._state.shard.takes(placed.trail, placed.shard)
 
     def _add_events(
         self, placed: Placement, stream: str, sequence: int, lines: Sequence[bytes], facts: Sequence[Facts]

@@ -21,7 +21,7 @@ from correlator.trail import RETIREMENTS
 if TYPE_CHECKING:
     from correlator.bundle import Contents
 
-__all__ = ["MonthAccount", "RetiredMonth", "Retirements", "retired_events", "retirement_of"]
+__all__ = ["MonthAccount", "RetiredMonth", "Retirements", "meant_for", "retired_events", "retirement_of"]
 
 _decode_header = msgspec.json.Decoder(BatchHeader).decode
 
@@ -56,6 +56,16 @@ def retirement_of(entry: Entry, leaf: int) -> RetiredMonth | None:
     if facts.retirement is None:
         return None
     return RetiredMonth(retirement=facts.retirement, leaf=leaf, recorded=entry.recorded, by=facts.actor)
+
+
+def meant_for(entry: Entry) -> int:
+    """The number of the shard in whose log the entry says that it stands, as a retirement does; 0: it says nothing.
+
+    Raises:
+        VerificationError: its facts cannot be read.
+    """
+    found = retirement_of(entry, -1)
+    return 0 if found is None else found.retirement.shard
 
 
 class Retirements:
@@ -101,8 +111,11 @@ class MonthAccount:
         """Of the headers of the batches below this leaf."""
         return {digest for leaf, _, digest in self._batches if leaf < size}
 
-    def retirement(self, month: str, size: int, *, findings: int = 0) -> Retirement:
-        """What lets go of everything of the month that is below this leaf. Costs a hash over 65 bytes a batch."""
+    def retirement(self, month: str, size: int, *, findings: int = 0, shard: int = 0) -> Retirement:
+        """What lets go of everything of the month that is below this leaf. Costs a hash over 65 bytes a batch.
+
+        `shard`: of a ledger that is cut, whose log the account is of.
+        """
         digests, batches, events = hashlib.sha256(), 0, 0
         for leaf, count, digest in self._batches:
             if leaf < size:
@@ -110,7 +123,13 @@ class MonthAccount:
                 batches += 1
                 events += count
         return Retirement(
-            month=month, size=size, batches=batches, events=events, digest=digests.hexdigest(), findings=findings
+            month=month,
+            size=size,
+            batches=batches,
+            events=events,
+            digest=digests.hexdigest(),
+            findings=findings,
+            shard=shard,
         )
 
 

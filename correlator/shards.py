@@ -54,12 +54,16 @@ class Shard:
         """Whether this is the trail's shard."""
         return self.count == 1 or shard_of(trail, self.count) == self.number
 
-    def may_hold(self, trail: str, kind: str) -> bool:
-        """Whether an entry of this kind in this trail may stand in its log.
+    def takes(self, trail: str, meant: int) -> bool:
+        """Whether an event of this trail stands in its log; `meant`: the number of the shard that the event itself names, 0 where it names none."""
+        return self.number == meant if 1 <= meant <= self.count else self.holds(trail)
 
-        What tells of streams stands in each shard's log, so that each can be proved alone; all else only in its trail's.
+    def may_hold(self, trail: str, kind: str, meant: int = 0) -> bool:
+        """Whether an entry of this kind in this trail may stand in its log; `meant` as in `takes`.
+
+        What tells of streams stands in each shard's log, so that each can be proved alone; all else only in its trail's, or where it is meant to.
         """
-        return self.holds(trail) or (kind in _OF_STREAMS and kind_of(trail) in ("stream", "ledger"))
+        return self.takes(trail, meant) or (kind in _OF_STREAMS and kind_of(trail) in ("stream", "ledger"))
 
 
 WHOLE = Shard()

@@ -41,11 +41,13 @@ class Placement:
         trail: the id of its trail.
         why: the reason, e.g. ``transaction: attributes.payment_id``, ``key order_id: rule 2``, ``trace``, ``stream``.
         links: (the other trail, the reason for it), each other trail once, strongest first.
+        shard: in the log of which shard, where the event itself says so; 0: in that of its trail.
     """
 
     trail: str
     why: str
     links: tuple[tuple[str, str], ...] = ()
+    shard: int = 0
 
 
 class Stitcher:
@@ -68,7 +70,7 @@ class Stitcher:
         if facts.access is not None and recorder:
             return Placement(access_trail(facts.access.principal or "unknown", facts.tenant), "access")
         if facts.retirement is not None and recorder:
-            return Placement(RETIREMENTS, "retirement")
+            return Placement(RETIREMENTS, "retirement", shard=facts.retirement.shard)
         if facts.incident is not None and recorder:
             return Placement(incident_trail(facts.incident.id), "incident")
         if not facts.transaction and not facts.keys:

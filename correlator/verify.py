@@ -45,7 +45,7 @@ from correlator.proved import (
     open_event,
 )
 from correlator.report import Consistency, EntryReport, Report, TrailReport
-from correlator.retired import retired_events
+from correlator.retired import meant_for, retired_events
 from correlator.shards import key_of_log, split_origin
 from correlator.trail import RETIREMENTS
 from correlator.unbundle import parse_members, unpack_bundle
@@ -124,7 +124,7 @@ def verify_proof(data: bytes, verifier: Verifier, *, entry: bytes | None = None)
     checkpoint = proof.verify(claimed, key)
     where = f"the entry (leaf {proof.index})"
     opened = open_entry(claimed, where)
-    if not split_origin(checkpoint.origin)[1].may_hold(opened.trail, opened.kind):
+    if not split_origin(checkpoint.origin)[1].may_hold(opened.trail, opened.kind, meant_for(opened)):
         raise VerificationError(f"{where}: {opened.trail} belongs into another shard's log")
     return EntryReport(trusted_key=key, checkpoint=checkpoint, leaf=proof.index, entry=opened)
 
@@ -196,7 +196,7 @@ class _BundleCheck:
                 entry = open_entry(line.entry, where)
                 if (entry.trail, entry.position) != (part.trail, position):
                     raise VerificationError(f"{where}: the entry says {entry.trail} position {entry.position}")
-                if not self._shard.may_hold(entry.trail, entry.kind):
+                if not self._shard.may_hold(entry.trail, entry.kind, meant_for(entry)):
                     raise VerificationError(f"{where}: {entry.trail} belongs into another shard's log")
                 _check_previous(entry, line.leaf, before, where)
                 before = (line.leaf, self._take(line.leaf, line.entry, entry, where))

@@ -3,7 +3,7 @@
 The same contents are what `correlator.verify` looks at, so that the story is told of exactly what was verified.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from collector.batch import Clock
 from collector.errors import Malformed
 from collector.event import Event, Facts, decode_event, decode_facts, parse_time
-from correlator.bundle import BundleLine, Contents
+from correlator.bundle import BundleHeader, BundleLine, Contents, TrailPart
 from correlator.entry import Entry, decode_entry
 from correlator.errors import VerificationError
 from correlator.flow import Flow
@@ -34,11 +34,12 @@ def narrate(
     gaps: Sequence[str] = (),
     accesses: Sequence[str] = (),
     flows: Sequence[Flow] = (),
+    elsewhere: Sequence[Contents] = (),
 ) -> Story:
     """Tell what the contents hold.
 
     Args:
-        contents: the trail asked for, then those that belong to its story.
+        contents: the trail asked for, then those that belong to its story and stand in the same log.
         status: `correlator.index.TrailSummary.status` of the trail asked for; where no verdict says more, an error in any trail
             of the story makes the story's ``error``.
         proof: what was verified of these contents.
@@ -46,6 +47,7 @@ def narrate(
         gaps: what is known to be missing from the streams, in sentences.
         accesses: who read the trail before, oldest first, in words.
         flows: as they are declared now, to say more of a missing step than its name.
+        elsewhere: the other trails of the story, each shard's log's by themselves: leaves, and what was retired, are of one log.
 
     Raises:
         VerificationError: an entry or an event in them cannot be read.
@@ -55,8 +57,7 @@ def narrate(
     why: dict[str, str] = {}
     verdicts: dict[str, dict[str, Any]] = {}
     keys: dict[tuple[str, str], None] = {}
-    retired = retired_events(contents)
-    for part in contents.trails:
+    for part, retired in _parts((contents, *elsewhere)):
         if part.trail == RETIREMENTS != trail:
             continue  # said of each event that it concerns
         for line in part.lines:
@@ -84,9 +85,17 @@ def narrate(
         keys=tuple(sorted(keys)),
         links=tuple(_links(trails, why)),
         gaps=tuple(gaps),
-        clocks=tuple(_clocks(contents)),
+        clocks=tuple(_clocks([line for one in (contents, *elsewhere) for line in one.headers])),
         accesses=tuple(accesses),
     )
+
+
+def _parts(logs: Iterable[Contents]) -> Iterator[tuple[TrailPart, Mapping[tuple[str, int], RetiredMonth]]]:
+    """The trails, each with the events that its log says were retired."""
+    for contents in logs:
+        retired = retired_events(contents)
+        for part in contents.trails:
+            yield part, retired
 
 
 class _Header(msgspec.Struct):
@@ -96,10 +105,10 @@ class _Header(msgspec.Struct):
     clock: Clock | None = None
 
 
-def _clocks(contents: Contents) -> Iterator[str]:
-    """How far each collector's clock was off at worst, as its headers here say; nothing where none says anything."""
+def _clocks(headers: Iterable[BundleHeader]) -> Iterator[str]:
+    """How far each collector's clock was off at worst, as these headers say; nothing where none says anything."""
     worst: dict[str, Clock | None] = {}
-    for line in contents.headers:
+    for line in headers:
         try:
             header = msgspec.json.decode(str(decode_entry(line.entry).detail.get("header")), type=_Header)
         except msgspec.DecodeError as error:

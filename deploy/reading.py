@@ -7,7 +7,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from dataclasses import replace as dataclass_replace
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -124,17 +123,20 @@ class Ledger:
         trails = story_trails(summary.trail, self._summary_or_none)
         plan, behind = self._plan(trails)
         contents, proof = self._verified(*plan[0], room=self.max_entries)
+        elsewhere: list[Contents] = []
         further: list[ProvedTree] = []
         for log, names in plan[1:]:
-            room = self.max_entries - sum(len(part.lines) for part in contents.trails)
+            room = self.max_entries - sum(len(part.lines) for one in (contents, *elsewhere) for part in one.trails)
             more, proved = self._verified(log, names, room=max(room, 1))
-            contents = dataclass_replace(contents, trails=contents.trails + more.trails)
+            elsewhere.append(more)
             tree = ProvedTree(origin=proved.origin, size=proved.size, root=proved.root)
             further += [tree] if tree not in further else []
             proof = _joined(proof, proved)
         if further:
             proof = replace(proof, further=tuple(further))
-        gaps = self._gaps(contents) + [f"{trail} is linked to it, and its shard's log is behind" for trail in behind]
+        gaps = self._gaps([part for one in (contents, *elsewhere) for part in one.trails]) + [
+            f"{trail} is linked to it, and its shard's log is behind" for trail in behind
+        ]
         told = narrate(
             contents,
             status=summary.status,
@@ -143,6 +145,7 @@ class Ledger:
             gaps=gaps,
             accesses=[_in_words(access) for access in self._accesses(summary.trail)],
             flows=self.flows,
+            elsewhere=elsewhere,
         )
         return told, contents.trails[0].lines[-1].leaf
 
@@ -230,11 +233,11 @@ class Ledger:
             raise NotFound(f"the log has no entries of {names[0]} yet")
         return Contents(key=log.key, checkpoint=tree.signed, trails=tuple(parts), headers=(), enrolments=(), proofs={})
 
-    def _gaps(self, contents: Contents) -> list[str]:
+    def _gaps(self, trails: Sequence[TrailPart]) -> list[str]:
         """What is missing still from the streams that these events came by, as the logs say that the story is told from."""
         told: dict[str, None] = {}
-        for log in dict.fromkeys(self.logs.index(self.log_of(part.trail)) for part in contents.trails):
-            parts = [part for part in contents.trails if self.log_of(part.trail) is self.logs[log]]
+        for log in dict.fromkeys(self.logs.index(self.log_of(part.trail)) for part in trails):
+            parts = [part for part in trails if self.log_of(part.trail) is self.logs[log]]
             streams = {decode_entry(line.entry).stream for part in parts for line in part.lines} - {""}
             told |= dict.fromkeys(gaps_of(self.logs[log].index, self.logs[log].evidence.reader, sorted(streams)))
         return list(told)

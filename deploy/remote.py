@@ -3,8 +3,8 @@
 What is told comes from bundles, and each is verified here, with the key that the reader has from elsewhere: the API is not trusted.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -135,6 +135,7 @@ class RemoteLedger:
         told = self._trail(summary.trail, limit=1)
         trails = _read(self.api, _trails, told)
         contents, proof = self._verified(summary.trail, linked=True)
+        elsewhere: list[Contents] = []
         further: list[ProvedTree] = []
         here = {part.trail for part in contents.trails}
         behind = []
@@ -148,7 +149,7 @@ class RemoteLedger:
                     raise
                 behind.append(f"{trace} is linked to it, and its shard's log is behind")
                 continue
-            contents = replace(contents, trails=contents.trails + more.trails)
+            elsewhere.append(more)
             tree = ProvedTree(origin=proved.origin, size=proved.size, root=proved.root)
             further += [tree] if tree not in further else []
             worst = proved if proof.state == "verified" else proof
@@ -167,9 +168,10 @@ class RemoteLedger:
             status=summary.status,
             proof=proof,
             trails=trails,
-            gaps=[*self._gaps(contents), *behind],
+            gaps=[*self._gaps((contents, *elsewhere)), *behind],
             accesses=[_access(one) for one in told["accesses"]["entries"]],
             flows=self.flows,
+            elsewhere=elsewhere,
         )
         return story, contents.trails[0].lines[-1].leaf
 
@@ -198,9 +200,9 @@ class RemoteLedger:
         entries = sum(one.entries for one in report.trails)
         return contents, msgspec.structs.replace(proof, entries=entries, events=report.events)
 
-    def _gaps(self, contents: Contents) -> list[str]:
+    def _gaps(self, logs: Iterable[Contents]) -> list[str]:
         """What is missing still from the streams that these events came by."""
-        streams = {decode_entry(line.entry).stream for line in contents.entry_lines()} - {""}
+        streams = {decode_entry(line.entry).stream for one in logs for line in one.entry_lines()} - {""}
         told: list[str] = []
         for stream in sorted(streams):
             try:

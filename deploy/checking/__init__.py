@@ -50,8 +50,8 @@ class Account:
         self.leaves += other.leaves
         self.trails += other.trails
         self.events += other.events
-        self.retired += other.retired
         self.spooled_frames += other.spooled_frames
         self.streams = max(self.streams, other.streams)
         self.batches = max(self.batches, other.batches)
+        self.retired = max(self.retired, other.retired)  # whole batches go, and each log has all of them
         self.waiting = max(self.waiting, other.waiting)

@@ -14,6 +14,7 @@ from collector.errors import NotFound, VerificationError
 from collector.store import EventStore
 from correlator.entry import Entry
 from correlator.proved import EnrolledKey, check_placement, open_batch_entry, open_enrolment, open_entry, open_event
+from correlator.retired import meant_for
 from correlator.shards import split_origin
 from correlator.streams import StreamState
 from correlator.trail import parse_trail
@@ -85,7 +86,7 @@ class EntryCheck:
             self.account.leaves += 1
             try:
                 entry = open_entry(data, "the entry")
-                if not self._shard.may_hold(entry.trail, entry.kind):
+                if not self._shard.may_hold(entry.trail, entry.kind, meant_for(entry)):
                     self._found(entry.trail, "it belongs into another shard's log", leaf)
                 self._chain(leaf, entry, data)
                 self._content(leaf, entry)

@@ -72,7 +72,7 @@ class RetiredCheck:
                 said = one.retirement
                 if said.size > one.leaf:
                     yield month, _of(one.leaf, f"the retirement of {month} lets go of what was not in the log yet")
-                elif account.retirement(month, said.size, findings=said.findings) != said:
+                elif account.retirement(month, said.size, findings=said.findings, shard=said.shard) != said:
                     problem = f"the retirement of {month} speaks of other batches than the log has of it"
                     yield month, _of(one.leaf, problem)
         untold = 0

@@ -93,8 +93,7 @@ def _apply(
     going = [one for one in plans if one.goes]
     if not going:
         return
-    fresh = [one.retirement for one in going if one.on_record < 0]
-    if fresh:
+    if any(one.fresh for one in going):
         with patient_recorder(session.config, session.places) as recorder:
             recorded = desk.record(going, recorder)
             say(f"{count(len(recorded), 'retirement')} put on record; waiting until the log has it")
@@ -115,6 +114,8 @@ def _apply(
 
 
 def _plain(one: "MonthPlan", done: list[str], undone: dict[str, str]) -> dict[str, Any]:
+    import msgspec
+
     month = one.held.month
     return {
         "month": month,
@@ -123,8 +124,10 @@ def _plain(one: "MonthPlan", done: list[str], undone: dict[str, str]) -> dict[st
         "action": "gone" if month in done else "stays" if month in undone or not one.goes else "goes",
         "why": undone.get(month, one.kept),
         "findings": list(one.findings),
-        "retirement": one.retirement,
-        "on_record": one.on_record if one.on_record >= 0 else None,
+        "retirements": [
+            {**msgspec.to_builtins(retirement), "on_record": leaf if leaf >= 0 else None}
+            for retirement, leaf in zip(one.retirements, one.on_record, strict=True)
+        ],
     }
 
 
@@ -139,7 +142,8 @@ def _show(plans: "list[MonthPlan]", done: list[str], undone: dict[str, str], *, 
         elif month in undone or not one.goes:
             show(f"{what}stays: {undone.get(month, one.kept)}")
         else:
-            record = f", on record at leaf {one.on_record}" if one.on_record >= 0 else ""
+            leaves = [str(leaf) for leaf in one.on_record if leaf >= 0]
+            record = f", on record at leaf {' and '.join(leaves)}" if leaves else ""
             show(f"{what}goes{record}")
         for finding in one.findings:
             show(f"         {finding}")

@@ -112,6 +112,17 @@ def test_what_tells_of_streams_may_stand_in_each_log_and_nothing_else() -> None:
         assert sum(shard.may_hold(trail, kind) for shard in shards) == 1
 
 
+def test_what_names_its_shard_stands_in_that_one_alone() -> None:
+    shards = [Shard(number=number, count=3) for number in (1, 2, 3)]
+    for meant in (1, 2, 3):
+        assert [shard.number for shard in shards if shard.takes("ledger/retirements", meant)] == [meant]
+        assert [shard.number for shard in shards if shard.may_hold("ledger/retirements", "event", meant)] == [meant]
+    for nobody in (-1, 0, 4):  # then its trail decides, as it does where the ledger is not cut
+        (one,) = [shard for shard in shards if shard.takes("ledger/retirements", nobody)]
+        assert one.holds("ledger/retirements")
+    assert Shard().takes("ledger/retirements", 2)
+
+
 def test_the_ledgers_key_signs_each_shards_log_under_its_origin() -> None:
     origin = Shard(number=2, count=3).origin(LEDGER)
     ledger, shard = SIGNER.verifier, SIGNER.named(origin).verifier

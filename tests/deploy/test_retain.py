@@ -72,8 +72,8 @@ def test_nothing_goes_unless_it_is_said(workshop: Workshop, cli: Cli) -> None:
     keep_months(workshop, 1)
     for options in ((), ("--dry-run",)):
         code, told = retain(cli, *options)
-        assert (code, told[OLD]["action"], told[OLD]["on_record"]) == (0, "goes", None)
-        assert told[OLD]["retirement"]["events"] == 4
+        assert (code, told[OLD]["action"], told[OLD]["retirements"][0]["on_record"]) == (0, "goes", None)
+        assert told[OLD]["retirements"][0]["events"] == 4
     assert workshop.places.store.read_bytes() == before
     assert cli("retain", "--apply", "--dry-run")[0] == 2
 
@@ -98,14 +98,16 @@ def test_the_record_waits_for_the_log_and_the_deed_for_the_record(workshop: Work
     workshop.correlate()
     code, told = retain(cli)
     assert (code, told[OLD]["action"]) == (0, "goes")
-    leaf = told[OLD]["on_record"]
+    leaf = told[OLD]["retirements"][0]["on_record"]
     assert leaf is not None
     # an event that was retired and is there still is shown
     assert json.loads(cli("trail", "p2", "--json")[1])["steps"][0]["message"] == "received p2"
     assert cli("check")[0] == 0
     workshop.correlate()
     code, told = retain(cli, "--apply")
-    assert (code, told[OLD]["action"], told[OLD]["on_record"]) == (0, "gone", leaf), "no second record"
+    assert (code, told[OLD]["action"], told[OLD]["retirements"][0]["on_record"]) == (0, "gone", leaf), (
+        "no second record"
+    )
 
 
 def test_a_run_that_died_in_the_middle_is_gone_on_with(workshop: Workshop, cli: Cli) -> None:
@@ -177,7 +179,7 @@ def test_a_month_with_findings_stays_unless_that_goes_on_record(workshop: Worksh
     workshop.correlate()
     code, told = retain(cli, "--apply", "--despite-findings")
     assert (code, told[OLD]["action"]) == (0, "gone")
-    assert told[OLD]["retirement"]["findings"] > 0
+    assert told[OLD]["retirements"][0]["findings"] > 0
 
 
 def test_what_waits_is_not_taken_for_what_was_lost(workshop: Workshop, cli: Cli) -> None:
@@ -240,10 +242,9 @@ def test_a_retirement_that_says_other_than_the_log_is_found(workshop: Workshop, 
     keep_months(workshop, 1)
     with open_retaining(workshop.config) as desk, patient_recorder(workshop.config, workshop.places) as recorder:
         plans = [one for one in desk.plan(now_ns=time.time_ns()) if one.goes]
-        (true,) = [one.retirement for one in plans]
-        assert true is not None
+        ((true,),) = [one.retirements for one in plans]
         lies = [replace(true, events=true.events + 1), replace(true, size=99_999), replace(true, digest="0" * 64)]
-        desk.record([dataclasses.replace(plans[0], retirement=lie) for lie in lies], recorder)
+        desk.record([dataclasses.replace(plans[0], retirements=(lie,)) for lie in lies], recorder)
     workshop.correlate()
     code, out, _ = cli("check")
     assert code == 1
@@ -253,7 +254,7 @@ def test_a_retirement_that_says_other_than_the_log_is_found(workshop: Workshop, 
     with open_retaining(workshop.config) as desk:
         with pytest.raises(Conflict, match="is not in the log"):
             desk.carry_out(plans[0])
-        assert all(one.on_record < 0 for one in desk.plan(now_ns=time.time_ns(), despite_findings=True))
+        assert all(one.on_record in ((), (-1,)) for one in desk.plan(now_ns=time.time_ns(), despite_findings=True))
 
 
 def test_a_service_cannot_retire_anything(workshop: Workshop, cli: Cli) -> None:

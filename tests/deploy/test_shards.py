@@ -436,11 +436,6 @@ def test_a_correlator_must_know_its_shard(
     assert (code, said in told) == (2, True), told
 
 
-def test_retiring_months_of_a_cut_ledger_is_refused(tally: Callable[..., tuple[int, str]]) -> None:
-    code, told = tally("retain")
-    assert (code, "does not know ledgers that are cut into shards yet" in told) == (2, True), told
-
-
 def test_the_doctor_looks_at_each_shards_log_and_index(
     ledger: CutLedger, tally: Callable[..., tuple[int, str]]
 ) -> None:

@@ -13,6 +13,7 @@ from correlator.storage.bucket import bucket_at
 from deploy.importing import correlate
 from deploy.keys import log_verifier
 from deploy.logstorage import log_storage
+from tests.support.retiring import is_told_everywhere, retire, two_months
 from tests.support.s3_server import S3Server
 
 if TYPE_CHECKING:
@@ -88,3 +89,21 @@ def test_shards_on_opensearch(workshop: Workshop, cli: Cli, opensearch_settings:
     assert (code, "verified" in out) == (0, True), out
     code, out, _ = cli("check")
     assert (code, out.startswith(TAKEN_IN)) == (0, True), out
+
+
+@pytest.mark.opensearch
+@pytest.mark.timeout(1_200)
+def test_a_month_of_shards_on_opensearch_is_retired(
+    workshop: Workshop, cli: Cli, opensearch_settings: StoreSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = f"urls = {json.dumps(opensearch_settings.urls)}\nprefix = {json.dumps(opensearch_settings.prefix)}\n"
+    cut(workshop, tables=f"[store]\n{cluster}[index]\n{cluster}")
+
+    def correlate_each(_: Workshop) -> None:
+        assert correlate(workshop.config, workshop.places, expected_events=0)
+
+    monkeypatch.setattr(type(workshop), "correlate", correlate_each)
+    two_months(workshop)
+    retire(workshop, cli)
+    is_told_everywhere(workshop, cli, workshop.folder, bundled=2)  # its trace stands in another log
+    assert len(json.loads(cli("trail", "ledger/retirements", "--json")[1])["steps"]) == 1
