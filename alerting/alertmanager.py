@@ -10,7 +10,13 @@ from alerting.settings import NOBODY, AlertingSettings, Receiver
 
 __all__ = ["OUTAGE_SILENCES", "configuration"]
 
-OUTAGE_SILENCES = ("TallyStitchSlow", "TallyCheckpointLate", "TallySpoolFilling")
+OUTAGE_SILENCES = (
+    "TallyStitchSlow",
+    "TallyCheckpointLate",
+    "TallySpoolFilling",
+    "TallyDetectorFailing",
+    "TallyIncidentsFailing",
+)
 """What follows from an event store that is away, and says nothing new while that is so. `TallyRefusing` goes on, for services feel it; so does
 `TallySequenceGap`: an outage makes no gap."""
 

@@ -185,6 +185,18 @@ def _pipeline(settings: AlertingSettings) -> list[Alert]:
             api="/v1/streams",
         ),
         Alert(
+            name="TallyMetricsDropped",
+            # what is sent again is no loss
+            query=_more('tally_collector_metrics_dropped_total{reason!="not_newer"}', "15m", "job, instance, reason")
+            + " > 0",
+            severity="ticket",
+            team=team,
+            summary="{{ $labels.instance }}: {{ $value | humanize }} data points of metrics did not go on: {{ $labels.reason }}",
+            description="Prometheus will never have them, so boards and alerts see less than there was. Trails have nothing to do with it.",
+            board="tally-pipeline",
+            api="/v1/streams",
+        ),
+        Alert(
             name="TallyReloadRefused",
             query="tally_collector_config_last_reload_successful == 0",
             hold="5m",

@@ -34,6 +34,16 @@ def siem_alerts(team: str) -> list[Alert]:
             api="/v1/status",
         ),
         Alert(
+            name="TallySiemEventsMissing",
+            query="sum by (destination) (increase(tally_siem_missing_events_total[15m])) > 0",
+            severity="page",
+            team=team,
+            summary="{{ $labels.destination }}: {{ $value | humanize }} events of the log are not in the store, or are not what the log says",
+            description="Their records were sent without them, and say so. The log shows what they were; whether they were lost or changed is to be found out.",
+            board="tally-pipeline",
+            api="/v1/trails?status=gap",
+        ),
+        Alert(
             name="TallySiemReduced",
             query='sum by (destination, reason) (increase(tally_siem_reduced_total{reason=~"unmappable|refused"}[15m])) > 0',
             severity="ticket",

@@ -35,6 +35,17 @@ def detection_alerts(team: str) -> list[Alert]:
             api="/v1/status",
         ),
         Alert(
+            name="TallyDetectorFailing",
+            query="increase(tally_detector_failures_total[5m]) > 0 and tally_detector_behind_leaves > 0",
+            hold="10m",
+            severity="page",
+            team=team,
+            summary="{{ $labels.instance }}: the detector cannot read on",
+            description="Log, store or its spool does not answer it. Payments are not looked at meanwhile, and will be when it can.",
+            board="tally-fraud",
+            api="/v1/status",
+        ),
+        Alert(
             name="TallyFindingsUntold",
             query="tally_detector_waiting_findings > 0 and increase(tally_detector_telling_failures_total[10m]) > 0",
             hold="5m",

@@ -19,7 +19,18 @@ def incident_alerts(settings: AlertingSettings) -> list[Alert]:
             description="Controls that fail meanwhile are not put on record when they do. What the log shows is caught up with; an outage that came and went is not.",
             board="tally-audit",
             api="/v1/incidents",
-        )
+        ),
+        Alert(
+            name="TallyIncidentsFailing",
+            query="increase(tally_incidents_failures_total[5m]) > 0",
+            hold="10m",
+            severity="page",
+            team=settings.team,
+            summary="{{ $labels.instance }}: the keeper of incidents cannot read the log, or cannot write to it",
+            description="Log, index or its spool does not answer. A control that fails meanwhile is put on record late, or not at all if it mends by itself.",
+            board="tally-audit",
+            api="/v1/incidents",
+        ),
     ]
     if settings.incident_hours:
         found.append(

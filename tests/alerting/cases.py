@@ -90,8 +90,11 @@ HEALTHY: Mapping[str, str] = {
     f'tally_detector_freezes_total{{{D},outcome="refused"}}': flat(1),
     f"tally_siem_behind_leaves{{{S}}}": flat(3),
     f"tally_siem_behind_seconds{{{S}}}": flat(0.4),
+    f"tally_siem_missing_events_total{{{S}}}": flat(1),
     f'tally_siem_reduced_total{{{S},reason="oversized"}}': climbing(1),
     f'tally_siem_reduced_total{{{S},reason="refused"}}': flat(2),
+    f"tally_detector_failures_total{{{D}}}": flat(3),
+    f"tally_incidents_failures_total{{{K}}}": flat(1),
     f"tally_incidents_behind_leaves{{{K}}}": flat(0),
     f'tally_incidents_unsigned{{{K},cause="gap"}}': flat(0),
     f"tally_api_accesses_total{{{A}}}": climbing(1),
@@ -170,6 +173,12 @@ def _cases() -> list[Case]:
             fault={f"tally_collector_config_last_reload_successful{{{P}}}": f"1x10 0x{MINUTES}"},
             after="17m",
             near={f"tally_collector_config_last_reload_successful{{{P}}}": f"1x12 0x3 1x{MINUTES}"},  # mended at once
+        ),
+        Case(
+            alert="TallyMetricsDropped",
+            fault={f'tally_collector_metrics_dropped_total{{{P},reason="queue_full"}}': f"_x20 40x{MINUTES}"},
+            after="24m",
+            near={f'tally_collector_metrics_dropped_total{{{P},reason="not_newer"}}': climbing(9)},  # sent again
         ),
         Case(
             alert="TallySpoolFilling",
@@ -269,6 +278,12 @@ def _cases() -> list[Case]:
             near={f"tally_detector_behind_leaves{{{D}}}": f"3x10 20000x4 3x{MINUTES}"},  # it catches up
         ),
         Case(
+            alert="TallyDetectorFailing",
+            fault={f"tally_detector_failures_total{{{D}}}": climbing(6)},
+            after="25m",
+            near={f"tally_detector_failures_total{{{D}}}": f"2x10 9x{MINUTES}"},  # once, and over
+        ),
+        Case(
             alert="TallyFindingsUntold",
             fault={
                 f"tally_detector_waiting_findings{{{D}}}": flat(2),
@@ -291,12 +306,23 @@ def _cases() -> list[Case]:
             near={f"tally_siem_behind_seconds{{{S}}}": f"0x10 0+60x8 0x{MINUTES}"},  # it was restarted
         ),
         Case(
+            alert="TallySiemEventsMissing",
+            fault={f"tally_siem_missing_events_total{{{S}}}": f"0x20 2x{MINUTES}"},
+            after="24m",
+        ),
+        Case(
             alert="TallySiemReduced",
             fault={f'tally_siem_reduced_total{{{S},reason="refused"}}': f"2x20 3x{MINUTES}"},
             after="24m",
             near={f'tally_siem_reduced_total{{{S},reason="oversized"}}': climbing(50)},  # that is what the bound is for
         ),
         Case(alert="TallyIncidentsMissing", fault={f"tally_incidents_behind_leaves{{{K}}}": "0x10"}, after="25m"),
+        Case(
+            alert="TallyIncidentsFailing",
+            fault={f"tally_incidents_failures_total{{{K}}}": climbing(2)},
+            after="25m",
+            near={f"tally_incidents_failures_total{{{K}}}": f"2x10 3x{MINUTES}"},
+        ),
         Case(
             alert="TallyIncidentUnsigned",
             fault={f'tally_incidents_unsigned{{{K},cause="gap"}}': flat(2)},
