@@ -3,14 +3,13 @@
 A message is acknowledged after the intake has returned for it. What is not acknowledged when the consumer ends, the broker delivers again. Nothing is
 acknowledged negatively: under pressure a batch waits and nothing more is asked for, so the brokers send no more than `prefetch` ahead.
 
-The library blocks, so a thread asks it (`collector.receive.pulsar.subscription`); another one closes, which ends what the first one waits for.
+The library blocks, so threads ask it (`collector.receive.pulsar.subscription`, `asking`), one call at a time; closing goes beside another call, which it ends.
 """
 
 import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pulsar.exceptions import PulsarException
@@ -22,6 +21,7 @@ from collector.receive.brokerbatch import BrokerBatch, Pressure
 from collector.receive.brokermessage import Reading
 from collector.receive.connecting import client_tls
 from collector.receive.perseverance import Perseverance
+from collector.receive.pulsar.asking import asked
 from collector.receive.pulsar.message import message_of_delivery
 from collector.receive.pulsar.settings import PulsarSettings
 from collector.receive.pulsar.subscription import Subscription, Token, Turn
@@ -87,26 +87,22 @@ class PulsarConsumer:
         self._perseverance.stop()
 
     async def _consume(self) -> None:
-        loop = asyncio.get_running_loop()
         subscription = Subscription(self._settings, self._token)
-        threads = ThreadPoolExecutor(2, thread_name_prefix="tally-pulsar")  # one asks, and one closes meanwhile
         try:
-            opening = loop.run_in_executor(threads, subscription.open)
-            if not await self._opened(opening):
+            if not await self._opened(asked(subscription.open)):
                 return
             self._perseverance.connected()
             self._heard_seconds = self._monotonic()
             while not self._stopping.is_set():
-                turn = await loop.run_in_executor(threads, subscription.read)
+                turn = await asked(subscription.read)
                 if turn.messages and await self._store(subscription, turn):
-                    await loop.run_in_executor(threads, subscription.acknowledge, turn.messages)
+                    await asked(subscription.acknowledge, turn.messages)
                     self._standing.taken(len(turn.messages))
                 self._look(turn)
         finally:
             # it waits for an answer that a dead broker does not give
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(loop.run_in_executor(threads, subscription.close), _CLOSE_SECONDS)
-            threads.shutdown(wait=False, cancel_futures=True)
+                await asyncio.wait_for(asked(subscription.close), _CLOSE_SECONDS)
 
     async def _opened(self, opening: asyncio.Future[None]) -> bool:
         """Whether it is open; false when `stop` came first."""
