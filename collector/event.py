@@ -30,11 +30,11 @@ __all__ = [
     "Span",
     "decode_event",
     "decode_facts",
-    "decode_own_event",
     "encode_event",
     "encode_facts",
     "facts_of",
     "format_time",
+    "own_event_values",
     "parse_time",
 ]
 
@@ -227,6 +227,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _decode_event = msgspec.json.Decoder(Event).decode
+_decode_values = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_facts = msgspec.json.Decoder(Facts).decode
 
 _ERROR_SEVERITY = 17  # SEVERITY_NUMBER_ERROR
@@ -260,16 +261,17 @@ def decode_event(data: bytes) -> Event:
     return msgspec.convert(plain, Event) if walk.exact else event
 
 
-def decode_own_event(data: bytes) -> Event:
-    """What `decode_event` gives, for bytes that our own spool kept behind a checksum: that they are canonical is believed.
+def own_event_values(data: bytes) -> dict[str, Any]:
+    """The fields of an event as plain values, for bytes that our own spool kept behind a checksum: that they are an event, and canonical, is believed.
 
     Raises:
-        Malformed: not an event.
+        Malformed: not a JSON object.
     """
     if _MANY_DIGITS in data.translate(_DIGITS_AS_ZEROS):  # there may be a large double in it, which reads as an integer
-        return decode_event(data)
+        values: dict[str, Any] = msgspec.to_builtins(decode_event(data))
+        return values
     try:
-        return _decode_event(data)
+        return _decode_values(data)
     except (ValueError, RecursionError) as error:  # as in `decode_event`
         raise Malformed(f"not an event: {error}") from error
 

@@ -8,6 +8,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from operator import attrgetter
 
+import msgspec
+
 from collector.group import Done, Group
 from collector.sender import Sender
 
@@ -17,8 +19,7 @@ _TURN_BYTES = 65_536
 _CROWDED = 8  # of the bound this part is kept for senders with less in the queue than is left of it
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Queued:
+class Queued(msgspec.Struct, frozen=True, kw_only=True):
     """A group that waits: its place in the order of arrival, how long it is, and whether it is charged to its way's part (`collector.shares`)."""
 
     at: int

@@ -4,6 +4,8 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from collector.errors import TooLarge
 from collector.frame import MAX_FRAME_BYTES
 from collector.sender import OURSELVES, Sender
@@ -29,8 +31,7 @@ MAX_ID_BYTES = 255
 """Longest group or source id: its length is one byte in a frame."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
+class Group(msgspec.Struct, frozen=True, kw_only=True):
     """Events that arrived together and are acknowledged together.
 
     `source_ids` and `events` and `facts` run side by side; an id is empty where the source gives none. `sender` is whose share they count against.

@@ -215,16 +215,17 @@ def groups_of(prepared: Prepared, group_id: bytes, sender: Sender = OURSELVES) -
     A group cut in several takes a name for each part, the same at every re-send, because the cut depends on the events alone.
     """
     total = len(prepared.events)
+    if not total:
+        return
     sizes = [len(event) + len(facts) for event, facts in zip(prepared.events, prepared.facts, strict=True)]
     if total <= _GROUP_EVENTS and sum(sizes) <= _GROUP_BYTES:
-        if total:
-            yield Group(
-                group_id=group_id,
-                source_ids=prepared.source_ids,
-                events=prepared.events,
-                facts=prepared.facts,
-                sender=sender,
-            )
+        yield Group(
+            group_id=group_id,
+            source_ids=prepared.source_ids,
+            events=prepared.events,
+            facts=prepared.facts,
+            sender=sender,
+        )
         return
     start = part = size = 0
     for at in range(total + 1):

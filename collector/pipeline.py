@@ -244,7 +244,8 @@ class Pipeline:
 
     def _deliver(self, outcomes: Sequence[tuple[Done, Spooled | Exception]]) -> None:
         outside = [outcome for outcome in outcomes if not isinstance(outcome[0], Told)]
-        deliver_here([outcome for outcome in outcomes if isinstance(outcome[0], Told)])
+        if len(outside) < len(outcomes):
+            deliver_here([outcome for outcome in outcomes if isinstance(outcome[0], Told)])
         if outside:
             self._deliver_outside(outside)
         answers = [

@@ -8,7 +8,7 @@ last, from what is left, so a card number can reach neither the body nor a key.
 import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -53,8 +53,7 @@ class Refused:
     error: Malformed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prepared:
+class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """What a group became: side by side the source ids, event bytes and facts lines, and what was refused.
 
     `requests`: those of the events that tell of a request, by their place among the events.
@@ -64,7 +63,7 @@ class Prepared:
     events: list[bytes]
     facts: list[bytes]
     refused: list[Refused]
-    requests: dict[int, Request] = field(default_factory=dict)
+    requests: dict[int, Request] = {}
 
 
 class _Shape(msgspec.Struct, frozen=True):

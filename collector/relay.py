@@ -19,7 +19,7 @@ import msgspec
 from collector.batch import Batch, SignedHeader, StreamId
 from collector.disk import Disk, OsDisk
 from collector.errors import Malformed, StateUnknown
-from collector.event import decode_own_event, parse_time
+from collector.event import own_event_values, parse_time
 from collector.receive.forward_events import WHOLE_EVENTS
 from collector.secretfile import read_secret
 from collector.send.forward import Forwarder, Upstream, client_tls, event_time
@@ -188,16 +188,17 @@ def relayed(data: bytes, name: str) -> tuple[Any, dict[str, Any]]:
     `origin`, `marks` where there are any; and `before`, what stood in the attribute before it came here.
 
     Raises:
-        Malformed: not an event: the spool has been tampered with.
+        Malformed: not an event as far as it is looked at here: the spool has been tampered with. What else is none, the upstream refuses into its dead letters.
     """
-    event = decode_own_event(data)
-    record: dict[str, Any] = msgspec.to_builtins(event)
-    relay = {"event": name, **{field: record.pop(field) for field in _OURS if field in record}}
+    record = own_event_values(data)
+    stated = record.get("time") or record.get("observed") or ""
     attributes = record.setdefault("attributes", {})
+    if type(stated) is not str or type(attributes) is not dict:
+        raise Malformed("not an event: its time is no text, or its attributes are no object")
+    relay = {"event": name, **{field: record.pop(field) for field in _OURS if field in record}}
     if "relay" in attributes:
         relay["before"] = attributes["relay"]
     attributes["relay"] = relay
-    stated = event.time or event.observed
     return event_time(parse_time(stated) if stated else 0), record
 
 

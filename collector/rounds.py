@@ -98,7 +98,8 @@ class Rounds:
 
     def wake(self) -> None:
         """There is something to ship."""
-        self._wake.set()
+        if not self._wake.is_set():  # looked at first: setting it takes a lock, and this comes with every commit
+            self._wake.set()
 
     def stop(self, drain_seconds: float, *, overrun_seconds: float | None = None) -> bool:
         """Return when everything is drained, or when the time is up and the round that runs has ended.

@@ -67,7 +67,10 @@ class Shares:
             sender = one.group.sender
             if sender.way:
                 self.put(sender, one.size_bytes, charged=one.charged)
-                held, charged = self._segments.setdefault(segment, (Counter(), Counter()))
+                found = self._segments.get(segment)
+                if found is None:
+                    found = self._segments[segment] = (Counter(), Counter())
+                held, charged = found
                 held[_slot(sender)] += one.size_bytes
                 if one.charged:
                     charged[sender.way] += one.size_bytes

@@ -17,8 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
+
+from msgspec.structs import replace
 
 from collector.admission import admit
 from collector.disk import AppendFile, Disk
@@ -74,9 +75,10 @@ class Spool:
         self._deliver = deliver
         self._monotonic = monotonic
         self._sync_seconds = math.inf  # a moving average; not known yet
-        lock = threading.RLock()
-        self._wake = threading.Condition(lock)  # for the committing thread: something is queued
-        self._idle = threading.Condition(lock)  # for who waits until nothing is
+        # taken by itself: going through a condition calls Python twice, some ten times a group
+        self._lock = threading.RLock()
+        self._wake = threading.Condition(self._lock)  # for the committing thread: something is queued
+        self._idle = threading.Condition(self._lock)  # for who waits until nothing is
         self._queue = FairQueue()
         self.shares = Shares()
         self._committing = False
@@ -104,13 +106,13 @@ class Spool:
     @property
     def size_bytes(self) -> int:
         """Bytes of all live segments."""
-        with self._wake:
+        with self._lock:
             return sum(self._sizes.values())
 
     @property
     def start(self) -> Cursor:
         """The place of the oldest frame still kept."""
-        with self._wake:
+        with self._lock:
             return Cursor(segment=min(self._sizes, default=self._next), offset=0)
 
     # -- taking groups in
@@ -130,14 +132,14 @@ class Spool:
         size = checked_size(group)
         limits = self.limits
         check_fits(size, limits.open_bytes)
-        with self._wake:
+        with self._lock:
             if self.failed is not None:
                 raise self.failed
             if self._stopping:
                 raise Overloaded("the spool is closing")
             if not self._queue.has_room(group.sender, size, limits.queued_bytes):
                 raise Overloaded("more is waiting for the disk than the spool's queue takes", retry_after_seconds=0.2)
-            used_bytes = self.size_bytes + self._queue.size_bytes
+            used_bytes = sum(self._sizes.values()) + self._queue.size_bytes
             admitted, charged = self.shares.admits(group.sender, size, used_bytes, limits)
             if not admitted:
                 raise self.refusals.refuse(_FULL + ", and the rest is for who holds less" * charged, share=charged)
@@ -148,7 +150,7 @@ class Spool:
 
     def commit_pending(self) -> int:
         """Write and sync what is queued, as much as one sync takes, then tell; returns how many groups. For the committing thread, or for a test."""
-        with self._wake:
+        with self._lock:
             if self._committing or not self._queue:
                 return 0
             work = self._queue.take(_COMMIT_BYTES)
@@ -161,7 +163,7 @@ class Spool:
         return len(work)
 
     def _committed(self) -> None:
-        with self._wake:
+        with self._lock:
             self._committing = False
             if self._queue:
                 self._wake.notify()
@@ -169,7 +171,7 @@ class Spool:
 
     def commit_quickly(self) -> None:
         """Commit what is queued in the calling thread if that is quick, as the last syncs were; else wake the committing thread."""
-        with self._wake:
+        with self._lock:
             if self._sync_seconds > _QUICK_SECONDS or self._queue.size_bytes > _QUICK_BYTES or self._stopping:
                 self._wake.notify()
                 return
@@ -179,7 +181,7 @@ class Spool:
         """Return when all that was queued is committed and told."""
         while self._thread is None and self.commit_pending():
             pass
-        with self._wake:
+        with self._lock:
             self._wake.notify()
             self._idle.wait_for(lambda: not self._queue and not self._committing)
 
@@ -219,7 +221,8 @@ class Spool:
             outcomes.append((one.done, outcome))
             if frame:
                 frames.append(frame)
-                written.append(replace(one, size_bytes=min(one.size_bytes, len(frame))))  # of a re-send its name alone
+                whole = len(frame) >= one.size_bytes  # else of a re-send its name alone
+                written.append(one if whole else replace(one, size_bytes=len(frame)))
         if frames:
             self._write(b"".join(frames), written, following=first)
         self._journal.add(fresh_ids)
@@ -255,9 +258,9 @@ class Spool:
         self._sync_seconds += _SYNC_WEIGHT * (taken_seconds - self._sync_seconds)
         self._next = following  # before the size: whoever reads the frames must find the sequences that they hold
         self._sizes[name] = size + len(data)
-        with self._wake:
+        with self._lock:
             self.shares.kept(groups, name)
-            self.refusals.over(full=self.size_bytes > self.limits.open_bytes)
+            self.refusals.over(full=sum(self._sizes.values()) > self.limits.open_bytes)
 
     def _roll(self) -> int:
         """Open the segment that the next frame begins. The one before is synced already: every commit syncs."""
@@ -279,14 +282,14 @@ class Spool:
             file.close()
             raise self.abandon(f"fsync of the folder failed: {error}") from error
         self._file = file
-        with self._wake:
+        with self._lock:
             self._sizes.setdefault(name, 0)
         return name
 
     def abandon(self, reason: str) -> StateUnknown:
         """Take no more: what is queued and what comes is told the error that is returned, and its sender sends it again."""
         error = StateUnknown(f"spool {self._directory.name}: {reason}; reopen it")
-        with self._wake:
+        with self._lock:
             self.failed = error
         return error
 
@@ -300,7 +303,7 @@ class Spool:
         Raises:
             Damaged: a frame that was durable does not read back.
         """
-        with self._wake:
+        with self._lock:
             sizes = dict(self._sizes)
         return read_frames(
             self._directory, cursor, disk=self._disk, sizes=sizes, events=events, limit_bytes=limit_bytes
@@ -312,7 +315,7 @@ class Spool:
         Raises:
             Damaged: its segment is gone or damaged.
         """
-        with self._wake:
+        with self._lock:
             segment = max((name for name in self._sizes if name <= sequence), default=None)
             end = self._sizes.get(segment, 0) if segment is not None else 0
         if segment is None:
@@ -330,7 +333,7 @@ class Spool:
         """
         if self.refusals.now:
             self._close_covered(sequence)
-        with self._wake:
+        with self._lock:
             names = sorted(self._sizes)
         done = [name for name, following in itertools.pairwise(names) if following <= sequence]
         if not done:
@@ -341,12 +344,12 @@ class Spool:
                 self._disk.remove(self._path(name))
             # synced one by one, oldest first: a crash must not bring an older one back in front of a hole
             self._disk.sync_directory(self._directory)
-            with self._wake:
+            with self._lock:
                 del self._sizes[name]
                 self.shares.released(name)
 
     def _close_covered(self, sequence: int) -> None:
-        with self._wake:
+        with self._lock:
             if self._committing or self._queue or self._stopping or self.failed or self._next > sequence:
                 return
             self._committing = True  # nobody else writes until the next segment is there
@@ -365,7 +368,7 @@ class Spool:
 
     def _commit_for_ever(self) -> None:
         while True:
-            with self._wake:
+            with self._lock:
                 # who commits quickly just now wakes this thread when more has come meanwhile
                 while (not self._queue or self._committing) and not self._stopping:
                     self._wake.wait()
@@ -379,7 +382,7 @@ class Spool:
 
     def close(self) -> None:
         """Commit what is queued, stop the thread, close the file. Later appends are `Overloaded`."""
-        with self._wake:
+        with self._lock:
             self._stopping = True
             self._wake.notify()
         if self._thread is not None:
@@ -387,7 +390,7 @@ class Spool:
             self._thread = None
         else:
             self.settle()
-        with self._wake:
+        with self._lock:
             self._idle.wait_for(lambda: not self._committing)
         if self._file is not None:
             self._file.close()

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.batch import Batch, EventRef, StreamId, open_header
-from collector.errors import Overloaded, StateUnknown
+from collector.errors import Malformed, Overloaded, StateUnknown
 from collector.event import Event, Origin, Scope, Span, decode_event, encode_event
 from collector.pipeline import Pipeline, PipelineLimits
 from collector.receive.forward_group import Group as Received
@@ -462,3 +462,17 @@ def test_two_sidecars_in_a_chain(tmp_path: Path) -> None:
     assert relay["marks"] == ["card:body"]
     assert relays(tmp_path / "edge")
     assert not relays(tmp_path / "central")
+
+
+@given(
+    st.binary(max_size=60)
+    | st.dictionaries(st.sampled_from(["time", "observed", "attributes", "body"]), values, max_size=4).map(
+        lambda found: msgspec.json.encode(found, enc_hook=repr)
+    )
+)
+def test_whatever_stands_in_a_spool_is_relayed_or_malformed(data: bytes) -> None:
+    try:
+        _, record = relayed(data, "edge/0/0")
+    except Malformed:
+        return
+    assert record["attributes"]["relay"]["event"] == "edge/0/0"
