@@ -201,6 +201,11 @@ class CollectorMetrics:
         """Count one refusal."""
         self._refused.labels(reason).inc()
 
+    def input_opens(self, way: str) -> None:
+        """Show a way in that opens at 0: of a counter that begins with its first count, no rate sees the first."""
+        self._refused_inputs.labels(way)
+        self._input_waits.labels(way)
+
     def refused_input(self, way: str) -> None:
         """Count a group of a way in that the spool has no room for just now; there are as many ways as the configuration has."""
         self._refused_inputs.labels(way).inc()

@@ -133,12 +133,16 @@ class WaysIn:
         return {
             name: Wanted(
                 mark=mark_of(own.name, own.service, *(parts if isinstance(parts, tuple) else (parts,))),
-                open=opens,
+                open=partial(self._open, opens),
                 alone=name in {"grpc", "tail"} or name.startswith(("kafka ", "amqp ", "pulsar ")),
             )
             for name in ways_of(own)
             for parts, opens in (ways[name],)
         }
+
+    async def _open(self, opens: Callable[[Way], Awaitable[None]], way: Way) -> None:
+        self._metrics.input_opens(way.name)
+        await opens(way)
 
     def _tcp(self, way: Way, host: str, port: int, *, use: str = "") -> Held:
         held = self._sockets.tcp(host, port, use=use or way.name)

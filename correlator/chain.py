@@ -158,7 +158,7 @@ class Chain:
             fresh = id(placed) not in self._met
             while not fresh and end < count and placements[end] is placed:
                 end += 1
-            if not self._cut or (self._holds(placed.trail) if not placed.shard else self._takes(placed)):
+            if not self._cut or (self._takes(placed) if placed.shard else self._holds(placed.trail)):
                 self._add_events(placed, header.stream, header.first + start, lines[start:end], facts[start:end])
                 self.events += end - start
             if fresh:  # its links come right after its first event

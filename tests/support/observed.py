@@ -211,7 +211,7 @@ class Beside:
         self._collector = CollectorMetrics(collector="elsewhere")
         self._siem = SiemMetrics(["desk"])
         self._api = ApiMetrics()
-        self._collector.refused_input("forward")  # else a metric that nobody has counted yet, which is no answer
+        self._collector.input_opens("forward")
         self._textfile = textfile
         self.registry.register(self)  # a collector by its method, as the library has it
 
