@@ -28,6 +28,10 @@ class Queued(msgspec.Struct, frozen=True, kw_only=True):
     size_bytes: int
     charged: bool = False
 
+    def at_most(self, size_bytes: int) -> "Queued":
+        """It, not longer than so many bytes."""
+        return self if self.size_bytes <= size_bytes else msgspec.structs.replace(self, size_bytes=size_bytes)
+
 
 @dataclass(slots=True)
 class _Line:

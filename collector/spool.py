@@ -19,8 +19,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from msgspec.structs import replace
-
 from collector.admission import admit
 from collector.disk import AppendFile, Disk
 from collector.diskroom import DiskRoom
@@ -221,8 +219,7 @@ class Spool:
             outcomes.append((one.done, outcome))
             if frame:
                 frames.append(frame)
-                whole = len(frame) >= one.size_bytes  # else of a re-send its name alone
-                written.append(one if whole else replace(one, size_bytes=len(frame)))
+                written.append(one.at_most(len(frame)))  # of a re-send its name alone
         if frames:
             self._write(b"".join(frames), written, following=first)
         self._journal.add(fresh_ids)
