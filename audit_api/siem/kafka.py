@@ -21,6 +21,7 @@ __all__ = ["KafkaSender"]
 _TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 _ENVELOPE_BYTES = 65_536
 _STOP_SECONDS = 5.0
+_GOODBYE_SECONDS = 0.2
 
 
 class KafkaSender:
@@ -54,7 +55,7 @@ class KafkaSender:
 
     def close(self) -> None:
         """Let go of the connections."""
-        self._runner.run(self._stop())
+        self._runner.run(self._leave())
         self._runner.close()  # cancels what the library still tries
 
     def _begin_anew(self) -> None:
@@ -104,6 +105,12 @@ class KafkaSender:
             with contextlib.suppress(KafkaError, OSError, TimeoutError):  # what it still held is sent again
                 await asyncio.wait_for(producer.stop(), _STOP_SECONDS)
             await producer.client.close()  # a producer that has something to send to nobody does not come so far
+
+    async def _leave(self) -> None:
+        await self._stop()
+        if self._tls is not None:
+            # nobody waits for the end that TLS has of its own: a loop that is closed before it leaves the socket open
+            await asyncio.sleep(_GOODBYE_SECONDS)
 
     async def _begin(self, record: Record) -> Awaitable[Any]:
         """What becomes of it, to be awaited; the library's own refusal of what is too long, too."""
