@@ -109,8 +109,9 @@ class LastLook:
         return self._passes[0].there(month)
 
     def headers(self, month: str) -> frozenset[str]:
-        """Digests of the headers of the month's batches."""
-        return frozenset().union(*(one.account(month).digests(one.size) for one in self._passes))
+        """Digests of the headers of the month's batches, as far as every log's retirement covers them: what came between two passes is in the later one alone."""
+        first, *others = (one.account(month).digests(one.size) for one in self._passes)
+        return frozenset(first.intersection(*others))
 
     def retirements(self, month: str, *, findings: int) -> tuple[tuple[Retirement, int], ...]:
         """For each log what lets go of the month; and the leaf at which that is on record already, −1 where it is not."""

@@ -8,6 +8,8 @@ from deploy.session import EXIT_FALSE, Session, emit_json, json_option, pass_ses
 from deploy.wording import count, size_in_words
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from deploy.retaining import MonthPlan, Retaining
 
 
@@ -131,6 +133,14 @@ def _plain(one: "MonthPlan", done: list[str], undone: dict[str, str]) -> dict[st
     }
 
 
+def _recorded(leaves: "Sequence[int]") -> str:
+    """Where it is on record, of a cut ledger for each shard's log by number; empty where it is not yet."""
+    if max(leaves) < 0:
+        return ""
+    told = ", ".join(str(leaf) if leaf >= 0 else "none yet" for leaf in leaves)
+    return f", on record at leaf {told}" if len(leaves) == 1 else f", on record in the shards' logs at leaves {told}"
+
+
 def _show(plans: "list[MonthPlan]", done: list[str], undone: dict[str, str], *, carry_out: bool) -> None:
     if not plans:
         show("the store has no events")
@@ -142,9 +152,7 @@ def _show(plans: "list[MonthPlan]", done: list[str], undone: dict[str, str], *, 
         elif month in undone or not one.goes:
             show(f"{what}stays: {undone.get(month, one.kept)}")
         else:
-            leaves = [str(leaf) for leaf in one.on_record if leaf >= 0]
-            record = f", on record at leaf {' and '.join(leaves)}" if leaves else ""
-            show(f"{what}goes{record}")
+            show(f"{what}goes{_recorded(one.on_record)}")
         for finding in one.findings:
             show(f"         {finding}")
     if not carry_out and any(one.goes for one in plans):

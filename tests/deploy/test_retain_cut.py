@@ -17,7 +17,9 @@ from correlator.retired import meant_for, retirement_of
 from correlator.shards import Shard
 from correlator.trail import RETIREMENTS
 from correlator.verify import verify_bundle, verify_proof
+from deploy import lastlook
 from deploy.cli import main
+from deploy.retaining import open_retaining
 from deploy.writing import open_correlator
 from tests.support.apis import open_cut_api
 from tests.support.cut_ledger import SHARDS, CutLedger
@@ -138,6 +140,27 @@ def test_events_that_wait_for_one_shard_are_kept(ledger: CutLedger, tally: Tally
     code, told = retain(tally, "--apply", "--despite-findings")
     assert (code, told["action"]) == (1, "stays")
     assert told["findings"] == [f"6 events of it wait for the correlator of {shard.name}" for shard in behind]
+
+
+def test_what_comes_between_two_passes_is_not_let_go(ledger: CutLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = count()
+    take = lastlook._Pass.take
+
+    def then_more(one: Any, folder: Path, progress: Any) -> None:
+        take(one, folder, progress)
+        if next(passes) == 0:
+            ledger.clock_ns = count(1_767_300_000_000_000_000, 1_000_000)  # January
+            ledger.collect("gateway", payment_events("gateway", range(PAYMENTS, PAYMENTS + 2)))
+            ledger.take_in()
+
+    monkeypatch.setattr(lastlook._Pass, "take", then_more)
+    with open_retaining(ledger.config) as desk:
+        plans = desk.plan(now_ns=time.time_ns(), despite_findings=True)
+    (january,) = [one for one in plans if one.held.month == OLD]
+    assert january.findings, "the later logs know of more than the store had"
+    first, *later = (one.batches for one in january.retirements)
+    assert len(january.headers) == first
+    assert all(batches > first for batches in later)
 
 
 def test_a_retirement_says_which_log_it_is_for(ledger: CutLedger, tally: Tally) -> None:
