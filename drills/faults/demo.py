@@ -17,15 +17,13 @@ from pathlib import Path
 
 from deploy.processes import running
 from drills.installation import until
-from examples.payments.run import CONFIG, start_services
+from examples.payments.run import CONFIG, SERVICES, start_services
 from examples.payments.shoppers import orders, pay_all
 from tests.servers.prometheus import free_port
 from tests.support.installed import Installed, auditor_token
 from tests.support.tally_up import Up, supervised
 
-__all__ = ["APART", "EVERYDAY", "SIDECARS", "Demo", "Sidecar", "demo"]
-
-SIDECARS = ("gateway", "payments", "ledger", "risk", "notifications")
+__all__ = ["APART", "EVERYDAY", "Demo", "Sidecar", "demo"]
 
 APART = "risk"
 """Whose sidecar runs apart."""
@@ -123,7 +121,7 @@ def demo(folder: Path, more: str, clock: str) -> Iterator[Demo]:
     common = "".join(line for line in lines if not line.startswith("[sidecars."))
     fixed = _FIXED.format(name=APART, http=free_port(), forward=free_port(), clock=clock)
     (folder / "apart.toml").write_text(common + fixed + more)
-    others = "".join(f"[sidecars.{name}]\n" for name in SIDECARS if name != APART)
+    others = "".join(f"[sidecars.{name}]\n" for name in SERVICES if name != APART)
     config = common + others + more
     (folder / "tally.toml").write_text(config)  # a token is added before anything runs
     token = auditor_token(folder)

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client import CollectorRegistry
 
 from drills.faults.demo import APART, EVERYDAY, Demo, demo
 from drills.installation import until
 from tests.servers.alertmanager import RECEIVERS, Alertmanager, Webhook, need_alertmanager, webhook
 from tests.servers.prometheus import Prometheus, free_port, need_prometheus
+from tests.support.exposed import Textfile, exposed
 from tests.support.installed import tally
 from tests.support.time_server import TimeServer, time_server
 
@@ -158,7 +158,9 @@ def setting(folder: Path, *, cluster: Any = None, hurry: bool = True) -> Iterato
             more += f'[store]\nurls = {urls}\nprefix = "faults"\ntimeout_seconds = 3.0\n'
         asked = f'server = "127.0.0.1"\nport = {clock.port}\n' + ("interval_seconds = 16\n" if hurry else "")
         here = ends.enter_context(demo(folder, more, asked))
-        targets = here.targets | {"check": ends.enter_context(_textfile(folder))}
+        left = CollectorRegistry()
+        left.register(Textfile(folder / "check.prom"))
+        targets = here.targets | {"check": ends.enter_context(exposed(left))}
         done = here.tally("render", "-o", str(folder / "out"), "--only", "alerts")
         if done.returncode:
             raise RuntimeError(done.stderr)
@@ -214,28 +216,3 @@ def _checks(made: Setting, stop: threading.Event, pause_seconds: float) -> None:
         made.checks += done.returncode in (0, 1)  # else it could not tell, as when the store is away
         if done.returncode == 1:
             made.findings.append(done.stdout)
-
-
-class _Textfile:
-    """What the check left, as a node exporter serves it."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def collect(self) -> Iterator[Any]:
-        """Its metrics."""
-        if self._path.is_file():
-            yield from text_string_to_metric_families(self._path.read_text())
-
-
-@contextmanager
-def _textfile(folder: Path) -> Iterator[str]:
-    registry = CollectorRegistry()
-    registry.register(_Textfile(folder / "check.prom"))  # a collector by its method, as the library has it
-    server, thread = start_http_server(0, addr="127.0.0.1", registry=registry)
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

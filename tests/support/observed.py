@@ -13,14 +13,14 @@ import time
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
-from prometheus_client import CollectorRegistry, start_http_server
+from prometheus_client import CollectorRegistry
 
 from audit_api.metrics import ApiMetrics, SiemMetrics
 from collector.metrics import CollectorMetrics
 from collector.store.metrics import ClusterMetrics
+from tests.support.exposed import Textfile
 from tests.support.installed import Installed, auditor_token
 from tests.support.tally_up import Up, supervised
 
@@ -212,13 +212,11 @@ class Beside:
         self._siem = SiemMetrics(["desk"])
         self._api = ApiMetrics()
         self._collector.input_opens("forward")
-        self._textfile = textfile
+        self._textfile = Textfile(textfile)
         self.registry.register(self)  # a collector by its method, as the library has it
 
     def collect(self) -> Iterator[Any]:
         """The metrics of a collector elsewhere for its broker and its full spool, of an API that shares limits, of what sends to a SIEM, and what the check left."""
-        from prometheus_client.parser import text_string_to_metric_families
-
         for family in self._collector.registry.collect():
             if family.name.startswith(("tally_collector_broker", "tally_collector_input")):
                 yield family
@@ -226,9 +224,7 @@ class Beside:
             if family.name in ("tally_api_limits_shared", "tally_api_shared_limit_failures"):
                 yield family
         yield from self._siem.registry.collect()
-        if self._textfile.is_file():
-            parse: Any = text_string_to_metric_families
-            yield from parse(self._textfile.read_text())
+        yield from self._textfile.collect()
 
     def second(self, trouble: float = 0.0) -> None:
         """A second of a cluster's, a broker's, a SIEM's and a Redis' work; in trouble shards and Redis are away, the SIEM is slow, a spool full."""
@@ -251,16 +247,3 @@ class Beside:
             metrics.wrote({outcome: 50})
             if trouble:
                 metrics.answered("write", "no_shard", seconds=0.2, sent=4_000, received=100)
-
-
-@contextmanager
-def served(beside: Beside) -> Iterator[str]:
-    """It, on a port of this machine; gives host:port."""
-    server, thread = start_http_server(0, addr="127.0.0.1", registry=beside.registry)
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        assert isinstance(thread, Thread)
-        thread.join()

@@ -18,7 +18,8 @@ from dashboards.boards import boards
 from tests.servers.alertmanager import shortened
 from tests.servers.prometheus import Prometheus, need_prometheus
 from tests.support.board_queries import answer, asked
-from tests.support.observed import Beside, observed, served
+from tests.support.exposed import exposed
+from tests.support.observed import Beside, observed
 from tests.support.webhooks import receiver
 
 pytestmark = pytest.mark.prometheus
@@ -63,7 +64,7 @@ def test_every_panel_has_data(tmp_path: Path) -> None:
         rules = tmp_path / "out" / "prometheus" / "tallystick.rules.yml"
         rules.write_text(shortened(rules.read_text()))
         beside = Beside(textfile)
-        with served(beside) as address, Prometheus(
+        with exposed(beside.registry) as address, Prometheus(
             tmp_path / "prometheus", {**here.targets, "beside": address}, rules=rules
         ) as prometheus:  # fmt: skip
             start = time.time()
