@@ -79,6 +79,8 @@ class Rounds:
         self._mark = (0.0, 0)  # a moment, and how many events were stored when all that was durable then was
         self._next_release = 0.0
         self._wake = threading.Event()
+        self._enough = threading.Event()
+        self._lingering = False
         self._stopping = threading.Event()
         self._stop_deadline = 0.0
         self._done = False
@@ -97,9 +99,12 @@ class Rounds:
         self._thread.start()
 
     def wake(self) -> None:
-        """There is something to ship."""
+        """There is something to ship; as soon as it is enough, it waits no longer for more."""
         if not self._wake.is_set():  # looked at first: setting it takes a lock, and this comes with every commit
             self._wake.set()
+        if self._lingering and self._ship.waiting_events() >= self.enough_events:
+            self._lingering = False
+            self._enough.set()
 
     def stop(self, drain_seconds: float, *, overrun_seconds: float | None = None) -> bool:
         """Return when everything is drained, or when the time is up and the round that runs has ended.
@@ -110,6 +115,7 @@ class Rounds:
         self._stop_deadline = time.monotonic() + drain_seconds
         self._stopping.set()
         self._wake.set()
+        self._enough.set()
         if self._thread is not None:
             self._thread.join(None if overrun_seconds is None else drain_seconds + overrun_seconds)
             if self._thread.is_alive():
@@ -131,8 +137,17 @@ class Rounds:
             if self.breaker.failures == 0:
                 self._wake.wait(timeout=_HEARTBEAT_CHECK_SECONDS)
                 self._wake.clear()
-            # after a wake-up, lingering lets the batch grow; after a failure, this is the backoff
-            self._stopping.wait(pause_seconds)
+                self._linger(pause_seconds)
+            else:  # the backoff
+                self._stopping.wait(pause_seconds)
+
+    def _linger(self, most_seconds: float) -> None:
+        """Let the batch grow, but no further than whole: more would be shipped in one go, and who wants an ack in that moment waits for the interpreter."""
+        self._enough.clear()
+        self._lingering = True  # from here on `wake` looks; what was there before is seen here
+        if self._ship.waiting_events() < self.enough_events and not self._stopping.is_set():
+            self._enough.wait(most_seconds)
+        self._lingering = False
 
     def _see_age(self) -> None:
         """Under steady load something waits at every look, so what counts is when the last of what waited then was stored."""

@@ -40,13 +40,13 @@ class Store:
         return False
 
 
-def rounds_of(store: Store) -> Rounds:
+def rounds_of(store: Store, *, linger_seconds: float = 0.0, enough_events: int = 1) -> Rounds:
     return Rounds(
         store,
         retry=RetryLimits(),
-        linger_seconds=0.0,
+        linger_seconds=linger_seconds,
         release_seconds=1.0,
-        enough_events=1,
+        enough_events=enough_events,
         monotonic=lambda: store.now,
     )
 
@@ -118,3 +118,56 @@ def test_a_drain_ends_by_its_deadline_though_a_store_hangs() -> None:
     assert not rounds.stop(0.0, overrun_seconds=0.05)
     go_on.set()
     assert rounds.stop(0.0), "who waits for it sees it end"
+
+
+def test_lingering_ends_as_soon_as_a_batch_is_whole_and_not_before() -> None:
+    class Told(Store):
+        def __init__(self) -> None:
+            super().__init__()
+            self.waiting = 0
+            self.shipped = threading.Semaphore(0)
+
+        def ship_once(self) -> bool:
+            taken, self.waiting = self.waiting, 0
+            self.shipped.release()
+            return taken > 0
+
+        def drained(self) -> bool:
+            return True
+
+    store = Told()
+    rounds = rounds_of(store, linger_seconds=600.0, enough_events=10)
+    rounds.start()
+    assert store.shipped.acquire(timeout=10.0), "the first look"
+    store.waiting = 9
+    rounds.wake()
+    assert not store.shipped.acquire(timeout=0.2), "it waits for the tenth"
+    store.waiting = 10
+    rounds.wake()
+    assert store.shipped.acquire(timeout=10.0)
+    store.waiting = 1
+    rounds.wake()
+    assert not store.shipped.acquire(timeout=0.2)
+    assert rounds.stop(5.0), "a stop does not linger"
+
+
+def test_what_has_come_before_it_lingers_counts() -> None:
+    class Growing(Store):
+        rounds_seen = 0
+
+        def ship_once(self) -> bool:
+            self.rounds_seen += 1
+            return False  # and as much waits as before: 5
+
+    store = Growing()
+    rounds = rounds_of(store, linger_seconds=600.0, enough_events=5)
+    rounds.start()
+    for _ in range(3):
+        rounds.wake()
+        seen = store.rounds_seen
+        for _ in range(1_000):
+            if store.rounds_seen > seen:
+                break
+            threading.Event().wait(0.01)
+        assert store.rounds_seen > seen, "a wake-up for enough is no reason to linger"
+    rounds.stop(0.0)
