@@ -2,7 +2,8 @@
 
 A turn of the loop calls everybody who has sent something. Work is done at once while the turn is young, so who sends a little waits for nobody.
 When the turn has had its time, what is left to do waits, each sender with one message; then the loop first hears whoever has sent something meanwhile, and
-serves one or a few of those who wait. Who has been served least comes first: start-time fair queuing (Goyal, Vin and Cheng, 1996) of seconds. What is done at
+serves one or a few of those who wait. That is start-time fair queuing (Goyal, Vin and Cheng, 1996) of seconds, but not to the last of them: who has been served
+about as much as the others is served in the order of coming, who has been served less comes first, and who has been served more waits until they have caught up. What is done at
 once counts, too, and only who has been served less than all who wait may do so: else who is heard early in each turn would overtake them for ever.
 What counts is the thread's own time on a core: of work that is alike, who was kept waiting by another thread in the middle has not been served more.
 """
@@ -20,6 +21,9 @@ __all__ = ["LoopTime", "Share", "Turns"]
 _TURN_SECONDS = 0.004
 _CREDIT_SECONDS = 0.25
 """So much of what it did not use a quiet sender has ahead of those that are always served, and no more."""
+
+_ALIKE_SECONDS = 0.02
+"""Who is so far ahead or behind has been served alike. Were the least always first, a millisecond of chance would serve one of eight twice and let another wait for two rounds."""
 
 _SLOTS = 256  # shares of a way in; see `collector.shares`
 
@@ -48,7 +52,7 @@ class LoopTime:
             False  # the end of this turn, or the serving that follows, is scheduled: once, or turns would multiply
         )
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting: list[tuple[float, int, Share, Callable[[], object]]] = []
+        self._waiting: list[tuple[float, int, float, Share, Callable[[], object]]] = []
         self._order = itertools.count()
         self._virtual_seconds = 0.0
         self._serving: Share | None = None
@@ -69,7 +73,7 @@ class LoopTime:
         elif now - self._began >= self._turn_seconds:
             return False
         start = self._start(share)
-        if share.waiting or (self._waiting and start > self._waiting[0][0]):
+        if share.waiting or (self._waiting and self._place(start) >= self._waiting[0][0]):
             return False
         if share is not self._serving:
             self._virtual_seconds = max(self._virtual_seconds, start)
@@ -78,10 +82,17 @@ class LoopTime:
 
     def put(self, share: "Share", work: Callable[[], object]) -> None:
         """Let it wait; `admits` was asked in this turn, so that there is a next."""
-        heapq.heappush(self._waiting, (self._start(share), next(self._order), share, work))
+        start = self._start(share)
+        heapq.heappush(self._waiting, (self._place(start), next(self._order), start, share, work))
+
+    def _place(self, start: float) -> float:
+        """Among those who wait, the least first and of equals who came first. That of who is served alike never falls from one to the next, so they are in the order of coming."""
+        if start < self._virtual_seconds - _ALIKE_SECONDS:
+            return start
+        return max(self._virtual_seconds, start - _ALIKE_SECONDS)
 
     def _start(self, share: "Share") -> float:
-        """Its place: what it has been served, and no less than the credit allows."""
+        """What it has been served, and no less than the credit allows."""
         served_seconds = share.served_seconds
         if share is self._serving:  # what it is doing counts already
             served_seconds += self._worked() - self._since
@@ -107,7 +118,7 @@ class LoopTime:
         self._began, self._since = self._clock(), self._worked()
         self._loop.call_soon(self._next)
         while self._waiting:
-            start, _, share, work = heapq.heappop(self._waiting)
+            _, _, start, share, work = heapq.heappop(self._waiting)
             self._virtual_seconds = max(self._virtual_seconds, start)
             share.waiting -= 1
             share.served_seconds, self._serving = start, share

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import random
 from collections.abc import Callable
 
 import pytest
@@ -81,6 +82,39 @@ def test_service_is_shared_by_time_and_not_by_messages() -> None:
         while done.count("long") < 50:  # noqa: ASYNC110 - each is a turn of the loop
             await asyncio.sleep(0)
         assert 150 <= done.count("short") <= 250
+
+    asyncio.run(story())
+
+
+def test_of_those_who_are_served_alike_nobody_waits_for_two_rounds() -> None:
+    async def story() -> None:
+        clock, done = Clock(), list[str]()
+        turns = Turns(LoopTime(turn_seconds=0.004, clock=clock, worked=clock))
+        loop, chance = asyncio.get_running_loop(), random.Random(11)
+
+        def begin(name: str) -> None:  # as `Flooding`, of messages that never take the same
+            share = turns.of(Sender(connection=int(name)))
+
+            def work() -> None:
+                clock.now += chance.gauss(0.012, 0.001)
+                done.append(name)
+                loop.call_soon(Flooding.go_on, share, work)
+
+            Flooding.go_on(share, work)
+
+        for at in range(8):
+            begin(str(at))
+        while len(done) < 8_000:  # noqa: ASYNC110 - each is a turn of the loop
+            await asyncio.sleep(0)
+        rounds = [
+            after - before
+            for name in set(done)
+            for before, after in itertools.pairwise(at for at, one in enumerate(done) if one == name)
+        ]
+        assert len(set(done)) == 8
+        assert max(rounds) <= 11
+        assert sum(waited != 8 for waited in rounds) < 0.1 * len(rounds)
+        assert all(975 <= done.count(name) <= 1_025 for name in set(done)), "and yet it is shared by time"
 
     asyncio.run(story())
 
