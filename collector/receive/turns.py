@@ -86,10 +86,8 @@ class LoopTime:
         heapq.heappush(self._waiting, (self._place(start), next(self._order), start, share, work))
 
     def _place(self, start: float) -> float:
-        """Among those who wait, the least first and of equals who came first. That of who is served alike never falls from one to the next, so they are in the order of coming."""
-        if start < self._virtual_seconds - _ALIKE_SECONDS:
-            return start
-        return max(self._virtual_seconds, start - _ALIKE_SECONDS)
+        """Its place among those who wait; of equals, who came first. Who is served alike stands where the clock of all does, and that never goes back: so in the order of coming."""
+        return min(max(self._virtual_seconds, start - _ALIKE_SECONDS), start + _ALIKE_SECONDS)
 
     def _start(self, share: "Share") -> float:
         """What it has been served, and no less than the credit allows."""

@@ -119,6 +119,32 @@ def test_of_those_who_are_served_alike_nobody_waits_for_two_rounds() -> None:
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("before_seconds", [0.01, 0.02, 0.03, 0.04, 0.2, 1.0])
+def test_those_who_come_after_another_are_alike_from_their_first_message_on(before_seconds: float) -> None:
+    async def story() -> None:
+        clock, done = Clock(), list[str]()
+        turns = Turns(LoopTime(turn_seconds=0.004, clock=clock, worked=clock))
+        flooding = Flooding(clock, done)
+        first = turns.of(Sender(connection=100))
+        assert first.may_go_on()
+        clock.now += before_seconds
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert first.may_go_on()  # so far all would have been served who had been there
+        clock.now += 0.001
+        await asyncio.sleep(0)
+        for at in range(8):
+            flooding.begin(turns.of(Sender(connection=at)), str(at), 0.012)
+        while len(done) < 400:  # noqa: ASYNC110 - each is a turn of the loop
+            await asyncio.sleep(0)
+        flooding.stopped = True
+        for name in set(done):
+            places = [at for at, one in enumerate(done) if one == name]
+            assert all(after - before <= 9 for before, after in itertools.pairwise(places))
+
+    asyncio.run(story())
+
+
 def test_who_is_heard_first_in_each_turn_does_not_overtake_those_who_wait() -> None:
     async def story() -> None:
         clock, done = Clock(), list[str]()
