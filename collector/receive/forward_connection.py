@@ -102,7 +102,7 @@ class Connection(asyncio.BufferedProtocol):
             self._messages.peer = f"certificate:{name}"
         handshake = self._terms.handshake
         if handshake is not None:
-            self._greeting = Greeting(handshake, self._messages)
+            self._greeting = Greeting(handshake, self._messages.framing)
             self._greeting_timer = asyncio.get_running_loop().call_later(handshake.timeout_seconds, self._unwelcome)
             transport.write(self._greeting.helo)
 
@@ -201,7 +201,7 @@ class Connection(asyncio.BufferedProtocol):
         """Take in what has arrived, as far as that goes without waiting; in its turn at least one step, whoever else waits in its share."""
         try:
             while True:
-                if (self._unread or self._messages.pending_bytes) and not (its_turn or self._share.may_go_on()):
+                if self._messages.waiting and not (its_turn or self._share.may_go_on()):
                     self._defer()
                     return
                 its_turn = False
@@ -210,11 +210,12 @@ class Connection(asyncio.BufferedProtocol):
                     if not self._start_at_once(group):
                         break
                 elif self._given_up or not self._unread:
-                    pending_bytes = self._messages.pending_bytes
+                    pending_bytes = self._messages.framing.pending_bytes
                     self._buffered.resize(pending_bytes if pending_bytes > _UNCLAIMED_BYTES else 0)
                     break
-                else:
-                    self._groups = self._messages.groups(self._unread.popleft())
+                else:  # a piece that makes no message whole waits for no turn: it would be one for each piece of a message
+                    self._messages.hear(self._unread.popleft())
+                    self._groups = self._messages.groups()
         except Malformed as error:
             self._lose_framing(error)
         except Overloaded:
@@ -268,7 +269,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _end(self) -> None:
         """The sender has left, and all that it said is taken in."""
-        if self._messages.pending_bytes and not self._given_up:
+        if self._messages.framing.pending_bytes and not self._given_up:
             self._terms.refused("cut_message")  # it left in the middle of one: it knows that this one was not taken
         self._leave()
 
@@ -278,7 +279,7 @@ class Connection(asyncio.BufferedProtocol):
         self._greeting = None
         if self._greeting_timer is not None:
             self._greeting_timer.cancel()
-        raw = self._messages.take()
+        raw = self._messages.framing.take()
         origin = Origin(receiver="forward", peer=self._messages.peer)
         self._start(Group(origin=origin, refused=[(raw, error)]), self._terms.room.claim())
 

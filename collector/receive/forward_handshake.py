@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import msgpack
 import msgspec
 
-from collector.receive.forward_message import MessageReader
+from collector.receive.forward_framing import Framing
 
 __all__ = ["MAX_PING_BYTES", "Greeting", "Handshake"]
 
@@ -57,9 +57,9 @@ class Greeting:
         peer: who it is, as far as that was shown and is not shared with others: ``user:NAME`` or ``client:HOSTNAME``, else empty.
     """
 
-    def __init__(self, handshake: Handshake, messages: MessageReader) -> None:
+    def __init__(self, handshake: Handshake, framing: Framing) -> None:
         self._handshake = handshake
-        self._messages = messages
+        self._framing = framing
         self._nonce = handshake.random(16)
         self._auth = handshake.random(16) if handshake.passwords else b""
         self.helo = _encode(["HELO", {"nonce": self._nonce, "auth": self._auth or "", "keepalive": True}])
@@ -74,9 +74,10 @@ class Greeting:
         Raises:
             Malformed: not MessagePack.
         """
-        messages = list(self._messages.messages(data))
-        self.over = bool(messages) or not data or self._messages.pending_bytes > MAX_PING_BYTES
-        self.silent = not data and not self._messages.pending_bytes
+        self._framing.feed(data)
+        messages = list(iter(self._framing.next_message, None))
+        self.over = bool(messages) or not data or self._framing.pending_bytes > MAX_PING_BYTES
+        self.silent = not data and not self._framing.pending_bytes
         if not messages:
             return b""
         answer = self._pong(messages[0])

@@ -9,8 +9,8 @@ arrays, each in one of four modes:
     CompressedPackedForward   as PackedForward, option {"compressed": "gzip"}, or "zstd" (fluentd since 1.19)
 
 `time` is an EventTime (ext type 0: seconds and nanoseconds, 32 bits each, big-endian), an integer or a float of seconds; or, from Fluent Bit,
-one of these with metadata, `[time, metadata]` (`fluent_metadata`). A lone nil is a heartbeat. Reading is in two steps: MessagePack's own structure finds where a message ends (nothing is
-built, so a lying length costs nothing), then the whole message is decoded in one go. What the fast decoder refuses (text that is not
+one of these with metadata, `[time, metadata]` (`fluent_metadata`). A lone nil is a heartbeat. Reading is in two steps: `forward_framing` finds where a message ends,
+then the whole message is decoded in one go. What the fast decoder refuses (text that is not
 UTF-8, keys that are no text, one bad record among good ones) is taken again record by record, so that only the bad record is lost to
 the dead letters.
 """
@@ -37,6 +37,7 @@ from collector.receive.fluent_msgpack import (
     unpack,
 )
 from collector.receive.forward_events import add_events, are_whole_events
+from collector.receive.forward_framing import Framing
 from collector.receive.forward_group import Group, Limits
 from collector.receive.inflate import gunzip, unzstd
 from collector.receive.record import arrival_of_record
@@ -48,7 +49,7 @@ _CODINGS: Mapping[Any, Callable[..., bytes]] = {"gzip": gunzip, b"gzip": gunzip,
 
 
 class MessageReader:
-    """Cuts a connection's bytes into messages and decodes them.
+    """Decodes the messages of a connection.
 
     Args:
         clock: Unix time in nanoseconds; stamps `observed`.
@@ -56,6 +57,7 @@ class MessageReader:
         limits: what is refused.
 
     Attributes:
+        framing: cuts what arrives into messages.
         peer: who sends, as far as that was shown (`collector.event.Origin`); set before the first message.
     """
 
@@ -63,78 +65,48 @@ class MessageReader:
         self._clock = clock
         self._service = service
         self._limits = limits or Limits()
-        self._framer = msgpack.Unpacker(max_buffer_size=self._limits.max_message_bytes)
-        self._buffer = bytearray()
-        self._start = 0  # of the buffer's first byte, counted from the connection's first
+        self.framing = Framing(self._limits.max_message_bytes)
+        self._message: bytes | None = None  # whole, and not decoded yet
+        self._lost: Malformed | None = None  # what has come behind it is no message
         self._origin: Origin | None = None  # of the last message
         self.peer = ""
         self._stamped: FluentBitEvents | None = None  # of the message at hand
 
     @property
-    def pending_bytes(self) -> int:
-        """Bytes of a message that has not arrived whole."""
-        return len(self._buffer)
+    def waiting(self) -> bool:
+        """Whether there is something for `groups`: a whole message, or the place where framing was lost."""
+        return self._message is not None or self._lost is not None
 
-    def take(self, max_bytes: int = 65_536) -> bytes:
-        """Take out what was read and not understood, for the dead letters: cut to `max_bytes`."""
-        data = bytes(self._buffer[:max_bytes])
-        self._buffer.clear()
-        return data
+    def hear(self, data: bytes) -> None:
+        """Something has arrived. Nothing is decoded yet, so that it costs next to nothing."""
+        try:
+            self.framing.feed(data)
+        except Malformed as error:
+            self._lost = error
+        if not self.waiting:
+            self._look()
 
-    def messages(self, data: bytes) -> Iterator[bytes]:
-        """The whole messages that `data` completes, undecoded.
-
-        Raises:
-            Malformed: not MessagePack, or a message beyond the limits. The place where the next message begins is lost with it:
-                `take` gives what was read, and the connection is of no further use.
-        """
-        offset = 0
-        while offset < len(data):
-            # a bounded piece at a time: the framer's buffer is the limit, whatever the size of one read
-            piece = data[offset : offset + 1_048_576]
-            offset += len(piece)
-            self._buffer += piece
+    def _look(self) -> None:
+        """One message ahead: what is decoded next is known before it is its turn."""
+        self._message = None
+        if self._lost is None:
             try:
-                self._framer.feed(piece)
-            except msgpack.BufferFull as error:
-                raise self._lost(
-                    f"a message of more than {self._limits.max_message_bytes} bytes", "too_large"
-                ) from error
-            while True:
-                try:
-                    self._framer.skip()
-                except msgpack.OutOfData:
-                    break
-                except MSGPACK_ERRORS as error:
-                    raise self._lost("not MessagePack", "bad_msgpack") from error
-                length = self._framer.tell() - self._start
-                message = bytes(memoryview(self._buffer)[:length])
-                del self._buffer[:length]
-                self._start += length
-                yield message
-            if len(self._buffer) > self._limits.max_message_bytes:
-                raise self._lost(f"a message of more than {self._limits.max_message_bytes} bytes", "too_large")
-
-    def _lost(self, reason: str, label: str) -> Malformed:
-        return Malformed(reason, where=f"byte {self._start} of the connection", label=label)
-
-    def groups(self, data: bytes) -> Iterator[Group]:
-        """The groups that `data` completes; messages in a row without a chunk and with the same tag are one group.
-
-        Raises:
-            Malformed: as `messages`; the groups before it have been given out.
-        """
-        joined: Group | None = None
-        lost: Malformed | None = None
-        observed = format_time(self._clock())
-        messages = self.messages(data)
-        while lost is None:
-            try:
-                message = next(messages, None)
+                self._message = self.framing.next_message()
             except Malformed as error:
-                lost, message = error, None
-            if message is None:
-                break
+                self._lost = error
+
+    def groups(self, data: bytes = b"") -> Iterator[Group]:
+        """The groups that are whole, with `data` that has arrived; messages in a row without a chunk and with the same tag are one group.
+
+        Raises:
+            Malformed: as `Framing.next_message`; the groups before it have been given out.
+        """
+        if data:
+            self.hear(data)
+        joined: Group | None = None
+        observed = format_time(self._clock())
+        while (message := self._message) is not None:
+            self._look()
             group = self.decode(message, observed)
             if group is None:
                 continue
@@ -157,7 +129,8 @@ class MessageReader:
                 yield group
         if joined is not None:
             yield joined
-        if lost is not None:
+        if self._lost is not None:
+            lost, self._lost = self._lost, None
             raise lost
 
     def decode(self, message: bytes, observed: str) -> Group | None:

@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from collector.errors import Malformed
 from collector.receive.forward import Handshake
+from collector.receive.forward_framing import Framing
 from collector.receive.forward_guard import certificate_name, handshake_of
 from collector.receive.forward_handshake import Greeting
-from collector.receive.forward_message import MessageReader
 from collector.receive.listening import tls_of
 from collector.settings import ForwardSettings
 from tests.servers.certificates import Authority
@@ -206,7 +206,7 @@ def test_an_unknown_user_costs_as_much_as_a_known_one(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(hashlib, "sha512", counted)
     for data in said.values():
-        greeting = Greeting(handshake, MessageReader(clock=lambda: 0))
+        greeting = Greeting(handshake, Framing(1_000_000))
         assert b"mismatch" in greeting.hear(data)
         assert not greeting.welcome
     assert len(lengths) == 4
@@ -215,7 +215,7 @@ def test_an_unknown_user_costs_as_much_as_a_known_one(monkeypatch: pytest.Monkey
 def test_a_ping_has_a_greatest_length() -> None:
     handshake = Handshake(shared_key=KEY, random=lambda count: b"n" * count)
     for length, welcome in ((3_000, True), (5_000, False)):
-        greeting = Greeting(handshake, MessageReader(clock=lambda: 0))
+        greeting = Greeting(handshake, Framing(1_000_000))
         greeting.hear(msgpack.packb(ping({"nonce": b"n" * 16}, salt=b"s" * length)))
         assert (greeting.over, greeting.welcome) == (True, welcome)
 
@@ -238,7 +238,7 @@ pings = st.lists(
 @settings(max_examples=300)
 @given(pings.map(msgpack.packb) | st.binary(max_size=60))
 def test_whatever_is_said_is_refused_in_words_or_malformed(data: bytes) -> None:
-    greeting = Greeting(GUARDED, MessageReader(clock=lambda: 0))
+    greeting = Greeting(GUARDED, Framing(1_000_000))
     try:
         answer = greeting.hear(data)
     except Malformed:

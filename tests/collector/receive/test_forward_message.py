@@ -247,7 +247,7 @@ def test_a_message_cut_anywhere_is_the_same_message() -> None:
         one = reader()
         groups = [*one.groups(data[:cut]), *one.groups(data[cut:])]
         assert [group.arrivals for group in groups] == whole
-        assert one.pending_bytes == 0
+        assert one.framing.pending_bytes == 0
 
 
 def test_a_message_beyond_the_limit_ends_the_connection() -> None:
@@ -264,7 +264,7 @@ def test_lost_framing_gives_out_what_came_whole_before_it_and_names_the_place() 
     assert [arrival.event.body for arrival in next(groups).arrivals] == ["good"]
     with pytest.raises(Malformed, match=rf"byte {len(good)} of the connection: not MessagePack"):
         next(groups)
-    assert one.take() == b"\xc1garbage"
+    assert one.framing.take() == b"\xc1garbage"
 
 
 def test_a_length_that_lies_takes_no_memory() -> None:

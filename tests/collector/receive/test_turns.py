@@ -7,6 +7,7 @@ import itertools
 import random
 from collections.abc import Callable
 
+import msgpack
 import pytest
 
 from collector.receive.turns import LoopTime, Share, Turns
@@ -243,6 +244,28 @@ def test_a_quiet_forward_connection_is_acknowledged_beside_a_flood() -> None:
                     pass
             assert len(intake.events) == 2_001
             assert at.reasons == []
+
+    asyncio.run(story())
+
+
+def test_a_message_waits_for_one_turn_in_however_many_pieces_it_comes() -> None:
+    async def story() -> None:
+        class Late(LoopTime):
+            def admits(self, share: Share) -> bool:
+                super().admits(share)
+                return False  # each time there is no time left
+
+        waits: list[int] = []
+        async with Setting(MemoryIntake(), turns=Turns(Late(), lambda: waits.append(1))) as at:
+            sender = await at.sender()
+            message = msgpack.packb(["t", 1, {"message": "x" * 1_000}, {"chunk": "c"}])
+            for start in range(0, len(message), 100):
+                assert not waits
+                sender.say(message[start : start + 100])
+                await sender.writer.drain()
+                await asyncio.sleep(0.005)  # so that they do not come as one
+            assert await sender.hear() == {"ack": "c"}
+            assert len(waits) == 1
 
     asyncio.run(story())
 

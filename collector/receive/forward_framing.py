@@ -1,0 +1,71 @@
+"""Where a Fluent Forward message ends: a connection's bytes in, whole messages out, undecoded.
+
+MessagePack says how long a thing is only bit by bit; its structure is followed without building anything, so a lying length costs nothing.
+"""
+
+import msgpack
+
+from collector.errors import Malformed
+from collector.receive.fluent_msgpack import MSGPACK_ERRORS
+
+__all__ = ["Framing"]
+
+_READ_BYTES = 1_048_576
+"""What may stand behind a message in the same read."""
+
+
+class Framing:
+    """Cuts what a connection brings into messages of at most `max_message_bytes`.
+
+    Both methods raise `Malformed`: not MessagePack, or a message beyond the limit. The place where the next message begins is lost with it:
+    `take` gives what was read, and the connection is of no further use.
+    """
+
+    def __init__(self, max_message_bytes: int) -> None:
+        self._max_message_bytes = max_message_bytes
+        self._unpacker = msgpack.Unpacker(max_buffer_size=max_message_bytes + _READ_BYTES)
+        self._buffer = bytearray()
+        self._start = 0  # of the buffer's first byte, counted from the connection's first
+
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that have come of messages that `next_message` has not given out."""
+        return len(self._buffer)
+
+    def feed(self, data: bytes) -> None:
+        """Something has arrived. `next_message` is to be asked before more is."""
+        self._buffer += data
+        try:
+            self._unpacker.feed(data)
+        except msgpack.BufferFull as error:
+            raise self._too_large() from error
+
+    def next_message(self) -> bytes | None:
+        """The next whole message; None while there is none."""
+        try:
+            self._unpacker.skip()
+        except msgpack.OutOfData:
+            if len(self._buffer) > self._max_message_bytes:
+                raise self._too_large() from None
+            return None
+        except MSGPACK_ERRORS as error:
+            raise self._lost("not MessagePack", "bad_msgpack") from error
+        length = self._unpacker.tell() - self._start
+        if length > self._max_message_bytes:
+            raise self._too_large()
+        message = bytes(memoryview(self._buffer)[:length])
+        del self._buffer[:length]
+        self._start += length
+        return message
+
+    def take(self, max_bytes: int = 65_536) -> bytes:
+        """Take out what was read and not understood, for the dead letters: cut to `max_bytes`."""
+        data = bytes(self._buffer[:max_bytes])
+        self._buffer.clear()
+        return data
+
+    def _too_large(self) -> Malformed:
+        return self._lost(f"a message of more than {self._max_message_bytes} bytes", "too_large")
+
+    def _lost(self, reason: str, label: str) -> Malformed:
+        return Malformed(reason, where=f"byte {self._start} of the connection", label=label)
