@@ -34,7 +34,7 @@ __all__ = [
     "encode_facts",
     "facts_of",
     "format_time",
-    "own_event_values",
+    "may_hold_large_doubles",
     "parse_time",
 ]
 
@@ -227,7 +227,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 _encode_sorted = msgspec.json.Encoder(order="sorted").encode
 _decode_event = msgspec.json.Decoder(Event).decode
-_decode_values = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_facts = msgspec.json.Decoder(Facts).decode
 
 _ERROR_SEVERITY = 17  # SEVERITY_NUMBER_ERROR
@@ -261,19 +260,9 @@ def decode_event(data: bytes) -> Event:
     return msgspec.convert(plain, Event) if walk.exact else event
 
 
-def own_event_values(data: bytes) -> dict[str, Any]:
-    """The fields of an event as plain values, for bytes that our own spool kept behind a checksum: that they are an event, and canonical, is believed.
-
-    Raises:
-        Malformed: not a JSON object.
-    """
-    if _MANY_DIGITS in data.translate(_DIGITS_AS_ZEROS):  # there may be a large double in it, which reads as an integer
-        values: dict[str, Any] = msgspec.to_builtins(decode_event(data))
-        return values
-    try:
-        return _decode_values(data)
-    except (ValueError, RecursionError) as error:  # as in `decode_event`
-        raise Malformed(f"not an event: {error}") from error
+def may_hold_large_doubles(data: bytes) -> bool:
+    """Whether an event's canonical bytes may hold a double that reads as an integer (RFC 8785 writes 1e20 as such): then only `decode_event` knows its values."""
+    return _MANY_DIGITS in data.translate(_DIGITS_AS_ZEROS)
 
 
 def facts_of(event: Event, digest: str, found: dict[str, str]) -> Facts:

@@ -18,15 +18,15 @@ import msgspec
 
 from collector.batch import Batch, SignedHeader, StreamId
 from collector.disk import Disk, OsDisk
-from collector.errors import Malformed, StateUnknown
-from collector.event import own_event_values, parse_time
-from collector.receive.forward_events import WHOLE_EVENTS
+from collector.errors import StateUnknown
+from collector.event import parse_time
+from collector.receive.forward_events import CANONICAL_EVENTS, Relayed
 from collector.secretfile import read_secret
 from collector.send.forward import Forwarder, Upstream, client_tls, event_time
 from collector.send.forward_answer import Credentials
 from collector.settings import RelaySettings
 
-__all__ = ["ChunkSender", "Relay", "open_relay", "relayed", "relays", "upstream_has"]
+__all__ = ["ChunkSender", "Relay", "open_relay", "relays", "upstream_has"]
 
 _FOLDER, _FILE, _NEW = "upstream", "frontier.json", "frontier.new"
 _CHUNK_BYTES = 4 * 2**20  # far below the 16 MiB that a message may have
@@ -36,7 +36,6 @@ _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = (
     20.0  # an upstream that is busy answers, or closes, after some 15 seconds; a stop waits for so long at most
 )
-_OURS = ("observed", "origin", "marks", "access")  # what only a collector says of an event, and the upstream says anew
 _encode = msgspec.msgpack.Encoder().encode
 
 
@@ -91,7 +90,7 @@ class Relay:
         stream = StreamId(header.stream)
         for part, (packed, count) in enumerate(_chunks(batch)):
             self._forwarder.send_packed(
-                self._tag, packed, count=count, chunk=f"{batch.signed.digest}/{part}", option=WHOLE_EVENTS
+                self._tag, packed, count=count, chunk=f"{batch.signed.digest}/{part}", option=CANONICAL_EVENTS
             )
         self._marks.pop(stream, None)
         self._marks[stream] = _Mark(header.number, header.closed)
@@ -181,27 +180,6 @@ def upstream_has(root: Path, stream: StreamId) -> int:
     return mark.number if mark is not None else 0
 
 
-def relayed(data: bytes, name: str) -> tuple[Any, dict[str, Any]]:
-    """What goes upstream of an event of which these are the canonical bytes: the time, and the record.
-
-    Its own fields stay. What this collector said of it stands in the attribute `relay`: `event`, its `name` here, with `observed`,
-    `origin`, `marks` where there are any; and `before`, what stood in the attribute before it came here.
-
-    Raises:
-        Malformed: not an event as far as it is looked at here: the spool has been tampered with. What else is none, the upstream refuses into its dead letters.
-    """
-    record = own_event_values(data)
-    stated = record.get("time") or record.get("observed") or ""
-    attributes = record.setdefault("attributes", {})
-    if type(stated) is not str or type(attributes) is not dict:
-        raise Malformed("not an event: its time is no text, or its attributes are no object")
-    relay = {"event": name, **{field: record.pop(field) for field in _OURS if field in record}}
-    if "relay" in attributes:
-        relay["before"] = attributes["relay"]
-    attributes["relay"] = relay
-    return event_time(parse_time(stated) if stated else 0), record
-
-
 def _read(data: bytes, path: Path) -> dict[str, _Mark]:
     try:
         return msgspec.json.decode(data, type=dict[str, _Mark])
@@ -212,15 +190,12 @@ def _read(data: bytes, path: Path) -> dict[str, _Mark]:
 def _chunks(batch: Batch) -> list[tuple[bytes, int]]:
     """The batch's events as the entries of chunks, with their count: always the same ones for the same batch."""
     header = batch.signed.header
+    time = event_time(parse_time(header.created))
     chunks: list[tuple[bytes, int]] = []
     packed = bytearray()
     count = at = 0
-    for place, length in enumerate(batch.lengths):
-        name = f"{header.stream}/{header.first + place}"
-        try:
-            entry = _encode(relayed(batch.events[at : at + length], name))
-        except Malformed as error:
-            raise StateUnknown(f"event {name} in the spool is none: {error}") from error
+    for sequence, length in enumerate(batch.lengths, header.first):
+        entry = _encode((time, Relayed(f"{header.stream}/{sequence}", batch.events[at : at + length])))
         if count and (len(packed) + len(entry) > _CHUNK_BYTES or count >= _CHUNK_EVENTS):
             chunks.append((bytes(packed), count))
             packed.clear()

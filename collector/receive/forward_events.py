@@ -1,7 +1,8 @@
-"""Whole events over Forward, as another collector relays them (`collector.relay`): ``[time, event]`` in PackedForward mode.
+"""Whole events over Forward, as another collector relays them (`collector.relay`): ``[time, {"event": name, "bytes": event}]`` in PackedForward mode.
 
-The message's option says so, ``"tallystick": "event"``; each record is then a map of the fields of an `Event` that a sender may set
-(`collector.receive.event_line`), and is taken as that event. The time beside it is for servers that know records alone.
+The message's option says so, ``"tallystick": "canonical"``. The name is the event's stream and sequence there, the bytes are the canonical ones of its spool
+(`collector.event`). What only a collector says of an event is said anew here, and what the other one said is kept as the attribute `relay`. The time beside it
+is that of shipping, for servers that know records alone.
 """
 
 from collections.abc import Iterable, Mapping
@@ -11,20 +12,44 @@ import msgspec
 from msgspec.msgpack import Ext
 
 from collector.errors import Malformed
+from collector.event import decode_event, may_hold_large_doubles
 from collector.receive.event_line import EventLine, arrival_of_event
 from collector.receive.forward_group import Group
 
-__all__ = ["WHOLE_EVENTS", "add_events", "are_whole_events"]
+__all__ = ["CANONICAL_EVENTS", "Relayed", "add_events", "are_canonical_events"]
 
-WHOLE_EVENTS: Mapping[str, str] = {"tallystick": "event"}
+CANONICAL_EVENTS: Mapping[str, str] = {"tallystick": "canonical"}
 """The option that says it."""
 
-_decode = msgspec.msgpack.Decoder(tuple[Ext | int | float, EventLine]).decode
+
+class Relayed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A record: an event that another collector has taken.
+
+    Attributes:
+        event: its name there, for people who look for it.
+        bytes: its canonical JSON.
+    """
+
+    event: str
+    bytes: bytes
 
 
-def are_whole_events(option: Mapping[Any, Any]) -> bool:
+class _RelayedLine(EventLine, forbid_unknown_fields=True):
+    """An event with what only a collector says of it."""
+
+    observed: str = ""
+    origin: dict[str, Any] = msgspec.field(default_factory=dict)
+    marks: list[str] = msgspec.field(default_factory=list)
+    access: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+_decode_entry = msgspec.msgpack.Decoder(tuple[Ext | int | float, Relayed]).decode
+_decode_line = msgspec.json.Decoder(_RelayedLine).decode
+
+
+def are_canonical_events(option: Mapping[Any, Any]) -> bool:
     """Whether a message's option says that its records are whole events."""
-    return option.get("tallystick") == "event"
+    return option.get("tallystick") == "canonical"
 
 
 def add_events(group: Group, entries: Iterable[bytes], observed: str) -> int:
@@ -33,13 +58,30 @@ def add_events(group: Group, entries: Iterable[bytes], observed: str) -> int:
     for raw in entries:
         count += 1
         try:
-            _, line = _decode(raw)
-            arrival = arrival_of_event(line, origin=group.origin, service="", observed=observed)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            reason = f"not an event as another collector writes it: {error}"
-            group.refused.append((raw, Malformed(reason, where=f"record {count}", label="bad_event")))
+            arrival = arrival_of_event(_line(_decode_entry(raw)[1]), origin=group.origin, service="", observed=observed)
         except Malformed as error:
             group.refused.append((raw, Malformed(error.reason, where=f"record {count}", label=error.label)))
+        except (ValueError, RecursionError) as error:  # msgspec's errors and UnicodeDecodeError are ValueErrors
+            reason = f"not an event as another collector writes it: {error}"
+            group.refused.append((raw, Malformed(reason, where=f"record {count}", label="bad_event")))
         else:
             group.arrivals.append(arrival)
     return count
+
+
+def _line(relayed: Relayed) -> _RelayedLine:
+    data = relayed.bytes
+    if may_hold_large_doubles(data):
+        try:
+            event = decode_event(data)
+        except Malformed as error:
+            raise Malformed(error.reason, label="bad_event") from error
+        line = msgspec.convert(msgspec.to_builtins(event), _RelayedLine)
+    else:
+        line = _decode_line(data)
+    theirs = {"observed": line.observed, "origin": line.origin, "marks": line.marks, "access": line.access}
+    said: dict[str, Any] = {"event": relayed.event, **{name: value for name, value in theirs.items() if value}}
+    if "relay" in line.attributes:
+        said["before"] = line.attributes["relay"]
+    line.attributes["relay"] = said
+    return line

@@ -36,7 +36,7 @@ from collector.receive.fluent_msgpack import (
     time_text,
     unpack,
 )
-from collector.receive.forward_events import add_events, are_whole_events
+from collector.receive.forward_events import add_events, are_canonical_events
 from collector.receive.forward_framing import Framing
 from collector.receive.forward_group import Group, Limits
 from collector.receive.inflate import gunzip, unzstd
@@ -255,7 +255,7 @@ class MessageReader:
             return self._whole_refused(message, tag, option, error)
         group = self._group(tag, option)
         group.size_bytes = len(packed)
-        if are_whole_events(option):
+        if are_canonical_events(option):
             self._check_size(group, option, add_events(group, self._slices(packed, group), observed))
             return group
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.batch import Batch, EventRef, StreamId, open_header
-from collector.errors import Malformed, Overloaded, StateUnknown
+from collector.errors import Overloaded, StateUnknown
 from collector.event import Event, Origin, Scope, Span, decode_event, encode_event
 from collector.pipeline import Pipeline, PipelineLimits
 from collector.receive.forward_group import Group as Received
 from collector.receive.forward_message import MessageReader
-from collector.relay import Relay, _chunks, relayed, relays
+from collector.relay import Relay, _chunks, relays
 from collector.settings import CollectorSettings, ForwardSettings, HttpSettings, RelaySettings, ShipSettings
 from collector.ship import BatchLimits
 from collector.sidecar import run_sidecar
@@ -270,11 +271,15 @@ WHOLE = Event(
 )
 
 
+def entry_of(data: bytes, name: str = "edge/0/1") -> bytes:
+    return msgspec.msgpack.encode([0, {"event": name, "bytes": data}])
+
+
 def through(event: Event) -> Event:
     """The event as the upstream takes it."""
     data, _ = encode_event(event, exact=True)
-    entry = msgspec.msgpack.encode(relayed(data, "edge/0123456789abcdef/7"))
-    (group,) = read(msgpack.packb(["edge", entry, {"chunk": "c", "size": 1, "tallystick": "event"}]))
+    entry = entry_of(data, "edge/0123456789abcdef/7")
+    (group,) = read(msgpack.packb(["edge", entry, {"chunk": "c", "size": 1, "tallystick": "canonical"}]))
     assert group.refused == []
     (arrival,) = group.arrivals
     return arrival.event
@@ -339,31 +344,65 @@ def test_a_long_batch_is_several_chunks_always_the_same() -> None:
 
 
 @pytest.mark.parametrize(
-    "record", [{"body": 1, "observed": "x"}, {"marks": []}, {"trace_id": "short"}, {"time": "noon"}, {"unknown": 1}, []]
+    "entry",
+    [
+        [0, {"event": "edge/0/1", "bytes": data}]
+        for data in (
+            b'{"trace_id":"short"}',
+            b'{"time":"noon"}',
+            b'{"unknown":1}',
+            b'{"incident":{"id":"0","state":"opened","cause":"gap"}}',
+            b'{"marks":"none"}',
+            b'{"origin":[]}',
+            b"[]",
+            b'{"body":1e999}',
+            b'{"body":"\xff"}',
+            b'{"body":12345678901234567890123}',  # not as RFC 8785 writes it
+            b'{"body":' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+            b"",
+        )
+    ]
+    + [[0, {"event": "edge/0/1"}], [0, {"event": 1, "bytes": b"{}"}], [0, {"body": 1}], [0, b"{}"], [b"{}"]],
+    ids=str,
 )
-def test_what_a_sender_may_not_say_is_refused_alone(record: Any) -> None:
-    packed = msgpack.packb([0, record]) + msgpack.packb([0, {"body": "good"}])
-    (group,) = read(msgpack.packb(["edge", packed, {"chunk": "c", "tallystick": "event"}]))
+def test_what_is_no_event_is_refused_alone(entry: Any) -> None:
+    packed = msgpack.packb(entry) + entry_of(b'{"body":"good"}')
+    (group,) = read(msgpack.packb(["edge", packed, {"chunk": "c", "tallystick": "canonical"}]))
     assert [arrival.event.body for arrival in group.arrivals] == ["good"]
     ((raw, error),) = group.refused
-    assert raw == msgpack.packb([0, record])
+    assert raw == msgpack.packb(entry)
+    assert error.label in {"bad_event", "bad_time"}
     assert "record 1" in str(error)
 
 
-fields = st.sampled_from([field.name for field in msgspec.structs.fields(Event)])
+def test_a_number_is_a_double_however_large_and_an_integer_however_long() -> None:
+    taken = through(Event(body=[1e20, -(2.0**60), 2**53 - 1, "12345678901234567890"]))
+    assert taken.body == [1e20, -(2.0**60), 2**53 - 1, "12345678901234567890"]
+    assert [type(value) for value in taken.body] == [float, float, int, str]
+
+
+def test_what_stood_in_the_attribute_is_kept_whatever_it_was() -> None:
+    for before in ("", None, 0, "mine", {"a": 1}):
+        assert through(Event(attributes={"relay": before})).attributes["relay"]["before"] == before
+
+
+fields = st.sampled_from([field.name for field in msgspec.structs.fields(Event)] + ["x"])
 values = st.recursive(
-    st.none() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=4) | st.binary(max_size=4),
+    st.none() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=4),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=6,
 )
 
 
 @settings(max_examples=80)
-@given(st.lists(st.dictionaries(fields, values, max_size=4), min_size=1, max_size=3), st.binary(max_size=5))
-def test_whatever_is_called_an_event_is_one_or_is_refused(records: list[dict[str, Any]], tail: bytes) -> None:
-    packed = b"".join(msgpack.packb([0, record]) for record in records)
+@given(
+    st.lists(st.dictionaries(fields, values, max_size=4).map(json.dumps) | st.text(max_size=9), min_size=1, max_size=3),
+    st.binary(max_size=5),
+)
+def test_whatever_is_called_an_event_is_one_or_is_refused(records: list[str], tail: bytes) -> None:
+    packed = b"".join(entry_of(record.encode("utf-8", "surrogatepass")) for record in records)
     for data in (packed, packed + tail):
-        (group,) = read(msgpack.packb(["t", data, {"chunk": "c", "tallystick": "event"}]))
+        (group,) = read(msgpack.packb(["t", data, {"chunk": "c", "tallystick": "canonical"}]))
         assert group.arrivals or group.refused
         if data == packed:
             assert len(group.arrivals) + len(group.refused) == len(records)
@@ -462,17 +501,3 @@ def test_two_sidecars_in_a_chain(tmp_path: Path) -> None:
     assert relay["marks"] == ["card:body"]
     assert relays(tmp_path / "edge")
     assert not relays(tmp_path / "central")
-
-
-@given(
-    st.binary(max_size=60)
-    | st.dictionaries(st.sampled_from(["time", "observed", "attributes", "body"]), values, max_size=4).map(
-        lambda found: msgspec.json.encode(found, enc_hook=repr)
-    )
-)
-def test_whatever_stands_in_a_spool_is_relayed_or_malformed(data: bytes) -> None:
-    try:
-        _, record = relayed(data, "edge/0/0")
-    except Malformed:
-        return
-    assert record["attributes"]["relay"]["event"] == "edge/0/0"
