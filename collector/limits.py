@@ -27,3 +27,8 @@ class PipelineLimits:
     release_seconds: float = 2.0
     journal_ids: int = 2_000_000
     max_age_seconds: float = 0.0
+
+    @property
+    def enough_events(self) -> int:
+        """So many waiting events are shipped without lingering: half a batch, since whoever waits for an ack meanwhile waits for all of it."""
+        return max(1, self.batch.events // 2)

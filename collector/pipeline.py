@@ -95,7 +95,7 @@ class Pipeline:
             retry=self._limits.retry,
             linger_seconds=self._limits.linger_seconds,
             release_seconds=self._limits.release_seconds,
-            enough_events=self._limits.batch.events,
+            enough_events=self._limits.enough_events,
         )
         self._gate = threading.Lock()
         self._closing = False
@@ -204,7 +204,7 @@ class Pipeline:
             if life.shipper is not None:
                 life.shipper.limits = limits.batch
         self._rounds.linger_seconds = limits.linger_seconds
-        self._rounds.enough_events = limits.batch.events
+        self._rounds.enough_events = limits.enough_events
 
     def start(self) -> None:
         """Start the committing and the shipping thread."""

@@ -142,7 +142,7 @@ class Rounds:
                 self._stopping.wait(pause_seconds)
 
     def _linger(self, most_seconds: float) -> None:
-        """Let the batch grow, but no further than whole: more would be shipped in one go, and who wants an ack in that moment waits for the interpreter."""
+        """Let the batch grow, but no further than is enough: more would be shipped in one go, and who wants an ack in that moment waits for the interpreter."""
         self._enough.clear()
         self._lingering = True  # from here on `wake` looks; what was there before is seen here
         if self._ship.waiting_events() < self.enough_events and not self._stopping.is_set():

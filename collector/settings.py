@@ -209,7 +209,7 @@ class ShipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     Attributes:
         batch_events: a batch is cut at about so many events.
         batch_bytes: or at about so many bytes.
-        linger_seconds: how long a batch that is not whole waits for more events.
+        linger_seconds: how long a batch that is not half full waits for more events.
         heartbeat_seconds: a quiet stream signs an empty batch this often, so that its silence would be noticed; 0: never.
         drain_seconds: how long a stop may take: what senders have in flight is finished, in half of it at most (1 s at least), then what is
             spooled is shipped; what is not is shipped after the next start.
