@@ -28,7 +28,7 @@ from drills.matrix.programs import Programs
 
 __all__ = ["Figures", "Load", "bench_comparison", "print_comparison"]
 
-_TURNS = 3
+_TURNS = 5
 _PATIENCE_SECONDS = 600.0
 _LOOK_SECONDS = 0.02
 _MIB = 1024 * 1024
