@@ -272,8 +272,10 @@ def test_axe_finds_nothing_serious_on_any_page(
     expect(page.get_by_label("Purpose")).to_be_focused()
     page.get_by_label("Purpose").fill("PCI review 2026, sample 14, of the payments of the first quarter")
     page.keyboard.press("Enter")
+    # The whole address: of two pages that say the same, as the session of an earlier look has this purpose already,
+    # the one with the form ends with `?next=/desk/system`.
+    page.wait_for_url(f"{desk.url}/desk/system")
     expect(page.get_by_role("link", name="Why you read")).to_contain_text("sample 14")
-    assert page.url.endswith("/desk/system")
     look()
     context.close()
 
