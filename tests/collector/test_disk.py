@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import resource
 import signal
 from collections.abc import Iterator
@@ -39,6 +40,21 @@ def test_what_was_reserved_is_written_to_after_opening_again(tmp_path: Path) -> 
     file.write(b"b")
     file.close()
     assert path.read_bytes() == b"ab"
+
+
+def test_who_writes_little_has_the_place_for_it_cleared(tmp_path: Path) -> None:
+    path, disk = tmp_path / "one.seg", OsDisk()
+    file = disk.append_to(path, reserve_bytes=1_000_000)
+    for at in range(4_000):  # over what was cleared, and over what was reserved
+        file.write(b"%0300d" % at)
+        if at % 1_000 == 0:
+            # a block that was reserved and never written reads as a hole; a file system that cannot tell says that there is none
+            with path.open("rb") as written:
+                assert os.lseek(written.fileno(), 0, os.SEEK_HOLE) >= file.size() + 100_000
+    file.write(bytes(20_000))  # much at a time is written where it belongs, and that is all
+    file.write(b"end")
+    file.close()
+    assert path.read_bytes() == b"".join(b"%0300d" % at for at in range(4_000)) + bytes(20_000) + b"end"
 
 
 @contextmanager
