@@ -9,6 +9,7 @@ import base64
 import binascii
 import re
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from collector.batch import SignedHeader, open_header
@@ -65,8 +66,9 @@ class HeaderLog:
             self._file = None  # part of the line may be in the file: `_writable` cuts it off before anything follows it
             raise
         self._size += len(line)
-        self.last = signed
-        self._kept.append(signed)
+        # without its facts, which are a third of the events' bytes: headers are kept until the log has them, and that may take days
+        self.last = replace(signed, facts=b"")
+        self._kept.append(self.last)
 
     def _writable(self, number: int) -> AppendFile:
         if self._file is None and self._files:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,14 @@ def test_headers_are_there_after_a_restart() -> None:
     assert [signed.header.number for signed in log.after(5)] == [6, 7]
     log.append(following(log.last))
     assert numbers(opened(disk)) == [1, 2, 3, 4, 5, 6, 7, 8]
+
+
+def test_the_facts_of_a_header_are_not_kept_in_memory() -> None:
+    log = opened(FaultyDisk())
+    signed = following(None)
+    log.append(replace(signed, facts=b"0\n1\n2\n"))
+    assert log.after(0) == [signed]
+    assert log.last == signed
 
 
 def test_an_end_torn_at_any_byte_is_cut_to_whole_headers() -> None:
