@@ -207,11 +207,12 @@ class Connection(asyncio.BufferedProtocol):
                 its_turn = False
                 group = next(self._groups, None)
                 if group is not None:
+                    # what it was read into is no longer needed: held while the group waits for room, several would wait for one another
+                    self._buffered.at_most(self._half_read_bytes)
                     if not self._start_at_once(group):
                         break
                 elif self._given_up or not self._unread:
-                    pending_bytes = self._messages.framing.pending_bytes
-                    self._buffered.resize(pending_bytes if pending_bytes > _UNCLAIMED_BYTES else 0)
+                    self._buffered.resize(self._half_read_bytes)
                     break
                 else:  # a piece that makes no message whole waits for no turn: it would be one for each piece of a message
                     self._messages.hear(self._unread.popleft())
@@ -236,6 +237,12 @@ class Connection(asyncio.BufferedProtocol):
             self._waiting = None
             self._leave()
         self._go_on()
+
+    @property
+    def _half_read_bytes(self) -> int:
+        """What is to be claimed for a message that is not whole yet. After a whole one, what came behind it in the same read is less than counts."""
+        pending_bytes = self._messages.framing.pending_bytes
+        return pending_bytes if pending_bytes > _UNCLAIMED_BYTES else 0
 
     @property
     def _waits(self) -> bool:

@@ -8,7 +8,10 @@ import msgpack
 from collector.errors import Malformed
 from collector.receive.fluent_msgpack import MSGPACK_ERRORS
 
-__all__ = ["Framing"]
+__all__ = ["NIL", "Framing"]
+
+NIL = b"\xc0"
+"""A heartbeat; no other message begins with it."""
 
 _READ_BYTES = 1_048_576
 """What may stand behind a message in the same read."""
@@ -17,7 +20,7 @@ _READ_BYTES = 1_048_576
 class Framing:
     """Cuts what a connection brings into messages of at most `max_message_bytes`.
 
-    Both methods raise `Malformed`: not MessagePack, or a message beyond the limit. The place where the next message begins is lost with it:
+    `feed` and `next_message` raise `Malformed`: not MessagePack, or a message beyond the limit. The place where the next message begins is lost with it:
     `take` gives what was read, and the connection is of no further use.
     """
 
@@ -33,7 +36,7 @@ class Framing:
         return len(self._buffer)
 
     def feed(self, data: bytes) -> None:
-        """Something has arrived. `next_message` is to be asked before more is."""
+        """Something has arrived. `next_message` is to be asked until it has none before more is fed."""
         self._buffer += data
         try:
             self._unpacker.feed(data)
@@ -41,9 +44,12 @@ class Framing:
             raise self._too_large() from error
 
     def next_message(self) -> bytes | None:
-        """The next whole message; None while there is none."""
+        """The next whole message; None while there is none. Heartbeats in a row, of which a read may bring a million, are one."""
         try:
-            self._unpacker.skip()
+            if self._buffer[:1] == NIL:
+                self._skip_nils()
+            else:
+                self._unpacker.skip()
         except msgpack.OutOfData:
             if len(self._buffer) > self._max_message_bytes:
                 raise self._too_large() from None
@@ -57,6 +63,10 @@ class Framing:
         del self._buffer[:length]
         self._start += length
         return message
+
+    def _skip_nils(self) -> None:
+        count = len(self._buffer) - len(self._buffer.lstrip(NIL))
+        self._unpacker.read_bytes(min(count, self._max_message_bytes))
 
     def take(self, max_bytes: int = 65_536) -> bytes:
         """Take out what was read and not understood, for the dead letters: cut to `max_bytes`."""

@@ -23,7 +23,7 @@ class Limits:
         max_message_bytes: longest message on the wire, hence the most that a connection buffers.
         max_inflated_bytes: longest content of a compressed message.
         max_records: most records in one message.
-        max_joined: most messages without a chunk that are handed on as one group.
+        max_joined: most messages without a chunk that are handed on as one group; none is added to so many records either.
     """
 
     max_message_bytes: int = 16 * 2**20

@@ -37,7 +37,7 @@ from collector.receive.fluent_msgpack import (
     unpack,
 )
 from collector.receive.forward_events import add_events, are_canonical_events
-from collector.receive.forward_framing import Framing
+from collector.receive.forward_framing import NIL, Framing
 from collector.receive.forward_group import Group, Limits
 from collector.receive.inflate import gunzip, unzstd
 from collector.receive.record import arrival_of_record
@@ -104,6 +104,7 @@ class MessageReader:
         if data:
             self.hear(data)
         joined: Group | None = None
+        messages = 0  # of it
         observed = format_time(self._clock())
         while (message := self._message) is not None:
             self._look()
@@ -114,8 +115,9 @@ class MessageReader:
                 joined is not None
                 and group.chunk is None
                 and joined.origin is group.origin
-                and len(joined.arrivals) < self._limits.max_joined
+                and max(messages, len(joined.arrivals) + len(joined.refused)) < self._limits.max_joined
             ):
+                messages += 1
                 joined.arrivals.extend(group.arrivals)
                 joined.refused.extend(group.refused)
                 joined.size_bytes += group.size_bytes
@@ -124,7 +126,7 @@ class MessageReader:
                 yield joined
             joined = None
             if group.chunk is None:
-                joined = group
+                joined, messages = group, 1
             else:
                 yield group
         if joined is not None:
@@ -134,8 +136,8 @@ class MessageReader:
             raise lost
 
     def decode(self, message: bytes, observed: str) -> Group | None:
-        """The group that one whole message tells; None for a heartbeat. What is wrong with it stands in `refused`."""
-        if message == b"\xc0":  # nil
+        """The group that one whole message tells; None for heartbeats. What is wrong with it stands in `refused`."""
+        if message.startswith(NIL):
             return None
         group = self._decode(message, observed)
         group.size_bytes = max(group.size_bytes, len(message))

@@ -87,6 +87,11 @@ class Claim:
         """Claim so much in all. Raises `Overloaded` when there is no room; what it had it keeps."""
         self.add(size_bytes - self._held_bytes)
 
+    def at_most(self, size_bytes: int) -> None:
+        """Give back what is claimed beyond so much."""
+        if size_bytes < self._held_bytes:
+            self.resize(size_bytes)
+
     def at_once(self, size_bytes: int) -> bool:
         """Claim more if there is room just now and nobody waits for it; says whether it did."""
         claimed = self._room._take_at_once(size_bytes)  # noqa: SLF001 - the two are one

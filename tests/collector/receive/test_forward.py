@@ -239,6 +239,26 @@ def test_all_connections_together_hold_no_more_than_there_is_room_for() -> None:
     run(story())
 
 
+def test_long_messages_that_become_whole_together_do_not_wait_for_one_another() -> None:
+    async def story() -> None:
+        intake = CountingIntake(hold=asyncio.Event())
+        async with Setting(intake, room_bytes=10_000_000) as at:
+            senders = [await at.sender() for _ in range(3)]
+            messages = [msgpack.packb(["t", 1, {"m": "x" * 3_000_000}, {"chunk": f"c{n}"}]) for n in range(3)]
+            for sender, message in zip(senders, messages, strict=True):
+                sender.say(message[:-100])
+            while at.receiver.room.used_bytes < 9_000_000 - 1_000:
+                await asyncio.sleep(0.01)
+            for sender, message in zip(senders, messages, strict=True):
+                sender.say(message[-100:])
+            for number, sender in enumerate(senders):
+                assert await sender.hear() == {"ack": f"c{number}"}
+            assert at.receiver.room.used_bytes == 0
+            assert at.reasons == []
+
+    run(story())
+
+
 def test_a_long_message_without_room_closes_its_connection() -> None:
     async def story() -> None:
         async with Setting(room_bytes=5_000_000) as at:

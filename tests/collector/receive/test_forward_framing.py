@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from collector.errors import Malformed
-from collector.receive.forward_framing import Framing
+from collector.receive.forward_framing import NIL, Framing
 
 values = st.recursive(
     st.none() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=6) | st.binary(max_size=6),
@@ -30,8 +30,9 @@ def test_messages_come_out_as_they_went_in_wherever_a_read_ends(said: list[Any],
         framing.feed(piece)
         while (message := framing.next_message()) is not None:
             found.append(message)
-    assert found == messages
+    assert b"".join(found) == data
     assert framing.pending_bytes == 0
+    assert [one for one in found if one.strip(NIL)] == [one for one in messages if one != NIL]
 
 
 @settings(max_examples=80)
@@ -58,6 +59,13 @@ def test_a_message_that_is_too_large_is_refused_whole_or_half_and_a_small_one_be
         with pytest.raises(Malformed, match=f"byte {len(small)} of the connection: a message of more than 1000 bytes"):
             framing.next_message()
         assert framing.take(100) == large[:100]
+
+
+def test_heartbeats_in_a_row_are_one_message() -> None:
+    framing, message = Framing(1_000), msgpack.packb("x")
+    framing.feed(NIL * 2_500 + message + NIL + message)
+    found = list(iter(framing.next_message, None))
+    assert found == [NIL * 1_000, NIL * 1_000, NIL * 500, message, NIL, message]
 
 
 def test_what_comes_behind_a_message_is_not_counted_to_it() -> None:

@@ -102,6 +102,11 @@ def test_messages_without_a_chunk_and_with_one_tag_are_joined_up_to_the_limit() 
     assert [arrival.event.attributes["n"] for group in groups for arrival in group.arrivals] == list(range(8))
 
 
+def test_what_is_refused_and_what_is_empty_counts_to_the_limit_too() -> None:
+    assert [len(group.refused) for group in read(*[b"\x90"] * 7, max_joined=5)] == [5, 2]
+    assert len(read(*[["t", []]] * 11, max_joined=5)) == 3
+
+
 def test_the_group_id_is_of_tag_and_chunk() -> None:
     ids = {
         group.group_id
@@ -238,6 +243,7 @@ def test_more_records_than_the_limit_are_refused() -> None:
 
 def test_heartbeats_are_nothing() -> None:
     assert read(b"\xc0", b"\xc0") == []
+    assert [group.chunk for group in read(b"\xc0", ["t", 1, {}, {"chunk": "a"}], b"\xc0\xc0")] == ["a"]
 
 
 def test_a_message_cut_anywhere_is_the_same_message() -> None:
