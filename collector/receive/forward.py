@@ -47,9 +47,10 @@ class ForwardReceiver:
             middle of a long message is closed.
         patience_seconds: how long a group with an ack is tried again while the intake is overloaded.
         tls_seconds: how long a sender may take for the TLS handshake.
+        stalled_seconds: a connection on which nothing comes for so long in the middle of a message of more than 1 MiB is closed.
         turns: shares of the event loop's time.
         refused: called with a reason for every connection that ends badly: ``too_many_connections``, ``silent``, ``tls`` (somewhat later), ``handshake``,
-            ``framing``, ``overloaded``, ``too_large``, ``connection_lost``, ``cut_message``, ``intake_error``; and ``unacknowledged_lost`` once an event that close() had to let go.
+            ``framing``, ``overloaded``, ``too_large``, ``connection_lost``, ``cut_message``, ``stalled``, ``intake_error``; and ``unacknowledged_lost`` once an event that close() had to let go.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class ForwardReceiver:
         room_bytes: int = 128 * 2**20,
         patience_seconds: float = 10.0,
         tls_seconds: float = 10.0,
+        stalled_seconds: float = 60.0,
         turns: Turns | None = None,
         refused: Callable[[str], object] = lambda _reason: None,
     ) -> None:
@@ -72,6 +74,7 @@ class ForwardReceiver:
         self.handshake = handshake
         self.in_flight = in_flight
         self.patience_seconds = patience_seconds
+        self.stalled_seconds = stalled_seconds
         self.refused = refused
         self.room = Room(room_bytes)
         self.turns = turns or Turns()

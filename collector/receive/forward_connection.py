@@ -44,6 +44,7 @@ class Terms(Protocol):
     handshake: Handshake | None
     in_flight: int
     patience_seconds: float
+    stalled_seconds: float
     refused: Callable[[str], object]
     room: Room
     turns: Turns
@@ -70,6 +71,8 @@ class Connection(asyncio.BufferedProtocol):
         self._unread: deque[bytes] = deque()  # arrived while something waits: a piece, rarely two
         self._groups: Iterator[Group] = iter(())  # of the piece that is being taken in
         self._buffered = terms.room.claim()
+        self._arrived_bytes = 0
+        self._stall_timer: asyncio.TimerHandle | None = None
         self._taking: deque[Taking] = deque()  # in the order in which they came
         self._waiting: asyncio.Task[None] | None = None
         self._pack = msgpack.Packer(unicode_errors="surrogateescape").pack
@@ -114,6 +117,7 @@ class Connection(asyncio.BufferedProtocol):
         """Something has arrived."""
         data = bytes(_arriving[:nbytes])
         self.heard = True
+        self._arrived_bytes += nbytes
         if self._ended:
             return
         if self._greeting is not None:
@@ -147,8 +151,9 @@ class Connection(asyncio.BufferedProtocol):
         if exc is not None:
             self._give_up("connection_lost")
         self._ended = True
-        if self._greeting_timer is not None:
-            self._greeting_timer.cancel()
+        for timer in (self._greeting_timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
         self._drained.set()
         self._leave()
 
@@ -213,6 +218,8 @@ class Connection(asyncio.BufferedProtocol):
                         break
                 elif self._given_up or not self._unread:
                     self._buffered.resize(self._half_read_bytes)
+                    if self._half_read_bytes and self._stall_timer is None:
+                        self._await_more()
                     break
                 else:  # a piece that makes no message whole waits for no turn: it would be one for each piece of a message
                     self._messages.hear(self._unread.popleft())
@@ -237,6 +244,21 @@ class Connection(asyncio.BufferedProtocol):
             self._waiting = None
             self._leave()
         self._go_on()
+
+    def _await_more(self) -> None:
+        """A long message is half read, and others may want the room that it has: it has to go on."""
+        self._stall_timer = asyncio.get_running_loop().call_later(
+            self._terms.stalled_seconds, self._see_whether_more_came, self._arrived_bytes
+        )
+
+    def _see_whether_more_came(self, before_bytes: int) -> None:
+        self._stall_timer = None
+        if not self._half_read_bytes:
+            return
+        if self._arrived_bytes == before_bytes and not self._waits:  # who waits for us is not read
+            self._give_up("stalled")
+        else:
+            self._await_more()
 
     @property
     def _half_read_bytes(self) -> int:

@@ -273,6 +273,24 @@ def test_a_long_message_without_room_closes_its_connection() -> None:
     run(story())
 
 
+def test_a_long_message_that_does_not_go_on_gives_its_room_back_and_a_slow_one_keeps_it() -> None:
+    async def story() -> None:
+        async with Setting(room_bytes=10_000_000, stalled_seconds=1.0) as at:
+            stalled, slow = await at.sender(), await at.sender()
+            stalled.say(msgpack.packb(["t", 1, {"m": "x" * 4_000_000}, {"chunk": "stalled"}])[:-100])
+            message = msgpack.packb(["t", 1, {"m": "y" * 3_000_000}, {"chunk": "slow"}])
+            slow.say(message[:-20])
+            for at_byte in range(len(message) - 20, len(message)):
+                await asyncio.sleep(0.1)
+                slow.say(message[at_byte : at_byte + 1])
+            assert await slow.hear() == {"ack": "slow"}
+            await stalled.hear_the_end()
+            assert at.reasons == ["stalled"]
+            assert at.receiver.room.used_bytes == 0
+
+    run(story())
+
+
 def test_tls(certificate: tuple[Path, Path]) -> None:
     async def story() -> None:
         async with Setting() as at:
