@@ -1,6 +1,13 @@
-"""Admission to the spool: which events of a group are new, and the frame that holds them. Re-sends are recognised by their ids."""
+"""Admission to the spool: which events of a group are new, and the frame that holds them. Re-sends are recognised by their ids.
 
-from collector.frame import write_frame
+Ids stand in a frame as their senders made them, bytes of a trace among them. One in which a frame may begin is replaced by its digest: else a sender could
+write a whole frame into another, and what a crash has torn would be taken for damage, because a later frame stands in it.
+"""
+
+import hashlib
+from collections.abc import Sequence
+
+from collector.frame import MAGIC, write_frame
 from collector.group import Group, Spooled
 from collector.segments import SourceIds
 
@@ -23,14 +30,15 @@ def admit(
     Raises:
         Overloaded: the journal does not answer.
     """
-    ids = [group.group_id, *group.source_ids]
+    source_ids = _without_frames(group.source_ids)
+    ids = [group.group_id, *source_ids]
     known = journal.known(ids)
     known.update(one for one in ids if one in seen_now)
     total = len(group.events)
     if group.group_id and group.group_id in known:
         return Spooled(first=first, stored=0, duplicates=total), None
     keep: list[int] = []
-    for at, one in enumerate(group.source_ids):
+    for at, one in enumerate(source_ids):
         if not one:
             keep.append(at)
         elif one not in known:
@@ -48,9 +56,16 @@ def admit(
         first=first,
         durable=durable,
         group_id=group.group_id,
-        source_ids=group.source_ids if whole else [group.source_ids[at] for at in keep],
+        source_ids=source_ids if whole else [source_ids[at] for at in keep],
         events=group.events if whole else [group.events[at] for at in keep],
         facts=group.facts if whole else [group.facts[at] for at in keep],
     )
     spooled = Spooled(first=first, stored=len(keep), duplicates=total - len(keep), kept=() if whole else keep)
     return spooled, frame
+
+
+def _without_frames(source_ids: Sequence[bytes]) -> Sequence[bytes]:
+    """Looked for in all of them at once: none ends where the next goes on, as each begins with its kind, or is a digest."""
+    if MAGIC not in b"".join(source_ids):
+        return source_ids
+    return [hashlib.sha256(one).digest() if MAGIC in one else one for one in source_ids]

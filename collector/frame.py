@@ -16,9 +16,10 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["MAX_FRAME_BYTES", "PREFIX_BYTES", "Frame", "FrameError", "find_frame", "read_frame", "write_frame"]
+__all__ = ["MAGIC", "MAX_FRAME_BYTES", "PREFIX_BYTES", "Frame", "FrameError", "find_frame", "read_frame", "write_frame"]
 
-_MAGIC = b"TSF1"
+MAGIC = b"TSF1"
+"""How a frame begins. What else may stand in one is text, lengths and digests that hold none of it with a length behind it; ids are seen to (`collector.admission`)."""
 _PREFIX = struct.Struct("<4sII")
 _BODY = struct.Struct("<QQIH")
 
@@ -85,7 +86,7 @@ def write_frame(
     )
     if len(body) > MAX_FRAME_BYTES:
         raise ValueError(f"a frame of {len(body)} bytes; at most {MAX_FRAME_BYTES}")
-    return _PREFIX.pack(_MAGIC, len(body), zlib.crc32(body)) + body
+    return _PREFIX.pack(MAGIC, len(body), zlib.crc32(body)) + body
 
 
 def read_frame(data: bytes | memoryview, offset: int = 0) -> Frame:
@@ -97,7 +98,7 @@ def read_frame(data: bytes | memoryview, offset: int = 0) -> Frame:
     if len(data) - offset < PREFIX_BYTES:
         raise FrameError("shorter than a frame's prefix")
     magic, length, checksum = _PREFIX.unpack_from(data, offset)
-    if magic != _MAGIC or length > MAX_FRAME_BYTES:
+    if magic != MAGIC or length > MAX_FRAME_BYTES:
         raise FrameError("no frame starts here")
     start = offset + PREFIX_BYTES
     body = bytes(data[start : start + length])
@@ -142,10 +143,10 @@ def _parse(body: bytes, end: int) -> Frame:
 
 def find_frame(data: bytes, offset: int) -> Frame | None:
     """The first whole frame at or after `offset`, wherever it starts: what stands behind a damaged place."""
-    at = data.find(_MAGIC, offset)
+    at = data.find(MAGIC, offset)
     while at >= 0:
         try:
             return read_frame(data, at)
         except FrameError:
-            at = data.find(_MAGIC, at + 1)
+            at = data.find(MAGIC, at + 1)
     return None

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from collector.disk import OsDisk
 from collector.errors import Overloaded, StateUnknown
+from collector.frame import MAGIC, write_frame
 from collector.group import MAX_GROUP_EVENTS, MAX_ID_BYTES
 from collector.segments import segment_path
 from collector.spool import Cursor, Done, Group, Spool, Spooled, SpoolLimits
@@ -158,6 +159,25 @@ def test_an_end_torn_at_any_byte_is_cut_to_whole_frames() -> None:
             assert events(spool) == kept[: 2 * whole]
             put(spool, group("next"))
             assert events(opened(disk)) == [*kept[: 2 * whole], b'{"body":"next.0"}', b'{"body":"next.1"}']
+
+
+def test_no_sender_can_write_a_frame_into_another() -> None:
+    """Else one that names a later sequence as durable would make damage of a torn end."""
+    none: dict[str, Sequence[bytes]] = {"source_ids": [], "events": [], "facts": []}
+    whole = write_frame(first=10**9, durable=10**9, group_id=b"", **none)
+    over_two = write_frame(first=10**9, durable=int.from_bytes(b"\1\1\1\1span", "little"), group_id=b"", **none)
+    assert over_two[24:29] == b"span\0"
+    ids = [b"log\0" + whole, b"span\0" + over_two[:24], b"span\0" + over_two[29:], b"log\0other"]
+    disk = FaultyDisk()
+    put(opened(disk), group("first"))
+    kept = opened(disk).size_bytes
+    told, again = put(opened(disk), group("second", ids=ids), group("second", ids=ids))
+    assert (told.stored, again.stored) == (4, 0)
+    path = segment_path(ROOT, 0)
+    assert disk.read(path).count(MAGIC) == 2
+    assert put(opened(disk), group("second", ids=ids))[0].stored == 0  # recognised after a restart, too
+    disk.truncate(path, disk.size(path) - 1)
+    assert opened(disk).size_bytes == kept
 
 
 def test_zeros_behind_a_segment_that_was_closed_are_no_damage() -> None:
