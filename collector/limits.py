@@ -14,7 +14,7 @@ __all__ = ["PipelineLimits"]
 class PipelineLimits:
     """Every bound of a pipeline.
 
-    `linger_seconds`: how long a batch waits for more events; `release_seconds`: how often the store is asked what the log
+    `linger_seconds`: how long a batch that is not half full (`enough_events`) waits for more; `release_seconds`: how often the store is asked what the log
     holds; `journal_ids`: how many source ids are remembered; `max_age_seconds`: while the oldest event that the store does not have has waited
     longer, nothing is taken; 0: it may wait for ever.
     """

@@ -188,8 +188,10 @@ class Rounds:
             self._failed(f"{type(error).__name__}: {error}")
             _log.exception("shipping waits %.1f s", pause_seconds)
             return pause_seconds
-        if progressed and self._ship.waiting_events() >= self.enough_events:
-            return 0.0
+        if progressed:
+            if self._ship.waiting_events() >= self.enough_events:
+                return 0.0
+            self._wake.set()  # what it left behind, as a batch that was cut by its bytes does, lingers, and no longer
         return max(self.linger_seconds, _LEAST_PAUSE_SECONDS)
 
     def _say(self, level: int, pause_seconds: float, error: str) -> None:

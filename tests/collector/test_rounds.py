@@ -151,6 +151,32 @@ def test_lingering_ends_as_soon_as_a_batch_is_whole_and_not_before() -> None:
     assert rounds.stop(5.0), "a stop does not linger"
 
 
+def test_what_a_batch_left_behind_is_shipped_though_nothing_more_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when a batch is cut by its bytes, long before it has enough events."""
+
+    class Cut(Store):
+        def __init__(self) -> None:
+            super().__init__()
+            self.waiting = 600
+            self.shipped = threading.Semaphore(0)
+
+        def ship_once(self) -> bool:
+            if not self.waiting:
+                return False
+            self.waiting -= 200
+            self.shipped.release()
+            return True
+
+    monkeypatch.setattr("collector.rounds._HEARTBEAT_CHECK_SECONDS", 600.0)
+    store = Cut()
+    rounds = rounds_of(store, linger_seconds=0.0, enough_events=1_000)
+    rounds.wake()
+    rounds.start()
+    for _ in range(3):
+        assert store.shipped.acquire(timeout=10.0)
+    rounds.stop(0.0)
+
+
 def test_what_has_come_before_it_lingers_counts() -> None:
     class Growing(Store):
         rounds_seen = 0
