@@ -96,13 +96,13 @@ class Disk(Protocol):
 
 
 _LITTLE_BYTES = 16_384
-"""Who writes less than this at a time syncs often for what is written; see `_OsAppendFile._clear`."""
+"""Who writes less than this, time after time, syncs often for what is written; see `_OsAppendFile._clear`."""
 
 _ZEROS = bytes(262_144)
 
 
 class _OsAppendFile:
-    __slots__ = ("_cleared", "_fd", "_reserve_bytes", "_reserved", "_size")
+    __slots__ = ("_cleared", "_fd", "_little", "_reserve_bytes", "_reserved", "_size")
 
     def __init__(self, path: Path, reserve_bytes: int) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -110,6 +110,7 @@ class _OsAppendFile:
         self._reserve_bytes = reserve_bytes
         self._reserved = self._size  # the file's length
         self._cleared = self._size  # zeros were written up to here
+        self._little = True  # the last write was
 
     def write(self, data: bytes) -> None:
         end = self._size + len(data)
@@ -117,8 +118,10 @@ class _OsAppendFile:
             self._reserve(end + self._reserve_bytes)
         view, at = memoryview(data), self._size
         try:
-            if end > self._cleared and len(data) < _LITTLE_BYTES:
+            little = len(data) < _LITTLE_BYTES
+            if little and self._little and end > self._cleared:
                 self._clear(end)
+            self._little = little
             while view:
                 written = os.pwrite(self._fd, view, at)
                 at += written
@@ -145,8 +148,9 @@ class _OsAppendFile:
         """
         length = min(self._reserved - start, len(_ZEROS))
         if length > 0:
-            os.pwrite(self._fd, memoryview(_ZEROS)[:length], start)
             self._cleared = start + length
+            with suppress(OSError):  # there may be room for the data alone, as above
+                os.pwrite(self._fd, memoryview(_ZEROS)[:length], start)
 
     def sync(self) -> None:
         os.fdatasync(self._fd)

@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-class Scope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Scope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """OpenTelemetry's instrumentation scope: what in the service wrote it."""
 
     name: str = ""
@@ -47,7 +47,7 @@ class Scope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     attributes: dict[str, Any] = {}
 
 
-class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Span(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
     """The part of an event that only a span has (OpenTelemetry's trace data model).
 
     `kind` is one of INTERNAL, SERVER, CLIENT, PRODUCER, CONSUMER, or empty when unspecified; `status` is OK or ERROR, or

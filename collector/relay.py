@@ -90,7 +90,7 @@ class Relay:
         stream = StreamId(header.stream)
         for part, (packed, count) in enumerate(_chunks(batch)):
             self._forwarder.send_packed(
-                self._tag, packed, count=count, chunk=f"{batch.signed.digest}/{part}", option=CANONICAL_EVENTS
+                self._tag, packed, count=count, chunk=f"{batch.signed.digest}/canonical/{part}", option=CANONICAL_EVENTS
             )
         self._marks.pop(stream, None)
         self._marks[stream] = _Mark(header.number, header.closed)

@@ -61,7 +61,7 @@ def add_events(group: Group, entries: Iterable[bytes], observed: str) -> int:
             arrival = arrival_of_event(_line(_decode_entry(raw)[1]), origin=group.origin, service="", observed=observed)
         except Malformed as error:
             group.refused.append((raw, Malformed(error.reason, where=f"record {count}", label=error.label)))
-        except (ValueError, RecursionError) as error:  # msgspec's errors and UnicodeDecodeError are ValueErrors
+        except (ValueError, RecursionError) as error:  # DecodeError and UnicodeDecodeError are ValueErrors
             reason = f"not an event as another collector writes it: {error}"
             group.refused.append((raw, Malformed(reason, where=f"record {count}", label="bad_event")))
         else:

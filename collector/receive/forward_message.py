@@ -78,7 +78,7 @@ class MessageReader:
         return self._message is not None or self._lost is not None
 
     def hear(self, data: bytes) -> None:
-        """Something has arrived. Nothing is decoded yet, so that it costs next to nothing."""
+        """Something has arrived. Nothing is decoded yet: it is looked where a message ends, and no more."""
         try:
             self.framing.feed(data)
         except Malformed as error:

@@ -1,4 +1,4 @@
-"""The event loop's time, shared between senders: nobody's work keeps the others unheard for longer than one message.
+"""The event loop's time, shared between senders: nobody's work keeps the others unheard for longer than one message, or some small ones that are one group.
 
 A turn of the loop calls everybody who has sent something. Work is done at once while the turn is young, so who sends a little waits for nobody.
 When the turn has had its time, what is left to do waits, each sender with one message; then the loop first hears whoever has sent something meanwhile, and

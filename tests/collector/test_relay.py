@@ -339,7 +339,7 @@ def test_a_long_batch_is_several_chunks_always_the_same() -> None:
     header = open_header(batch.signed.data, batch.signed.signature)
     upstream = Upstream()
     Relay(upstream, root=ROOT, disk=FaultyDisk(), tag="edge").append(batch)
-    assert upstream.chunks == [f"{header.digest}/0", f"{header.digest}/1"]
+    assert upstream.chunks == [f"{header.digest}/canonical/0", f"{header.digest}/canonical/1"]
     assert len(upstream.intake.events) == 4
 
 
@@ -351,6 +351,8 @@ def test_a_long_batch_is_several_chunks_always_the_same() -> None:
             b'{"trace_id":"short"}',
             b'{"time":"noon"}',
             b'{"unknown":1}',
+            b'{"scope":{"name":"lib","unknown":1}}',
+            b'{"span":{"unknown":1},"span_id":"aaaaaaaaaaaaaaaa","trace_id":"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"}',
             b'{"incident":{"id":"0","state":"opened","cause":"gap"}}',
             b'{"marks":"none"}',
             b'{"origin":[]}',
