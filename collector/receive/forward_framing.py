@@ -13,6 +13,8 @@ __all__ = ["NIL", "Framing"]
 NIL = b"\xc0"
 """A heartbeat; no other message begins with it."""
 
+_SHORT_RUN_BYTES = 65_536 + 16
+
 _READ_BYTES = 1_048_576
 """What may stand behind a message in the same read."""
 
@@ -26,9 +28,16 @@ class Framing:
 
     def __init__(self, max_message_bytes: int) -> None:
         self._max_message_bytes = max_message_bytes
-        self._unpacker = msgpack.Unpacker(max_buffer_size=max_message_bytes + _READ_BYTES)
         self._buffer = bytearray()
         self._start = 0  # of the buffer's first byte, counted from the connection's first
+        self._least_bytes = 0  # of the message at hand, while there is no unpacker
+        self._unpacker: msgpack.Unpacker | None = None
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._unpacker = msgpack.Unpacker(max_buffer_size=self._max_message_bytes + _READ_BYTES)
+        self._unpacker.feed(self._buffer)
+        self._began = self._start
 
     @property
     def pending_bytes(self) -> int:
@@ -39,34 +48,54 @@ class Framing:
         """Something has arrived. `next_message` is to be asked until it has none before more is fed."""
         self._buffer += data
         try:
-            self._unpacker.feed(data)
+            if self._unpacker is not None:
+                self._unpacker.feed(data)
+            elif len(self._buffer) >= self._least_bytes:
+                self._begin_anew()
         except msgpack.BufferFull as error:
             raise self._too_large() from error
 
     def next_message(self) -> bytes | None:
         """The next whole message; None while there is none. Heartbeats in a row, of which a read may bring a million, are one."""
+        unpacker = self._unpacker
+        if unpacker is None:
+            return None
         try:
             if self._buffer[:1] == NIL:
-                self._skip_nils()
+                count = len(self._buffer) - len(self._buffer.lstrip(NIL))
+                unpacker.read_bytes(min(count, self._max_message_bytes))
             else:
-                self._unpacker.skip()
+                unpacker.skip()
         except msgpack.OutOfData:
-            if len(self._buffer) > self._max_message_bytes:
-                raise self._too_large() from None
+            self._see_how_long(self._began + unpacker.tell() - self._start)
             return None
         except MSGPACK_ERRORS as error:
             raise self._lost("not MessagePack", "bad_msgpack") from error
-        length = self._unpacker.tell() - self._start
+        length = self._began + unpacker.tell() - self._start
         if length > self._max_message_bytes:
             raise self._too_large()
         message = bytes(memoryview(self._buffer)[:length])
         del self._buffer[:length]
         self._start += length
+        if (
+            length > _READ_BYTES
+        ):  # an unpacker's buffer grows, and never shrinks: some hundred connections would keep gigabytes
+            self._begin_anew()
         return message
 
-    def _skip_nils(self) -> None:
-        count = len(self._buffer) - len(self._buffer.lstrip(NIL))
-        self._unpacker.read_bytes(min(count, self._max_message_bytes))
+    def _see_how_long(self, at: int) -> None:
+        """The message is not whole: the unpacker stands at this place of the buffer.
+
+        Where more stands behind it than a 16-bit length can announce, it waits for the rest of a run of bytes whose 32-bit length it has just read. If much of
+        that is to come, the unpacker goes, and with it a second copy of all that has: some connections with half a long message each are most of the memory.
+        """
+        least_bytes = len(self._buffer)
+        if least_bytes - at > _SHORT_RUN_BYTES:
+            least_bytes = at + int.from_bytes(self._buffer[at - 4 : at])
+        if least_bytes > self._max_message_bytes:
+            raise self._too_large() from None
+        if least_bytes - len(self._buffer) > _READ_BYTES:
+            self._least_bytes, self._unpacker = least_bytes, None
 
     def take(self, max_bytes: int = 65_536) -> bytes:
         """Take out what was read and not understood, for the dead letters: cut to `max_bytes`."""

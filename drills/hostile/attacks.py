@@ -148,6 +148,18 @@ def _long_lines(addresses: Addresses, pressure: Pressure) -> None:
     say(addresses["beats"], pieces(b"2W" + struct.pack(">I", 1) + b"2J" + struct.pack(">II", 1, pressure.line_bytes)))
 
 
+def _halves(addresses: Addresses, pressure: Pressure) -> None:
+    """Long messages without their ends, more than there is room for; then the ends of most of them, together."""
+    message = msgpack.packb(["shop", 1, {"message": "x" * (15 * _MIB)}, {"chunk": "halved"}])
+    open_ones = [one for _ in range(12) if (one := connected(addresses["forward"])) is not None]
+    for said, connections in ((message[:-_MIB], open_ones), (message[-_MIB:], open_ones[:-3])):
+        for connection in connections:
+            with suppress(OSError):
+                connection.sendall(said)
+        time.sleep(min(2.0, pressure.slow_seconds))  # honest senders go on beside them
+    linger(open_ones, reset=False)
+
+
 def _slow(addresses: Addresses, pressure: Pressure) -> None:
     samples = _samples()
     open_ones = [
@@ -258,6 +270,7 @@ ATTACKS = (
     Attack(name="bytes, random and mutated", press=_fuzz, reasons=frozenset({"bad_message", "bad_syslog", "framing"})),
     Attack(name="gzip, zstd and deflate bombs", press=_bombs, reasons=frozenset({"framing", "too_large"})),
     Attack(name="lines without an end", press=_long_lines, reasons=frozenset({"framing", "too_large"})),
+    Attack(name="long messages, halved", press=_halves, reasons=frozenset({"overloaded", "too_large"})),
     Attack(name="a byte now and then", press=_slow, reasons=frozenset({"cut_message"})),
     Attack(name="idle connections", press=_idle, reasons=frozenset({"connection_lost"})),
     Attack(name="wrong keys, no certificate", press=_wrong_keys, reasons=frozenset({"credentials"})),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -59,6 +61,65 @@ def test_a_message_that_is_too_large_is_refused_whole_or_half_and_a_small_one_be
         with pytest.raises(Malformed, match=f"byte {len(small)} of the connection: a message of more than 1000 bytes"):
             framing.next_message()
         assert framing.take(100) == large[:100]
+
+
+@pytest.mark.parametrize("piece_bytes", [70_000, 1_000_000, 1_048_576, 3_999_999])
+@pytest.mark.parametrize(
+    "long",
+    [
+        ["tag", b"x" * 3_000_000, {"chunk": "c"}],
+        ["tag", 1, {"m": "y" * 3_000_000, "n": b"z" * 2_500_000}, {"chunk": "c"}],
+        ["tag", [[1, {"m": "y" * 1_500_000}]] * 3],
+        ["tag", [[at, {"n": at}] for at in range(400_000)]],
+        ["tag", msgpack.ExtType(5, b"e" * 3_000_000), b"\xdb" * 200_000],
+        ["tag", b"\xdb\0\0\0\1" * 600_000],
+    ],
+    ids=["packed", "two", "three", "many", "ext", "like lengths"],
+)
+def test_a_long_message_comes_whole_in_whatever_pieces(long: Any, piece_bytes: int) -> None:
+    message, small = msgpack.packb(long), msgpack.packb(["t", 1, {}])
+    data, framing, found = small + message + small + message + NIL, Framing(8_000_000), []
+    for at in range(0, len(data), piece_bytes):
+        framing.feed(data[at : at + piece_bytes])
+        while (one := framing.next_message()) is not None:
+            found.append(one)
+    assert found == [small, message, small, message, NIL]
+
+
+def test_a_length_beyond_the_limit_is_refused_before_its_bytes_come() -> None:
+    framing = Framing(8_000_000)
+    framing.feed(msgpack.packb(["t", b"x" * 9_000_000])[:100_000])
+    with pytest.raises(Malformed, match="more than 8000000 bytes"):
+        framing.next_message()
+
+
+def test_half_a_long_message_is_held_once() -> None:
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    data = msgpack.packb(["t", 1, {"m": "x" * 15_000_000}])
+    before, framings = resident_bytes(), [Framing(16_000_000) for _ in range(10)]
+    for framing in framings:
+        for at in range(0, 14_000_000, 1_000_000):
+            framing.feed(data[at : at + 1_000_000])
+            assert framing.next_message() is None
+    assert resident_bytes() - before < 220_000_000
+
+
+def test_a_connection_does_not_keep_the_memory_of_its_longest_message() -> None:
+    def resident_bytes() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    data = msgpack.packb("x" * 8_000_000)
+    before, kept = resident_bytes(), []
+    for _ in range(20):
+        framing = Framing(16_000_000)
+        for at in range(0, len(data), 1_000_000):
+            framing.feed(data[at : at + 1_000_000])
+            if framing.next_message() is not None:
+                kept.append(framing)
+    assert len(kept) == 20
+    assert resident_bytes() - before < 80_000_000, "a few of them, not twenty"
 
 
 def test_heartbeats_in_a_row_are_one_message() -> None:
