@@ -14,6 +14,7 @@ NIL = b"\xc0"
 """A heartbeat; no other message begins with it."""
 
 _SHORT_RUN_BYTES = 65_536 + 16
+"""More than a run of bytes whose length has 16 bits, and the head of whatever follows."""
 
 _READ_BYTES = 1_048_576
 """What may stand behind a message in the same read."""
@@ -77,9 +78,8 @@ class Framing:
         message = bytes(memoryview(self._buffer)[:length])
         del self._buffer[:length]
         self._start += length
-        if (
-            length > _READ_BYTES
-        ):  # an unpacker's buffer grows, and never shrinks: some hundred connections would keep gigabytes
+        if length > _READ_BYTES:
+            # an unpacker's buffer grows, and never shrinks: some hundred connections would keep gigabytes
             self._begin_anew()
         return message
 

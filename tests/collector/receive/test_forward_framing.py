@@ -93,10 +93,11 @@ def test_a_length_beyond_the_limit_is_refused_before_its_bytes_come() -> None:
         framing.next_message()
 
 
-def test_half_a_long_message_is_held_once() -> None:
-    def resident_bytes() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
+
+def test_half_a_long_message_is_held_once() -> None:
     data = msgpack.packb(["t", 1, {"m": "x" * 15_000_000}])
     before, framings = resident_bytes(), [Framing(16_000_000) for _ in range(10)]
     for framing in framings:
@@ -107,9 +108,6 @@ def test_half_a_long_message_is_held_once() -> None:
 
 
 def test_a_connection_does_not_keep_the_memory_of_its_longest_message() -> None:
-    def resident_bytes() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
     data = msgpack.packb("x" * 8_000_000)
     before, kept = resident_bytes(), []
     for _ in range(20):
