@@ -34,6 +34,22 @@ def test_what_passes_is_waited_for(status: int, kind: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("reason", "hint"),
+    [
+        # what everybody hears who asks once the shard is closed: nothing of a disk, so that nobody would look there
+        (
+            "[tally-events-2026.11][0] primary shard is not active Timeout: [8s]",
+            " (its node is away, or the node's disk is full)",
+        ),
+        ("[tally-events-2026.11][0] Not enough active copies to meet shard count of [2] (have 1, needed 2).", ""),
+    ],
+)
+def test_a_primary_that_is_not_there_may_lie_on_a_full_disk(reason: str, hint: str) -> None:
+    told = pressure("the cluster", 503, "unavailable_shards_exception", reason)
+    assert str(told) == f"the cluster cannot do it now: 503 unavailable_shards_exception: {reason}{hint}"
+
+
+@pytest.mark.parametrize(
     ("status", "kind"), [(404, "index_not_found_exception"), (400, "mapper_parsing_exception"), (409, "")]
 )
 def test_a_definite_no_is_none_of_these(status: int, kind: str) -> None:

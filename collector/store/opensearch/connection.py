@@ -213,12 +213,9 @@ class Connection:
         kind, reason = detail.get("type", ""), detail.get("reason", "")
         if kind != "index_not_found_exception":
             self.watch.troubled("read", word_for(503, kind))
-            hint = (
-                " (its node is away, or the node's disk is full)"
-                if kind == "no_shard_available_action_exception"
-                else ""
+            raise Overloaded(
+                f"{self.name} cannot read a document of {one.index} now: {kind}: {reason}{_hint(kind, reason)}"
             )
-            raise Overloaded(f"{self.name} cannot read a document of {one.index} now: {kind}: {reason}{hint}")
         if not retired:
             raise StateUnknown(f"{self.name}: the index {one.index} is gone")
 
@@ -269,14 +266,21 @@ def pressure(name: str, status: int, kind: str, reason: str) -> Overloaded | Non
             f"{name} takes no request of this size: raise its http.max_content_length",
             retry_after_seconds=_OPERATOR_SECONDS,
         )
-    if kind == "shard_not_found_exception":  # 404 from a node that has just closed the shard
-        return Overloaded(
-            f"{name} cannot do it now: {status} {kind}: {reason} (a node whose disk is full closes its shards)",
-            retry_after_seconds=1.0,
-        )
-    if status >= 500:
-        return Overloaded(f"{name} cannot do it now: {status} {kind}: {reason}", retry_after_seconds=1.0)
+    # a node that has just closed the shard says 404, which would be a definite no
+    if status >= 500 or kind == "shard_not_found_exception":
+        hint = _hint(kind, reason)
+        return Overloaded(f"{name} cannot do it now: {status} {kind}: {reason}{hint}", retry_after_seconds=1.0)
     return None
+
+
+def _hint(kind: str, reason: str) -> str:
+    """What an operator looks at first; the server does not say it once it has closed the shard."""
+    if kind == "shard_not_found_exception":
+        return " (a node whose disk is full closes its shards)"
+    no_primary = kind == "unavailable_shards_exception" and "primary shard is not active" in reason
+    if no_primary or kind == "no_shard_available_action_exception":
+        return " (its node is away, or the node's disk is full)"
+    return ""
 
 
 def _word(error: TransportError) -> str:
