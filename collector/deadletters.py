@@ -1,22 +1,26 @@
 """Dead letters: what was refused before it got a number, with its reason; redacted, bounded, durable on return.
 
+Those that come together share one write and one sync.
+
 One JSON object a line in ``dead-NNNNNN.jsonl``: time, reason, where, label, origin, and the redacted input (text if it is
 UTF-8, else base64). When the bound is reached the sender hears it (`Overloaded`): nothing is dropped silently. A person
 looks (`tally status`), mends the sender, and removes the files.
 """
 
 import base64
+import contextlib
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from collector.disk import AppendFile, Disk
-from collector.errors import Malformed, Overloaded
+from collector.errors import Overloaded
 from collector.event import Origin, format_time
 from collector.protect import ProtectError, Protector
+from collector.rejection import Rejection
 
 __all__ = ["DeadLetter", "DeadLetters", "read_dead_letters"]
 
@@ -79,7 +83,7 @@ class DeadLetters:
         names = [name for name in disk.list_directory(directory) if _NAME.fullmatch(name)]
         self._number = max((int(name.removeprefix(_PREFIX).removesuffix(_SUFFIX)) for name in names), default=0)
         self._size = sum(disk.size(directory / name) for name in names)
-        self._ids: set[str] = set()
+        self._ids: set[bytes] = set()
         for name in names:
             self._recover(directory / name)
 
@@ -87,32 +91,38 @@ class DeadLetters:
         """Another bound of all files together."""
         self._total_bytes = total_bytes
 
-    def add(
-        self,
-        raw: bytes,
-        error: Malformed,
-        origin: Origin | None,
-        *,
-        source_id: bytes = b"",
-        protector: Protector | None = None,
-    ) -> bool:
-        """Keep a refused input; durable on return. False if a letter with this source id is there already.
+    def add(self, rejections: Sequence[Rejection], *, protector: Protector | None = None) -> Sequence[Rejection]:
+        """Keep refused inputs, all or none of them; durable on return.
 
-        `protector` masks it in place of the one that the dead letters were opened with.
+        Args:
+            rejections: in memory as letters as well while they are written.
+            protector: masks them in place of the one that the dead letters were opened with.
+
+        Returns:
+            Those that became letters: all but those whose source id has a letter already.
 
         Raises:
             Overloaded: the bound is reached, or the disk takes no more.
         """
-        source = source_id.hex()
-        line = msgspec.json.encode(self._letter(raw, error, origin, source, protector or self._protector)) + b"\n"
+        letters = [msgspec.json.encode(self._letter(one, protector or self._protector)) for one in rejections]
         with self._lock:
-            if source and source in self._ids:
-                return False
-            if self._size + len(line) > self._total_bytes:
+            kept: list[Rejection] = []
+            ids: set[bytes] = set()
+            lines = bytearray()
+            for one, letter in zip(rejections, letters, strict=True):
+                if one.source_id:
+                    if one.source_id in self._ids or one.source_id in ids:
+                        continue
+                    ids.add(one.source_id)
+                lines += letter + b"\n"
+                kept.append(one)
+            if not kept:
+                return kept
+            if self._size + len(lines) > self._total_bytes:
                 raise Overloaded("the dead letters are full: see `tally status`", retry_after_seconds=30.0)
             try:
                 file = self._writable()
-                file.write(line)
+                file.write(bytes(lines))
                 file.sync()
             except OSError as failure:
                 if self._file is not None:  # a torn line is cut when the file is read again
@@ -120,10 +130,9 @@ class DeadLetters:
                     self._file = None
                     self._number += 1
                 raise Overloaded(f"a dead letter cannot be written: {failure}", retry_after_seconds=5.0) from failure
-            self._size += len(line)
-            if source:
-                self._ids.add(source)
-        return True
+            self._size += len(lines)
+            self._ids |= ids
+        return kept
 
     def close(self) -> None:
         """Close the file being written."""
@@ -132,9 +141,8 @@ class DeadLetters:
                 self._file.close()
                 self._file = None
 
-    def _letter(
-        self, raw: bytes, error: Malformed, origin: Origin | None, source: str, protector: Protector
-    ) -> DeadLetter:
+    def _letter(self, rejection: Rejection, protector: Protector) -> DeadLetter:
+        raw, error, origin = rejection.raw, rejection.error, rejection.origin
         text = encoded = ""
         reason, where = error.reason, ""
         try:
@@ -158,7 +166,7 @@ class DeadLetters:
             label=error.label,
             where=where,
             origin=origin,
-            source_id=source,
+            source_id=rejection.source_id.hex(),
             size_bytes=len(raw),
             cut=len(raw) > MAX_KEPT_BYTES,
             text=text,
@@ -186,8 +194,9 @@ class DeadLetters:
                 letter = msgspec.json.decode(line, type=DeadLetter)
             except msgspec.DecodeError:
                 continue  # a page that never reached the disk, or a person's edit: the rest still counts
-            if letter.source_id:
-                self._ids.add(letter.source_id)
+            with contextlib.suppress(ValueError):  # a person's edit, as above
+                if letter.source_id:
+                    self._ids.add(bytes.fromhex(letter.source_id))
 
 
 def _text(protector: Protector, text: str) -> str:

@@ -18,19 +18,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from collector.batch import StreamId, stream_id
 from collector.deadletters import DeadLetters
 from collector.disk import Disk
-from collector.errors import Malformed, Overloaded, StateUnknown
-from collector.event import Origin
+from collector.errors import Overloaded, StateUnknown
 from collector.headerlog import HeaderLog
 from collector.incarnation import Incarnation, find_incarnations, mint, remove
 from collector.journal import Journal
 from collector.prepare import Preparer, raw_of
 from collector.receive import Arrival
+from collector.rejection import Rejection, first_of
 from collector.retry import Breaker
 from collector.ship import BatchLimits, Shipper
 from collector.spool import Group, Spool, Spooled
 from collector.store import EventStore
 
-__all__ = ["IMPORT", "BadRow", "FileAccount", "Importer", "Row"]
+__all__ = ["IMPORT", "FileAccount", "Importer", "Row"]
 
 IMPORT = "import"
 """The collector's name in the stream ids of imported files."""
@@ -38,17 +38,8 @@ IMPORT = "import"
 _GROUP_ROWS = 1_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BadRow:
-    """A row that cannot be read: its bytes, why, and where it stands."""
-
-    raw: bytes
-    error: Malformed
-    origin: Origin
-    source_id: bytes
-
-
-Row = Arrival | BadRow
+Row = Arrival | Rejection
+"""A row of a file, or its bytes and why it cannot be read."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -169,16 +160,13 @@ class Importer:
 
     def _take(self, rows: list[Row], opened: _Open, account: FileAccount) -> None:
         account.rows += len(rows)
-        arrivals: list[Arrival] = []
-        for row in rows:
-            if isinstance(row, BadRow):
-                self._bury(row.raw, row.error, row.origin, row.source_id, account)
-            else:
-                arrivals.append(row)
+        arrivals = [row for row in rows if isinstance(row, Arrival)]
         prepared = self._preparer.prepare(arrivals)
+        rejections = [row for row in rows if isinstance(row, Rejection)]
         for refused in prepared.refused:
             arrival = refused.arrival
-            self._bury(raw_of(arrival), refused.error, arrival.event.origin, arrival.source_id or b"", account)
+            rejections.append(Rejection(raw_of(arrival), refused.error, arrival.event.origin, arrival.source_id or b""))
+        self._bury(rejections, account)
         for arrival in arrivals:
             account.marks.update(arrival.event.marks)
         if prepared.events:
@@ -192,7 +180,7 @@ class Importer:
         """Rows of a file whose stream is closed: what was stored is a duplicate now, what was refused is refused again."""
         account.rows += len(rows)
         for row in rows:
-            if isinstance(row, BadRow):
+            if isinstance(row, Rejection):
                 account.dead_lettered += 1
                 account.reasons[row.error.label] += 1
         arrivals = [row for row in rows if isinstance(row, Arrival)]
@@ -202,12 +190,13 @@ class Importer:
             account.reasons[one.error.label] += 1
         account.duplicates += len(arrivals) - len(refused)
 
-    def _bury(
-        self, raw: bytes, error: Malformed, origin: Origin | None, source_id: bytes, account: FileAccount
-    ) -> None:
-        self._dead_letters.add(raw, error, origin, source_id=source_id)
-        account.dead_lettered += 1
-        account.reasons[error.label] += 1
+    def _bury(self, rejections: list[Rejection], account: FileAccount) -> None:
+        while rejections:
+            some = first_of(rejections)
+            self._dead_letters.add(some)
+            account.dead_lettered += len(some)
+            account.reasons.update(one.error.label for one in some)
+            del rejections[: len(some)]
 
     def _ship(self, shipper: Shipper, *, whole: bool = True) -> None:
         """Send what is cut; with `whole` until nothing is left, else only full batches' worth."""

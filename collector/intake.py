@@ -16,15 +16,15 @@ from typing import TypeVar
 import msgspec
 
 from collector.deadletters import DeadLetters
-from collector.errors import Malformed, Overloaded, StateUnknown
-from collector.event import Origin
+from collector.errors import Overloaded, StateUnknown
 from collector.group import checked_size
 from collector.metrics import CollectorMetrics
 from collector.pipeline import Pipeline
-from collector.prepare import Prepared, Preparer, Refused, raw_of
+from collector.prepare import Prepared, Preparer, raw_of
 from collector.protect import Protector
 from collector.receive import Arrival, Receipt
 from collector.red import Request
+from collector.rejection import Rejection, first_of, place_in
 from collector.sender import OURSELVES, Sender
 from collector.spool import Group, Spooled
 
@@ -84,8 +84,18 @@ class SpoolIntake:
     async def _accept_parts(
         self, prepared: Prepared, groups: Sequence[Group], group_id: bytes, began: float, heard: bool
     ) -> Receipt:
-        for refused in prepared.refused:
-            await asyncio.to_thread(self._bury, refused, group_id)
+        # named after their places in the group, so that a re-send of an unacknowledged group leaves one letter each, not two
+        await self.reject(
+            [
+                Rejection(
+                    raw_of(one.arrival),
+                    one.error,
+                    one.arrival.event.origin,
+                    one.arrival.source_id or place_in(group_id, one.at, decoded=True),
+                )
+                for one in prepared.refused
+            ]
+        )
         outcomes = await self._take_all(groups, heard, prepared.requests)
         whole = Spooled(
             first=0,
@@ -100,22 +110,14 @@ class SpoolIntake:
         self._metrics.ack_seconds.observe(time.perf_counter() - began)
         return Receipt(stored=spooled.stored, duplicates=spooled.duplicates)
 
-    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, source_id: bytes = b"") -> None:
+    async def reject(self, rejections: list[Rejection]) -> None:
         """See `Intake.reject`."""
-        add = partial(self._dead_letters.add, source_id=source_id, protector=self._protector)
-        if await asyncio.to_thread(add, raw, error, origin):
-            self._metrics.refused(error.label)
-
-    def _bury(self, refused: Refused, group_id: bytes) -> None:
-        # named after its place in the group, so that a re-send of an unacknowledged group leaves one letter, not two
-        name = refused.arrival.source_id or (
-            hashlib.sha256(group_id + refused.at.to_bytes(4, "big")).digest()[:16] if group_id else b""
-        )
-        origin = refused.arrival.event.origin
-        self._dead_letters.add(
-            raw_of(refused.arrival), refused.error, origin, source_id=name, protector=self._protector
-        )
-        self._metrics.refused(refused.error.label)
+        add = partial(self._dead_letters.add, protector=self._protector)
+        while rejections:
+            some = first_of(rejections)
+            for one in await asyncio.to_thread(add, some):
+                self._metrics.refused(one.error.label)
+            del rejections[: len(some)]
 
     async def _take_all(
         self, groups: Sequence[Group], heard: bool, requests: Mapping[int, Request]

@@ -10,10 +10,9 @@ from typing import Any, Protocol
 
 import msgspec
 
-from collector.errors import Malformed
-from collector.event import Origin
 from collector.receive import Arrival, Intake, Receipt
 from collector.receive.http import HttpServer
+from collector.rejection import Rejection
 from collector.sender import OURSELVES, Sender
 from collector.sockets import Held
 
@@ -44,9 +43,9 @@ class Switch:
         sender = Sender(self._name, sender.connection)
         return self.intake.accept(arrivals, group_id=group_id, heard=heard, sender=sender)
 
-    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, source_id: bytes = b"") -> None:
+    async def reject(self, rejections: list[Rejection]) -> None:
         """See `Intake.reject`."""
-        await self.intake.reject(raw, error, origin, source_id=source_id)
+        await self.intake.reject(rejections)
 
 
 class Running(Protocol):

@@ -17,10 +17,11 @@ from collector.importer.jsonlines import arrival_of_json_line
 from collector.importer.mapping import Mapping
 from collector.importer.rows import CsvRows
 from collector.importer.source import MAX_ROW_BYTES, Source, lines
-from collector.imports import BadRow, Row
+from collector.imports import Row
 from collector.receive import Arrival
 from collector.receive.docker import arrival_of_docker_line, is_docker
 from collector.receive.json_lines import object_of_line
+from collector.rejection import Rejection
 
 __all__ = ["ImportFile", "read_rows"]
 
@@ -96,9 +97,9 @@ class ImportFile:
             raise Malformed(str(error), where=self.name, label=error.label) from error
 
     def rows(self) -> Iterator[Row]:
-        """The rows in their order, numbered from 1; each is an `Arrival` or a `BadRow`.
+        """The rows in their order, numbered from 1; each is an `Arrival` or a `Rejection`.
 
-        Raises OSError. Compressed data that is damaged gives its rows up to there, and then one `BadRow`.
+        Raises OSError. Compressed data that is damaged gives its rows up to there, and then one `Rejection`.
         """
         with closing(self._source.open()) as stream:
             source = lines(stream)
@@ -155,7 +156,7 @@ class ImportFile:
                 yield arrival(record, Origin(receiver="import", file=self.name, row=number), source_id)
             except Malformed as error:
                 where = f"{self.name} row {number}" + (f", {error.where}" if error.where else "")
-                yield BadRow(
+                yield Rejection(
                     raw=raw,
                     error=Malformed(error.reason, where=where, label=error.label),
                     origin=Origin(receiver="import", file=self.name, row=number),

@@ -2,10 +2,9 @@
 
 from collections.abc import Awaitable, Sequence
 
-from collector.errors import Malformed
-from collector.event import Origin
 from collector.mapping.mapper import Mapper
 from collector.receive import Arrival, Intake, Receipt
+from collector.rejection import Rejection
 from collector.sender import OURSELVES, Sender
 
 __all__ = ["MappedIntake"]
@@ -30,6 +29,6 @@ class MappedIntake:
         mapped = [self._map(arrival) for arrival in arrivals]
         return self._intake.accept(mapped, group_id=group_id, heard=heard, sender=sender)
 
-    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, source_id: bytes = b"") -> None:
+    async def reject(self, rejections: list[Rejection]) -> None:
         """See `Intake.reject`."""
-        await self._intake.reject(raw, error, origin, source_id=source_id)
+        await self._intake.reject(rejections)

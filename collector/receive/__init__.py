@@ -9,8 +9,8 @@ from typing import Protocol
 
 import msgspec
 
-from collector.errors import Malformed
-from collector.event import Event, Origin
+from collector.event import Event
+from collector.rejection import Rejection
 from collector.sender import OURSELVES, Sender
 
 __all__ = ["Arrival", "Intake", "Receipt"]
@@ -70,10 +70,10 @@ class Intake(Protocol):
                 case it is kept, and recognised then by its ids. Never the second when `heard` is false.
         """
 
-    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, source_id: bytes = b"") -> None:
-        """Put undecodable input into the dead letters with its reason; redacted, cut to a bound, durable on return.
+    async def reject(self, rejections: list[Rejection]) -> None:
+        """Put undecodable inputs into the dead letters with their reasons; redacted, cut to a bound, durable on return.
 
-        `source_id`, at most 64 bytes, names the input where its source does: coming again it makes no second letter.
+        What is durable is taken from the front of the list: called again with it after an error, the rest is done.
 
         Raises:
             Overloaded: the dead letters are full.

@@ -23,6 +23,7 @@ from collector.receive.lumberjack import Document, FrameReader, Window, ack
 from collector.receive.portions import Portions
 from collector.receive.room import Room
 from collector.receive.turns import Turns
+from collector.rejection import Rejection
 from collector.sender import Sender
 
 __all__ = ["READ_BYTES", "Connection", "Terms"]
@@ -213,4 +214,4 @@ class Connection:
     async def _reject(self, raw: bytes, error: Malformed) -> None:
         # named by its bytes: a sender that has no ack for it comes again, and again
         name = hashlib.sha256(b"beats\0" + raw).digest()
-        await self._terms.intake.reject(raw, error, Origin(receiver="beats"), source_id=name)
+        await self._terms.intake.reject([Rejection(raw, error, Origin(receiver="beats"), name)])

@@ -4,6 +4,7 @@ from collector.errors import Malformed, Overloaded
 from collector.receive import Arrival, Intake
 from collector.receive.brokermessage import BrokerMessage, Reading, arrival_of_broker_message
 from collector.receive.portions import Portions
+from collector.rejection import Rejection
 
 __all__ = ["BrokerBatch", "Pressure"]
 
@@ -25,7 +26,7 @@ class BrokerBatch:
         self._reading = reading
         self._observed = observed
         self._arrivals: list[Arrival] = []
-        self._refusals: list[tuple[BrokerMessage, Malformed]] = []
+        self._refusals: list[Rejection] = []
         self.count = 0
 
     def add(self, message: BrokerMessage, *, again: bool = False) -> None:
@@ -34,7 +35,7 @@ class BrokerBatch:
         try:
             arrival = arrival_of_broker_message(message, self._reading, observed=self._observed)
         except Malformed as error:
-            self._refusals.append((message, error))
+            self._refusals.append(Rejection(message.value or b"", error, message.origin, message.source_id or b""))
             return
         if again and arrival.source_id is None:
             arrival.event.marks.append("redelivered")
@@ -46,10 +47,7 @@ class BrokerBatch:
         Raises:
             Overloaded: not all of it is. Called again it does the rest, and what was done by then is recognised.
         """
-        while self._refusals:
-            message, error = self._refusals[0]
-            await intake.reject(message.value or b"", error, message.origin, source_id=message.source_id or b"")
-            del self._refusals[0]
+        await intake.reject(self._refusals)
         await Portions(self._arrivals).hand_over(intake)
 
 

@@ -26,6 +26,7 @@ from collector.receive.json_lines import value_of_json
 from collector.receive.problem import json_response, overloaded, problem
 from collector.receive.record import arrival_of_record
 from collector.receive.room import Room
+from collector.rejection import Rejection
 from collector.sender import Sender
 
 __all__ = ["BusinessEventReceiver"]
@@ -125,14 +126,16 @@ class BusinessEventReceiver:
         arrivals: list[Arrival] = []
         places: list[int] = []
         errors: list[dict[str, Any]] = []
+        rejections: list[Rejection] = []
         for at, (raw, one) in enumerate(events):
             if isinstance(one, Arrival):
                 arrivals.append(one)
                 places.append(at)
                 continue
             name = b"business\0" + hashlib.sha256(raw).digest()
-            await self._intake.reject(raw, one, Origin(receiver="cloudevents"), source_id=name)
+            rejections.append(Rejection(raw, one, Origin(receiver="cloudevents"), name))
             errors.append({"event": at, "reason": str(one)})
+        await self._intake.reject(rejections)
         account = {"events": len(events), "stored": 0, "duplicates": 0, "dead_lettered": len(errors)}
         if arrivals:
             receipt = await self._intake.accept(arrivals, group_id=_group_id(key), sender=sender)

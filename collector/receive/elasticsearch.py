@@ -16,6 +16,7 @@ another event. A document without ``_id`` that says where in a file it was read 
 
 import hashlib
 from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from starlette.applications import Starlette
@@ -37,6 +38,7 @@ from collector.receive.json_lines import object_of_line
 from collector.receive.problem import json_response, retry_after
 from collector.receive.room import Room
 from collector.receive.turns import Turns
+from collector.rejection import Rejection
 from collector.sender import Sender
 
 __all__ = ["ElasticsearchReceiver"]
@@ -46,6 +48,15 @@ _Message = MutableMapping[str, Any]
 _Send = Callable[[_Message], Awaitable[None]]
 _Receive = Callable[[], Awaitable[_Message]]
 _App = Callable[[_Message, _Receive, _Send], Awaitable[None]]
+
+
+@dataclass(slots=True)
+class _Part:
+    """Of a request: what is made durable together. `places`: of the arrivals, among the items."""
+
+    arrivals: list[Arrival] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
 
 
 class ElasticsearchReceiver:
@@ -150,46 +161,37 @@ class ElasticsearchReceiver:
     async def _take(self, items: Sequence[Item], observed: str, sender: Sender) -> list[dict[str, Any]]:
         """An answer for each item; raises Overloaded when one of the parts is not taken."""
         answers: list[dict[str, Any]] = [{} for _ in items]
-        arrivals: list[Arrival] = []
-        places: list[int] = []  # of the arrivals, among the items
+        part = _Part()
         size = 0
         for at, item in enumerate(items):
             try:
-                arrivals.append(self._arrival(item, observed))
-                places.append(at)
+                part.arrivals.append(self._arrival(item, observed))
+                part.places.append(at)
             except Malformed as error:
                 answers[at] = _error(item, error)
-                await self._refuse(item, error)
+                if error.label == "append_only":  # an action that cannot be done is counted
+                    self._refused(error.label)
+                else:
+                    name = _hash(b"letter", item.index.encode("utf-8", "surrogatepass"), item.document)
+                    part.rejections.append(Rejection(item.document, error, _origin(item), name))
             size += item.end - item.start
-            if arrivals and (len(arrivals) >= self._part_documents or size >= self._part_bytes):
-                await self._part(items, arrivals, places, answers, sender)
-                arrivals, places, size = [], [], 0
-        if arrivals:
-            await self._part(items, arrivals, places, answers, sender)
+            if len(part.arrivals) + len(part.rejections) >= self._part_documents or size >= self._part_bytes:
+                await self._store(part, items, answers, sender)
+                part, size = _Part(), 0
+        await self._store(part, items, answers, sender)
         return answers
 
-    async def _part(
-        self,
-        items: Sequence[Item],
-        arrivals: list[Arrival],
-        places: list[int],
-        answers: list[dict[str, Any]],
-        sender: Sender,
-    ) -> None:
+    async def _store(self, part: _Part, items: Sequence[Item], answers: list[dict[str, Any]], sender: Sender) -> None:
+        """Make a part durable: its dead letters, then its events."""
         await self._turns.of(sender).turn()
-        receipt = await self._intake.accept(arrivals, sender=sender)
-        for place in places:
+        await self._intake.reject(part.rejections)
+        if not part.arrivals:
+            return
+        receipt = await self._intake.accept(part.arrivals, sender=sender)
+        for place in part.places:
             answers[place] = _created(items[place])
         for at, reason in receipt.refused:
-            answers[places[at]] = _error(items[places[at]], Malformed(reason))
-
-    async def _refuse(self, item: Item, error: Malformed) -> None:
-        """A document that cannot be taken is kept as a dead letter, durable before the answer; an action that cannot be done is counted."""
-        if error.label == "append_only":
-            self._refused(error.label)
-            return
-        name = _hash(b"letter", item.index.encode("utf-8", "surrogatepass"), item.document)
-        await self._intake.reject(item.document, error, _origin(item), source_id=name)
+            answers[part.places[at]] = _error(items[part.places[at]], Malformed(reason))
 
     def _arrival(self, item: Item, observed: str) -> Arrival:
         """The event of an item. Raises Malformed when there is none."""

@@ -8,6 +8,7 @@ from collector.errors import Overloaded, TooLarge
 from collector.receive import Intake
 from collector.receive.forward_group import Group
 from collector.receive.portions import Portions
+from collector.rejection import Rejection, place_in
 from collector.sender import Sender
 
 __all__ = ["Handover"]
@@ -50,8 +51,12 @@ class Handover:
             Overloaded: a group with an ack, after `patience_seconds`.
             TooLarge: a group with an ack, which will never be taken. Others are taken in portions.
         """
-        for raw, error in group.refused:
-            await self._again(partial(self._intake.reject, raw, error, group.origin), group)
+        if group.refused:
+            name = group.group_id
+            rejections = [
+                Rejection(raw, error, group.origin, place_in(name, at)) for at, (raw, error) in enumerate(group.refused)
+            ]
+            await self._again(partial(self._intake.reject, rejections), group)
         if group.chunk is None:
             portions = Portions(group.arrivals, heard=False, sender=self._sender)
             await self._again(partial(portions.hand_over, self._intake), group)

@@ -47,6 +47,9 @@ __all__ = ["MessageReader"]
 _CODINGS: Mapping[Any, Callable[..., bytes]] = {"gzip": gunzip, b"gzip": gunzip, "zstd": unzstd, b"zstd": unzstd}
 """The option's `compressed`. Anything else, as "text" from npm's fluent-logger, is no compression."""
 
+_MESSAGE = ARRAY | {NIL[0]}  # what a message begins with
+_NO_MESSAGE_BYTES = 16_384
+
 
 class MessageReader:
     """Decodes the messages of a connection.
@@ -108,6 +111,9 @@ class MessageReader:
         observed = format_time(self._clock())
         while (message := self._message) is not None:
             self._look()
+            values = 1
+            if message[0] not in _MESSAGE:
+                message, values = self._with_what_is_none_either(message)
             group = self.decode(message, observed)
             if group is None:
                 continue
@@ -117,7 +123,7 @@ class MessageReader:
                 and joined.origin is group.origin
                 and max(messages, len(joined.arrivals) + len(joined.refused)) < self._limits.max_joined
             ):
-                messages += 1
+                messages += values
                 joined.arrivals.extend(group.arrivals)
                 joined.refused.extend(group.refused)
                 joined.size_bytes += group.size_bytes
@@ -126,7 +132,7 @@ class MessageReader:
                 yield joined
             joined = None
             if group.chunk is None:
-                joined, messages = group, 1
+                joined, messages = group, values
             else:
                 yield group
         if joined is not None:
@@ -134,6 +140,18 @@ class MessageReader:
         if self._lost is not None:
             lost, self._lost = self._lost, None
             raise lost
+
+    def _with_what_is_none_either(self, value: bytes) -> tuple[bytes, int]:
+        """A value that is no message, with the like of it in a row, and how many they are.
+
+        Of a request of another protocol each byte is a value; a person wants to see it as it came.
+        """
+        values, size_bytes = [value], len(value)
+        while self._message is not None and self._message[0] not in _MESSAGE and size_bytes < _NO_MESSAGE_BYTES:
+            values.append(self._message)
+            size_bytes += len(self._message)
+            self._look()
+        return b"".join(values), len(values)
 
     def decode(self, message: bytes, observed: str) -> Group | None:
         """The group that one whole message tells; None for heartbeats. What is wrong with it stands in `refused`."""

@@ -23,6 +23,7 @@ from collector.receive.json_lines import arrival_of_line
 from collector.receive.problem import json_response, overloaded, problem
 from collector.receive.room import Claim, Room
 from collector.receive.turns import Turns
+from collector.rejection import Rejection, place_in
 from collector.sender import Sender
 
 __all__ = ["NdjsonReceiver"]
@@ -147,17 +148,19 @@ class NdjsonReceiver:
         account: _Account,
         sender: Sender,
     ) -> None:
-        """Make a part durable. A crash between the dead letters and the events: the request is sent again, with the same dead letters."""
+        """Make a part durable. A crash between the dead letters and the events: the request is sent again, and one with a key has the same dead letters."""
         await self._turns.of(sender).turn()
+        rejections: list[Rejection] = []
         for raw, error, line in refused:
             named = Malformed(
                 error.reason, where=f"line {line}" + (f", {error.where}" if error.where else ""), label=error.label
             )
-            await self._intake.reject(raw, named, Origin(receiver="ndjson", row=line))
-            account.lines += 1
-            account.dead_lettered += 1
+            rejections.append(Rejection(raw, named, Origin(receiver="ndjson", row=line), place_in(part_id, line)))
             if len(account.errors) < _ERRORS_SHOWN:
                 account.errors.append({"line": line, "reason": str(named)})
+        await self._intake.reject(rejections)
+        account.lines += len(refused)
+        account.dead_lettered += len(refused)
         if arrivals:
             receipt = await self._intake.accept(arrivals, group_id=part_id, sender=sender)
             account.lines += len(arrivals)

@@ -21,6 +21,7 @@ from collector.receive import Arrival, Intake, otlp_json
 from collector.receive.otlp_events import JSON, PROTOBUF, Refused, events_of_logs, events_of_traces
 from collector.receive.otlp_metrics import Points, events_of_metrics
 from collector.receive.turns import Turns
+from collector.rejection import Rejection, place_in
 from collector.sender import OURSELVES, Sender
 
 __all__ = ["LOGS", "METRICS", "TRACES", "Onward", "OtlpExports", "Signal", "Taken"]
@@ -143,16 +144,17 @@ class OtlpExports:
                         seen = 0
                         await share.turn()
         except Malformed as error:
-            await self._intake.reject(body, error, origin)
+            await self._intake.reject([Rejection(body, error, origin)])
             raise
         except RecursionError as error:
             raise await self._too_deep(body, origin) from error
-        for one in refused:
-            await self._intake.reject(one.raw, one.error, origin)
+        group_id = hashlib.sha256(b"otlp\0%b\0%b" % (signal.name.encode(), body)).digest()
+        await self._intake.reject(
+            [Rejection(one.raw, one.error, origin, place_in(group_id, at)) for at, one in enumerate(refused)]
+        )
         rejected = len(refused)
         reason = str(refused[0].error) if refused else ""
         if arrivals:
-            group_id = hashlib.sha256(b"otlp\0%b\0%b" % (signal.name.encode(), body)).digest()
             receipt = await self._intake.accept(arrivals, group_id=group_id, sender=sender)
             kept = receipt.stored + receipt.duplicates
             rejected += receipt.dead_lettered
@@ -167,7 +169,7 @@ class OtlpExports:
     async def _too_deep(self, body: bytes, origin: Origin) -> Malformed:
         # not a local of `take`: an error that its own traceback's frame holds is a cycle, and would keep the body until the next collection
         error = Malformed("nested too deeply", label="too_deep")
-        await self._intake.reject(body, error, origin)
+        await self._intake.reject([Rejection(body, error, origin)])
         return error
 
     async def _points_of(self, body: bytes, json: bool, points: int, kept: int, reason: str) -> Taken:

@@ -10,6 +10,7 @@ from collector.errors import TooLarge
 from collector.event import Origin
 from collector.prepare import raw_of
 from collector.receive import Arrival, Intake
+from collector.rejection import Rejection
 from collector.sender import OURSELVES, Sender
 
 __all__ = ["Portions"]
@@ -64,4 +65,4 @@ class Portions:
 
     async def _reject(self, arrival: Arrival, error: TooLarge, intake: Intake) -> None:
         origin = arrival.event.origin or Origin()
-        await intake.reject(raw_of(arrival), error, origin, source_id=arrival.source_id or b"")
+        await intake.reject([Rejection(raw_of(arrival), error, origin, arrival.source_id or b"")])

@@ -28,6 +28,7 @@ from collector.prepare import Prepared, Preparer
 from collector.protect import Protector
 from collector.receive import Arrival, Intake, Receipt
 from collector.recorder import Recorder
+from collector.rejection import Rejection, place_in
 from collector.spool import Done, Spooled, SpoolLimits, deliver_here
 from tests.support.memory_intake import MemoryIntake
 from tests.support.memory_store import MemoryStore
@@ -142,9 +143,13 @@ async def contract(intake: Intake) -> None:
     assert await intake.accept(arrivals("h")) == Receipt(stored=1)
     assert await intake.accept(arrivals("h")) == Receipt(stored=1)  # without ids nothing is taken for a re-send
     assert await intake.accept([]) == Receipt()
-    await intake.reject(b"\xff", Malformed("no MessagePack", label="framing"), Origin(receiver="forward"))
-    for _ in range(2):  # named, and read again after a crash
-        await intake.reject(b"?", Malformed("no JSON", label="bad_json"), Origin(receiver="tail"), source_id=b"place")
+    await intake.reject([])
+    nameless = Rejection(b"\xff", Malformed("no MessagePack", label="framing"), Origin(receiver="forward"))
+    named = Rejection(b"?", Malformed("no JSON", label="bad_json"), Origin(receiver="tail"), b"place")
+    rejections = [nameless, named, named]
+    await intake.reject(rejections)
+    assert not rejections
+    await intake.reject([named])  # read again after a crash
 
 
 @pytest.mark.parametrize("store_patience_seconds", [None, 30.0], ids=["spool", "store"])
@@ -236,10 +241,38 @@ def test_full_dead_letters_are_overload_and_nothing_of_the_group_is_taken(tmp_pa
         with pytest.raises(Overloaded, match="dead letters"):
             await sidecar.intake.accept([*arrivals("a"), BAD])
         with pytest.raises(Overloaded, match="dead letters"):
-            await sidecar.intake.reject(b"x", Malformed("bad"), Origin())
+            await sidecar.intake.reject([Rejection(b"x", Malformed("bad"), Origin())])
         assert sidecar.pipeline.next_sequence == 0
 
     run(tmp_path, story, dead_bytes=50)
+
+
+def test_many_dead_letters_share_syncs_and_what_was_kept_is_not_repeated(tmp_path: Path) -> None:
+    async def story(sidecar: Sidecar) -> None:
+        rejections = [Rejection(b"%d" % at, Malformed("bad", label="bad"), Origin()) for at in range(1_500)]
+        with pytest.raises(Overloaded, match="dead letters"):
+            await sidecar.intake.reject(rejections)
+        assert len(rejections) == 1_500 - 2 * 512
+        assert sidecar.sample("tally_collector_refused_total", reason="bad") == 2 * 512
+        sidecar.dead.limit(10**6)
+        await sidecar.intake.reject(rejections)
+        assert rejections == []
+        letters = read_dead_letters(sidecar.root / "dead", disk=OsDisk())
+        assert [int(letter.text) for letter in letters] == list(range(1_500))
+        assert sidecar.sample("tally_collector_refused_total", reason="bad") == 1_500
+
+    run(tmp_path, story, dead_bytes=150_000)
+
+
+def test_what_is_refused_before_and_behind_decoding_has_a_letter_each(tmp_path: Path) -> None:
+    async def story(sidecar: Sidecar) -> None:
+        undecoded = Rejection(b"?", Malformed("bad", label="bad"), Origin(), place_in(b"g", 0))
+        for _ in range(2):
+            await sidecar.intake.reject([undecoded])
+            assert (await sidecar.intake.accept([BAD], group_id=b"g")).dead_lettered == 1
+        assert len(read_dead_letters(sidecar.root / "dead", disk=OsDisk())) == 2
+
+    run(tmp_path, story)
 
 
 def test_a_sender_that_goes_away_harms_nobody(tmp_path: Path) -> None:

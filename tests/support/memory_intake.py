@@ -16,6 +16,7 @@ from collector.canonical import Normaliser
 from collector.errors import Malformed, Overloaded, TooLarge
 from collector.event import Event, Origin, encode_event
 from collector.receive import Arrival, Receipt
+from collector.rejection import Rejection
 from collector.sender import OURSELVES, Sender
 
 
@@ -87,14 +88,16 @@ class MemoryIntake:
             stored += 1
         return Receipt(stored=stored, duplicates=duplicates, dead_lettered=len(refused), refused=tuple(refused))
 
-    async def reject(self, raw: bytes, error: Malformed, origin: Origin, *, source_id: bytes = b"") -> None:
-        self._press()
-        assert type(raw) is bytes
-        assert len(source_id) <= 64
-        if source_id and source_id in self._letters:
-            return
-        self._letters.add(source_id)
-        self.dead.append((raw, error, origin))
+    async def reject(self, rejections: list[Rejection]) -> None:
+        while rejections:
+            one = rejections[0]
+            self._press()
+            assert type(one.raw) is bytes
+            assert len(one.source_id) <= 64
+            if not one.source_id or one.source_id not in self._letters:
+                self._letters.add(one.source_id)
+                self.dead.append((one.raw, one.error, one.origin or Origin()))
+            del rejections[0]
 
     def _press(self) -> None:
         if self.overloaded > 0:

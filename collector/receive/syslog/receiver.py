@@ -26,6 +26,7 @@ from collector.receive.syslog.events import RECEIVER, arrival_of_syslog
 from collector.receive.syslog.framing import Frame, FrameReader
 from collector.receive.syslog.message import parse_message
 from collector.receive.turns import Turns
+from collector.rejection import Rejection
 from collector.sender import Sender
 
 __all__ = ["SyslogReceiver"]
@@ -155,7 +156,7 @@ class SyslogReceiver:
     async def _take(self, frames: Sequence[Frame], peer: str, sender: Sender) -> None:
         """Make messages durable, however long it takes: nobody else keeps them."""
         arrivals: list[Arrival] = []
-        refusals: list[tuple[bytes, Malformed]] = []
+        refusals: list[Rejection] = []
         now = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self._clock() // 1_000)
         for frame in frames:
             data = frame.data.rstrip(b"\r\n\0")
@@ -168,19 +169,16 @@ class SyslogReceiver:
                     )
                 message = parse_message(data, now=now, zone=self._zone)
             except Malformed as error:
-                refusals.append((data, error))
+                refusals.append(Rejection(data, error, Origin(receiver=RECEIVER)))
                 continue
             marks = () if frame.ended else (_UNTERMINATED,)
             arrivals.append(arrival_of_syslog(message, service=self._service, peer=peer, marks=marks))
-        left = len(refusals)
         try:
             await self._turns.of(sender).turn()
-            for raw, refusal in refusals:
-                await self._patiently(partial(self._intake.reject, raw, refusal, Origin(receiver=RECEIVER)))
-                left -= 1
+            await self._patiently(partial(self._intake.reject, refusals))
             await self._patiently(partial(Portions(arrivals, heard=False, sender=sender).hand_over, self._intake))
         finally:
-            for _ in range(left + len(arrivals)):
+            for _ in range(len(refusals) + len(arrivals)):
                 self._refused("unacknowledged_lost")
 
     async def _patiently(self, take: Callable[[], Awaitable[object]]) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from collector.errors import Malformed
@@ -14,20 +13,10 @@ from collector.receive.record import ORIGINAL, arrival_of_record
 from collector.receive.tail.formats import Form
 from collector.receive.tail.messages import Message
 
-__all__ = ["RECEIVER", "Refusal", "arrival_of_message", "source_id"]
+__all__ = ["RECEIVER", "arrival_of_message", "source_id"]
 
 RECEIVER = "tail"
 """`Origin.receiver` of what comes from files."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
-    """Bytes of a file that cannot become an event, where they stand, and why."""
-
-    start: int
-    raw: bytes
-    error: Malformed
-    source_id: bytes
 
 
 def source_id(identity: bytes, start: int, content: bytes) -> bytes:

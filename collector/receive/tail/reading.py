@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from collector.errors import Malformed
+from collector.event import Origin
 from collector.receive import Arrival
-from collector.receive.tail.events import Refusal, arrival_of_message, source_id
+from collector.receive.tail.events import RECEIVER, arrival_of_message, source_id
 from collector.receive.tail.formats import Form, form_of, part_of
 from collector.receive.tail.kubernetes import attributes_of_path
 from collector.receive.tail.lines import Line, LineCutter
@@ -21,6 +22,7 @@ from collector.receive.tail.places import Found, OpenFile
 from collector.receive.tail.position import Remembered
 from collector.receive.tail.prints import HEAD_BYTES, Prints, likeness
 from collector.receive.tail.settings import TailSettings
+from collector.rejection import Rejection
 
 __all__ = ["READ_BYTES", "Batch", "Tracked"]
 
@@ -35,7 +37,7 @@ class Batch:
     """What one turn has given, in order; `position` is what is taken once all of it is."""
 
     arrivals: list[Arrival] = field(default_factory=list)
-    refusals: list[Refusal] = field(default_factory=list)
+    refusals: list[Rejection] = field(default_factory=list)
     position: Position = field(default_factory=Position)
 
 
@@ -315,10 +317,10 @@ class Tracked:
     def _refuse(self, start: int, raw: bytes, error: Malformed, batch: Batch) -> None:
         where = f"byte {start}" + (f", {error.where}" if error.where else "")
         batch.refusals.append(
-            Refusal(
-                start=start,
+            Rejection(
                 raw=raw[:_KEPT_OF_REFUSED],
                 error=Malformed(error.reason, where=where, label=error.label),
+                origin=Origin(receiver=RECEIVER, file=self.path),
                 source_id=source_id(self.identity, start, raw),
             )
         )

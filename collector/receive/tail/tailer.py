@@ -18,11 +18,9 @@ from pathlib import Path
 
 from collector.disk import Disk
 from collector.errors import Overloaded
-from collector.event import Origin
 from collector.receive import Intake
 from collector.receive.portions import Portions
 from collector.receive.tail.checkpoint import Checkpoint
-from collector.receive.tail.events import RECEIVER
 from collector.receive.tail.kubernetes import NAMESPACE, POD
 from collector.receive.tail.kubernetes_api import Pods
 from collector.receive.tail.reading import Batch, Tracked
@@ -163,12 +161,8 @@ class Tailer:
 
     async def _hand(self, one: Tracked, batch: Batch) -> None:
         """Make a batch durable; if that cannot be now, it waits, and so does everything."""
-        origin = Origin(receiver=RECEIVER, file=one.path)
         try:
-            while batch.refusals:
-                refusal = batch.refusals[0]
-                await self._intake.reject(refusal.raw, refusal.error, origin, source_id=refusal.source_id)
-                del batch.refusals[0]
+            await self._intake.reject(batch.refusals)
             await Portions(batch.arrivals).hand_over(self._intake)
         except Overloaded as error:
             self._backoff_seconds = min(

@@ -14,11 +14,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.errors import Malformed
+from collector.event import Origin
 from collector.importer.files import ImportFile, read_rows
 from collector.importer.mapping import Mapping, load_mappings
 from collector.importer.source import MAX_ROW_BYTES
-from collector.imports import BadRow, Row
+from collector.imports import Row
 from collector.receive import Arrival
+from collector.rejection import Rejection
 
 TRACE = "2ffbc4a03bbc5600a45841d05e452454"
 
@@ -49,10 +51,10 @@ def test_json_lines_plain_and_compressed_are_the_same_rows_of_different_files(tm
         row.source_id for row in packed.rows() if isinstance(row, Arrival)
     ]
     assert [row.event.origin.row for row in rows if isinstance(row, Arrival) and row.event.origin] == [1, 2, 4]
-    (bad,) = (row for row in rows if isinstance(row, BadRow))
+    (bad,) = (row for row in rows if isinstance(row, Rejection))
     assert bad.raw == b"{broken"
     assert str(bad.error) == "x.jsonl row 3, column 2: not JSON"
-    assert (bad.origin.file, bad.origin.row) == ("x.jsonl", 3)
+    assert bad.origin == Origin(receiver="import", file="x.jsonl", row=3)
 
 
 def test_docker_s_lines(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_docker_s_lines(tmp_path: Path) -> None:
     assert isinstance(cut, Arrival)
     assert cut.event.marks == ["truncated"]
     assert cut.event.attributes["tag"] == "t"
-    assert isinstance(bad, BadRow)
+    assert isinstance(bad, Rejection)
     assert bad.error.label == "bad_docker"
 
 
@@ -89,7 +91,7 @@ def test_csv_rows_are_counted_from_the_one_behind_the_header(tmp_path: Path) -> 
     assert (file.format, file.mapping) == ("csv", "")
     rows = list(file.rows())
     assert bodies(rows) == ["a", "bad_csv", "c\nd", "bad_csv"]
-    assert [row.origin.row for row in rows if isinstance(row, BadRow)] == [2, 4]
+    assert [row.origin.row for row in rows if isinstance(row, Rejection) and row.origin] == [2, 4]
 
 
 def test_a_row_beyond_the_limit_is_bad_and_the_next_is_read(tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ def test_damaged_gzip_gives_its_rows_up_to_there_and_one_bad_row(tmp_path: Path,
     rows = list(read_rows(written(tmp_path / "x.gz", bytes(data))))
     assert len(rows) > 1000
     assert all(isinstance(row, Arrival) for row in rows[:-1])
-    assert isinstance(rows[-1], BadRow)
+    assert isinstance(rows[-1], Rejection)
     assert rows[-1].error.label == "bad_gzip"
 
 
@@ -171,7 +173,7 @@ def test_any_file_is_rows_or_malformed(tmp_path_factory: pytest.TempPathFactory,
         rows = list(read_rows(path))
     except Malformed:
         return
-    assert all(isinstance(row, (Arrival, BadRow)) for row in rows)
+    assert all(isinstance(row, (Arrival, Rejection)) for row in rows)
 
 
 @given(st.binary(max_size=200))

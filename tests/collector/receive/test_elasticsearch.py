@@ -125,6 +125,18 @@ def test_what_normalising_refuses_has_its_own_error() -> None:
     at.run(story)
 
 
+def test_of_many_that_cannot_be_read_each_has_its_answer_and_its_letter() -> None:
+    at = Setting(part_documents=2)
+
+    async def story(client: httpx.AsyncClient) -> None:
+        content = b"".join(body({"index": {}}, b"{%d" % number) for number in range(5)) + body({"index": {}}, b"{}")
+        answer = await client.post("/i/_bulk", content=content, headers=ND)
+        assert statuses(answer) == [400] * 5 + [201]
+        assert [raw for raw, _, _ in at.intake.dead] == [b"{%d" % number for number in range(5)]
+
+    at.run(story)
+
+
 def test_an_unchanged_document_with_an_id_is_a_resend_and_a_changed_one_is_another_event() -> None:
     at = Setting()
 

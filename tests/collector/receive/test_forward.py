@@ -111,6 +111,18 @@ def test_a_refused_message_is_in_the_dead_letters_before_its_ack() -> None:
     run(story())
 
 
+def test_a_chunk_that_comes_again_leaves_one_dead_letter_of_each_bad_record() -> None:
+    async def story() -> None:
+        async with Setting() as at:
+            sender = await at.sender()
+            for chunk in ("a", "a", "b"):
+                sender.say(["t", [[1, {"message": "good"}], [1], [2]], {"chunk": chunk}])
+                assert await sender.hear() == {"ack": chunk}
+            assert [raw for raw, _, _ in at.intake.dead] == [b"\x91\1", b"\x91\2"] * 2
+
+    run(story())
+
+
 def test_an_overloaded_intake_is_asked_again() -> None:
     async def story() -> None:
         async with Setting() as at:

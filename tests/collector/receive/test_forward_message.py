@@ -107,6 +107,18 @@ def test_what_is_refused_and_what_is_empty_counts_to_the_limit_too() -> None:
     assert len(read(*[["t", []]] * 11, max_joined=5)) == 3
 
 
+def test_another_protocol_s_request_is_one_letter_as_it_came() -> None:
+    said, good = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", msgpack.packb(["t", 1, {"message": "good"}])
+    groups = read(said, good, said + b"\xc0" + said, good)
+    assert [raw for group in groups for raw, _ in group.refused] == [said, said, said]
+    assert [arrival.event.body for group in groups for arrival in group.arrivals] == ["good", "good"]
+
+
+def test_what_is_no_message_counts_to_the_limit_by_its_values() -> None:
+    groups = read(b"x" * 40_000, max_joined=5)
+    assert [[len(raw) for raw, _ in group.refused] for group in groups] == [[16_384], [16_384], [7_232]]
+
+
 def test_the_group_id_is_of_tag_and_chunk() -> None:
     ids = {
         group.group_id

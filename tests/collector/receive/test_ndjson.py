@@ -76,6 +76,23 @@ def test_an_idempotency_key_makes_a_repeated_request_all_duplicates(
     serve(receiver(intake, part_lines=10).routes, story)
 
 
+def test_lines_refused_again_under_the_same_key_are_no_second_letters(
+    intake: MemoryIntake, serve: Callable[..., None]
+) -> None:
+    async def story(client: httpx.AsyncClient) -> None:
+        for key in ("k1", "k1", "k2"):
+            answer = await client.post(
+                "/v1/events", content=b'[1]\n{"n":1}\n[1]\n', headers={**ND, "idempotency-key": key}
+            )
+            assert answer.json()["dead_lettered"] == 2
+        assert [origin.row for _, _, origin in intake.dead] == [1, 3, 1, 3]
+        for _ in range(2):  # nothing says that this one is the other again
+            await client.post("/v1/events", content=b"[1]\n", headers=ND)
+        assert len(intake.dead) == 6
+
+    serve(receiver(intake).routes, story)
+
+
 class ThirdCallOverloads(MemoryIntake):
     calls = 0
 

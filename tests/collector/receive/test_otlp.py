@@ -356,6 +356,17 @@ def test_the_same_log_request_twice_is_stored_once(intake: MemoryIntake, serve: 
     serve(receiver(intake).routes, story)
 
 
+def test_a_refused_span_that_comes_again_is_no_second_letter(intake: MemoryIntake, serve: Callable[..., None]) -> None:
+    async def story(client: httpx.AsyncClient) -> None:
+        for body in (spans_protobuf(0, 1, 0), spans_protobuf(0, 1, 0), spans_protobuf(0)):
+            answer = await client.post("/v1/traces", content=body, headers=PB)
+            partial = ExportTraceServiceResponse.FromString(answer.content).partial_success
+            assert partial.rejected_spans >= 1
+        assert len(intake.dead) == 3
+
+    serve(receiver(intake).routes, story)
+
+
 def test_partial_success_counts_and_says_why(intake: MemoryIntake, serve: Callable[..., None]) -> None:
     async def story(client: httpx.AsyncClient) -> None:
         answer = await client.post("/v1/traces", content=spans_protobuf(1, 0, 2), headers=PB)
