@@ -14,7 +14,7 @@ from pathlib import Path
 
 from drills.installation import Installation, until
 from drills.smalldisk import SmallDisk
-from drills.story import Outcome, Phase, Story
+from drills.story import AGE, Outcome, Phase, Story
 from tests.servers.opensearch import Cluster
 
 __all__ = ["FULL", "PRESSURE_SETTINGS", "may_make", "pressure_drill"]
@@ -35,6 +35,7 @@ PRESSURE_SETTINGS = {
 FULL = ("No space left on device", "disk is full", "flood-stage watermark")
 """What a sidecar hears of a full disk: one of these, by whether it asks before the server has closed its shards or blocked them."""
 
+_CAUGHT_UP_SECONDS = 5.0
 _LEAVE_BYTES = 60 * 1024**2
 _HOG_BYTES = (*[256 * 1024] * 16, *[8 * 1024] * 32, *[512] * 32)
 """Of their requests: the small ones fill what the large ones leave."""
@@ -110,6 +111,8 @@ def _again(story: Story, events: int) -> None:
     with story.phase("let go") as phase:
         phase.resumed_seconds = story.stored_on()
         story.send(events)
+        # what piled up comes fast: a disk that is to be nearly full would be full of it before the server looks
+        until("what waited is stored", lambda: story.gauge(AGE) < _CAUGHT_UP_SECONDS)
 
 
 @contextmanager
