@@ -19,9 +19,9 @@ __all__ = ["ForwardResult", "bench_forward", "idle_usage", "send"]
 
 _CONFIG = """
 data = "data"
-[collector.forward]
-port = 0
 [collector.http]
+port = 0
+[collector.forward]
 port = 0
 """
 
@@ -37,7 +37,7 @@ class ForwardResult:
 
 
 def write_config(folder: Path, extra: str = "") -> None:
-    """A configuration with free ports and its data under `folder`."""
+    """A configuration with free ports and its data under `folder`. `extra` goes on in its last table, ``collector.forward``."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "tally.toml").write_text(_CONFIG + extra)
 
@@ -68,10 +68,8 @@ async def send(address: str, messages: Sequence[bytes], connections: int, *, in_
 
 def send_one_by_one(address: str, messages: Sequence[bytes], *, pause_seconds: float = 0.0) -> list[float]:
     """Send each message after the ack of the one before, and a pause, over a blocking socket: of the sender's own time little is in it."""
-    host, _, port = address.rpartition(":")
     taken: list[float] = []
-    with socket.create_connection((host, int(port))) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    with _connected(address) as connection:
         for message in messages:
             began = time.perf_counter()
             connection.sendall(message)
@@ -80,6 +78,18 @@ def send_one_by_one(address: str, messages: Sequence[bytes], *, pause_seconds: f
             taken.append(time.perf_counter() - began)
             time.sleep(pause_seconds)
     return taken
+
+
+def _connected(address: str) -> socket.socket:
+    """A connection to ``host:port``, or to a unix socket by its path."""
+    if address.startswith("/"):
+        connection = socket.socket(socket.AF_UNIX)
+        connection.connect(address)
+        return connection
+    host, _, port = address.rpartition(":")
+    connection = socket.create_connection((host, int(port)))
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
 
 
 async def _read_acks(
@@ -97,9 +107,11 @@ async def _read_acks(
     return count
 
 
-def bench_forward(folder: Path, *, connections: int, size: int, events: int) -> ForwardResult:
-    """One row on a fresh sidecar, after a warm-up that is not counted."""
-    write_config(folder)
+def bench_forward(
+    folder: Path, *, connections: int, size: int, events: int, unix_socket: Path | None = None
+) -> ForwardResult:
+    """One row on a fresh sidecar, after a warm-up that is not counted. `unix_socket`: a place for one, over which a lone connection sends."""
+    write_config(folder, f'unix_socket = "{unix_socket}"\n' if unix_socket else "")
     sidecar = Tally(folder, "collector")
     try:
         address = sidecar.addresses["forward"]
@@ -111,7 +123,7 @@ def bench_forward(folder: Path, *, connections: int, size: int, events: int) -> 
             messages = [chunk_message(at * size, size, chunk=f"many-{at}") for at in range(events // size)]
         before, began = sidecar.usage(), time.perf_counter()
         if connections == size == 1:
-            acks = send_one_by_one(address, messages)
+            acks = send_one_by_one(str(unix_socket or address), messages)
         else:
             acks = asyncio.run(send(address, messages, connections, in_flight=1 if size == 1 else 4))
         wall = time.perf_counter() - began
