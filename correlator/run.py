@@ -203,7 +203,13 @@ class Correlator:
         chain = self._unpublished
         while chain is None:
             taken = self._source.take(max(1, int(self._settings.step_entries / self._entries_an_event)))
-            made = self._chained(taken, forks_told(self._store, taken))
+            try:
+                forks = forks_told(self._store, taken)
+            except BaseException:
+                # what follows them in their streams may be read already: without them it would look like a gap
+                self._source.put_back(taken)
+                raise
+            made = self._chained(taken, forks)
             if made.entries or not self._source.backlog:  # else all of it was known, and there is more
                 chain = made
         if chain.entries:

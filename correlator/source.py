@@ -90,6 +90,10 @@ class BatchSource:
             events -= item.header.count if isinstance(item, SignedHeader) else 1
         return taken
 
+    def put_back(self, taken: Sequence[SignedHeader | BadBatch]) -> None:
+        """What `take` gave last and nothing was made of: the next `take` begins with it."""
+        self._ready.extendleft(reversed(taken))
+
     def _read(self) -> None:
         now_ns = self._clock()
         if now_ns >= self._next_recheck_ns:

@@ -492,6 +492,40 @@ def test_a_failed_publish_stops_it_and_opening_again_goes_on(world: Correlating,
     assert [entry.sequence for entry in world.of("transaction/p1")] == [0, 1]
 
 
+class Forgetful(MemoryStore):
+    """A store that gives what is next, and does not answer for single batches while it is told not to."""
+
+    busy = False
+
+    def batch(self, stream: StreamId, number: int) -> SignedHeader | None:
+        if self.busy:
+            raise Overloaded("busy")
+        return super().batch(stream, number)
+
+
+def test_a_store_that_does_not_answer_for_a_fork_loses_nothing(world: Correlating) -> None:
+    store = world.store = Forgetful()
+    world.settings = CorrelatorSettings(missing_poll_seconds=3_600, step_entries=2)
+    old, heir = Shipper("gateway/0123456789abcdef"), Shipper("gateway/fedcba9876543210")
+    other = Shipper("ledger/0123456789abcdef")
+    store.append(old.batch(pay("p1")))
+    world.run()
+    store.append(other.batch(pay("p2")))
+    for number in range(3):
+        told = Fork(stream=old.stream, number=2, digest="ab" * 32) if number == 0 else None
+        store.append(heir.batch(pay("p3", body=number), fork=told))
+    store.busy = True
+    for _ in range(3):
+        with pytest.raises(Overloaded):
+            world.run()
+    store.busy = False
+    world.run()
+    assert world.details("gap") == []
+    assert len(world.details("fork")) == 1
+    assert [entry.sequence for entry in world.of("transaction/p3")] == [0, 1, 2]
+    assert len(world.of("transaction/p2")) == 1
+
+
 class LazyIndex(MemoryIndex):
     """An index that does not answer while it is told not to."""
 
