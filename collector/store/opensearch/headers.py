@@ -1,6 +1,6 @@
 """Reading the signed headers, with the facts that each commits to."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -48,7 +48,7 @@ class Headers:
         connection: to it.
         layout: where things lie.
         clock: monotonic seconds.
-        look_beyond_seconds: see `beyond`.
+        look_beyond_seconds: how often it is searched for what a stream has behind a gap.
     """
 
     def __init__(
@@ -86,16 +86,41 @@ class Headers:
             for (stream, number, stored), some in zip(there, parts, strict=True)
         ]
 
+    def after(self, frontier: Mapping[StreamId, int], limit: int) -> list[SignedHeader]:
+        """See `EventStore.batches_after`. A gap of more than `limit` numbers is passed after `look_beyond_seconds`."""
+        following = [(stream, number + more) for stream, number in frontier.items() for more in range(1, limit + 1)]
+        found = self.read(following)
+        spoke = {signed.header.stream for signed in found}
+        quiet = [(stream, number + limit) for stream, number in frontier.items() if stream not in spoke]
+        beyond = self._beyond(quiet, limit)
+        # the search is later than the look at what follows: what was stored in between comes first, or it would seem to be missing
+        jumping = {stream for stream, _ in beyond}
+        meanwhile = self.read([one for one in following if one[0] in jumping])
+        spoke = {signed.header.stream for signed in meanwhile}
+        return [*found, *meanwhile, *self.read([one for one in beyond if one[0] not in spoke])]
+
     def _place(self, stream: StreamId, number: int) -> tuple[str, str]:
         return self._layout.batches, documents.header_id(stream, number)
 
     def _stored(self, wanted: Sequence[tuple[StreamId, int]]) -> list[tuple[StreamId, int, documents.StoredHeader]]:
+        there = self._look(wanted)
+        last: dict[StreamId, int] = {}
+        for stream, number in there:
+            last[stream] = max(number, last.get(stream, 0))
+        # a multi-get is not one moment. A stream's batches are stored one after the other: what is not there although a later one
+        # is may have come since it was looked for, and if it is not there now either, it is missing
+        holes = [one for one in wanted if one not in there and one[1] < last.get(one[0], 0)]
+        if holes:
+            there |= self._look(holes)
+        return [(*one, there[one]) for one in wanted if one in there]
+
+    def _look(self, wanted: Sequence[tuple[StreamId, int]]) -> dict[tuple[StreamId, int], documents.StoredHeader]:
         answers = self._connection.documents([self._place(*one) for one in wanted])
-        found: list[tuple[StreamId, int, documents.StoredHeader]] = []
+        found: dict[tuple[StreamId, int], documents.StoredHeader] = {}
         for (stream, number), one in zip(wanted, answers, strict=True):
             if one.found:
                 try:
-                    found.append((stream, number, documents.stored_header(bytes(one.source))))
+                    found[stream, number] = documents.stored_header(bytes(one.source))
                 except VerificationError as error:
                     raise VerificationError(f"stream {stream}, batch {number} in the store: {error}") from error
         return found
@@ -109,7 +134,7 @@ class Headers:
             (index, documents.facts_id(stream, number, signed.digest, part)) for part in range(stored.facts_documents)
         ]
 
-    def beyond(self, quiet: Sequence[tuple[StreamId, int]], limit: int) -> list[tuple[StreamId, int]]:
+    def _beyond(self, quiet: Sequence[tuple[StreamId, int]], limit: int) -> list[tuple[StreamId, int]]:
         """For streams that have none of the numbers up to this one: the next that they have all the same, if any.
 
         At most every `look_beyond_seconds` for a stream. A search says which numbers to ask for; that it may be late costs

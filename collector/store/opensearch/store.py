@@ -323,11 +323,7 @@ class OpenSearchStore:
     def batches_after(self, frontier: Mapping[StreamId, int], limit: int) -> Sequence[SignedHeader]:
         """See `EventStore.batches_after`. A gap of more than `limit` numbers is passed after `look_beyond_seconds`."""
         self._open()
-        following = [(stream, number + more) for stream, number in frontier.items() for more in range(1, limit + 1)]
-        found = self._headers.read(following)
-        spoke = {signed.header.stream for signed in found}
-        quiet = [(stream, number + limit) for stream, number in frontier.items() if stream not in spoke]
-        return [*found, *self._headers.read(self._headers.beyond(quiet, limit))]
+        return self._headers.after(frontier, limit)
 
     def events(self, refs: Sequence[EventRef]) -> Sequence[bytes]:
         """See `EventStore.events`."""
