@@ -33,7 +33,7 @@ class CorrelatorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         poll_min_seconds: pause after a step that found something; as long as the step itself, if that took longer.
         poll_max_seconds: pause that it grows to while there is nothing.
         silent_heartbeats: a stream is called silent after so many of its heartbeats were missed.
-        missing_poll_seconds: how often the store is asked for batches that were missing.
+        missing_poll_seconds: how often the store is asked for batches that were missing: of each stream for 64 of them, in turn.
         hot_trails: trails of one generation kept in memory (there are two); bounds the correlator's memory.
         standby: wait while another process writes the log, and take over when it ends or hangs, rather than refuse to start.
         renew_seconds: an idle writer shows so often that it lives, by writing the log's head again.

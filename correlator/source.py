@@ -12,7 +12,7 @@ from itertools import islice
 from collector.batch import SignedHeader, StreamId
 from collector.store import EventStore
 from correlator.errors import VerificationError
-from correlator.streams import StreamState
+from correlator.streams import Missing, StreamState
 
 __all__ = ["BadBatch", "BatchSource"]
 
@@ -64,6 +64,8 @@ class BatchSource:
         self._clock = clock
         self._recheck_ns = int(recheck_seconds * 1_000_000_000)
         self._next_recheck_ns = 0
+        self._rechecked: dict[str, int] = {}
+        """Stream -> the missing number that was asked for last."""
         self._ready: deque[SignedHeader | BadBatch] = deque()
         self._round = _Round()
         self._began_earlier = False
@@ -166,7 +168,10 @@ class BatchSource:
                     yield from self._store.batches_after({stream: state.next_number - 1}, 1)
                 except VerificationError:
                     continue  # it is as bad as it was, and the log says so
-            for number in islice((n for gap in state.missing for n in range(gap.first, gap.last + 1)), _LATE_NUMBERS):
+            if not state.missing:
+                self._rechecked.pop(name, None)
+            for number in islice(_in_turn(state.missing, self._rechecked.get(name, 0)), _LATE_NUMBERS):
+                self._rechecked[name] = number
                 try:
                     found = self._store.batch(stream, number)
                 except VerificationError as error:
@@ -174,3 +179,11 @@ class BatchSource:
                     continue
                 if found is not None:
                     yield found
+
+
+def _in_turn(missing: Sequence[Missing], last: int) -> Iterator[int]:
+    """Every missing number once, from behind `last` on and round again: those that are lost for good must not hide the others."""
+    for gap in missing:
+        yield from range(max(gap.first, last + 1), gap.last + 1)
+    for gap in missing:
+        yield from range(gap.first, min(gap.last, last) + 1)

@@ -210,6 +210,28 @@ def test_late_batches_fill_their_gap_in_any_order(world: Correlating) -> None:
     assert world.store.acknowledged(StreamId(shipper.stream)) == 6
 
 
+def test_late_batches_of_a_large_gap_are_found_though_its_first_ones_are_lost(world: Correlating) -> None:
+    shipper = Shipper()
+    batches = [shipper.batch(pay("p1")) for _ in range(300)]
+    for at in (0, 199, 299):
+        world.store.append(batches[at])
+    world.run()
+    for at in range(150, 250):  # numbers 151 to 250; 2 to 150 and 251 to 299 are lost for good
+        if at != 199:
+            world.store.append(batches[at])
+    for _ in range(5):  # 297 numbers, 64 a turn
+        world.run()
+    correlator = world.correlator
+    assert correlator is not None
+    gaps = correlator._state.streams[shipper.stream].missing
+    assert [(gap.first, gap.last) for gap in gaps] == [(2, 150), (251, 299)]
+    world.store.append(batches[1])
+    for _ in range(4):  # round again
+        world.run()
+    assert [(gap.first, gap.last) for gap in gaps] == [(3, 150), (251, 299)]
+    assert len(world.of("transaction/p1")) == 103
+
+
 def test_a_stream_that_does_not_begin_with_its_first_batch(world: Correlating) -> None:
     shipper = Shipper()
     first, second = shipper.batch(pay("p1")), shipper.batch(pay("p1"))
