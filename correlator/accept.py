@@ -162,15 +162,14 @@ class Acceptor:
             why=f"told by the stream {signed.header.stream}, which goes on in its place: the spool was cloned",
         )
 
-    def tell_silent(self, chain: Chain, quiet: Iterable[str]) -> None:
-        """A gap entry for each of these streams that has missed its heartbeats, once."""
-        now_ns = chain.recorded_ns
-        for name in quiet:
+    def tell_silent(self, chain: Chain, quiet: Mapping[str, int]) -> None:
+        """A gap entry for each stream that had missed its heartbeats when it was asked in vain, once; `quiet` as `BatchSource` has it."""
+        for name, asked_ns in quiet.items():
             stream = self._state.streams.get(name)
             if stream is None or not stream.heartbeat_seconds or stream.closed or stream.silent or stream.frozen:
                 continue
             patience_ns = self._settings.silent_heartbeats * stream.heartbeat_seconds * 1_000_000_000
-            if now_ns - max(stream.seen_ns, self._started_ns) > patience_ns:
+            if asked_ns - max(stream.seen_ns, self._started_ns) > patience_ns:
                 chain.add_gap(
                     name,
                     "silent",

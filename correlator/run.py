@@ -82,6 +82,7 @@ class Correlator:
             state.streams,
             group=settings.streams_a_step,
             clock=time.monotonic_ns,
+            wall_clock=clock,
             recheck_seconds=settings.missing_poll_seconds,
         )
         self._acceptor = Acceptor(state, settings, ledger=ledger, started_ns=clock())

@@ -35,7 +35,7 @@ class _Round:
     """One turn through all open streams."""
 
     left: deque[StreamId] = field(default_factory=deque)
-    quiet: set[str] = field(default_factory=set)
+    quiet: dict[str, int] = field(default_factory=dict)
 
 
 class BatchSource:
@@ -46,6 +46,7 @@ class BatchSource:
         streams: what the log has of each stream; changes as batches are logged.
         group: streams asked for in one call.
         clock: monotonic nanoseconds.
+        wall_clock: nanoseconds since 1970.
         recheck_seconds: how often missing numbers and stopped streams are asked for.
     """
 
@@ -56,12 +57,14 @@ class BatchSource:
         *,
         group: int,
         clock: Callable[[], int],
+        wall_clock: Callable[[], int],
         recheck_seconds: float,
     ) -> None:
         self._store = store
         self._streams = streams
         self._group = group
         self._clock = clock
+        self._wall_clock = wall_clock
         self._recheck_ns = int(recheck_seconds * 1_000_000_000)
         self._next_recheck_ns = 0
         self._rechecked: dict[str, int] = {}
@@ -69,8 +72,11 @@ class BatchSource:
         self._ready: deque[SignedHeader | BadBatch] = deque()
         self._round = _Round()
         self._began_earlier = False
-        self.quiet: frozenset[str] = frozenset()
-        """Streams that had nothing new in the last full round: only those can be called silent."""
+        self.quiet: Mapping[str, int] = {}
+        """Streams that had nothing new in the last full round, with the wall clock's time at which each was asked.
+
+        Only those can be called silent, and only up to that time: the round may be long ago.
+        """
 
     @property
     def backlog(self) -> int:
@@ -114,14 +120,17 @@ class BatchSource:
         found: Sequence[SignedHeader | BadBatch] = ()
         while round_.left and not found:
             group = list(islice(round_.left, self._group))
+            asked_ns = (
+                self._wall_clock()
+            )  # before the answer, which may take any time: then nothing had come up to here
             found = self._after(group)
             self._ready.extend(found)
             spoke = {item.header.stream if isinstance(item, SignedHeader) else item.stream for item in found}
-            round_.quiet.update(stream for stream in group if stream not in spoke)
+            round_.quiet.update((stream, asked_ns) for stream in group if stream not in spoke)
             for _ in group:
                 round_.left.popleft()
         if not round_.left:
-            self.quiet = frozenset(round_.quiet)
+            self.quiet = round_.quiet
         return bool(found)
 
     def _is_open(self, stream: str) -> bool:

@@ -399,6 +399,28 @@ def test_silence_is_told_once_and_ends(world: Correlating) -> None:
     assert [detail["first_number"] for detail in world.details("gap")] == [2, 3]
 
 
+@pytest.mark.parametrize("what", ["the store was away", "the machine slept"])
+def test_nobody_is_called_silent_for_a_time_in_which_nobody_was_asked(world: Correlating, what: str) -> None:
+    assert isinstance(world.store, MemoryStore)
+    world.settings = CorrelatorSettings(streams_a_step=2, missing_poll_seconds=3_600)
+    shippers = [Shipper(f"s{number}/0123456789abcdef", heartbeat_seconds=60) for number in range(6)]
+    for shipper in shippers:
+        world.store.append(shipper.batch(pay("p1")))
+    world.run()
+    for _ in range(4):
+        world.now_ns += 60 * SECOND
+        if what == "the store was away":
+            world.store.down = "away"
+            with pytest.raises(Overloaded):
+                world.run()
+    world.store.down = ""
+    *speaking, silent = shippers
+    for shipper in speaking:
+        world.store.append(shipper.batch())
+    world.run()
+    assert [entry.trail for entry in world.entries() if entry.kind == "gap"] == [stream_of(silent)]
+
+
 def test_a_closed_stream_is_not_silent_and_a_restart_gives_time_to_speak(world: Correlating) -> None:
     closed, open_ = Shipper(), Shipper("ledger/0123456789abcdef")
     world.store.append(closed.batch(pay("p1"), closed=True))
