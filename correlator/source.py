@@ -120,9 +120,8 @@ class BatchSource:
         found: Sequence[SignedHeader | BadBatch] = ()
         while round_.left and not found:
             group = list(islice(round_.left, self._group))
-            asked_ns = (
-                self._wall_clock()
-            )  # before the answer, which may take any time: then nothing had come up to here
+            # before the answer, which may take any time: up to here nothing had come
+            asked_ns = self._wall_clock()
             found = self._after(group)
             self._ready.extend(found)
             spoke = {item.header.stream if isinstance(item, SignedHeader) else item.stream for item in found}
@@ -180,12 +179,12 @@ class BatchSource:
             if not state.missing:
                 self._rechecked.pop(name, None)
             for number in islice(_in_turn(state.missing, self._rechecked.get(name, 0)), _LATE_NUMBERS):
-                self._rechecked[name] = number
+                found: SignedHeader | BadBatch | None
                 try:
                     found = self._store.batch(stream, number)
                 except VerificationError as error:
-                    yield BadBatch(stream=stream, number=number, error=error)
-                    continue
+                    found = BadBatch(stream=stream, number=number, error=error)
+                self._rechecked[name] = number
                 if found is not None:
                     yield found
 
