@@ -20,6 +20,7 @@ from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.identity.scope import RowScope
 from audit_api.parameters import parse_query
 from audit_api.problems import Problem
+from audit_api.purpose import PURPOSE
 from audit_api.search_parameters import search_query
 from collector.event import format_time
 
@@ -101,7 +102,8 @@ class ExportJobs:
         """With a worker that makes what is on the shelf; start and stop it with the application."""
 
         def begin(job: Job, most: int) -> Making:
-            values = parse_query(job.query.encode("ascii"), (format_parameter(), *data.conditions()))
+            # as the gate took it: a purpose may stand in the query, which was put on record when it was asked for
+            values = parse_query(job.query.encode("ascii"), (format_parameter(), *data.conditions(), PURPOSE))
             form = values.pop("format")
             query, scope = search_query(values), _scope_of(job)
             selection = Selection(query=query, told=told_query(query) | told_scope(scope), scope=scope)

@@ -72,6 +72,7 @@ class Logins:
                 scoped=True,
                 roles=frozenset({"auditor", "sre", "admin"}),
                 read=self.log_out,
+                purposeless=True,  # who has not said why they read can still end their session
                 body_limit_bytes=8_192,
                 body_types={FORM: ("LogOut", None)},
                 success=303,

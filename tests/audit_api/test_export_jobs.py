@@ -81,6 +81,16 @@ async def test_each_step_is_on_record(api: Api) -> None:
     assert api.record.events[0].attributes["url.query"] == "format=csv&kind=transaction"
 
 
+async def test_a_purpose_in_the_query_does_not_change_what_is_made(api: Api) -> None:
+    _, plain = await made_one(api, "format=csv&kind=transaction")
+    _, job = await made_one(api, "format=csv&kind=transaction&purpose=case+17")
+    assert (job["state"], job["problem"], job["sha256"]) == ("done", "", plain["sha256"])
+    asked = [
+        event for event in api.record.events if event.access is not None and event.access.action == "trails.export"
+    ]
+    assert asked[-1].attributes["access.purpose"] == "case 17"
+
+
 async def test_a_transfer_is_resumed(api: Api) -> None:
     path, job = await made_one(api)
     whole = (await api.get(f"{path}/file")).content

@@ -118,6 +118,15 @@ async def test_a_form_without_a_purpose_is_not_done_and_says_so(strict: Api) -> 
     assert field(lost.text, "next") == "/desk/trails"
 
 
+async def test_who_has_not_said_why_can_sign_out(strict: Api) -> None:
+    csrf = field((await see(strict, "/desk/purpose")).text, "csrf")
+    out = await strict.client.post("/logout", data={"csrf": csrf, "next": "/desk/login"}, headers=ORIGIN)
+    assert (out.status_code, out.headers["location"]) == (303, "/desk/login")
+    assert on_record(strict) == ("session.logout", "")
+    assert len(strict.sessions) == 0
+    assert (await see(strict, "/desk/trails")).headers["location"].startswith("/desk/login?")
+
+
 async def test_where_none_is_required_nobody_is_asked(api: Api) -> None:
     await api.client.post("/login", data={"token": api.tokens["sre"], "next": "/desk/trails"}, headers=ORIGIN)
     page = await see(api, "/desk/trails")
