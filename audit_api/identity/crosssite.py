@@ -5,7 +5,8 @@ It holds for every unsafe method that comes without a bearer token, a log-in inc
 Clients that hold a bearer token are no browsers and are not asked.
 """
 
-from urllib.parse import urlsplit
+import re
+from urllib.parse import unquote, urlsplit
 
 from starlette.requests import Request
 
@@ -17,6 +18,7 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = "X-CSRF-Token"
 CSRF_FIELD = "csrf"
 _MAX_PATH = 2_000
+_LOG_IN = re.compile(r"/login(?![^/?#])")
 
 
 def refuse_other_sites(request: Request, *, public_url: str = "") -> None:
@@ -43,13 +45,14 @@ def refuse_other_sites(request: Request, *, public_url: str = "") -> None:
 
 
 def local_path(text: str) -> str:
-    """Where to go after a log-in or log-out: this path of our own, or ``/`` for what may lead elsewhere (CWE-601)."""
+    """Where to go after a log-in or log-out: this path of our own, or ``/`` for what may lead elsewhere (CWE-601), or to another log-in."""
     if not text.startswith("/") or text.startswith(("//", "/\\")) or len(text) > _MAX_PATH:
         return "/"
     # browsers drop tabs and line ends, and take a backslash for a slash: none of them has a place in a path of ours
     if "\\" in text or any(not "!" <= char <= "~" for char in text):
         return "/"
-    return text
+    # a log-in that failed is no place to come back to: its answer would be taken for a new one's, and its code and state shown in an address
+    return "/" if _LOG_IN.match(unquote(text)) else text
 
 
 def _origin(url: str) -> tuple[str, str, int] | None:

@@ -109,9 +109,8 @@ class Desk:
         """A problem for a browser: the way to sign in, the form again, or a page that says what is wrong."""
         kind = problem.kind.name
         if kind == "unauthenticated" and request.method == "GET":
-            return RedirectResponse(
-                f"{_LOGIN}?{urlencode({'next': asked_path(request)})}", status_code=303, headers=HEADERS
-            )
+            following = local_path(asked_path(request))
+            return RedirectResponse(f"{_LOGIN}?{urlencode({'next': following})}", status_code=303, headers=HEADERS)
         if request.url.path == "/login" and kind in ("unauthenticated", "bad-body"):
             return self._login_form(f"{PREFIX}/trails", message="wrong", status=401)
         if kind == "purpose-needed" and session is not None:

@@ -3,7 +3,7 @@
 OpenID Connect Core 1.0 section 3.1, RFC 7636 (PKCE, S256 alone), RFC 9207 (`iss`), RFC 9700 (best current practice).
 
     browser                            this API                                 provider
-    GET /login/oidc?next=…  ─────────▶ remembers state, nonce, verifier
+    GET /login/oidc?next=…  ─────────▶ makes state, nonce, verifier
             ◀───────────────────────── 303 to the provider, a cookie that this browser began it
     GET …/authorize  ─────────────────────────────────────────────────────────▶ the person logs in
     GET /login/callback?code&state ──▶ the cookie's attempt, and its state: once
@@ -11,6 +11,10 @@ OpenID Connect Core 1.0 section 3.1, RFC 7636 (PKCE, S256 alone), RFC 9207 (`iss
                                        ID token: signature, audience, nonce
                                        access token: as of any client
             ◀───────────────────────── 303 to `next`, the session's cookie
+
+Nothing is kept of a log-in that was begun: anybody may begin as many as they like, and would push out those of others. Its cookie holds a random
+name, when it began and where it goes on, under a tag (HMAC-SHA-256, RFC 2104); state, nonce and verifier follow from the name. The key of all
+four is this process's, and ends with it.
 """
 
 import base64
@@ -38,19 +42,20 @@ from collector.errors import Overloaded
 __all__ = ["BrowserLogins"]
 
 CALLBACK = "/login/callback"
-_ATTEMPT_SECONDS = 600.0
-_MAX_ATTEMPTS = 1_000
+_ATTEMPT_SECONDS = 600
+_MAX_SPENT = 10_000
 _REFRESH_EARLY_NS = 10_000_000_000
 _TEXT: Mapping[str, Any] = {"type": "string", "maxLength": 1000}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Attempt:
+    name: str = field(repr=False)
     state: str = field(repr=False)
     nonce: str = field(repr=False)
     verifier: str = field(repr=False)
     next: str
-    began: float
+    began_ns: int
 
 
 class _Grant:
@@ -82,9 +87,8 @@ class BrowserLogins:
         sessions: where a log-in ends.
         public_url: this API as browsers see it; the provider sends them back there.
         clock: Unix time in nanoseconds.
-        monotonic: seconds that only go forward.
         secure: whether browsers speak TLS with it.
-        random_bytes: makes states, nonces and verifiers.
+        random_bytes: makes names of log-ins, and the key that all else of them follows from.
     """
 
     def __init__(
@@ -96,7 +100,6 @@ class BrowserLogins:
         sessions: Sessions,
         public_url: str,
         clock: Callable[[], int],
-        monotonic: Callable[[], float],
         secure: bool,
         random_bytes: Callable[[int], bytes] = os.urandom,
     ) -> None:
@@ -106,10 +109,10 @@ class BrowserLogins:
         self._sessions = sessions
         self._redirect = f"{public_url}{CALLBACK}"
         self._clock = clock
-        self._monotonic = monotonic
         self._secure = secure
         self._random = random_bytes
-        self._attempts: OrderedDict[bytes, _Attempt] = OrderedDict()
+        self._key = random_bytes(32)
+        self._spent: OrderedDict[str, None] = OrderedDict()  # names of log-ins that have come back, the latest last
 
     def operations(self) -> list[Operation]:
         """Begin, come back."""
@@ -156,30 +159,26 @@ class BrowserLogins:
     async def begin(self, call: Call, _: Runner) -> Reading:
         """To the provider."""
         where = await self._endpoint()
-        name, state, nonce, verifier = (_text(self._random(32)) for _ in range(4))
-        now = self._monotonic()
-        self._attempts[_digest(name)] = _Attempt(
-            state=state, nonce=nonce, verifier=verifier, next=local_path(call.values["next"]), began=now
-        )
-        while len(self._attempts) > _MAX_ATTEMPTS:
-            self._attempts.popitem(last=False)
+        attempt = self._attempt(_text(self._random(32)), self._clock(), local_path(call.values["next"]))
         asked = {
             "response_type": "code",
             "client_id": self._settings.client_id,
             "redirect_uri": self._redirect,
             "scope": " ".join(self._settings.scopes),
-            "state": state,
-            "nonce": nonce,
-            "code_challenge": _text(sha256(verifier.encode("ascii")).digest()),
+            "state": attempt.state,
+            "nonce": attempt.nonce,
+            "code_challenge": _text(sha256(attempt.verifier.encode("ascii")).digest()),
             "code_challenge_method": "S256",
         }
         url = f"{where}{'&' if '?' in where else '?'}{urlencode(asked)}"
-        return Reading(body=b"", media_type="text/plain", headers={"Location": url, "Set-Cookie": self._cookie(name)})
+        return Reading(
+            body=b"", media_type="text/plain", headers={"Location": url, "Set-Cookie": self._cookie(attempt)}
+        )
 
     async def finish(self, call: Call, _: Runner) -> Reading:
         """Back from the provider: a session, if everything fits."""
-        attempt = self._attempts.pop(_digest(call.request.cookies.get(self._cookie_name, "")), None)  # once
-        if attempt is None or self._monotonic() - attempt.began >= _ATTEMPT_SECONDS:
+        attempt = self._begun(call.request.cookies.get(self._cookie_name, ""))
+        if attempt is None:
             raise _refused("this browser has not begun a log-in, or long ago")
         values = call.values
         if not hmac.compare_digest(attempt.state.encode(), values["state"].encode("utf-8", "replace")):
@@ -268,13 +267,37 @@ class BrowserLogins:
         except IssuerRefused as error:
             raise Problem("unavailable", str(error), headers={"Retry-After": "30"}) from error
 
+    def _attempt(self, name: str, began_ns: int, following: str) -> _Attempt:
+        state, nonce, verifier = (self._derived(what, name) for what in ("state", "nonce", "verifier"))
+        return _Attempt(name=name, state=state, nonce=nonce, verifier=verifier, next=following, began_ns=began_ns)
+
+    def _begun(self, cookie: str) -> _Attempt | None:
+        """The log-in that a browser with this cookie began; None for a cookie that is not ours, is too old, or has come back before."""
+        told, _, tag = cookie.rpartition(".")
+        if not cookie.isascii() or not hmac.compare_digest(self._derived("cookie", told), tag):
+            return None
+        name, began, following = told.split(".")  # ours: it has its tag
+        if self._clock() - int(began) >= _ATTEMPT_SECONDS * 1_000_000_000 or name in self._spent:
+            return None
+        self._spent[name] = None
+        if len(self._spent) > _MAX_SPENT:  # then the provider alone takes a code but once (RFC 6749 section 4.1.2)
+            self._spent.popitem(last=False)
+        return self._attempt(
+            name, int(began), base64.urlsafe_b64decode(following + "=" * (-len(following) % 4)).decode()
+        )
+
+    def _derived(self, what: str, text: str) -> str:
+        return _text(hmac.digest(self._key, f"{what} {text}".encode("ascii"), "sha256"))
+
     @property
     def _cookie_name(self) -> str:
         return "__Host-tally-login" if self._secure else "tally-login"
 
-    def _cookie(self, name: str) -> str:
+    def _cookie(self, attempt: _Attempt) -> str:
+        told = f"{attempt.name}.{attempt.began_ns}.{_text(attempt.next.encode('ascii'))}"
         flags = "; Secure" if self._secure else ""
-        return f"{self._cookie_name}={name}; Max-Age={int(_ATTEMPT_SECONDS)}; Path=/; HttpOnly; SameSite=Lax{flags}"
+        value = f"{told}.{self._derived('cookie', told)}"
+        return f"{self._cookie_name}={value}; Max-Age={_ATTEMPT_SECONDS}; Path=/; HttpOnly; SameSite=Lax{flags}"
 
 
 def _refused(why: str) -> Problem:
@@ -283,7 +306,3 @@ def _refused(why: str) -> Problem:
 
 def _text(data: bytes) -> str:
     return base64.urlsafe_b64encode(data).decode("ascii").rstrip("=")
-
-
-def _digest(name: str) -> bytes:
-    return sha256(name.encode("utf-8", "replace")).digest()

@@ -25,7 +25,6 @@ class OidcProvider:
     def __init__(self, settings: ApiSettings, *, clock: Callable[[], int], monotonic: Callable[[], float]) -> None:
         self._settings = settings
         self._clock = clock
-        self._monotonic = monotonic
         self._issuer = Issuer(settings.oidc, monotonic=monotonic)
         self._tokens = AccessTokens(settings.oidc, issuer=self._issuer, clock=clock)
         self._logins: BrowserLogins | None = None
@@ -50,7 +49,6 @@ class OidcProvider:
             sessions=sessions,
             public_url=self._settings.public_url,
             clock=self._clock,
-            monotonic=self._monotonic,
             secure=self._settings.secure,
         )
         return self._logins.operations()

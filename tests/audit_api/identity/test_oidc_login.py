@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -200,6 +201,64 @@ async def test_an_access_token_that_does_not_fit_opens_nothing(
 async def test_what_the_provider_may_answer_wrongly(api: Api, person: Person, answer: dict[str, Any]) -> None:
     person.answer = answer
     assert (await come_back(api, person.log_in(await begin(api)))).status_code == 401
+
+
+async def test_a_log_in_that_failed_is_tried_again_and_leads_to_the_desk(api: Api, person: Person) -> None:
+    """A browser's: the form never leads back to the answer that was refused, whose code and state no address repeats."""
+    browser = {"Accept": "text/html"}
+    refused = person.log_in(await begin(api, "/desk/system")) | {"error": "access_denied"}
+    for query in (refused, refused | {"state": "x"}):
+        answer = await api.client.get("/login/callback", params=query, headers=browser)
+        assert (answer.status_code, answer.headers["Location"]) == (303, "/desk/login?next=%2F")
+    form = await api.client.get("/desk/login?next=%2F", headers=browser)
+    link = re.search(r'href="(/login/oidc[^"]*)"', form.text)
+    assert link is not None
+    again = await api.client.get(link[1], headers=browser)
+    answer = await api.client.get("/login/callback", params=person.log_in(again.headers["Location"]), headers=browser)
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/desk/trails")
+    assert (await api.client.get("/desk/trails", headers=browser)).status_code == 200
+
+
+async def test_nobody_is_pushed_out_by_how_many_others_begin(api: Api, person: Person) -> None:
+    query = person.log_in(await begin(api))
+    own = dict(api.client.cookies)
+    for _ in range(1_001):
+        await begin(api)
+    api.client.cookies.clear()
+    api.client.cookies.update(own)
+    assert (await come_back(api, query)).status_code == 303
+
+
+async def test_what_comes_back_counts_once_whatever_the_provider_says(api: Api, person: Person) -> None:
+    query = person.log_in(await begin(api))
+    asked = dict(person.codes)
+    assert (await come_back(api, query | {"state": "x"})).status_code == 401
+    assert (await come_back(api, query)).status_code == 401
+    assert person.codes == asked, "it was not asked"
+
+
+async def test_a_cookie_that_was_changed_began_nothing(api: Api, person: Person) -> None:
+    cookie = "tally-login"
+    query = person.log_in(await begin(api, "/desk/system"))
+    name, began, following, tag = api.client.cookies[cookie].split(".")
+    api.client.cookies.clear()
+    later, elsewhere = str(int(began) + 1), base64.urlsafe_b64encode(b"//evil.example").decode().rstrip("=")
+    for changed in (
+        f"{name[:-1]}{'A' if name[-1] != 'A' else 'B'}.{began}.{following}.{tag}",
+        f"{name}.{later}.{following}.{tag}",
+        f"{name}.{began}.{elsewhere}.{tag}",
+        f"{name}.{began}.{following}.{tag[:-1]}",
+        f"{name}.{began}.{following}.{tag}é",
+        name,
+        "...",
+        "",
+    ):
+        sent = f"{cookie}={changed}".encode("latin-1")
+        answer = await api.client.get("/login/callback", params=query, headers={b"Cookie": sent})
+        assert answer.status_code == 401, changed
+    sent = f"{cookie}={name}.{began}.{following}.{tag}".encode()
+    answer = await api.client.get("/login/callback", params=query, headers={b"Cookie": sent})
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/desk/system")
 
 
 async def test_an_attempt_is_over_after_ten_minutes(api: Api, person: Person) -> None:

@@ -323,10 +323,21 @@ def test_no_cookie_breaks_the_look_up(value: str) -> None:
         "/é",
         "/a\r\nSet-Cookie: x",
         "/" * 3000,
+        "/login",
+        "/login?next=/desk/trails",
+        "/login/oidc?next=/",
+        "/login/callback?code=c&state=s",
+        "/%6Cogin/callback?code=c",
+        "/login#x",
     ],
 )
 def test_what_may_lead_elsewhere_leads_home(text: str) -> None:
     assert local_path(text) == "/"
+
+
+@pytest.mark.parametrize("text", ["/desk/login?out=true", "/logins", "/v1/trails?text=/login", "/login-help"])
+def test_a_path_that_is_no_log_in_is_one_to_go_to(text: str) -> None:
+    assert local_path(text) == text
 
 
 @given(st.text(max_size=50), st.sampled_from(["", "/", "//", "/\\", "http:", "/v1/trails?q=", "/\x00"]))
