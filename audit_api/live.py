@@ -106,7 +106,15 @@ class Live:
         after = call.request.headers.get("last-event-id", "") or call.values["after"]
         places = self._places(after, sizes) if after else sizes
         self._readers += 1
-        stream = _Stream(self, run, places, call.scope, kind=call.values["kind"], seconds=call.values["seconds"])
+        stream = _Stream(
+            self,
+            run,
+            places,
+            call.scope,
+            kind=call.values["kind"],
+            seconds=call.values["seconds"],
+            most_seconds=self._settings.live_seconds,
+        )
         return Reading(stream=stream, media_type=EVENT_STREAM, head=places[0] - 1 if not self._logs.cut else -1)
 
     def _places(self, after: str, sizes: Sequence[int]) -> list[int]:
@@ -207,18 +215,33 @@ class Live:
 
 
 class _Stream:
-    """What one reader is told; a `audit_api.streaming.ByteStream`."""
+    """What one reader is told; a `audit_api.streaming.ByteStream`.
+
+    It waits for more for `seconds`, then tells what there is by then, and ends. Whoever is slower than what is published would never come to that
+    end: after `most_seconds`, and at a stop, it ends wherever it is.
+    """
 
     def __init__(
-        self, live: Live, run: Runner, places: Sequence[int], scope: RowScope, *, kind: str, seconds: float
+        self,
+        live: Live,
+        run: Runner,
+        places: Sequence[int],
+        scope: RowScope,
+        *,
+        kind: str,
+        seconds: float,
+        most_seconds: float,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._live: Live | None = live
         self._run = run
         self._places = list(places)
+        self._known = list(places)  # the places that the reader was told of, by the last id
+        self._sizes: list[int] | None = None  # where it ends, once it waits no longer
         self._scope = scope
         self._kind = kind
         self._until = loop.time() + seconds
+        self._most = loop.time() + most_seconds
         self._spoke = loop.time()
         self._begun = False
 
@@ -233,24 +256,41 @@ class _Stream:
             self._begun = True
             return b"retry: 3000\n\n"
         while True:
-            sizes = await live.sizes(self._run)
+            if live.stopping.is_set() or loop.time() >= self._most:
+                return self._last(live)
+            sizes = self._sizes
+            if sizes is None:
+                left = self._until - loop.time()
+                sizes = await live.sizes(self._run)
+                if left <= 0:
+                    self._sizes = sizes
             behind = [at for at, size in enumerate(sizes) if self._places[at] < size]
             for at in behind:
                 said = await self._told(live, at, sizes[at])
                 if said:
                     self._spoke = loop.time()
                     return said
-            left = self._until - loop.time()
-            if not behind and (left <= 0 or live.stopping.is_set()):
-                raise StopAsyncIteration
+            if not behind and self._sizes is not None:
+                return self._last(live)
             if loop.time() - self._spoke >= HEARTBEAT_SECONDS:
                 self._spoke = loop.time()
-                return f"id: {live.id_of(self._places)}\n\n".encode() if min(self._places) > 0 else b": here\n\n"
+                return self._here(live) if min(self._places) > 0 else b": here\n\n"
             if not behind:
+                left = self._until - loop.time()
                 try:
                     await asyncio.wait_for(live.stopping.wait(), min(POLL_SECONDS, max(left, 0.0)))
                 except TimeoutError:
                     pass
+
+    def _last(self, live: Live) -> bytes:
+        """How far it has come, if the reader was not told, who else would have the same passed over again; after that there is no more."""
+        if self._known == self._places:
+            raise StopAsyncIteration
+        return self._here(live)
+
+    def _here(self, live: Live) -> bytes:
+        self._known = list(self._places)
+        return f"id: {live.id_of(self._places)}\n\n".encode()
 
     async def _told(self, live: Live, at: int, size: int) -> bytes:
         """The events of the next chunk of a log; its place is behind it then."""
@@ -263,6 +303,7 @@ class _Stream:
         said = []
         for leaf, _, name, data in told:
             self._places[at] = leaf + 1
+            self._known = list(self._places)
             said.append(b"id: %b\nevent: %b\ndata: %b\n\n" % (live.id_of(self._places).encode(), name, data))
         self._places[at] = end
         return b"".join(said)

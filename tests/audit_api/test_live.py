@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,13 @@ from typing import Any
 import anyio
 import httpx
 import pytest
+from starlette.requests import Request
 
+from audit_api.auth import Principal
+from audit_api.gate import Call, Reading
 from audit_api.serving import serve
 from audit_api.settings import ApiSettings
+from audit_api.streaming import ByteStream
 from tests.support.apis import Api, open_api, open_cut_api
 from tests.support.cut_ledger import CutLedger
 from tests.support.ledgers import SmallLedger, payment
@@ -147,6 +151,73 @@ async def test_so_many_may_read_along_and_no_more(tmp_path: Path, ledger: SmallL
         api.record.failure = OSError("no room")
         for _ in range(3):
             assert (await api.get("/v1/live?seconds=0")).status_code == 503, "each gives its place back"
+
+
+async def stream_of(api: Api, *, after: str, seconds: int, kind: str = "") -> ByteStream:
+    """What a reader is told, as the application makes it: the test takes it at its own pace."""
+
+    async def run(function: Callable[..., Any], *arguments: Any) -> Any:
+        return function(*arguments)
+
+    reader = Principal(name="ann", roles=frozenset({"auditor"}))
+    values = {"after": after, "kind": kind, "seconds": seconds}
+    call = Call(principal=reader, target={}, values=values, request=Request({"type": "http", "headers": []}))
+    reading: Reading = await api.app.state.live.read(call, run)
+    assert reading.stream is not None
+    return reading.stream
+
+
+async def taken(api: Api, stream: ByteStream, *, stop_behind: int = 0) -> str:
+    """All that a reader is told for whom there is always more: something is published each time that it has taken a part."""
+    text, parts = "", 0
+    with anyio.fail_after(10):
+        async for part in stream:
+            text, parts = text + part.decode(), parts + 1
+            if parts > 1:  # before the second one is asked for it has looked at nothing
+                api.ledger.ship(f"shop/{parts:016x}", [payment(100 + parts, 0, "shop", "paid")])
+                api.ledger.publish()
+            await asyncio.sleep(0)
+            if parts == stop_behind:
+                api.app.state.live.stopping.set()
+    await stream.aclose()
+    return text
+
+
+@pytest.fixture
+def always_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audit_api.live._CHUNK", 1)
+    monkeypatch.setattr("audit_api.live.POLL_SECONDS", 0.0)  # what was published is seen at once
+
+
+@pytest.mark.usefixtures("always_behind")
+async def test_who_waits_for_no_more_is_told_what_there_was_then(api: Api) -> None:
+    found = await told(api, "&after=0")
+    text = await taken(api, await stream_of(api, after="0", seconds=0))
+    assert events(text) == found
+
+
+@pytest.mark.usefixtures("always_behind")
+async def test_it_ends_in_time_for_who_stays_behind(tmp_path: Path, ledger: SmallLedger) -> None:
+    async with open_api(tmp_path, ledger, ApiSettings(live_seconds=1)) as api:
+        for seconds in (1, 0):
+            await taken(api, await stream_of(api, after="", seconds=seconds))
+        stream = await stream_of(api, after="0", seconds=0)
+        for _ in range(2):
+            await anext(stream)
+        await asyncio.sleep(1)  # the reader's own pace: its time is over before it has what there was
+        assert [part async for part in stream] == []
+
+
+@pytest.mark.usefixtures("always_behind")
+async def test_a_stop_does_not_wait_for_who_stays_behind(api: Api) -> None:
+    found = await told(api, "&after=0")
+    assert events(await taken(api, await stream_of(api, after="0", seconds=900), stop_behind=4)) == found[:3]
+
+
+async def test_its_end_says_how_far_it_passed_over_what_is_not_told(api: Api) -> None:
+    answer = await api.get("/v1/live?seconds=0&after=0&kind=incident")
+    assert answer.text == "retry: 3000\n\nid: 34\n\n"
+    assert (await api.get("/v1/live?seconds=0&after=34")).text == "retry: 3000\n\n"
 
 
 async def test_a_damaged_log_ends_it_without_an_end(api: Api) -> None:
