@@ -179,7 +179,8 @@ class IncidentDesk:
         self._recorder = recorder
         self._clock = clock
         self._book = _Book(logs)
-        self._signing = asyncio.Lock()  # two sign-offs at once would both find that nobody has signed
+        # two sign-offs at once would both find that nobody has signed; of another process's it is known once the log has it
+        self._signing = asyncio.Lock()
 
     def operations(self) -> list[Operation]:
         """List, read, sign off."""
@@ -219,7 +220,8 @@ class IncidentDesk:
                 summary="Sign an incident off",
                 about=(
                     "Puts on record who answers for the incident, its root cause and what was done about it, as an entry of the incident's trail. "
-                    "Once. One that is still open is signed off only with `over`: then it ends by your word."
+                    "Once: another API process knows of it when the log has it, and if each takes one until then, both are in the log, and its "
+                    "first counts. One that is still open is signed off only with `over`: then it ends by your word."
                 ),
                 action="incident.sign",
                 roles=SIGNERS,

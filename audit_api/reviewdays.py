@@ -1,6 +1,7 @@
 """Days under review (PCI DSS 4.0.1, 10.4.1): what of each day calls for a look, what of that is open, and who has signed the day off.
 
-A day is one of UTC. Its sign-off is an access like a trail's (`audit_api.reviews`); the day stands in the entry's facts as the key
+A day is one of UTC. A trail is of each day that its span of stated times meets, also of one on which it has no event: it was under way then,
+and the list of exceptions with the same bounds shows it. A day's sign-off is an access like a trail's (`audit_api.reviews`); the day stands in the entry's facts as the key
 `review_day`, so that the index answers for ever which days are signed, and by whom. What was open, and the note, are in its event.
 """
 
@@ -98,7 +99,7 @@ DAY_SCHEMAS: Mapping[str, dict[str, Any]] = {
                         "required": {**_TRUTH, "description": "It has to be signed off (`daily_review_since`)."},
                         "exceptions": {
                             **_NUMBER,
-                            "description": "Trails with an event of that day that call for a look.",
+                            "description": "Trails that call for a look and were under way on that day: it lies in, or meets, their span of stated times.",
                         },
                         "open": {**_NUMBER, "description": "Those that nobody has signed off as they stand."},
                         "more": {

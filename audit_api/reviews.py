@@ -192,7 +192,7 @@ class Reviews:
         return size, [(log, one) for one in page.trails], None if page.next_below is None else (page.next_below,)
 
     def counted(self, since: str, until: str) -> tuple[int, int, bool]:
-        """How many trails with an event of this time call for a look, how many of them are open, and whether there are more than were counted."""
+        """How many trails whose span meets this time call for a look, how many of them are open, and whether there are more than were counted."""
         query = _calling(TrailQuery(since=since, until=until))
         exceptions = still_open = 0
         cursor: Any = None

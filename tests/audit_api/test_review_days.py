@@ -19,7 +19,7 @@ from audit_api.reviews import Reviews
 from audit_api.settings import ApiSettings
 from tests.audit_api.test_reviews import PAYMENT, exceptions, into_the_log, sign
 from tests.support.apis import Api
-from tests.support.ledgers import SIGNER
+from tests.support.ledgers import SIGNER, payment
 
 pytestmark = pytest.mark.anyio
 
@@ -76,6 +76,22 @@ async def test_a_day_is_signed_with_what_was_open(api: Api) -> None:
     assert (signed["principal"], signed["open"], signed["note"]) == ("auditor@example", one["open"], "case 7")
     found = (await api.get(f"/v1/trails?kind=access&key=review_day:{DAY}")).json()["trails"]
     assert [trail["trail"] for trail in found] == ["access/auditor@example"]
+
+
+async def test_a_trail_is_of_every_day_from_its_first_time_to_its_last(api: Api) -> None:
+    """Also of one on which it has no event; and it is what the list with the same bounds shows."""
+    for time in ("2026-01-03T01:00:00.000000000Z", "2026-01-05T01:00:00.000000000Z"):
+        failed = payment(77, 0, "shop", "paid", time=time, observed=time, severity_number=17, trace_id="", span_id="")
+        api.ledger.ship("shop/00000000000000dd", [failed])
+    api.ledger.publish()
+    counted = await days(api, "days=5&until=2026-01-06")
+    found = {}
+    for one in counted:
+        since, until = span_of(one["day"])
+        listed = await exceptions(api, f"since={since}&until={until}")
+        assert len(listed) == one["exceptions"]
+        found[one["day"][-2:]] = "transaction/PAY-77" in listed
+    assert found == {"06": False, "05": True, "04": True, "03": True, "02": False}
 
 
 async def test_a_day_with_more_than_is_counted_says_so(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
