@@ -76,7 +76,9 @@ class Stitcher:
         if not facts.transaction and not facts.keys:
             placed = self._by_trace(facts.trace_id, facts.tenant) if facts.trace_id else None
             return placed or Placement(stream_trail(stream, facts.tenant), "stream")
-        same = (facts.transaction, facts.trace_id, facts.tenant, *facts.keys.items(), *facts.found.items())
+        # the number of keys says where they end: a collector must not be able to pass a key off as another's reason
+        keys = facts.keys
+        same = (facts.transaction, facts.trace_id, facts.tenant, len(keys), *keys.items(), *facts.found.items())
         placed = self._placed.get(same)
         if placed is None:
             found = self.identities(facts)

@@ -80,6 +80,16 @@ def test_a_long_rule_cannot_make_an_entry_too_long() -> None:
     assert len(placed.why) == 300
 
 
+def test_what_was_placed_before_changes_nothing() -> None:
+    """A key that is called as a place where identities are found, with the rule for its value: only the pairs are alike."""
+    rule = ("transaction", "attributes.payment_id")
+    found = facts(transaction="pay-1", trace_id=TRACE, found=dict([rule]))
+    keyed = facts(transaction="pay-1", trace_id=TRACE, keys=dict([rule]))
+    stitcher = Stitcher()
+    for one in (keyed, found, keyed):
+        assert stitcher.place(one, STREAM) == Stitcher().place(one, STREAM)
+
+
 names = st.sampled_from(["a", "b", "c", "d"])
 
 
