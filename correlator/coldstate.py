@@ -187,7 +187,7 @@ class ColdState:
         removed: Iterable[bytes] = (),
         meta: Meta | None = None,
     ) -> None:
-        """Put and remove; durable on return.
+        """Put and remove; durable on return. A key of `rest` that is in `removed` as well is there afterwards.
 
         A crash in here leaves a beginning of `bulk`, sorted; `rest`, `removed` and `meta` are there together or not at all.
         Slices, because LMDB keeps every page that a transaction touches in memory until its end. The larger the file, the
@@ -201,10 +201,10 @@ class ColdState:
                 with self._writing() as txn, txn.cursor() as cursor:
                     cursor.putmulti(_sealed(items[start : start + size]))
             with self._writing() as txn:
-                with txn.cursor() as cursor:
-                    cursor.putmulti(_sealed(sorted(rest)))
                 for key in removed:
                     txn.delete(key)
+                with txn.cursor() as cursor:
+                    cursor.putmulti(_sealed(sorted(rest)))
                 if meta is not None:
                     txn.put(_META, _encode(meta))
             if meta is not None:

@@ -180,15 +180,11 @@ class FlowTracker:
             if verdict is None or _text(verdict.verdict, verdict.missing) == progress.verdict:
                 continue
             if progress.trail in judged:
-                self._touched[name] = None
+                # a timer, because what is touched is in memory only, and a flush says that these leaves are done with
+                heappush(self._timers, (now_ns, name))
                 continue
             judged.add(progress.trail)
             yield progress.trail, verdict
-
-    @property
-    def waiting(self) -> bool:
-        """Whether a verdict was put off to the next publish."""
-        return bool(self._touched)
 
     def _due(self, now_ns: int) -> Iterator[str]:
         room = _DUE_A_STEP

@@ -226,6 +226,8 @@ def test_the_cold_store_gives_items_in_order(tmp_path: Path) -> None:
     assert list(cold.items(b"b")) == [(b"b1", b"1"), (b"b2", b"2")]
     assert cold.between(b"b", b"b1", 10) == [(b"b1", b"1")]
     assert cold.between(b"a", b"z", 2) == [(b"a", b"0"), (b"b1", b"1")]
+    cold.write([], [(b"b1", b"4")], removed=[b"b1", b"c"])  # a timer that fires, and is set again to the same moment
+    assert (cold.get(b"b1"), cold.get(b"c")) == (b"4", None)
     cold.write([], removed=[b"b1"])
     assert cold.get(b"b1") is None
     cold.close()

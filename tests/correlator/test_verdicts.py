@@ -137,6 +137,37 @@ def test_at_most_one_verdict_a_trail_a_publish(world: Correlating) -> None:
     assert correlator.step() == 0
 
 
+@pytest.mark.parametrize("clean", [True, False])
+@pytest.mark.parametrize("passed", [0, 1])
+def test_a_verdict_that_was_put_off_outlives_a_stop(world: Correlating, passed: int, clean: bool) -> None:
+    names = ("one", "two", "three")
+    world.settings = CorrelatorSettings(flows=tuple(flow(name) for name in names), missing_poll_seconds=3_600)
+    world.store.append(Shipper(heartbeat_seconds=0).batch(did("received")))
+    world.run()
+    world.close()
+    world.now_ns += 30 * SECOND
+    for told in range(1, 4):  # all are due at once: the last is put off twice, where no time passed to the same moment
+        assert world.open().step() == 1
+        assert [e.detail["flow"] for e in world.of("transaction/p1") if e.kind == "verdict"] == list(names[:told])
+        if clean:
+            world.close()
+        else:
+            world.kill()
+        world.now_ns += passed
+    assert world.run() == 0
+
+
+def test_a_verdict_put_off_without_a_deadline_outlives_a_stop(world: Correlating) -> None:
+    flows = tuple(msgspec.structs.replace(flow(name), deadline_seconds=0) for name in ("one", "two"))
+    world.settings = CorrelatorSettings(flows=flows, missing_poll_seconds=3_600)
+    world.store.append(Shipper(heartbeat_seconds=0).batch(did("received"), did("charged"), did("notified")))
+    world.open().step()
+    assert verdicts(world) == [("complete", [])]
+    world.close()
+    world.run()
+    assert verdicts(world) == [("complete", []), ("complete", [])]
+
+
 def test_changed_flows_are_counted_from_the_beginning_of_the_log(world: Correlating) -> None:
     world.settings = CorrelatorSettings(missing_poll_seconds=3_600)
     shipper = Shipper(heartbeat_seconds=0)
