@@ -25,7 +25,8 @@ and what `AuditLog.open` makes of it:
     | after 3, during 4  | checkpoint old, torn, or new         | written again from the head                              |
     | during 5           | a partial tile gone or not           | written again, dropped again: its full tile is there     |
     | during 6           | some objects durable, some not       | as after 2: the head still names the stagings            |
-    | between 6 and 2    | all objects durable                  | written again, found the same                            |
+    | 6 fails            | some not durable, though all read so | this writer stops; as after 2, each as another file      |
+    | between 6 and 2    | all objects durable                  | written again                                            |
     | during 7           | a staging gone or not                | head does not name it: garbage, dropped                  |
 
 Opening restores, syncs, and only then raises the epoch and drops what no head needs. A writer whose head was swapped by

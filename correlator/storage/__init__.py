@@ -79,6 +79,9 @@ class LogStorage(Protocol):
     def restore(self, path: str, data: bytes) -> None:
         """`put_once` for recovery: an object that a power cut left torn (short, or zeros for some bytes) is replaced.
 
+        Where puts are not durable it is written anew also when it is there with the same bytes: that they can be read does not
+        mean that a `sync` which failed has left them on the disk, nor that another one would bring them there.
+
         Raises:
             StateUnknown: it is there with bytes that no tear can explain; it was not changed.
         """
@@ -97,7 +100,12 @@ class LogStorage(Protocol):
         """Remove the partial tiles or bundles that the full one at ``path`` has superseded; fine if there are none."""
 
     def sync(self) -> None:
-        """Make durable, in one go, all objects that this instance was given (found there, put or restored)."""
+        """Make durable, in one go, all objects that this instance was given (found there, put or restored).
+
+        Raises:
+            StateUnknown: not all are; another `sync` may succeed and change nothing, only `restore` helps.
+            Overloaded: not all are, and another `sync` may make them so.
+        """
 
     def replace_checkpoint(self, signed: bytes, *, head: bytes) -> None:
         """Replace the object `CHECKPOINT` atomically, provided that the head still is ``head``.

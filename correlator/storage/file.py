@@ -13,7 +13,7 @@ Every file is written in ``tmp/`` and renamed into place, so under its name it i
 
 import errno
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -23,18 +23,28 @@ from correlator.storage import CHECKPOINT, check_stage_name, check_tile_path, is
 
 __all__ = ["FileStorage"]
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_NO_FILES = (errno.EMFILE, errno.ENFILE)
 
 
 @contextmanager
-def _seam(what: str) -> Iterator[None]:
-    """Wrap the system's errors: `Overloaded` where room is missing, else `StateUnknown`."""
+def _seam(what: str, overloads: Sequence[int] = (*_NO_ROOM, *_NO_FILES)) -> Iterator[None]:
+    """Wrap the system's errors: `Overloaded` for those that may be tried again, else `StateUnknown`."""
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_ROOM:
+        if error.errno in overloads:
             raise Overloaded(f"{what}: {error.strerror}", retry_after_seconds=5.0) from error
         raise StateUnknown(f"{what}: {error.strerror or error}") from error
+
+
+def _syncing(what: str) -> AbstractContextManager[None]:
+    """`_seam` for the sync of what has its name already: that it failed is told once.
+
+    The system then counts as written what it could not write, so a second sync would have nothing to do, succeed, and mean
+    nothing. Missing room is `StateUnknown` here: what was to be durable must be written again as another file, by `restore`.
+    """
+    return _seam(what, _NO_FILES)
 
 
 class FileStorage:
@@ -67,7 +77,9 @@ class FileStorage:
             # Not atomic, and need not be: a writer publishes only what the head it has swapped names, so two of them
             # that race for a name bring the same bytes.
             found = self._disk.read(target) if self._disk.exists(target) else None
-            if found is None or (found != data and mend and is_torn(found, data)):
+            # Mending, also where the same bytes are there: they may be in the system's memory alone, after a sync of
+            # them that failed, and a sync would not write them (see `_syncing`). Another file's it does.
+            if found is None or (mend and (found == data or is_torn(found, data))):
                 self._write(target, data, sync=False)
             elif found != data:
                 raise StateUnknown(f"{path} is there with other bytes ({len(found)} found, {len(data)} to write)")
@@ -124,7 +136,7 @@ class FileStorage:
 
     def sync(self) -> None:
         """See `LogStorage.sync`."""
-        with _seam("sync"):
+        with _syncing("sync"):
             for path in self._unsynced:
                 self._disk.sync_file(path)
             for folder in dict.fromkeys(path.parent for path in self._unsynced):
@@ -145,7 +157,8 @@ class FileStorage:
         target = self._stage(name)
         with _seam(f"staging/{name}"):
             self._write(target, data, sync=True)
-            self._disk.sync_directory(target.parent)
+            with _syncing("staging"):
+                self._disk.sync_directory(target.parent)
 
     def read_stage(self, name: str) -> bytes:
         """See `LogStorage.read_stage`."""
@@ -186,7 +199,8 @@ class FileStorage:
                 raise Conflict("the head is not the one to be replaced: another writer has swapped it")
             if found != new:
                 self._write(self._root / "head", new, sync=True)
-            self._disk.sync_directory(self._root)
+            with _syncing("head"):
+                self._disk.sync_directory(self._root)
 
     def claim(self) -> DiskLock:
         """See `LogStorage.claim`; also empties ``tmp/``, where only files of dead writers can lie then."""

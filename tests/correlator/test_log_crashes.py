@@ -110,6 +110,50 @@ def test_a_disk_that_fails_from_any_change_on_is_told_and_loses_nothing(number: 
         assert_recovers(disk.after_crash(Fate.LOST), published, f"failed from change {at} on ({disk.changes[at - 1]})")
 
 
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_sync_that_failed_is_not_believed_when_it_is_asked_again(number: int) -> None:
+    """What it left out is read as if all were well, by this process and by the next one, until the power is cut."""
+    whole = FaultyDisk()
+    story(whole, [])
+    for at in [at for at, change in enumerate(whole.changes, start=1) if change.startswith("sync")]:
+        disk = FaultyDisk()
+        disk.failing_once = at, OSError(number, "no luck")
+        published: list[int] = []
+        try:
+            story(disk, published)
+        except (Overloaded, StateUnknown):
+            disk._locks.clear()  # the process has ended, not the machine
+            published.append(open_log(FileStorage(ROOT, disk)).size)
+        assert_recovers(disk.after_crash(Fate.LOST), published, f"change {at} failed ({whole.changes[at - 1]})")
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+def test_a_publish_whose_settling_failed_is_not_tried_again(number: int) -> None:
+    """Full tiles lie there unsynced, the next publish settles, and a sync of them fails: the same publish must not succeed then."""
+
+    def settling(disk: FaultyDisk) -> tuple[int, int]:
+        log = open_log(FileStorage(ROOT, disk))
+        grow(log, (300, 301))
+        before = len(disk.changes)
+        try:
+            grow(log, [302])
+        except Overloaded:
+            log.publish()
+        return before, len(disk.changes)
+
+    whole = FaultyDisk()
+    before, end = settling(whole)
+    for at in [at for at in range(before + 1, end + 1) if whole.changes[at - 1].startswith("sync_")]:
+        disk = FaultyDisk()
+        disk.failing_once = at, OSError(number, "no luck")
+        with pytest.raises(StateUnknown):
+            settling(disk)
+        recovered = disk.after_crash(Fate.LOST)
+        with open_log(FileStorage(ROOT, recovered)) as log:
+            assert log.size in (301, 302)
+        assert log_story.findings(FileStorage(ROOT, recovered)) == []
+
+
 def test_a_power_cut_at_any_moment_keeps_what_publish_returned() -> None:
     """The promise of `publish` at its shortest: everything not synced is lost at once after it returned."""
     disk = FaultyDisk()

@@ -8,6 +8,9 @@
     torn        of each unsynced write's bytes the first half is there
     reordered   of each unsynced stretch the second half is there, zeros before it
 
+A sync by name that fails does so as on Linux: the kernel tells of it once and counts as written what it could not write. The next sync
+of the same bytes or names succeeds and makes nothing durable, and they are read as if all were well, until the power is cut.
+
 What was reserved (`append_to(reserve_bytes=…)`) reads as zeros behind the data, as it does on a file system, and after a crash too.
 """
 
@@ -38,6 +41,7 @@ class _File:
     synced: bytes = b""
     length: int = 0  # with what is reserved, if that is more than the data
     synced_length: int = 0
+    unwritten: bytes | None = None  # what a failed sync left out
 
     def whole(self) -> bytes:
         return bytes(self.data).ljust(self.length, b"\0")
@@ -62,6 +66,7 @@ class _File:
 class _Folder:
     names: dict[str, _File | _Folder] = field(default_factory=dict)
     synced: dict[str, _File | _Folder] = field(default_factory=dict)
+    unwritten: dict[str, _File | _Folder] | None = None  # as with a file
 
     def after(self, fate: Fate) -> _Folder:
         names = self.synced if fate is Fate.LOST else self.names
@@ -105,6 +110,8 @@ class _Change:
         disk.changes.append(self._name)
         if self._name in disk.failing:
             raise disk.failing[self._name]
+        if disk.failing_once is not None and len(disk.changes) == disk.failing_once[0]:
+            raise disk.failing_once[1]
         if disk.broken is not None and len(disk.changes) >= disk.broken[0]:
             raise disk.broken[1]
         if len(disk.changes) > (disk.crash_at or len(disk.changes)):
@@ -130,7 +137,7 @@ class FaultyDisk:
     """See the module.
 
     `changes` names every change made; `broken = (n, error)` makes every change from the n-th on fail, `failing` every change of
-    a name; `room_bytes` is the most that one more write takes: a longer one writes so much and fails with ENOSPC; `free` is what it
+    a name, `failing_once = (n, error)` the n-th alone; `room_bytes` is the most that one more write takes: a longer one writes so much and fails with ENOSPC; `free` is what it
     says that there is left.
     """
 
@@ -140,6 +147,7 @@ class FaultyDisk:
         self.changes: list[str] = []
         self.broken: tuple[int, OSError] | None = None
         self.failing: dict[str, OSError] = {}
+        self.failing_once: tuple[int, OSError] | None = None
         self.room_bytes: int | None = None
         self.free = 2**40
         self._root = root or _Folder()
@@ -266,13 +274,23 @@ class FaultyDisk:
 
     def sync_file(self, path: Path) -> None:
         file = self._file(path)
-        with self.change("sync_file"):
-            file.sync()
+        try:
+            with self.change("sync_file"):
+                if bytes(file.data) != file.unwritten:
+                    file.sync()
+        except OSError:
+            file.unwritten = bytes(file.data)
+            raise
 
     def sync_directory(self, path: Path) -> None:
         folder = self._folder(path)
-        with self.change("sync_directory"):
-            folder.synced = dict(folder.names)
+        try:
+            with self.change("sync_directory"):
+                if folder.names != folder.unwritten:
+                    folder.synced = dict(folder.names)
+        except OSError:
+            folder.unwritten = dict(folder.names)
+            raise
 
     def free_bytes(self, path: Path) -> int:  # noqa: ARG002 - there is one disk
         return self.free
