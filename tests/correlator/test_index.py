@@ -197,6 +197,8 @@ def test_conditions_combine(index: TrailIndex) -> None:
     assert of('text ~ "pay-1" and text ~ ledger or text ~ refus*') == [pay3, pay1]
     assert of("service = ledger or status = gap", status="error") == [pay2], "beside the other fields"
     assert of("service = ledger", service="gateway") == [pay1]
+    assert of("tenant = acme", transaction="pay-1") == [], "a transaction is looked for within the field `tenant` alone"
+    assert of("tenant = acme", transaction="pay-1", tenant="acme") == [acme]
     assert of(f"time >= {TIME.format(2)}", since=TIME.format(4)) == [acme]
     assert of(f"time < {TIME.format(2)}", until=TIME.format(8)) == [pay2]
     query = TrailQuery(condition=parse_filter("service = ledger or service = gateway"))
@@ -317,7 +319,9 @@ def test_clear_and_begin_again(index: TrailIndex) -> None:
     assert index.find(TrailQuery(), size=1 << 40) == before
 
 
-some_trails = st.sampled_from(["transaction/a", "transaction/b", "key/k/v", "trace/" + "b" * 32, "tenant/x/key/k/v"])
+some_trails = st.sampled_from(
+    ["transaction/a", "transaction/b", "key/k/v", "trace/" + "b" * 32, "tenant/x/key/k/v", "tenant/x/transaction/a"]
+)
 some_facts: st.SearchStrategy[dict[str, Any]] = st.builds(
     dict,
     service=st.sampled_from(["", "s1", "s2"]),
@@ -371,6 +375,7 @@ def test_sqlite_and_memory_never_differ(
         TrailQuery(text=TextSearch.parse("one"), service="s1", kind="transaction"),
         *(TrailQuery(condition=condition) for condition in combined),
         TrailQuery(condition=combined[0], text=TextSearch.parse("v"), since=TIME.format(1), service="s1"),
+        TrailQuery(condition=combined[0], transaction="a"),
     ):
         assert disk.find(query, size=size, limit=3) == memory.find(query, size=size, limit=3)
     for trail in {trail for trail, _ in what}:
