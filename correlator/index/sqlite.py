@@ -188,6 +188,8 @@ class SqliteIndex:
         if number is None:
             self._db.execute("INSERT OR IGNORE INTO names (name) VALUES (?)", (name,))
             (number,) = self._db.execute("SELECT id FROM names WHERE name = ?", (name,)).fetchone()
+            if len(self._names) >= _KNOWN_NAMES:  # names of keys and events may be made of numbers
+                self._names.clear()
             self._names[name] = int(number)
         return int(number)
 
@@ -198,9 +200,8 @@ class SqliteIndex:
             number = self._name(name)
             words = [(word, number) for word in name_words(name)]
             self._db.executemany("INSERT OR IGNORE INTO words VALUES (?, ?)", words)
-            if len(self._worded) >= _KNOWN_NAMES:  # names of events may be made of numbers
+            if len(self._worded) >= _KNOWN_NAMES:
                 self._worded.clear()
-                self._names.clear()
             self._worded[name] = number
         return number
 

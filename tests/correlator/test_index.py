@@ -471,6 +471,21 @@ def test_amounts_that_are_none_are_damage(tmp_path: Path, changed: str) -> None:
     index.close()
 
 
+def test_names_are_kept_in_memory_up_to_a_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("correlator.index.sqlite._KNOWN_NAMES", 8)
+    leaves = Leaves()
+    for number in range(30):
+        leaves.event(f"transaction/{number}", service="s", name=f"e{number}", keys={f"k{number}": "v"})
+    index = SqliteIndex(tmp_path / "index.sqlite")
+    for at in range(30):
+        index.apply(leaves.made[at : at + 1])
+        assert max(len(index._names), len(index._worded)) <= 8
+    for number in range(30):
+        assert trails(index, key=(f"k{number}", "v")) == trails(index, text=TextSearch.parse(f"e{number}"))
+    assert len(trails(index, service="s", key=("k3", "v"))) == 1
+    index.close()
+
+
 def test_another_process_may_reindex_meanwhile(tmp_path: Path) -> None:
     leaves = story()
     one, other = SqliteIndex(tmp_path / "index.sqlite"), SqliteIndex(tmp_path / "index.sqlite")
