@@ -33,9 +33,8 @@ def narrowed(query: TrailQuery) -> TrailQuery:
             known = str(said.get(field) or getattr(query, field))
             said[field] = value if not known else max(known, str(value)) if field == "since" else min(known, str(value))
         elif field == "tenant" and query.transaction:
-            rest.append(
-                part
-            )  # as a field it would say which trail that transaction is, not only demand something of it
+            # as a field it would say which trail that transaction is, not only demand something of it
+            rest.append(part)
         elif field and field not in said and not getattr(query, field):
             said[field] = value
         else:
