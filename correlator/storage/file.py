@@ -13,7 +13,7 @@ Every file is written in ``tmp/`` and renamed into place, so under its name it i
 
 import errno
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import count
 from pathlib import Path
 
@@ -252,5 +252,11 @@ class FileStorage:
                 self._disk.write_new(temporary, data, sync=sync)
             except FileExistsError:
                 continue  # of a dead writer, or of one that we have taken over from
+            except OSError:
+                with suppress(
+                    OSError
+                ):  # on a full disk each trial would leave another, and take the room that was made
+                    self._disk.remove(temporary)
+                raise
             self._disk.replace(temporary, target)
             return

@@ -1,5 +1,6 @@
 """One contract for every storage of the log."""
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 
@@ -192,6 +193,19 @@ def test_files_are_private_and_claiming_empties_the_temporary_folder(tmp_path: P
     FileStorage(tmp_path / "log").put_once("tile/0/000", b"y")
     storage.claim().release()
     assert list((tmp_path / "log" / "tmp").iterdir()) == []
+
+
+def test_what_a_full_disk_took_half_of_is_removed() -> None:
+    disk = FaultyDisk()
+    storage = FileStorage(Path("log"), disk)
+    disk.failing["write"] = OSError(errno.ENOSPC, "No space left on device")
+    for _ in range(3):
+        with pytest.raises(Overloaded):
+            storage.put_once("tile/0/000", b"x")
+    assert disk.list_directory(Path("log/tmp")) == []
+    del disk.failing["write"]
+    storage.put_once("tile/0/000", b"x")
+    assert storage.get("tile/0/000") == b"x"
 
 
 def test_a_failing_disk_is_no_absence(tmp_path: Path) -> None:
