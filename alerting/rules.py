@@ -264,6 +264,7 @@ def _proof(settings: AlertingSettings) -> list[Alert]:
         Alert(
             name="TallyVerificationFailed",
             query='(sum by (job, instance) (tally_correlator_streams{state="stopped"}) > 0)'
+            " or (sum by (job, instance) (tally_correlator_illegal_streams) > 0)"
             " or (sum by (job, instance) (tally_correlator_statement_refused_shards) > 0)"
             " or (max by (job, instance) (tally_check_findings) > 0)"
             ' or (sum by (job, instance) (increase(tally_api_refused_total{reason="evidence-damaged"}[15m])) > 0)',

@@ -30,6 +30,7 @@ __all__ = [
     "SignedHeader",
     "StreamId",
     "facts_root",
+    "is_stream_id",
     "month_of",
     "open_header",
     "sign_header",
@@ -52,12 +53,17 @@ MAX_BATCH_EVENTS = 65_536
 def stream_id(collector: str, incarnation: str) -> StreamId:
     """The stream of a collector's name and its incarnation (16–64 hex digits); raises ValueError on other characters."""
     text = f"{collector}/{incarnation}"
-    if _STREAM.fullmatch(text) is None:
+    if not is_stream_id(text):
         raise ValueError(
             f"{text!r} cannot name a stream: lower-case letters, digits, dots, dashes and underscores, "
             "a slash, then 16 to 64 hex digits"
         )
     return StreamId(text)
+
+
+def is_stream_id(text: str) -> bool:
+    """Whether this can name a stream: what `stream_id` gives, and nothing else."""
+    return _STREAM.fullmatch(text) is not None
 
 
 class Clock(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -241,13 +247,13 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", re.ASCII)
 
 
 def _is_fork(fork: Fork) -> bool:
-    return _STREAM.fullmatch(fork.stream) is not None and fork.number >= 1 and _HEX64.fullmatch(fork.digest) is not None
+    return is_stream_id(fork.stream) and fork.number >= 1 and _HEX64.fullmatch(fork.digest) is not None
 
 
 def _check_fields(header: BatchHeader) -> None:
     checks = (
         ("v", header.v == 1),
-        ("stream", _STREAM.fullmatch(header.stream) is not None),
+        ("stream", is_stream_id(header.stream)),
         ("number", header.number >= 1),
         ("first", header.first >= 0),
         ("count", 0 <= header.count <= MAX_BATCH_EVENTS),

@@ -22,7 +22,7 @@ from correlator.index import IndexedLeaf
 from correlator.index.leaves import EventRun, Leaves
 from correlator.state import Head, State
 from correlator.stitch import Placement, Stitcher
-from correlator.trail import ENROLMENTS, stream_trail
+from correlator.trail import ENROLMENTS, parse_trail, stream_trail
 
 __all__ = ["MAX_FACTS_BYTES", "Chain", "read_facts"]
 
@@ -106,10 +106,16 @@ class Chain:
         self._held: dict[str, bool] = {}
 
     def add(self, trail: str, kind: Kind, detail: dict[str, Any], why: str = "") -> int:
-        """An entry that is no event; returns its leaf index."""
+        """An entry that is no event; returns its leaf index.
+
+        Raises:
+            VerificationError: `trail` is no trail id: once published, the entry could never be read back.
+        """
         state = self._state
         leaf = state.leaves
         known = state.head(trail)
+        if known is None:
+            parse_trail(trail)
         entry = Entry(
             v=1,
             trail=trail,

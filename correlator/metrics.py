@@ -70,6 +70,11 @@ class CorrelatorMetrics:
             "Batches that gap entries name and that have not come.",
             registry=self.registry,
         )
+        self.illegal_streams = Gauge(
+            "tally_correlator_illegal_streams",
+            "Names in the store's list of streams that no stream can have: passed over; the list is damaged or was changed.",
+            registry=self.registry,
+        )
         self.failures = Counter(
             "tally_correlator_failures_total",
             "Steps that had to be given up and tried again: the store, the log, the index or the disk did not answer.",

@@ -359,6 +359,7 @@ class Correlator:
         metrics = self.metrics
         metrics.log_size.set(self._audit_log.size)
         metrics.lag_batches.set(self._source.backlog)
+        metrics.illegal_streams.set(len(self._source.illegal))
         metrics.index_lag.set(0 if not self._index_behind else self._audit_log.size - self._index.size())
         if made:
             _gauge_streams(metrics, self._state.streams.values())

@@ -4,12 +4,13 @@ All reading of the store for a step happens here, before the step changes anythi
 costs nothing but time.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
-from collector.batch import SignedHeader, StreamId
+from collector.batch import SignedHeader, StreamId, is_stream_id
 from collector.store import EventStore
 from correlator.errors import VerificationError
 from correlator.streams import Missing, StreamState
@@ -19,6 +20,10 @@ __all__ = ["BadBatch", "BatchSource"]
 _BATCHES_A_READ = 16
 _SEARCHED_NUMBERS = 1_024
 _LATE_NUMBERS = 64
+_NAMES_TOLD = 3
+_NAME_CHARACTERS = 100
+
+_log = logging.getLogger("tally.correlator")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +82,8 @@ class BatchSource:
 
         Only those can be called silent, and only up to that time: the round may be long ago.
         """
+        self.illegal: frozenset[str] = frozenset()
+        """Names in the store's list, as of the last round's beginning, that no stream can have: they are passed over."""
 
     @property
     def backlog(self) -> int:
@@ -115,7 +122,7 @@ class BatchSource:
     def _go_round(self) -> bool:
         """Read on until something is found or all open streams were asked; a new round if the last one is over."""
         if not self._round.left:
-            self._round = _Round(left=deque(s for s in self._store.streams() if self._is_open(s)))
+            self._round = _Round(left=deque(s for s in self._listed() if self._is_open(s)))
         round_ = self._round
         found: Sequence[SignedHeader | BadBatch] = ()
         while round_.left and not found:
@@ -131,6 +138,19 @@ class BatchSource:
         if not round_.left:
             self.quiet = round_.quiet
         return bool(found)
+
+    def _listed(self) -> Sequence[StreamId]:
+        """The streams that the store lists. A name that no stream can have would name a trail that cannot be read back.
+
+        The list is not signed, and no header can bear such a name, so there is nothing to put on record for it: people are told.
+        """
+        listed = self._store.streams()
+        illegal = frozenset(stream for stream in listed if not is_stream_id(stream))
+        if fresh := illegal - self.illegal:
+            told = [stream[:_NAME_CHARACTERS] for stream in sorted(fresh)[:_NAMES_TOLD]]
+            _log.error("the store lists streams that cannot be", extra={"streams": told, "count": len(fresh)})
+        self.illegal = illegal
+        return [stream for stream in listed if stream not in illegal] if illegal else listed
 
     def _is_open(self, stream: str) -> bool:
         state = self._streams.get(stream)

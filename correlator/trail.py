@@ -31,6 +31,7 @@ __all__ = [
     "TrailKind",
     "access_trail",
     "incident_trail",
+    "is_trail",
     "key_trail",
     "kind_of",
     "meant_trails",
@@ -201,13 +202,18 @@ def _value(component: str, what: str) -> str:
     return value
 
 
-def meant_trails(text: str, tenant: str) -> Iterator[str]:
-    """The trail ids that `text` may stand for, likeliest first: a trail id itself, a transaction ID, a trace id."""
+def is_trail(text: str) -> bool:
+    """Whether `parse_trail` takes it."""
     try:
         parse_trail(text)
     except VerificationError:
-        pass
-    else:
+        return False
+    return True
+
+
+def meant_trails(text: str, tenant: str) -> Iterator[str]:
+    """The trail ids that `text` may stand for, likeliest first: a trail id itself, a transaction ID, a trace id."""
+    if is_trail(text):
         yield text
     yield transaction_trail(text, tenant)
     if re.fullmatch(r"[0-9a-f]{32}", text):

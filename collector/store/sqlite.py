@@ -247,7 +247,9 @@ class SqliteStore:
     def streams(self) -> Sequence[StreamId]:
         """See `EventStore.streams`."""
         with wrapped(self._path):
-            return [StreamId(row[0]) for row in self._db.execute("SELECT stream FROM streams ORDER BY id")]
+            # as bytes: one damaged name that is no UTF-8 must not hide the others
+            rows = self._db.execute("SELECT CAST(stream AS BLOB) FROM streams ORDER BY id")
+            return [StreamId(row[0].decode("utf-8", "replace")) for row in rows]
 
     def acknowledge(self, frontier: Mapping[StreamId, int], *, part: int = 1, parts: int = 1) -> None:
         """See `EventStore.acknowledge`."""

@@ -4,13 +4,14 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 
 from collector.amounts import is_amount
 from collector.event import Facts, decode_facts
+from correlator.errors import VerificationError
 from correlator.index import AmountRange, IndexedLeaf
 from correlator.index.amounts import number_of, ordered
 from correlator.index.condition import And, Condition, Has, HasAmount, HasKey, HasText, HasTime, Not, Or
 from correlator.index.leaves import EventRun, Leaves
 from correlator.index.vocabulary import STATUSES
 from correlator.index.words import TextSearch, texts_of, words_of
-from correlator.trail import kind_of, parse_trail
+from correlator.trail import parse_trail
 
 __all__ = ["HUB_LINKS", "MAX_EVENT_NAMES", "Row", "absorb", "is_hub", "names_of"]
 
@@ -146,33 +147,41 @@ class Row:
 
 
 def absorb(leaves: Sequence[IndexedLeaf | EventRun], row_of: Callable[[str], Row | None]) -> Collection[Row]:
-    """Apply entries to the rows of their trails; `row_of` gives what is known. Returns the rows that changed."""
+    """Apply entries to the rows of their trails; `row_of` gives what is known. Returns the rows that changed.
+
+    Entries in a trail whose id is none are passed over: nobody can ask for it, and what else the log holds must be found.
+    """
     touched: dict[str, Row] = {}
     for part in leaves.parts if isinstance(leaves, Leaves) else leaves:
         if isinstance(part, EventRun):
-            row = touched.get(part.trail)
+            row = touched.get(part.trail) or _row(part.trail, part.position, part.leaf, row_of)
             if row is None:
-                row = touched[part.trail] = _row(part.trail, part.position, part.leaf, row_of)
+                continue
+            touched[part.trail] = row
             _grow(row, part.leaf, len(part.facts))
             _absorb_events(row, part.facts)
         else:
             entry = part.entry
-            row = touched.get(entry.trail)
+            row = touched.get(entry.trail) or _row(entry.trail, entry.position, part.leaf, row_of)
             if row is None:
-                row = touched[entry.trail] = _row(entry.trail, entry.position, part.leaf, row_of)
+                continue
+            touched[entry.trail] = row
             _grow(row, part.leaf, 1)
             _absorb_entry(row, part)
     return touched.values()
 
 
-def _row(name: str, position: int, leaf: int, row_of: Callable[[str], Row | None]) -> Row:
-    """What is known of the trail; a new row when it begins here."""
+def _row(name: str, position: int, leaf: int, row_of: Callable[[str], Row | None]) -> Row | None:
+    """What is known of the trail; a new row when it begins here; None when it is no trail's id."""
     known = row_of(name) if position else None
     if known is not None:
         return known
-    row = Row(trail=name, first_leaf=leaf)
-    if kind_of(name) == "key":
+    try:
         trail = parse_trail(name)
+    except VerificationError:
+        return None
+    row = Row(trail=name, first_leaf=leaf)
+    if trail.kind == "key":
         row.keys.add((trail.name, trail.value))
         row.new_keys = ((trail.name, trail.value),)
     return row

@@ -73,6 +73,7 @@ HEALTHY: Mapping[str, str] = {
     f"tally_correlator_missing_batches{{{C}}}": flat(0),
     f'tally_correlator_streams{{{C},state="stopped"}}': flat(0),
     f'tally_correlator_streams{{{C},state="open"}}': flat(3),
+    f"tally_correlator_illegal_streams{{{C}}}": flat(0),
     f"tally_correlator_statement_refused_shards{{{C}}}": flat(0),
     f"tally_correlator_head_age_seconds{{{C}}}": flat(55),
     f'tally_stitch_latency_seconds_bucket{{{C},le="1.0"}}': climbing(100),
@@ -221,6 +222,11 @@ def _cases() -> list[Case]:
         Case(
             alert="TallyVerificationFailed",
             fault={f'tally_correlator_streams{{{C},state="stopped"}}': flat(1)},
+            after="2m",
+        ),
+        Case(
+            alert="TallyVerificationFailed",
+            fault={f"tally_correlator_illegal_streams{{{C}}}": flat(1)},
             after="2m",
         ),
         Case(alert="TallyVerificationFailed", fault={f"tally_check_findings{{{A}}}": flat(3)}, after="2m"),

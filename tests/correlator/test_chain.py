@@ -11,6 +11,7 @@ from collector.errors import Malformed
 from collector.event import Access, Event, Facts, decode_facts, encode_facts
 from correlator.chain import MAX_FACTS_BYTES, Chain, read_facts
 from correlator.entry import MAX_ENTRY_BYTES, decode_entry, encode_entry
+from correlator.errors import VerificationError
 from correlator.index import TrailQuery
 from correlator.index.memory import MemoryIndex
 from correlator.merkle import leaf_hash
@@ -85,6 +86,15 @@ def test_every_entry_is_the_encoders_and_chained(
     for one in data:
         previous = decode_entry(one).previous
         assert previous is None or heads[previous.hash] == previous.leaf
+    state.discard()
+
+
+def test_an_entry_in_a_trail_that_cannot_be_is_refused_before_it_is_made(tmp_path: Path) -> None:
+    state = State.open(tmp_path, NoLog(), 0)
+    chain = Chain(state, Stitcher(), START_NS)
+    with pytest.raises(VerificationError, match="not the id of a stream"):
+        chain.add("stream/shoP/0123456789abcdef", "gap", {"reason": "bad_signature"})
+    assert (chain.entries, state.leaves) == ([], 0)
     state.discard()
 
 

@@ -287,6 +287,27 @@ def test_events_in_runs_are_as_good_as_one_by_one(index: TrailIndex) -> None:
         assert list(index.leaves(trail)) == list(memory.leaves(trail))
 
 
+@pytest.mark.parametrize(
+    "trail", ["stream/shoP/0123456789abcdef", "incident/x", "incident/", "", "key/a", "tenant/%/transaction/x"]
+)
+def test_trails_that_cannot_be_are_passed_over(index: TrailIndex, trail: str) -> None:
+    leaves = Leaves()
+    leaves.event("transaction/a")
+    leaves.add(trail, "gap", reason="bad_signature")
+    leaves.event(trail)
+    leaves.event("transaction/a")
+    index.apply(in_runs(leaves.made[:3]))
+    leaves.event(trail)
+    leaves.event("transaction/b")
+    index.apply(leaves.made[3:])
+    assert index.size() == len(leaves.made) == 6
+    assert trails(index) == ["transaction/b", "transaction/a"]
+    assert list(index.leaves("transaction/a")) == [0, 3]
+    assert list(index.leaves(trail)) == []
+    with pytest.raises(NotFound):
+        index.trail(trail)
+
+
 def test_a_key_with_many_links_is_a_hub(index: TrailIndex) -> None:
     leaves = Leaves()
     for number in range(3):

@@ -1,7 +1,9 @@
 """The correlator's steps, from store to log to index: what it makes of batches, whatever order, gap, fork or failure."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,12 @@ from hypothesis import strategies as st
 from collector.batch import Batch, Fork, SignedHeader, StreamId
 from collector.event import Access, Event
 from collector.store.sqlite import SqliteStore
+from correlator.entry import Entry, encode_entry
 from correlator.errors import Overloaded, StateUnknown
 from correlator.index import IndexedLeaf, TrailQuery
 from correlator.index.memory import MemoryIndex
+from correlator.index.sqlite import SqliteIndex
+from correlator.log import AuditLog
 from correlator.settings import CorrelatorSettings
 from correlator.storage.memory import MemoryStorage
 from tests.support.correlating import Correlating, stitched
@@ -371,6 +376,72 @@ def test_facts_that_no_collector_writes_never_reach_the_log(world: Correlating) 
         world.run()
         assert [entry.detail["reason"] for entry in world.entries() if entry.kind == "gap"] == ["bad_facts"]
         world.close()
+
+
+@pytest.mark.parametrize(
+    "name", [b"shoP/00000000000000aa", b"sh/op/00000000000000aa", b"\xffhop/00000000000000aa", b""]
+)
+def test_a_damaged_name_in_the_stores_list_of_streams_stops_nobody_else(world: Correlating, name: bytes) -> None:
+    path = world.folder / "store.sqlite"
+    world.store = SqliteStore(path)
+    world.index = SqliteIndex(world.folder / "index.sqlite")
+    good, bad = Shipper(), Shipper("shop/00000000000000aa")
+    world.store.append(good.batch(pay("p1")))
+    world.store.append(bad.batch(pay("p2")))
+
+    def rename(old: bytes, new: bytes) -> None:
+        with closing(sqlite3.connect(path)) as db, db:
+            db.execute("UPDATE streams SET stream = CAST(? AS TEXT) WHERE stream = CAST(? AS TEXT)", (new, old))
+
+    rename(bad.stream.encode(), name)
+    correlator = world.open()
+    world.run()
+    assert world.details("gap") == []
+    assert len(world.of("transaction/p1")) == 1
+    assert correlator.metrics.registry.get_sample_value("tally_correlator_illegal_streams") == 1
+    rename(name, bad.stream.encode())
+    world.run()
+    assert len(world.of("transaction/p2")) == 1
+    assert correlator.metrics.registry.get_sample_value("tally_correlator_illegal_streams") == 0
+    world.close()
+    world.index.close()
+    world.store.close()
+
+
+def test_a_name_of_any_length_in_the_stores_list_is_passed_over(
+    world: Correlating, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert isinstance(world.store, MemoryStore)
+    batch = Shipper().batch(pay("p1"))
+    for name in ("x" * 70_000, "y" * 70_000):
+        world.store.batches[StreamId(name)] = {1: batch}
+    world.store.append(batch)
+    world.run()
+    world.run()
+    assert [entry.kind for entry in world.entries()] == ["enrolment", "batch", "event"]
+    (record,) = [one for one in caplog.records if one.levelname == "ERROR"]
+    assert (record.__dict__["count"], record.__dict__["streams"]) == (2, ["x" * 100, "y" * 100])
+
+
+def test_a_log_that_holds_a_trail_that_cannot_be_goes_on(world: Correlating) -> None:
+    """Written by an earlier version, of a name in the store's list of streams that nobody had looked at."""
+    shipper = Shipper()
+    world.store.append(shipper.batch(pay("p1")))
+    world.run()
+    world.close()
+    detail = {"reason": "bad_signature", "first_number": 1, "last_number": 1, "first_sequence": 0, "last_sequence": -1}
+    recorded = world.entries()[-1].recorded
+    gap = Entry(v=1, trail="stream/shoP/00000000000000aa", position=0, kind="gap", recorded=recorded, detail=detail)
+    with AuditLog.open(world.storage, world.signer, clock=world.clock, writer_id="old") as log:
+        log.append([encode_entry(gap)])
+        log.publish()
+    world.index = SqliteIndex(world.folder / "index.sqlite")
+    world.store.append(shipper.batch(pay("p2")))
+    world.run()
+    assert world.index.size() == len(world.entries())
+    assert len(world.of("transaction/p2")) == 1
+    world.close()
+    world.index.close()
 
 
 def test_silence_is_told_once_and_ends(world: Correlating) -> None:

@@ -35,6 +35,7 @@ from correlator.index.opensearch.generations import Generations
 from correlator.index.opensearch.search import search_of
 from correlator.index.rows import HUB_LINKS, Row, absorb, is_hub
 from correlator.index.settings import IndexSettings
+from correlator.trail import is_trail
 
 __all__ = ["OpenSearchIndex"]
 
@@ -178,6 +179,8 @@ class OpenSearchIndex:
             part, expected = given, entries.get(given.trail)
             if expected is None:
                 kept = self._kept(given.trail) if given.position else None
+                if kept is None and not is_trail(given.trail):
+                    continue  # `absorb` passes it over, too
                 if kept is not None:
                     part = _after(given, kept.row.last_leaf)
                     if part.count == 0:
