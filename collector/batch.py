@@ -49,6 +49,9 @@ MAX_HEADER_BYTES = 8_192
 MAX_BATCH_EVENTS = 65_536
 """Most events in one batch."""
 
+_MOST_INTEGER = 2**53 - 1  # docs/format.md section 1; what readers keep has no room for any integer
+_MOST_HEARTBEAT_SECONDS = 2**31
+
 
 def stream_id(collector: str, incarnation: str) -> StreamId:
     """The stream of a collector's name and its incarnation (16–64 hex digits); raises ValueError on other characters."""
@@ -91,7 +94,7 @@ class BatchHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         v: version of the format, 1.
         ledger: name of the ledger (the log's origin) this stream belongs to.
         stream: the `StreamId`.
-        number: 1 for the stream's first batch, then one more each.
+        number: 1 for the stream's first batch, then one more each. No integer here is beyond ±(2^53 − 1).
         first: sequence of the first event (the stream's first event has sequence 0); of the next event if `count` is 0.
         count: number of events, 0–65,536; a batch without events is a heartbeat or a closing.
         previous: SHA-256 of the previous header's bytes, hex; empty for number 1.
@@ -100,7 +103,7 @@ class BatchHeader(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         created: when it was cut, RFC 3339 UTC with nine digits, by the collector's clock.
         clock: measured clock offset, null when unmeasured.
         place: where the store keeps the events (an index name), empty where the store has but one place.
-        heartbeat_seconds: the next batch follows within so many seconds; 0: no promise.
+        heartbeat_seconds: the next batch follows within so many seconds, at most 2^31; 0: no promise.
         closed: true when this is the stream's last batch.
         fork: in the first header of a stream that replaces a forked one; else null.
     """
@@ -247,21 +250,26 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", re.ASCII)
 
 
 def _is_fork(fork: Fork) -> bool:
-    return is_stream_id(fork.stream) and fork.number >= 1 and _HEX64.fullmatch(fork.digest) is not None
+    return is_stream_id(fork.stream) and 1 <= fork.number <= _MOST_INTEGER and _HEX64.fullmatch(fork.digest) is not None
+
+
+def _is_clock(clock: Clock) -> bool:
+    return all(-_MOST_INTEGER <= ns <= _MOST_INTEGER for ns in (clock.offset_ns, clock.uncertainty_ns))
 
 
 def _check_fields(header: BatchHeader) -> None:
     checks = (
         ("v", header.v == 1),
         ("stream", is_stream_id(header.stream)),
-        ("number", header.number >= 1),
-        ("first", header.first >= 0),
+        ("number", 1 <= header.number <= _MOST_INTEGER),
+        ("first", 0 <= header.first <= _MOST_INTEGER),
         ("count", 0 <= header.count <= MAX_BATCH_EVENTS),
         ("previous", _HEX64.fullmatch(header.previous) is not None if header.number > 1 else header.previous == ""),
         ("facts_root", _HEX64.fullmatch(header.facts_root) is not None),
         ("key", _HEX64.fullmatch(header.key) is not None),
         ("created", _TIME.fullmatch(header.created) is not None),
-        ("heartbeat_seconds", header.heartbeat_seconds >= 0),
+        ("clock", header.clock is None or _is_clock(header.clock)),
+        ("heartbeat_seconds", 0 <= header.heartbeat_seconds <= _MOST_HEARTBEAT_SECONDS),
         ("fork", header.fork is None or (header.number == 1 and _is_fork(header.fork))),
     )
     for field, holds in checks:

@@ -26,8 +26,8 @@ from correlator.trail import ENROLMENTS, parse_trail, stream_trail
 
 __all__ = ["MAX_FACTS_BYTES", "Chain", "read_facts"]
 
-MAX_FACTS_BYTES = 60_000
-"""Longest facts line that is accepted: an entry's other fields have room beside it."""
+MAX_FACTS_BYTES = 16_384
+"""Longest facts line that is accepted (docs/format.md section 3): an entry's other fields have room beside it, and so have an index's terms."""
 
 _string = msgspec.json.Encoder().encode
 _encode_lines = msgspec.json.Encoder(order="sorted").encode_lines

@@ -15,7 +15,15 @@ from correlator.entry import Entry, decode_entry
 from correlator.errors import VerificationError
 from correlator.note import decode_base64
 from correlator.stitch import Stitcher
-from correlator.trail import ENROLMENTS, RETIREMENTS, access_trail, incident_trail, parse_trail, stream_trail
+from correlator.trail import (
+    ENROLMENTS,
+    RETIREMENTS,
+    access_trail,
+    incident_trail,
+    is_incident,
+    parse_trail,
+    stream_trail,
+)
 
 __all__ = [
     "EnrolledKey",
@@ -119,7 +127,7 @@ def check_placement(event: ProvedEvent, key: EnrolledKey) -> None:
         allowed = [(access_trail(facts.access.principal or "unknown", facts.tenant), "access")]
     elif facts.retirement is not None and key.role == "recorder":
         allowed = [(RETIREMENTS, "retirement")]
-    elif facts.incident is not None and key.role == "recorder":
+    elif facts.incident is not None and key.role == "recorder" and is_incident(facts.incident.id):
         allowed = [(incident_trail(facts.incident.id), "incident")]
     else:
         allowed = Stitcher().identities(facts)

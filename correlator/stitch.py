@@ -7,7 +7,7 @@ between its trail and the other one (docs/format.md, "Stitching").
 
 An access goes to ``access/<principal>``, but only when a recorder of ours signed it: anybody else's claim is placed like
 any other event. An access links nothing, for the trail that was read must not change by being read. A retirement goes to
-``ledger/retirements`` and an incident to ``incident/<id>`` on the same condition.
+``ledger/retirements`` and an incident to ``incident/<id>`` on the same condition, if its id can be one.
 """
 
 from collections.abc import Iterable, Sequence
@@ -19,6 +19,7 @@ from correlator.trail import (
     RETIREMENTS,
     access_trail,
     incident_trail,
+    is_incident,
     key_trail,
     stream_trail,
     trace_trail,
@@ -71,7 +72,7 @@ class Stitcher:
             return Placement(access_trail(facts.access.principal or "unknown", facts.tenant), "access")
         if facts.retirement is not None and recorder:
             return Placement(RETIREMENTS, "retirement", shard=facts.retirement.shard)
-        if facts.incident is not None and recorder:
+        if facts.incident is not None and recorder and is_incident(facts.incident.id):
             return Placement(incident_trail(facts.incident.id), "incident")
         if not facts.transaction and not facts.keys:
             placed = self._by_trace(facts.trace_id, facts.tenant) if facts.trace_id else None

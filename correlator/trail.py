@@ -31,6 +31,7 @@ __all__ = [
     "TrailKind",
     "access_trail",
     "incident_trail",
+    "is_incident",
     "is_trail",
     "key_trail",
     "kind_of",
@@ -125,8 +126,13 @@ def access_trail(principal: str, tenant: str = "") -> str:
 
 
 def incident_trail(incident: str) -> str:
-    """The trail of an incident: how it was opened, closed and signed off. It has no tenant."""
+    """The trail of an incident (`is_incident`): how it was opened, closed and signed off. It has no tenant."""
     return f"incident/{_component(incident)}"
+
+
+def is_incident(incident: str) -> bool:
+    """Whether an incident can have this id: 32 lower-case hex digits."""
+    return _TRACE.fullmatch(incident) is not None
 
 
 def kind_of(trail: str) -> str:
@@ -172,7 +178,7 @@ def parse_trail(text: str) -> TrailId:
             raise VerificationError(f"{stream[:150]!r} is not the id of a stream")
         return TrailId(tenant=tenant, kind="stream", value=stream)
     if kind == "incident":
-        if tenant or _TRACE.fullmatch(parts[1]) is None:
+        if tenant or not is_incident(parts[1]):
             raise VerificationError("an incident's id has 32 lower-case hex digits, and no tenant")
         return TrailId(kind="incident", value=parts[1])
     if kind == "trace":

@@ -150,7 +150,14 @@ def test_a_signature_over_the_bare_header_is_refused() -> None:
         ("key", "zz" * 32),
         ("created", "2023-01-30T11:50:59Z"),
         ("created", ""),
+        ("number", 2**53),
+        ("first", 2**53),
+        ("first", 2**64),
+        ("clock", Clock(offset_ns=2**53, uncertainty_ns=0)),
+        ("clock", Clock(offset_ns=-(2**53), uncertainty_ns=0)),
+        ("clock", Clock(offset_ns=0, uncertainty_ns=2**64)),
         ("heartbeat_seconds", -1),
+        ("heartbeat_seconds", 2**31 + 1),
         ("fork", Fork(stream=STREAM, number=1, digest="ab" * 32)),  # only a first header says so
     ],
 )
@@ -160,11 +167,22 @@ def test_a_field_that_the_format_does_not_allow_is_named(field: str, value: obje
         open_header(made.data, made.signature)
 
 
+def test_the_greatest_integers_that_the_format_allows() -> None:
+    made = signed(
+        number=2**53 - 1,
+        first=2**53 - 1,
+        clock=Clock(offset_ns=-(2**53) + 1, uncertainty_ns=2**53 - 1),
+        heartbeat_seconds=2**31,
+    )
+    assert open_header(made.data, made.signature).header == made.header
+
+
 @pytest.mark.parametrize(
     "fork",
     [
         Fork(stream="x", number=1, digest="ab" * 32),
         Fork(stream=STREAM, number=0, digest="ab" * 32),
+        Fork(stream=STREAM, number=2**53, digest="ab" * 32),
         Fork(stream=STREAM, number=1, digest="ab"),
     ],
 )

@@ -97,6 +97,17 @@ def test_a_verifier_demands_the_same_place(ledger: SmallLedger) -> None:
         check_placement(proved, EnrolledKey(stream=RECORDER, key="", how="first use", role="collector"))
 
 
+def test_one_whose_id_can_be_none_stands_where_a_verifier_looks_for_it(ledger: SmallLedger) -> None:
+    (ref,) = ledger.ship(RECORDER, [Event(incident=Incident(id="x", state="opened", cause="gap"))], role="recorder")
+    ledger.publish()
+    assert not gathered(ledger).all()
+    data = next(data for data in ledger.reader.entries(0, ledger.reader.tree().size) if b'"incident":{' in data)
+    (event,) = ledger.store.events([ref])
+    proved = open_event(open_entry(data, "it"), event, "it")
+    assert proved.trail == f"stream/{RECORDER}"
+    check_placement(proved, EnrolledKey(stream=RECORDER, key="", how="first use", role="recorder"))
+
+
 def test_the_first_word_holds_and_twice_is_once() -> None:
     found = Incidents()
     times = ("2026-01-01T00:00:00.000000000Z", "2026-01-02T00:00:00.000000000Z")

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -336,6 +337,22 @@ def test_a_batch_that_does_not_follow_stops_its_stream_alone(world: Correlating,
     assert world.run() == 0, "told once, even after a restart"
 
 
+@pytest.mark.parametrize(
+    "changed", [{"heartbeat_seconds": 2**64}, {"first": 2**64, "number": 7, "previous": "ab" * 32}]
+)
+def test_a_signed_number_that_nothing_has_room_for_stops_its_stream_alone(
+    world: Correlating, changed: dict[str, Any]
+) -> None:
+    bad, other = Shipper(), Shipper("ledger/0123456789abcdef")
+    world.store.append(bad.batch(pay("p1"), **changed))
+    world.store.append(other.batch(pay("p2")))
+    world.run()
+    assert world.of("transaction/p1") == []
+    assert len(world.of("transaction/p2")) == 1
+    world.close()  # writes the state out
+    assert world.run() == 0
+
+
 @pytest.mark.parametrize("what", ["signature", "facts", "header"])
 def test_a_damaged_batch_stops_its_stream_until_it_is_mended(world: Correlating, what: str) -> None:
     assert isinstance(world.store, MemoryStore)
@@ -366,7 +383,12 @@ def test_facts_that_no_collector_writes_never_reach_the_log(world: Correlating) 
 
     shipper = Shipper()
     batch = shipper.batch(pay("p1"))
-    for line in (b'{"digest": "00"}', b'{"digest":"00","unknown":1}', b"[]", b'{"digest":"' + b"0" * 70_000 + b'"}'):
+    for line in (
+        b'{"digest": "00"}',
+        b'{"digest":"00","unknown":1}',
+        b"[]",
+        b'{"digest":"' + b"0" * 64 + b'","service":"' + b"x" * 16_300 + b'"}',
+    ):
         header = msgspec.structs.replace(batch.signed.header, facts_root=facts_root([line]))
         signed = sign_header(header, key_of(1), line + b"\n")
         world.store = MemoryStore()

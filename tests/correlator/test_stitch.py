@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.event import Access, Facts
+from collector.event import Access, Facts, Incident
 from correlator.stitch import Placement, Stitcher
 
 STREAM = "gateway/0123456789abcdef"
@@ -73,6 +73,17 @@ def test_an_access_counts_only_when_a_recorder_of_ours_tells_it() -> None:
     access = facts(access=Access(principal="ann", action="read", trail="transaction/t"), trace_id=TRACE)
     assert Stitcher().place(access, STREAM, recorder=True) == Placement("access/ann", "access")
     assert Stitcher().place(access, STREAM) == Placement(f"trace/{TRACE}", "trace")
+
+
+def test_an_incident_whose_id_can_be_none_is_placed_like_any_other_event() -> None:
+    def incident(id_: str) -> Facts:
+        return facts(incident=Incident(id=id_, state="opened", cause="gap"), trace_id=TRACE)
+
+    assert Stitcher().place(incident("ab" * 16), STREAM, recorder=True) == Placement(
+        "incident/" + "ab" * 16, "incident"
+    )
+    for id_ in ("", "x", "AB" * 16, "ab" * 17):
+        assert Stitcher().place(incident(id_), STREAM, recorder=True) == Placement(f"trace/{TRACE}", "trace")
 
 
 def test_a_long_rule_cannot_make_an_entry_too_long() -> None:
