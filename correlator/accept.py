@@ -1,7 +1,7 @@
 """What is accepted of what the store has: entries for batches that follow, and for everything that does not.
 
-A stream that does not follow stops, by a gap or fork entry that names it, and the other streams go on. The log says each thing
-once: a stream that has stopped says no more until it goes on.
+A stream that does not follow stops, by a gap or fork entry that names it, and the other streams go on. A batch that was missing
+and does not fit stops nothing: it stays missing. The log says each thing once: a stream that has stopped says no more until it goes on.
 """
 
 import logging
@@ -97,7 +97,7 @@ class Acceptor:
                 if header.fork is not None:
                     self._tell_fork(chain, signed, forks)
                 return
-        if stream.frozen:
+        if stream.told_of(header.number):
             return  # the log says so already
         if isinstance(verdict, ForkFound):
             chain.add_fork(
@@ -105,7 +105,7 @@ class Acceptor:
                 number=verdict.number,
                 logged=verdict.logged,
                 found=verdict.found,
-                frozen=True,
+                frozen=header.number >= stream.next_number,
                 why=verdict.why,
             )
         else:

@@ -12,7 +12,10 @@ from collector.batch import BatchHeader
 __all__ = ["FREEZING", "Missing", "StreamState"]
 
 FREEZING = frozenset({"bad_signature", "bad_facts", "bad_chain", "not_enrolled"})
-"""Reasons of a gap at which the stream stops, until the store holds a batch that does follow: nothing else of it is accepted."""
+"""Reasons of a gap at which the stream stops, until the store holds a batch that does follow: nothing else of it is accepted.
+
+Of a batch that had been missing they stop nothing: what follows it is in the log already.
+"""
 
 
 class Missing(msgspec.Struct, kw_only=True):
@@ -24,6 +27,7 @@ class Missing(msgspec.Struct, kw_only=True):
         after: what header ``last + 1`` names as its previous; empty until that one is logged.
         first_sequence: sequence of the first event missing; `last_sequence` of the last (``first_sequence - 1`` if none).
         leaf: the gap entry.
+        refused: numbers among them under which the store then held a batch that does not fit: the log says so, once.
     """
 
     first: int
@@ -33,6 +37,7 @@ class Missing(msgspec.Struct, kw_only=True):
     first_sequence: int
     last_sequence: int
     leaf: int
+    refused: list[int] = []
 
 
 class StreamState(msgspec.Struct, kw_only=True):
@@ -80,7 +85,10 @@ class StreamState(msgspec.Struct, kw_only=True):
         if reason == "silent":
             self.silent = True
         elif reason in FREEZING:
-            self.frozen = f"gap entry at leaf {leaf}: {reason}"
+            if detail["first_number"] < self.next_number:
+                self._refuse(detail["first_number"])
+            else:
+                self.frozen = f"gap entry at leaf {leaf}: {reason}"
         else:
             gap = Missing(
                 first=detail["first_number"],
@@ -98,15 +106,22 @@ class StreamState(msgspec.Struct, kw_only=True):
         """An entry of kind fork; it freezes the stream only if the stream's own chain broke."""
         if detail.get("frozen"):
             self.frozen = f"fork entry at leaf {leaf}"
+        number, logged = detail.get("number"), detail.get("logged")
+        for gap in self.missing if logged else ():
+            # a batch that had been missing did not chain to what the log has beside the gap
+            if (number, logged) == (gap.first - 1, gap.before):
+                self._refuse(gap.first)
+            elif (number, logged) == (gap.last, gap.after):
+                self._refuse(gap.last)
 
     def on_batch(self, header: BatchHeader, digest: str, recorded_ns: int) -> None:
-        """An entry of kind batch: the next one, or one that was missing."""
-        self.seen_ns = recorded_ns
-        self.silent = False
-        self.frozen = ""
+        """An entry of kind batch: the next one, or one that was missing, which says nothing of how the stream goes on."""
         if header.number < self.next_number:
             self._fill(header, digest)
             return
+        self.seen_ns = recorded_ns
+        self.silent = False
+        self.frozen = ""
         if self.missing and self.missing[-1].last == header.number - 1:
             self.missing[-1].after = header.previous
         self.next_number = header.number + 1
@@ -118,6 +133,18 @@ class StreamState(msgspec.Struct, kw_only=True):
     def gap_of(self, number: int) -> Missing | None:
         """The run of missing batches that this number is in."""
         return next((gap for gap in self.missing if gap.first <= number <= gap.last), None)
+
+    def told_of(self, number: int) -> bool:
+        """Whether nothing is to be said when the store's batch of this number is not accepted: the log says it, or has the batch."""
+        if number >= self.next_number:
+            return bool(self.frozen)
+        gap = self.gap_of(number)
+        return gap is None or number in gap.refused
+
+    def _refuse(self, number: int) -> None:
+        gap = self.gap_of(number)
+        if gap is not None and number not in gap.refused:
+            gap.refused = [*gap.refused, number]
 
     def _fill(self, header: BatchHeader, digest: str) -> None:
         gap = self.gap_of(header.number)
@@ -134,6 +161,7 @@ class StreamState(msgspec.Struct, kw_only=True):
                     first_sequence=gap.first_sequence,
                     last_sequence=header.first - 1,
                     leaf=gap.leaf,
+                    refused=[one for one in gap.refused if one < number],
                 )
             )
         if number < gap.last:
@@ -146,6 +174,7 @@ class StreamState(msgspec.Struct, kw_only=True):
                     first_sequence=end,
                     last_sequence=gap.last_sequence,
                     leaf=gap.leaf,
+                    refused=[one for one in gap.refused if one > number],
                 )
             )
         at = self.missing.index(gap)

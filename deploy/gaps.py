@@ -49,11 +49,11 @@ def read_on(state: StreamState, leaf: int, entry: Entry) -> str:
 
 
 class Lack(NamedTuple):
-    """What a stream lacks, as a sentence; the leaf index of the entry that says so (−1: none does); whether it stopped at what cannot be accepted."""
+    """What a stream lacks, as a sentence; the leaf index of the entry that says so (−1: none does); whether the store held what cannot be accepted."""
 
     words: str
     leaf: int = -1
-    stopped: bool = False
+    refused: bool = False
 
 
 def gaps_in_words(state: StreamState) -> list[Lack]:
@@ -65,10 +65,13 @@ def gaps_in_words(state: StreamState) -> list[Lack]:
         if gap.last_sequence >= gap.first_sequence:
             events = f" (events {gap.first_sequence} to {gap.last_sequence})"
         told.append(Lack(f"a gap: {batches}{events} missing", gap.leaf))
+        told += [
+            Lack(f"batch {number}, which came late, does not fit into its gap", refused=True) for number in gap.refused
+        ]
     if state.silent:
         told.append(
             Lack(f"silent: batch {state.next_number} and what follows did not come, though a heartbeat was promised")
         )
     if state.frozen:
-        told.append(Lack(f"it stopped: {state.frozen}", stopped=True))
+        told.append(Lack(f"it stopped: {state.frozen}", refused=True))
     return told

@@ -280,7 +280,7 @@ class EntryCheck:
 
     def _open_gaps(self, name: str, state: StreamState) -> None:
         for lack in gaps_in_words(state):
-            logged = not lack.stopped
+            logged = not lack.refused
             self._tell(Finding(where=f"stream {name}", problem=lack.words, leaf=lack.leaf, logged=logged))
 
     def _beside(self) -> None:
@@ -300,7 +300,7 @@ class EntryCheck:
                 self._found("store", str(error))
 
     def unlogged(self) -> Iterator[BatchHeader]:
-        """The headers in the store that the log does not hold and may take yet: of no stream that it has stopped taking.
+        """The headers in the store that the log does not hold and may take yet: of no stream that it has stopped taking, none that it refused.
 
         Raises as the store does.
         """
@@ -308,7 +308,8 @@ class EntryCheck:
             state = self._stream(name).state
             if state.frozen:
                 continue
-            for number in (number for gap in state.missing for number in range(gap.first, gap.last + 1)):
+            missing = (number for gap in state.missing for number in range(gap.first, gap.last + 1))
+            for number in (number for number in missing if not state.told_of(number)):
                 late = self._store.batch(name, number)
                 if late is not None:
                     yield late.header

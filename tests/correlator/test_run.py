@@ -38,6 +38,12 @@ def world(tmp_path: Path) -> Iterator[Correlating]:
     made.close()
 
 
+def renumbered(shipper: Shipper, *, number: int, sequence: int) -> Shipper:
+    """Let the next batch follow another one than it would; whatever is before it, it names nothing that is."""
+    shipper.number, shipper.sequence, shipper.previous = number, sequence, "ab" * 32
+    return shipper
+
+
 def stream_of(shipper: Shipper) -> str:
     return f"stream/{shipper.stream}"
 
@@ -261,14 +267,111 @@ def test_a_late_batch_that_does_not_fit_is_a_fork(world: Correlating) -> None:
     clone = shipper.clone()
     shipper.batch(pay("p1"))
     forged = clone.batch(pay("forged"))
+    after = shipper.batch(pay("p1"))
+    world.store.append(after)
+    world.run()
+    world.store.append(forged)
+    world.run()
+    assert world.details("fork") == [
+        {"number": 2, "logged": after.signed.header.previous, "found": forged.signed.digest}
+    ]
+    assert world.of("transaction/forged") == []
+    world.store.append(shipper.batch(pay("p1")))
+    world.run()
+    assert len(world.of("transaction/p1")) == 3, "the stream goes on"
+    assert world.run() == 0, "told once"
+    world.kill()
+    assert world.run() == 0, "even after a restart"
+
+
+def test_a_late_batch_that_chains_to_another_is_a_fork_and_told_once(world: Correlating) -> None:
+    shipper = Shipper()
+    world.store.append(shipper.batch(pay("p1")))
+    other = Shipper(shipper.stream)
+    other.batch(pay("another"))
+    forged = other.batch(pay("forged"))
+    shipper.batch(pay("p1"))
+    shipper.batch(pay("p1"))
     world.store.append(shipper.batch(pay("p1")))
     world.run()
     world.store.append(forged)
     world.run()
     (fork,) = world.details("fork")
-    assert (fork["number"], fork["found"]) == (2, forged.signed.digest)
-    assert world.of("transaction/forged") == []
+    assert (fork["number"], fork["found"], fork.get("frozen")) == (1, forged.signed.header.previous, None)
+    world.store.append(shipper.batch(pay("p1")))
+    world.run()
+    assert len(world.of("transaction/p1")) == 3
+    world.kill()
     assert world.run() == 0
+
+
+@pytest.mark.parametrize(
+    ("forger", "reason"),
+    [
+        (Shipper(key=key_of(7)), "not_enrolled"),
+        (Shipper(ledger="ledger.example/other"), "not_enrolled"),
+        (None, "bad_chain"),
+    ],
+)
+def test_a_late_batch_that_does_not_fit_is_told_once_and_stops_nothing(
+    world: Correlating, forger: Shipper | None, reason: str
+) -> None:
+    assert isinstance(world.store, MemoryStore)
+    shipper = Shipper()
+    batches = [shipper.batch(pay("p1")) for _ in range(12)]
+    for at in (0, 5):
+        world.store.append(batches[at])
+    world.run()
+    forger = renumbered(forger or shipper.clone(), number=2, sequence=2 if forger else 0)
+    forged = forger.batch(pay("forged"))
+    world.store.append(forged)
+    for at in range(6, 10):
+        world.store.append(batches[at])
+        world.run()
+    assert [gap["reason"] for gap in world.details("gap")] == ["missing", reason]
+    world.kill()
+    world.store.append(batches[10])
+    world.run()
+    world.store.append(batches[2 - 1])  # its neighbour fills a part of the gap
+    world.run()
+    assert [gap["reason"] for gap in world.details("gap")] == ["missing", reason], "told once, even after a restart"
+    assert world.of("transaction/forged") == []
+    del world.store.batches[StreamId(shipper.stream)][3]
+    for at in (2, 3, 4, 11):
+        world.store.append(batches[at])
+    world.run()
+    assert len(world.of("transaction/p1")) == 12, "what was missing is taken in the forged one's place"
+    world.close()
+    assert world.run() == 0
+
+
+def test_a_late_batch_says_nothing_of_how_its_stream_goes_on(world: Correlating) -> None:
+    shipper, quiet = Shipper(), Shipper("cron/0123456789abcdef")
+    late = []
+    for one in (shipper, quiet):
+        world.store.append(one.batch(pay("p1")))
+        late.append(one.batch(pay("p1")))
+        world.store.append(one.batch(pay("p1")))
+    world.run()
+    world.store.append(shipper.clone().batch(pay("bad"), ledger="ledger.example/other"))
+    world.now_ns += 200 * SECOND
+    world.run()
+    told = [gap["reason"] for gap in world.details("gap")]
+    assert sorted(told) == ["missing", "missing", "not_enrolled", "silent"]
+    for batch in late:
+        world.store.append(batch)
+    world.now_ns += 200 * SECOND
+    world.run()
+    assert len(world.of("transaction/p1")) == 6
+    correlator = world.correlator
+    assert correlator is not None
+    for state in ("stopped", "silent"):
+        sample = correlator.metrics.registry.get_sample_value("tally_correlator_streams", {"state": state})
+        assert sample == 1, state
+    assert [gap["reason"] for gap in world.details("gap")] == told
+    world.kill()
+    world.run()
+    assert [gap["reason"] for gap in world.details("gap")] == told
 
 
 def test_a_cloned_spool_is_named_with_both_hashes_and_the_rest_goes_on(world: Correlating) -> None:

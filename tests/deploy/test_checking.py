@@ -288,6 +288,34 @@ def test_a_batch_that_comes_late_fills_its_gap(workshop: Workshop, cli: Cli) -> 
     assert "missing  " not in cli("status")[1]
 
 
+def test_a_batch_that_comes_late_and_does_not_fit_is_a_finding(workshop: Workshop, cli: Cli) -> None:
+    from collector.store.sqlite import SqliteStore
+    from tests.deploy.conftest import EVENTS
+    from tests.support.shipper import Shipper, pay
+
+    for one in EVENTS:
+        workshop.collect([one], close_stream=False)
+    path = workshop.places.store
+    with closing(sqlite3.connect(path)) as db:
+        row, number, stream = db.execute(
+            "SELECT b.id, number, s.stream FROM batches b JOIN streams s ON s.id = b.stream WHERE first = 1 AND count = 1"
+        ).fetchone()
+    sql(path, f"DELETE FROM bodies WHERE batch = {row}", f"DELETE FROM batches WHERE id = {row}")
+    workshop.correlate()
+    forger = Shipper(stream, ledger=workshop.config.ledger)
+    forger.number, forger.sequence, forger.previous = number - 1, 1, "ab" * 32
+    with closing(SqliteStore(path)) as store:
+        store.append(forger.batch(pay("forged")))
+    workshop.correlate()
+    workshop.correlate()
+    assert [problem.partition(": ")[2] for problem in check(cli)[1]] == [
+        f"a gap: batch {number} (events 1 to 1) missing",
+        f"batch {number}, which came late, does not fit into its gap",
+    ]
+    code, out, _ = cli("check", "--json")
+    assert (code, [finding["logged"] for finding in json.loads(out)["findings"]]) == (1, [True, False])
+
+
 def test_a_story_of_changed_events_is_false(ledger: Workshop, cli: Cli) -> None:
     sql(ledger.places.store, f"UPDATE bodies SET events = {STORE_EVENT}")
     code, out, _ = cli("trail", "p1")
