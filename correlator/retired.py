@@ -92,8 +92,11 @@ class Retirements:
         return sorted(self._of)
 
     def covers(self, month: str, batch_leaf: int) -> RetiredMonth | None:
-        """The first that lets go of the events of this month's batch, whose entry is at this leaf."""
-        return next((one for one in self.of(month) if batch_leaf < one.retirement.size), None)
+        """The first that lets go of the events of this month's batch, whose entry is at this leaf.
+
+        Whatever size a retirement says, it lets go of nothing that came into the log behind it.
+        """
+        return next((one for one in self.of(month) if batch_leaf < min(one.retirement.size, one.leaf)), None)
 
 
 class MonthAccount:
