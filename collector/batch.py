@@ -239,9 +239,11 @@ def open_header(data: bytes, signature: bytes, facts: bytes | None = None) -> Si
     if facts is not None:
         lines = signed.facts_lines()
         if (facts and not facts.endswith(b"\n")) or len(lines) != header.count:
-            raise VerificationError(f"{name}: {len(lines)} facts where the header counts {header.count}")
+            counted = f"{name}: {len(lines)} facts where the header counts {header.count}"
+            raise VerificationError(counted, label="facts")
         if facts_root(lines) != header.facts_root:
-            raise VerificationError(f"{name}: the facts are not those that were signed (tree hash differs)")
+            changed = f"{name}: the facts are not those that were signed (tree hash differs)"
+            raise VerificationError(changed, label="facts")
     return signed
 
 

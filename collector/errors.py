@@ -65,4 +65,14 @@ class StateUnknown(TallyError):
 
 
 class VerificationError(TallyError):
-    """A hash, signature, proof or signed text does not hold. The message names the thing that failed."""
+    """A hash, signature, proof or signed text does not hold. The message names the thing that failed.
+
+    Args:
+        reason: what does not hold, and of what, for people.
+        label: a short stable word for who must tell failures apart: ``facts`` when a batch's facts are not what its header commits
+            to; else empty.
+    """
+
+    def __init__(self, reason: str, *, label: str = "") -> None:
+        super().__init__(reason)
+        self.label = label

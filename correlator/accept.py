@@ -137,7 +137,7 @@ class Acceptor:
             return  # the log says already that it is not to be had
         chain.add_gap(
             bad.stream,
-            "bad_facts" if "facts" in str(bad.error) else "bad_signature",
+            "bad_facts" if bad.error.label == "facts" else "bad_signature",
             first_number=bad.number,
             last_number=bad.number,
             first_sequence=stream.next_sequence,

@@ -309,7 +309,8 @@ def _opened(stream: StreamId, row: tuple[int, int, int, int, bytes, bytes, bytes
     try:
         signed = open_header(header, signature, facts)
     except VerificationError as error:
-        raise VerificationError(f"stream {stream}, batch {number} in the store: {error}") from error
+        told = f"stream {stream}, batch {number} in the store: {error}"
+        raise VerificationError(told, label=error.label) from error
     if signed.header.stream != stream or signed.header.number != number:
         raise VerificationError(
             f"stream {stream}, batch {number} in the store: the row holds batch {signed.header.number}"

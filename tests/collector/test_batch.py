@@ -108,14 +108,16 @@ def test_every_flipped_bit_of_header_signature_and_facts_is_found() -> None:
 )
 def test_other_facts_than_those_signed_are_refused(facts: bytes) -> None:
     made = signed()
-    with pytest.raises(VerificationError, match=f"batch 2 of stream {STREAM}"):
+    with pytest.raises(VerificationError, match=f"batch 2 of stream {STREAM}") as caught:
         open_header(made.data, made.signature, facts)
+    assert caught.value.label == "facts"
 
 
 @pytest.mark.parametrize("signature", [b"", b"\0" * 63, b"\0" * 64, b"\0" * 65])
 def test_no_signature_is_no_signature(signature: bytes) -> None:
-    with pytest.raises(VerificationError, match="signature does not hold"):
+    with pytest.raises(VerificationError, match="signature does not hold") as caught:
         open_header(signed().data, signature, FACTS)
+    assert caught.value.label == ""
 
 
 def test_another_key_in_the_header_is_refused() -> None:

@@ -270,8 +270,9 @@ def test_each_month_has_its_index_and_events_are_found_in_all(
     assert list(store.events(refs(1, 2))) == texts([again[2], again[0]])
     with pytest.raises(NotFound, match="event 0 "):
         store.events(refs(1, 0))
-    with pytest.raises(VerificationError, match=r"batch 1 in the store: .* facts"):
+    with pytest.raises(VerificationError, match=r"batch 1 in the store: .* facts") as caught:
         store.batch(STREAM, 1)
+    assert caught.value.label == "facts"
     assert store.batch(STREAM, 2) is not None
 
 

@@ -352,8 +352,9 @@ def test_a_flipped_bit_in_a_row_names_stream_and_number(path: Path, column: str)
     for at in range(0, len(value), 7):
         changed = value[:at] + bytes([value[at] ^ 1 << at % 8]) + value[at + 1 :]
         store._db.execute(f"UPDATE batches SET {column} = ? WHERE number = 2", (changed,))
-        with pytest.raises(VerificationError, match=f"stream {STREAM}, batch 2 in the store"):
+        with pytest.raises(VerificationError, match=f"stream {STREAM}, batch 2 in the store") as caught:
             store.batch(STREAM, 2)
+        assert caught.value.label == ("facts" if column == "facts" else "")
         with pytest.raises(VerificationError, match="batch 2 in the store"):
             store.batches_after({STREAM: 0}, 9)
     assert store.batch(STREAM, 1) is not None

@@ -456,10 +456,11 @@ def test_a_signed_number_that_nothing_has_room_for_stops_its_stream_alone(
     assert world.run() == 0
 
 
+@pytest.mark.parametrize("collector", ["gateway", "artifacts"])  # a name may have any word in it
 @pytest.mark.parametrize("what", ["signature", "facts", "header"])
-def test_a_damaged_batch_stops_its_stream_until_it_is_mended(world: Correlating, what: str) -> None:
+def test_a_damaged_batch_stops_its_stream_until_it_is_mended(world: Correlating, what: str, collector: str) -> None:
     assert isinstance(world.store, MemoryStore)
-    shipper, other = Shipper(), Shipper("ledger/0123456789abcdef")
+    shipper, other = Shipper(f"{collector}/0123456789abcdef"), Shipper("ledger/0123456789abcdef")
     good = [shipper.batch(pay("p1", body=number)) for number in range(4)]
     for batch in (*good, other.batch(pay("p2"))):
         world.store.append(batch)

@@ -59,7 +59,8 @@ class MemoryStore:
         try:
             opened = open_header(signed.data, signed.signature, signed.facts)
         except VerificationError as error:
-            raise VerificationError(f"stream {stream}, batch {number} in the store: {error}") from error
+            told = f"stream {stream}, batch {number} in the store: {error}"
+            raise VerificationError(told, label=error.label) from error
         if (opened.header.stream, opened.header.number) != (stream, number):
             raise VerificationError(f"stream {stream}, batch {number} in the store: it is another batch")
         return opened

@@ -309,7 +309,7 @@ def facts_of_documents(sources: Sequence[bytes]) -> bytes:
         try:
             document = _decode_facts(source)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise VerificationError(f"its facts cannot be read: {error}") from error
+            raise VerificationError(f"its facts cannot be read: {error}", label="facts") from error
         found += [bytes(line) + b"\n" for line in document.facts]
         found.append(document.raw)
     return b"".join(found)

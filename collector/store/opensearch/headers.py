@@ -177,7 +177,8 @@ def _checked(
         lines = None if facts is None else documents.facts_of_documents(facts)
         signed = open_header(stored.data, stored.signature, lines)
     except VerificationError as error:
-        raise VerificationError(f"stream {stream}, batch {number} in the store: {error}") from error
+        told = f"stream {stream}, batch {number} in the store: {error}"
+        raise VerificationError(told, label=error.label) from error
     if signed.header.stream != stream or signed.header.number != number:
         raise VerificationError(
             f"stream {stream}, batch {number} in the store: the document holds batch {signed.header.number}"
