@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from audit_api.export.table import amounts_of, span_ns
+from audit_api.export.table import amounts_of, plain_keys, span_ns
 from audit_api.export.walk import Row
 from collector.event import Event, Facts
 
@@ -209,9 +209,7 @@ def _event(row: Row) -> dict[str, Any]:
 
 def _labels(facts: Facts) -> dict[str, str]:
     """Business keys: ECS's labels are keywords, and a dot in a name would be taken for an object."""
-    return {
-        name.replace(".", "_"): value for name, value in sorted(facts.keys.items()) if not name.startswith("amount.")
-    }
+    return {name.replace(".", "_"): value for name, value in sorted(plain_keys(facts.keys).items())}
 
 
 def _message(event: Event) -> str:

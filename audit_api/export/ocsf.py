@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from audit_api.export.table import amounts_of
+from audit_api.export.table import amounts_of, plain_keys
 from audit_api.export.walk import Row
 from collector.errors import Malformed
 from collector.event import Event, Facts, parse_time
@@ -177,7 +177,7 @@ def _unmapped(row: Row, facts: Facts, event: Event) -> dict[str, Any]:
         "problem": row.problem,
         "retired": row.retired,
         "span_id": facts.span_id,
-        "keys": {name: value for name, value in facts.keys.items() if not name.startswith("amount.")},
+        "keys": plain_keys(facts.keys),
         "amounts": [{"currency": currency, "amount": amount} for currency, amount in amounts_of(facts.keys)],
         "attributes": event.attributes,
         "resource": event.resource,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from audit_api.export.formats import FormatUnavailable
+from audit_api.export.table import amounts_of, plain_keys
 from collector.errors import Malformed
 from collector.event import Event, Facts, decode_event, decode_facts, format_time, parse_time
 from correlator.bundle import BundleLine, Contents, encode_members
@@ -233,10 +234,10 @@ def _detail(entry: Entry) -> Iterator[tuple[str, str]]:
 def _lines(line: BundleLine, facts: Facts, retired: RetiredMonth | None) -> Iterator[tuple[str, str]]:
     if facts.actor:
         yield "by", facts.actor
-    amounts = [f"{key[7:].upper()} {value}" for key, value in sorted(facts.keys.items()) if key.startswith("amount.")]
+    amounts = [f"{currency} {amount}" for currency, amount in amounts_of(facts.keys)]
     if amounts:
         yield "money", ", ".join(amounts)
-    keys = [f"{key} {value}" for key, value in sorted(facts.keys.items()) if not key.startswith("amount.")]
+    keys = [f"{key} {value}" for key, value in sorted(plain_keys(facts.keys).items())]
     if keys:
         yield "keys", ", ".join(keys)
     if line.event is None:

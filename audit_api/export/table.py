@@ -12,10 +12,13 @@ import msgspec
 from audit_api.export.walk import Row
 from collector.errors import Malformed
 from collector.event import Event, Facts, parse_time
+from correlator.index.amounts import currency_of
 
-__all__ = ["COLUMNS", "VERSION", "Column", "amounts_of", "span_ns", "table_row"]
+__all__ = ["COLUMNS", "VERSION", "Column", "amounts_of", "plain_keys", "span_ns", "table_row"]
 
 VERSION = 1
+
+_MOST_NS = (1 << 63) - 1
 
 Kind = Literal["text", "word", "whole", "time", "amount", "json", "truth", "words"]
 """`text`: free; `word`: one of few values (a dictionary in Parquet); `whole`: an integer; `time`: RFC 3339 UTC with nine digits;
@@ -47,13 +50,24 @@ class _Told:
 def amounts_of(keys: dict[str, str]) -> list[tuple[str, str]]:
     """The amounts among an event's keys as (currency in ISO 4217's capitals, decimal number), sorted by currency.
 
-    An amount is a key ``amount.<currency>`` (docs/configuration.md, "amounts"): its value is in the one form that amounts have.
+    An amount is a key ``amount.<currency>`` whose value is in the one form that amounts have (docs/format.md): only then is it a number that
+    may stand where numbers do. Senders call their keys what they like.
     """
-    return sorted((name[7:].upper(), value) for name, value in keys.items() if name.startswith("amount."))
+    return sorted((currency, value) for name, value in keys.items() if (currency := currency_of(name, value)))
+
+
+def plain_keys(keys: dict[str, str]) -> dict[str, str]:
+    """The keys that are no amounts: each key is here or in `amounts_of`."""
+    return {name: value for name, value in keys.items() if not currency_of(name, value)}
 
 
 def span_ns(event: Event) -> int | None:
-    """How long a span took, in nanoseconds; None for what is no span, or has no usable end."""
+    """How long a span took, in nanoseconds; None for what is no span, has no usable end, or takes longer than 63 bits can say (292 years)."""
+    length_ns = _length_ns(event)
+    return length_ns if length_ns is not None and length_ns <= _MOST_NS else None
+
+
+def _length_ns(event: Event) -> int | None:
     if event.span is None:
         return None
     try:
@@ -73,7 +87,15 @@ def _body(event: Event) -> str | None:
 
 
 def _plain_keys(told: _Told) -> str | None:
-    return _json({name: value for name, value in told.facts.keys.items() if not name.startswith("amount.")})
+    return _json(plain_keys(told.facts.keys))
+
+
+def _problem(told: _Told) -> str | None:
+    length_ns = _length_ns(told.event)
+    if length_ns is None or length_ns <= _MOST_NS:
+        return told.row.problem or None
+    too_long = f"its span took {length_ns} nanoseconds, more than fit into 63 bits"
+    return f"{told.row.problem}; {too_long}" if told.row.problem else too_long
 
 
 COLUMNS: tuple[Column, ...] = (
@@ -139,7 +161,7 @@ COLUMNS: tuple[Column, ...] = (
         lambda t: list(t.facts.marks) or None,
     ),
     Column("detail", "json", "of entries that are no event: what they say", lambda t: _json(t.row.entry.detail)),
-    Column("problem", "text", "why the event is not here, or not as it is", lambda t: t.row.problem or None),
+    Column("problem", "text", "why the event is not here, or not as it is", _problem),
     Column(
         "retired", "word", "the month with which the event was let go of by policy", lambda t: t.row.retired or None
     ),

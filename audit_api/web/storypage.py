@@ -140,7 +140,7 @@ class StoryPage:
             "status": status,
             "bad": status in _BAD,
             "checkpoint": answer["checkpoint"],
-            "keys": [one for one in summary["keys"] if not one["name"].startswith("amount.")],
+            "keys": summary["keys"],  # without amounts: the index has those by themselves
             "amounts": [manner.monies(one["least"], one["most"], one["currency"]) for one in summary["amounts"]],
             "services": services_in_order(shown),
             "line": _line(shown, flows),

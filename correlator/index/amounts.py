@@ -3,16 +3,21 @@
 import re
 from dataclasses import dataclass
 
-from collector.amounts import FRACTION_DIGITS, WHOLE_DIGITS, amount_text, parts_of
+from collector.amounts import FRACTION_DIGITS, WHOLE_DIGITS, amount_text, is_amount, parts_of
 from correlator.errors import VerificationError
 
-__all__ = ["LEAST", "MOST", "AmountRange", "number_of", "ordered"]
+__all__ = ["LEAST", "MOST", "AmountRange", "currency_of", "number_of", "ordered"]
 
 _DIGITS = WHOLE_DIGITS + FRACTION_DIGITS
 _ZERO = 10**_DIGITS
 """Added to each number, in units of its last digit, so that none is negative and all have the same length."""
 
 LEAST, MOST = "0" * (_DIGITS + 1), "9" * (_DIGITS + 1)
+
+
+def currency_of(name: str, value: str) -> str:
+    """The currency that a key tells an amount in, ISO 4217's capitals; empty for a key that is none, whatever it is called: senders choose names."""
+    return name[-3:].upper() if is_amount(name) and parts_of(value) is not None else ""
 
 
 def ordered(text: str) -> str:

@@ -26,13 +26,14 @@ from audit_api.export import parquet
 from audit_api.export.csvtable import MAX_CELL, guarded, unguarded
 from audit_api.export.ecs import ATTRIBUTES, RESOURCE, document
 from audit_api.export.formats import FORMATS, FormatUnavailable, open_writer
+from audit_api.export.ocsf import activity
 from audit_api.export.table import COLUMNS
 from audit_api.export.walk import Row, Selection
 from collector.store.sqlite import SqliteStore
 from correlator.entry import decode_entry
 from correlator.index import TrailQuery
 from correlator.index.sqlite import SqliteIndex
-from tests.support.exports import HOSTILE, difficult_story, made, rows_of
+from tests.support.exports import HOSTILE, NO_AMOUNTS, difficult_story, made, rows_of
 from tests.support.ledgers import SmallLedger
 
 
@@ -144,6 +145,28 @@ def test_no_cell_of_csv_is_a_formula(ledger: SmallLedger) -> None:
                 assert not cell.lstrip("\ufeff \t\r\n\u200b\u00a0").startswith(tuple("=+-@＝＋－＠"))
 
 
+def test_a_key_that_is_only_called_like_an_amount_is_a_key_and_no_number(ledger: SmallLedger) -> None:
+    data, _ = made(ledger, "csv")
+    rows = list(csv.reader(io.StringIO(data.decode(), newline=""), strict=True))
+    assert {len(row) for row in rows} == {len(COLUMNS)}, "nobody adds rows or cells by what a key says"
+    (row,) = (row for row in table(ledger) if row["name"] == "no amounts")
+    assert (row["amount"], row["currency"], row["further_amounts"]) == ("", "", "")
+    assert json.loads(unguarded(row["keys"])) == NO_AMOUNTS
+    (told,) = (row for row in rows_of(ledger)[0] if row.facts().name == "no amounts")
+    assert "amounts" not in document(told)["tallystick"]
+    assert document(told)["labels"]["amount_note"] == NO_AMOUNTS["amount.note"]
+    assert activity(told)["unmapped"]["keys"] == NO_AMOUNTS
+    assert "amounts" not in activity(told)["unmapped"]
+
+
+def test_a_span_that_no_column_can_hold_is_told_in_words(ledger: SmallLedger) -> None:
+    (row,) = (row for row in table(ledger) if row["name"] == "five centuries")
+    assert row["duration_ns"] == ""
+    assert "15778454400000000000 nanoseconds" in row["problem"]
+    (told,) = (row for row in rows_of(ledger)[0] if row.facts().name == "five centuries")
+    assert "duration" not in document(told)["event"], "Elasticsearch has 64 bits, too"
+
+
 def test_a_spreadsheet_takes_csv_and_finds_no_formula(ledger: SmallLedger, tmp_path: Path) -> None:
     book = openpyxl.Workbook()
     sheet = book.active
@@ -219,6 +242,8 @@ def test_parquets_types_are_right(ledger: SmallLedger) -> None:
     assert rows["long"]["marks"] == ["card:body", "truncated"]
     assert rows["early"]["time"] is None
     assert "1066-10-14T09:00:00.000000001Z" in rows["early"]["problem"]
+    assert rows["no amounts"]["amount"] is None
+    assert rows["five centuries"]["duration_ns"] is None
     assert manifest["notes"] == {"times_out_of_range": 1}
     hostile = [row["body"] for row in read.to_pylist() if row["name"] == "hostile"]
     assert hostile == list(HOSTILE), "a data frame evaluates nothing, so nothing is guarded"

@@ -86,6 +86,7 @@ def test_a_reader_finds_the_story_in_it(made: bytes, told: Told) -> None:
         "gateway · payment.requested",
         "EUR -12.5",
         "order_id O-1",
+        "amount.note =A1",
         "by",
         "ann",
         "SERVER, 500.000 ms no",

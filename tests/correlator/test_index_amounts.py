@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from collector.amounts import amount_text
 from correlator.errors import VerificationError
-from correlator.index.amounts import LEAST, MOST, AmountRange, number_of, ordered
+from correlator.index.amounts import LEAST, MOST, AmountRange, currency_of, number_of, ordered
 
 numbers = st.decimals(min_value=-(10**15) + 1, max_value=10**15 - 1, places=8).map(
     lambda one: amount_text(format(one, "f"))
@@ -28,6 +28,19 @@ def test_the_order_of_the_text_is_that_of_the_numbers(one: str, other: str) -> N
 @pytest.mark.parametrize("text", ["", "12.50", "012", "-0", "1e3", "+1", "1" * 16, "0.123456789", "1.", "١"])
 def test_what_is_not_in_the_one_form_is_not_indexed(text: str) -> None:
     assert ordered(text) == ""
+
+
+def test_an_amount_is_a_key_by_name_and_by_value() -> None:
+    assert currency_of("amount.eur", "-12.5") == "EUR"
+    others = [
+        ("amount.note", "1"),
+        ("amount.EUR", "1"),
+        ("amount.", "1"),
+        ("order_id", "1"),
+        ("amount.eur", "=1+1"),
+        ("amount.eur", ""),
+    ]
+    assert [currency_of(*one) for one in others] == [""] * len(others)
 
 
 @given(st.text(max_size=30))

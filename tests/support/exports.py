@@ -14,6 +14,9 @@ from audit_api.logs import Logs
 from collector.event import Scope, Span, format_time
 from tests.support.ledgers import SIGNER, START_NS, SmallLedger, payment
 
+NO_AMOUNTS = {"amount.note": '=A1",1\r\n=cmd,2', "amount.eur": "=1+1", "amount.USD": "1", "amount.xxx": ""}
+"""Keys that are called like amounts, and are none."""
+
 HOSTILE = ("=1+1", "+49 30", "-cmd", "@SUM(A1)", "\t=1", "'quoted", "  =2", "＝1+1", "a,b\r\nc", 'say "hi"', "\ufeff=1")
 
 
@@ -56,6 +59,15 @@ def difficult_story(ledger: SmallLedger) -> None:
             payment(0, 5, "", "no service", resource={}, time="", body={"支付": "完了", "عربي": ["نص"]}),
             payment(0, 6, "gateway", "early", time="1066-10-14T09:00:00.000000001Z", severity_number=9),
             *(payment(0, 7, "gateway", "hostile", body=text, actor=text) for text in HOSTILE),
+            payment(0, 8, "gateway", "no amounts", keys=NO_AMOUNTS),
+            payment(
+                0,
+                9,
+                "gateway",
+                "five centuries",
+                time="1700-01-01T00:00:00.000000000Z",
+                span=Span(kind="SERVER", end="2200-01-01T00:00:00.000000000Z"),
+            ),
         ],
     )  # fmt: skip
     ledger.add_verdict("transaction/PAY-0", "incomplete", ("notified",))

@@ -219,8 +219,16 @@ async def test_money_has_its_currencys_minor_units(api: Api) -> None:
     api.ledger.publish()
     text = shown(await page(api, "/desk/trails/transaction/PAY-8")).replace("\xa0", " ")
     assert all(one in text for one in ("12.50 EUR", "1,200 JPY", "0.750 BHD"))
+    assert "amount." not in shown(await page(api, "/desk/trails?transaction=PAY-8")), "they have a column of their own"
     german = await page(api, "/desk/trails/transaction/PAY-8", **{"Accept-Language": "de-DE,en;q=0.5"})
     assert "12,50 EUR" in shown(german).replace("\xa0", " ")
+
+
+async def test_a_key_that_is_only_called_like_an_amount_is_shown_as_a_key(api: Api) -> None:
+    api.ledger.ship("gateway/00000000000000aa", [payment(8, 0, "gateway", "paid", keys={"amount.note": "three"})])
+    api.ledger.publish()
+    for path in ("/desk/trails/transaction/PAY-8", "/desk/trails?transaction=PAY-8"):
+        assert "amount.note three" in shown(await page(api, path))
 
 
 async def test_hostile_text_is_text(api: Api) -> None:
