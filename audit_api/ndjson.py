@@ -54,7 +54,7 @@ class LineStream:
         following: reads the page that is asked for with this.
         counted: what the lines are called in the last one, as in ``{"end":true,"trails":12}``.
         more: further members of the last line.
-        room: the place that is given back at the end; it has been taken.
+        room: the place that is given back at the end; it has been taken, so whoever is handed this closes it or hands it on.
         lead: lines before the first page, which are not counted.
     """
 

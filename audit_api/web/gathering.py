@@ -82,7 +82,8 @@ class Gathering:
         self, call: Call, run: Runner, trail: str, *, start: int, limit: int
     ) -> tuple[Mapping[str, Any], int]:
         values = {"start": start, "limit": limit, "proofs": False, "events": True, "beside": True}
-        reading = await self._trails.read(replace(call, target={"trail": trail}, values=values), run)
+        # what the request accepts is the page's matter: as lines there would be a stream, which has a place and no body
+        reading = await self._trails.read(replace(call, target={"trail": trail}, values=values, accept=""), run)
         return msgspec.json.decode(reading.body), reading.head
 
     def _with_clocks(self, rows: Sequence[Row]) -> tuple[list[Row], tuple[str, ...]]:

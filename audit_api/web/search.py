@@ -89,7 +89,8 @@ class SearchPage:
         """A page of results; raises `Problem` for what cannot be searched for."""
         manner = manner_of(call.request, call.values["zone"])
         asked = self._asked(call.values, manner)
-        reading = await self._trails.find(replace(call, values=asked), run)
+        # what this request accepts is this page's matter: as lines there would be a stream, which has a place and no body
+        reading = await self._trails.find(replace(call, values=asked, accept=""), run)
         here = address_of(conditions_of(_shown(given(call.request))))
         saved = await self._forms.shown(call, run, here) if self._forms is not None else None
         body = await asyncio.to_thread(self._page, call, manner, reading.body, saved)

@@ -76,6 +76,15 @@ async def test_lines_show_a_role_no_more_than_a_page(api: Api) -> None:
     assert entries == page["entries"]
 
 
+@pytest.mark.parametrize("path", ["/desk/trails", f"/desk/trails/{PAYMENT}"])
+async def test_a_page_is_a_page_whatever_is_accepted_and_takes_no_place_of_lists(api: Api, path: str) -> None:
+    for _ in range(20):  # more than there are places
+        answer = await api.get(path, "sre", Accept=LINES)
+        assert answer.status_code == 200
+        assert answer.headers["content-type"].startswith("text/html")
+    assert (await lines(api, "/v1/trails"))[-1]["end"] is True
+
+
 async def test_what_cannot_be_begun_is_a_problem(api: Api) -> None:
     answer = await api.get("/v1/trails/transaction/PAY-9", Accept=LINES)
     assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
