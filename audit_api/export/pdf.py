@@ -37,6 +37,8 @@ _INK, _GREY, _BAD, _GOOD, _RULE, _TINT = (
 )
 _MARGIN = 16.0
 _QR = 44.0
+_COUNT = "{nb}"
+"""Stands for the count of pages, in the foot alone: in the events' text it is text."""
 _NOTE = (
     "This report is for reading. Proof is the bundle of the same trail (tally export ID -o FILE.zip), which anyone checks offline with "
     "tally verify and the log's key from a source that they trust. The code holds the signed checkpoint: compare it with others' copies."
@@ -71,6 +73,7 @@ def render_report(told: Told, *, fonts: Sequence[Path] = ()) -> bytes:
 class _Page(FPDF):
     def __init__(self, told: Told) -> None:
         super().__init__(format="A4")
+        self.alias_nb_pages("")  # the library would put the count of pages for it in what others wrote, too
         self._told = told
         self._unknown = 0
         self.set_margins(_MARGIN, _MARGIN + 6, _MARGIN)
@@ -200,7 +203,10 @@ class _Page(FPDF):
         self.set_text_color(*_GREY)
         self.set_text_shaping(False)
         self.cell(120, 3.5, f"Tallystick · checkpoint of {leaves} leaves · root {root[:16]}…", align="L")
-        self.cell(0, 3.5, f"{self.page_no()} / {{nb}}", align="R")
+        before = self.str_alias_nb_pages
+        self.alias_nb_pages(_COUNT)
+        self.cell(0, 3.5, f"{self.page_no()} / {_COUNT}", align="R")
+        self.alias_nb_pages(before)
 
     # Its parts --------------------------------------------------------------------------------------------------------
 
@@ -295,5 +301,6 @@ class _Page(FPDF):
     def done(self) -> bytes:
         """The file."""
         out = io.BytesIO()
+        self.alias_nb_pages(_COUNT)  # only now does the library put the count in the feet's places
         self.output(out)
         return out.getvalue()

@@ -31,7 +31,7 @@ MAX_TEXT = 2_000
 
 MAX_ATTRIBUTES = 40
 
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
 
 _MASKED = {
     "card": "a card number, masked before anything was written",
@@ -111,7 +111,7 @@ def report_of(contents: Contents, key: Verifier) -> Told:
             facts = _facts(entry)
             when = _ns(facts.time if facts is not None else "")
             if facts is not None and facts.service:
-                services.setdefault(facts.service)
+                services.setdefault(harmless(facts.service))
             if when is not None:
                 times.append(when)
             if entry.kind == "verdict" and at == 0:
@@ -279,7 +279,7 @@ def _json(value: Any) -> str:
 
 
 def harmless(text: str) -> str:
-    """The text with what would steer it (controls, bidirectional marks) spelled out; lines stay lines."""
+    """The text with what would steer it (controls, bidirectional marks, soft hyphens) spelled out; lines stay lines."""
     return _STEERING.sub(lambda found: f"\\u{ord(found.group()):04x}", text.replace("\r\n", "\n").replace("\t", " "))
 
 

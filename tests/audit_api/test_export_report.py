@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -199,7 +200,27 @@ def test_a_font_that_is_none_says_so(told: Told, tmp_path: Path) -> None:
 
 
 def test_what_steers_text_is_spelled_out() -> None:
-    assert harmless("a\u202eb\x1b[31m\r\nc\td") == "a\\u202eb\\u001b[31m\nc d"
+    assert harmless("a\u202eb\x1b[31m\r\nc\td\xade") == "a\\u202eb\\u001b[31m\nc d\\u00ade"
+
+
+def test_a_service_s_name_steers_no_text(ledger: SmallLedger) -> None:
+    ledger.ship("shop/00000000000000dd", [payment(0, 9, "shop\u202egnp", "paid")])
+    ledger.publish()
+    summary = dict(report_of(contents_of(ledger), SIGNER.verifier).summary)
+    assert summary["Services"].endswith("shop\\u202egnp")
+
+
+def test_what_stands_for_the_count_of_pages_is_text_where_others_wrote_it(told: Told) -> None:
+    one = replace(
+        told.happenings[0], lines=(("", "paid {nb} EUR"), ("right to left", "تم الدفع {nb}")), place="at {nb}"
+    )
+    told = replace(told, happenings=(one,) * 60)
+    pages = texts_of(render_report(told))
+    text = "\n".join(pages)
+    assert len(pages) > 2
+    assert [text.count(said) for said in ("paid {nb} EUR", "at {nb}")] == [60, 60]
+    assert len(re.findall(r"[{}]nb[{}]", text)) == 180, "a brace looks the other way in a line that runs from the right"
+    assert [f"{at} / {len(pages)}" in page for at, page in enumerate(pages, 1)] == [True] * len(pages)
 
 
 @pytest.mark.anyio
