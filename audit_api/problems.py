@@ -77,7 +77,12 @@ PROBLEMS: Mapping[str, ProblemKind] = _kinds(
     ("precondition-failed", 412, "It has been changed", "Read it again: `If-Match` names another state of it."),
     ("still-open", 409, "The incident is not over", "Wait for its end, or say `over` if you know that it ended."),
     ("signed-already", 409, "It is signed off already", "Read who has answered for it, and what they said."),
-    ("export-too-large", 422, "The export would be too large", "More than `limit` entries: leave linked trails out."),
+    (
+        "export-too-large",
+        422,
+        "The export would be too large",
+        "More than `limit` of what `detail` names: leave linked trails out.",
+    ),
     ("format-unavailable", 422, "This server cannot write that format", "The extra that it needs is not installed."),
     ("too-many-requests", 429, "Too many requests", "Wait for the seconds that `Retry-After` says."),
     ("evidence-damaged", 500, "The evidence does not hold", "Log or store were changed; `tally check` says where."),

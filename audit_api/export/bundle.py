@@ -32,7 +32,7 @@ MAX_EXPORT_BYTES = 256 << 20
 
 
 class TooLarge(TallyError):
-    """The bundle would hold more than an export may: the message says what, `limit` is how many entries (or trails, or bytes)."""
+    """The bundle would hold more than an export may: the message says what, `limit` is how many entries (or trails, bytes, characters)."""
 
     def __init__(self, what: str, *, limit: int) -> None:
         super().__init__(what)

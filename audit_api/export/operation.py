@@ -1,6 +1,8 @@
 """The operation that exports a trail as a bundle."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +16,7 @@ from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.identity.scope import RowScope
 from audit_api.logs import Logs
 from audit_api.parameters import Parameter, flag
-from audit_api.problems import Problem
+from audit_api.problems import Problem, too_many
 from audit_api.settings import ApiSettings
 from audit_api.trails import TRAIL_PARAMETER, trail_target
 from collector.errors import NotFound
@@ -25,6 +27,11 @@ from correlator.story import StoryTrails
 __all__ = ["Exports"]
 
 _AT_ONCE = 2
+
+_WAIT_SECONDS = 10.0
+"""So long an export waits for one of those under way to end; most are done within it, and nobody waits without an end."""
+
+_RETRY_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,15 +115,18 @@ class Exports:
         if call.values["format"] not in ("bundle", "pdf"):
             return await self._as_data(call, run)
         pdf = call.values["format"] == "pdf"
-        async with self._room:
+        async with self._place():
             try:
+                await _demand_reader(call)  # who has waited for a place may have gone
                 export: BundleExport
                 export, elsewhere = await run(self._begin, call)
                 while await run(export.step):
-                    pass
+                    await _demand_reader(call)
+                contents = await run(export.gather)
+                await _demand_reader(call)  # what follows is one step, however long
                 # packing reads nothing more, so it need not keep the reading thread from others
                 make = partial(self._report, key=export.key) if pdf else export.seal
-                body = await asyncio.to_thread(make, await run(export.gather))
+                body = await asyncio.to_thread(make, contents)
             except FormatUnavailable as error:
                 raise Problem("format-unavailable", str(error)) from error
             except TooLarge as error:
@@ -135,6 +145,20 @@ class Exports:
             trail=call.target["trail"],
             head=export.head,
         )
+
+    @asynccontextmanager
+    async def _place(self) -> AsyncIterator[None]:
+        """One of the places, while it is needed; raises the problem ``too-many-requests`` when none becomes free in time."""
+        try:
+            async with asyncio.timeout(_WAIT_SECONDS):
+                await self._room.acquire()
+        except TimeoutError as error:
+            told = f"{_AT_ONCE} bundles or reports are being made: wait for one of them"
+            raise too_many(_RETRY_SECONDS, told) from error
+        try:
+            yield
+        finally:
+            self._room.release()
 
     def _report(self, contents: Contents, *, key: Verifier) -> bytes:
         return report_pdf(contents, key, fonts=[Path(font) for font in self.settings.report_fonts])
@@ -197,6 +221,12 @@ class Exports:
                 limit=len(told.traces),
             )
         return told
+
+
+async def _demand_reader(call: Call) -> None:
+    """Raises the problem ``unavailable`` when whoever asked has closed the connection: others wait for the place."""
+    if await call.request.is_disconnected():
+        raise Problem("unavailable", "the connection was closed before the export was made")
 
 
 def _format(text: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from audit_api.export.bundle import TooLarge
 from audit_api.export.formats import FormatUnavailable
 from audit_api.export.table import amounts_of, plain_keys
 from collector.errors import Malformed
@@ -21,10 +22,13 @@ from correlator.retired import RetiredMonth, retired_events
 from correlator.trail import RETIREMENTS
 from correlator.verify import verify_bundle
 
-__all__ = ["MAX_ENTRIES", "MAX_TEXT", "Happening", "Told", "harmless", "report_of", "report_pdf"]
+__all__ = ["MAX_CHARACTERS", "MAX_ENTRIES", "MAX_TEXT", "Happening", "Told", "harmless", "report_of", "report_pdf"]
 
 MAX_ENTRIES = 1_000
-"""Entries of a report: a hundred pages and some seconds of work; of more, the bundle or data are what can be read."""
+"""Entries of a report: a hundred pages, unless they say much; of more, the bundle or data are what can be read."""
+
+MAX_CHARACTERS = 2_000_000
+"""Characters of all entries of a report, weighed by the time that setting them takes (`_weight`): entries alone do not bound it."""
 
 MAX_TEXT = 2_000
 """Characters of a message, and of each attribute: what is cut says so."""
@@ -32,6 +36,11 @@ MAX_TEXT = 2_000
 MAX_ATTRIBUTES = 40
 
 _STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+
+_LINE = 25
+_SLOW_FACTOR = 10
+_SLOW = re.compile("[\u0590-\u1dff\u2c00-\U0010ffff]")
+"""Letters of scripts that are shaped, or that a font may not have: a text with one of them takes about `_SLOW_FACTOR` times as long."""
 
 _MASKED = {
     "card": "a card number, masked before anything was written",
@@ -95,6 +104,7 @@ def report_of(contents: Contents, key: Verifier) -> Told:
 
     Raises:
         VerificationError: they do not hold: there is no report of what is not true.
+        TooLarge: they have more than `MAX_CHARACTERS` to say.
     """
     verified = verify_bundle(encode_members(contents), key)
     retired = retired_events(contents)
@@ -103,6 +113,7 @@ def report_of(contents: Contents, key: Verifier) -> Told:
     services: dict[str, None] = {}
     verdicts: dict[str, dict[str, Any]] = {}
     times: list[int] = []
+    room = MAX_CHARACTERS
     for at, part in enumerate(contents.trails):
         if at and part.trail == RETIREMENTS:
             continue  # said of each event that it concerns
@@ -117,6 +128,10 @@ def report_of(contents: Contents, key: Verifier) -> Told:
             if entry.kind == "verdict" and at == 0:
                 verdicts[str(entry.detail.get("flow", ""))] = entry.detail
             told = _happening(line, entry, facts, retired.get((entry.stream, entry.sequence)), several=several)
+            room -= _weight(told)
+            if room < 0:
+                what = f"{contents.trails[0].trail}, and what goes with it: a report holds at most {MAX_CHARACTERS} characters"
+                raise TooLarge(what, limit=MAX_CHARACTERS)
             rows.append((when if when is not None else _ns(entry.recorded) or 0, line.leaf, told))
     rows.sort(key=lambda row: row[:2])
     return Told(
@@ -138,7 +153,7 @@ def report_pdf(contents: Contents, key: Verifier, *, fonts: Sequence[Path] = ())
     """The report as PDF (`audit_api.export.pdf`).
 
     Raises:
-        VerificationError: as `report_of`.
+        VerificationError, TooLarge: as `report_of`.
         FormatUnavailable: the extra ``pdf`` is not installed.
     """
     try:
@@ -149,6 +164,16 @@ def report_pdf(contents: Contents, key: Verifier, *, fonts: Sequence[Path] = ())
         raise FormatUnavailable("pdf needs the extra pdf: pip install 'tallystick[pdf]'") from error
     made: bytes = pdf.render_report(report_of(contents, key), fonts=fonts)
     return made
+
+
+def _weight(told: Happening) -> int:
+    """How much there is to set: characters, those that take long several times, and for each line as many as it takes the time of."""
+    texts = (told.service, told.name, told.outcome, told.place, *(text for line in told.lines for text in line))
+    return sum(
+        len(text) * (_SLOW_FACTOR if _SLOW.search(text) else 1) + _LINE * (1 + text.count("\n"))
+        for text in texts
+        if text
+    )
 
 
 def _summary(

@@ -26,7 +26,7 @@ from correlator.checkpoint import open_checkpoint
 from correlator.entry import decode_entry
 from correlator.index import AmountRange, TextSearch, TrailQuery
 from correlator.retired import MonthAccount
-from tests.support.apis import Api
+from tests.support.apis import Api, scope_of
 from tests.support.exports import made, rows_of, unpacked
 from tests.support.ledgers import SIGNER, SmallLedger, payment
 
@@ -244,23 +244,6 @@ async def test_it_is_on_record_before_the_first_byte(api: Api) -> None:
     assert len(sent) >= 3
     assert {on_record for _, on_record in sent} == {1}
     assert api.record.events[0].attributes["url.query"] == "format=csv"
-
-
-def scope_of(api: Api, path: str, query: bytes) -> dict[str, Any]:
-    return {
-        "type": "http",
-        "asgi": {"version": "3.0"},
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "root_path": "",
-        "query_string": query,
-        "headers": [(b"host", b"api"), (b"authorization", f"Bearer {api.tokens['auditor']}".encode())],
-        "client": ("127.0.0.1", 1),
-        "server": ("api", 80),
-    }
 
 
 @pytest.mark.anyio

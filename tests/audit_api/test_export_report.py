@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit_api.export import pdf, report
-from audit_api.export.bundle import BundleExport
+from audit_api.export.bundle import BundleExport, TooLarge
 from audit_api.export.pdf import FontError, render_report
 from audit_api.export.report import Happening, Told, harmless, report_of
 from collector.store.sqlite import SqliteStore
@@ -166,6 +166,20 @@ def test_a_long_story_has_its_pages(told: Told) -> None:
     assert "checkpoint of" in pages[-1]
 
 
+def test_a_report_that_says_too_much_is_not_made(contents: Contents, monkeypatch: pytest.MonkeyPatch) -> None:
+    said = sum(len(text) for one in report_of(contents, SIGNER.verifier).happenings for _, text in one.lines)
+    monkeypatch.setattr(report, "MAX_CHARACTERS", said)  # its lines, its places and its names are more
+    with pytest.raises(TooLarge, match=f"{TRAIL}.* a report holds at most {said} characters"):
+        report_of(contents, SIGNER.verifier)
+
+
+def test_what_takes_long_to_set_counts_for_more(told: Told) -> None:
+    one = told.happenings[0]
+    plain, *dear = (report._weight(replace(one, lines=(("", text),))) for text in ("a" * 300, "支" * 300, "a\n" * 150))
+    assert dear[0] - plain == 9 * 300
+    assert dear[1] - plain == 25 * 150
+
+
 @settings(max_examples=8, deadline=None)
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), max_size=120), st.text(max_size=30))
 def test_no_text_makes_it_stumble(text: str, label: str) -> None:
@@ -237,9 +251,12 @@ async def test_the_api_makes_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> No
     answer = await api.get("/v1/exports/transaction/PAY-1?format=pdf")
     assert (answer.status_code, answer.json()["limit"]) == (422, 3)
     assert (await api.get("/v1/exports/transaction/PAY-1")).status_code == 200, "a bundle may hold more"
+    monkeypatch.setattr("audit_api.export.operation.MAX_ENTRIES", report.MAX_ENTRIES)
+    monkeypatch.setattr(report, "MAX_CHARACTERS", 500)
+    answer = await api.get("/v1/exports/transaction/PAY-1?format=pdf&linked=false")
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:tallystick:problem:export-too-large")
     missing: Any = __import__("sys").modules
     monkeypatch.delitem(missing, "audit_api.export.pdf")
     monkeypatch.setitem(missing, "fpdf", None)
-    monkeypatch.setattr("audit_api.export.operation.MAX_ENTRIES", report.MAX_ENTRIES)
     answer = await api.get("/v1/exports/transaction/PAY-1?format=pdf")
     assert (answer.status_code, answer.json()["type"]) == (422, "urn:tallystick:problem:format-unavailable")

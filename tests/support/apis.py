@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import anyio
 import httpx
@@ -89,6 +90,24 @@ class Api:
     async def send(self, method: str, path: str, role: str = "auditor") -> httpx.Response:
         """Another method, without a body, as the principal of a role."""
         return await self.client.request(method, path, headers={"Authorization": f"Bearer {self.tokens[role]}"})
+
+
+def scope_of(api: Api, path: str, query: bytes) -> dict[str, Any]:
+    """An auditor's GET as ASGI has it: for a test that is the server, and says when the reader goes."""
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": "GET",
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": query,
+        "headers": [(b"host", b"api"), (b"authorization", f"Bearer {api.tokens['auditor']}".encode())],
+        "client": ("127.0.0.1", 1),
+        "server": ("api", 80),
+    }
 
 
 def write_tokens(file: Path) -> dict[str, str]:
