@@ -32,11 +32,16 @@ from audit_api.settings import ApiSettings
 from collector.errors import NotFound
 from correlator.index import TrailSummary
 
-__all__ = ["TRAIL_PARAMETER", "Trails", "trail_target"]
+__all__ = ["PAGE_BYTES", "TRAIL_PARAMETER", "Trails", "trail_target"]
+
+PAGE_BYTES = 4 << 20
+"""A page ends with the entry that passes so many bytes, so that memory does not depend on how large events are."""
 
 VARY = {"Vary": "Accept"}
 _STREAMS = 16
 """Lists that are sent as lines at once; each is read a page at a time, in turn with everybody else."""
+_GROUP = 25
+"""Entries that are read at once with their events, before it is looked at how long they were."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -123,7 +128,8 @@ class Trails:
                 "A page of the trail's entries by position, each with its event and, if asked for, its inclusion proof under "
                 "the checkpoint in the answer. `entry` and `event` are the canonical bytes as they are, so that who hashes "
                 "them finds the leaf hash and the digest. The role sre sees what happened where, not the events and facts. "
-                "Who has read the trail before stands beside it: reading is no part of a trail. As `application/x-ndjson` all entries "
+                "Who has read the trail before stands beside it: reading is no part of a trail. A page of long events ends early, "
+                "after about 4 MiB: `next` says where it goes on. As `application/x-ndjson` all entries "
                 "from `start` on under one checkpoint: first what stands beside them, then an entry a line; the last line has `end`."
             ),
             action="trail.read",
@@ -221,14 +227,22 @@ class Trails:
         return tree, summary, told
 
     def _rows(self, call: Call, tree: SignedTree, start: int) -> tuple[list[bytes], Sequence[int]]:
-        """A page of entries as JSON, and their leaves."""
+        """A page of entries as JSON, and their leaves: as many as were asked for, or as fill `PAGE_BYTES`."""
         trail = call.target["trail"]
         evidence = self.logs.of(trail).evidence
         leaves = evidence.index.leaves(trail, start=start, limit=call.values["limit"], size=tree.size)
-        entries = evidence.entries(leaves)
-        if call.has_role("auditor", "admin"):
-            return self._full_rows(evidence, entries, tree, call.values), leaves
-        return [skeleton(one) for one in entries], leaves
+        full = call.has_role("auditor", "admin")
+        rows: list[bytes] = []
+        held = 0
+        for at in range(0, len(leaves), _GROUP):
+            entries = evidence.entries(leaves[at : at + _GROUP])
+            told = self._full_rows(evidence, entries, tree, call.values) if full else [skeleton(one) for one in entries]
+            for row in told:
+                rows.append(row)
+                held += len(row)
+                if held >= PAGE_BYTES:
+                    return rows, leaves[: len(rows)]
+        return rows, leaves
 
     def _full_rows(
         self, evidence: Evidence, entries: Sequence[LoggedEntry], tree: SignedTree, values: Mapping[str, Any]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from audit_api.web.rows import Row
+from audit_api.web.rows import MAX_MESSAGE, Row
 from collector.event import Facts
 from correlator.flow import CompiledFlow, Flow, FlowStep
 
@@ -129,7 +129,7 @@ class Amendment:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """An attribute that a later event states otherwise; None: it was not there, or is not any more."""
+    """An attribute that a later event states otherwise, cut as messages are; None: it was not there, or is not any more."""
 
     name: str
     before: str | None
@@ -190,7 +190,7 @@ def late_facts(rows: Sequence[Row]) -> list[Late]:
 def _changes(before: Row, after: Row) -> list[Change]:
     old, new = _flat(before), _flat(after)
     return [
-        Change(name=name, before=old.get(name), after=new.get(name))
+        Change(name=name[:MAX_MESSAGE], before=_cut(old.get(name)), after=_cut(new.get(name)))
         for name in sorted(old.keys() | new.keys())
         if old.get(name) != new.get(name)
     ]
@@ -198,9 +198,13 @@ def _changes(before: Row, after: Row) -> list[Change]:
 
 def _flat(row: Row) -> Mapping[str, str]:
     """Outcome, message and attributes by name, each as text."""
-    flat = {name: value if isinstance(value, str) else repr(value) for name, value in row.attributes.items()}
+    flat = dict(row.attributes)
     if row.outcome:
         flat["outcome"] = row.outcome
     if row.message:
         flat["message"] = "".join(part.text for part in row.message)
     return flat
+
+
+def _cut(text: str | None) -> str | None:
+    return text if text is None or len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}…"

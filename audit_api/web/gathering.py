@@ -9,7 +9,7 @@ import msgspec
 from audit_api.gate import Call, Runner
 from audit_api.logs import Logs
 from audit_api.settings import ApiSettings
-from audit_api.trails import Trails
+from audit_api.trails import PAGE_BYTES, Trails
 from audit_api.web.rows import Row, row_of
 from collector.batch import Clock
 from collector.errors import NotFound, VerificationError
@@ -47,7 +47,7 @@ class Gathering:
     Args:
         logs: the ledger's.
         trails: the operations on trails.
-        settings: `page_entries` is the most entries that one page holds, traces included.
+        settings: `page_entries` is the most entries that one page holds, traces included; after `PAGE_BYTES` of them no trace follows.
     """
 
     def __init__(self, logs: Logs, trails: Trails, settings: ApiSettings) -> None:
@@ -58,18 +58,17 @@ class Gathering:
     async def read(self, call: Call, run: Runner) -> Gathered:
         """The story of the trail that the call names, from position ``start`` on; raises as `Trails.read`."""
         trail = call.target["trail"]
-        answer, head = await self._answer(call, run, trail, start=call.values["start"], limit=self._most)
-        rows = [row_of(trail, one) for one in answer["entries"]]
+        answer, rows, head, held = await self._answer(call, run, trail, start=call.values["start"], limit=self._most)
         cut = answer["summary"]["entries"] - (call.values["start"] + len(rows))
         names, behind = [trail], []
         for trace in answer["story"]["traces"]:
-            room = self._most - len(rows)
+            room = self._most - len(rows) if held < PAGE_BYTES else 0
             try:
-                told, _ = await self._answer(call, run, trace, start=0, limit=max(room, 1))
+                told, found, _, size = await self._answer(call, run, trace, start=0, limit=max(room, 1))
             except NotFound:
                 behind.append(trace)
                 continue
-            found = [row_of(trace, one) for one in told["entries"]][:room]
+            found, held = found[:room], held + size
             cut += told["summary"]["entries"] - len(found)
             rows += found
             names.append(trace)
@@ -80,11 +79,15 @@ class Gathering:
 
     async def _answer(
         self, call: Call, run: Runner, trail: str, *, start: int, limit: int
-    ) -> tuple[Mapping[str, Any], int]:
+    ) -> tuple[Mapping[str, Any], list[Row], int, int]:
+        """What `readTrail` answers but for its entries, these as rows, the leaf of the last one, and how many bytes all were."""
         values = {"start": start, "limit": limit, "proofs": False, "events": True, "beside": True}
         # what the request accepts is the page's matter: as lines there would be a stream, which has a place and no body
         reading = await self._trails.read(replace(call, target={"trail": trail}, values=values, accept=""), run)
-        return msgspec.json.decode(reading.body), reading.head
+        answer = msgspec.json.decode(reading.body, type=dict[str, msgspec.Raw])
+        entries = msgspec.json.decode(answer.pop("entries"), type=list[dict[str, msgspec.Raw]])
+        told = {name: msgspec.json.decode(raw) for name, raw in answer.items()}
+        return told, [row_of(trail, _opened(one)) for one in entries], reading.head, len(reading.body)
 
     def _with_clocks(self, rows: Sequence[Row]) -> tuple[list[Row], tuple[str, ...]]:
         """The rows with their collectors' measured clocks, and the streams that something is missing from."""
@@ -121,3 +124,10 @@ class Gathering:
         header = batch.signed.header
         known.append((header.first, header.count, header.clock))
         return header.clock
+
+
+def _opened(entry: Mapping[str, msgspec.Raw]) -> dict[str, Any]:
+    """An element of `entries`; its event stays the bytes that were hashed, for opened it takes many times their memory."""
+    opened = {name: msgspec.json.decode(raw) for name, raw in entry.items() if name != "event"}
+    raw = bytes(entry.get("event", b"null"))
+    return opened | {"event": None if raw == b"null" else raw}

@@ -10,10 +10,23 @@ import msgspec
 from collector.errors import Malformed
 from collector.event import parse_time
 
-__all__ = ["MAX_MESSAGE", "Row", "Stretch", "by_stated_time", "nested", "row_of", "stretches", "unix_ns"]
+__all__ = [
+    "MAX_EVENT_BYTES",
+    "MAX_MESSAGE",
+    "Row",
+    "Stretch",
+    "by_stated_time",
+    "nested",
+    "row_of",
+    "stretches",
+    "unix_ns",
+]
 
 MAX_MESSAGE = 2_000
 """Characters of a message that stand in the line; the event itself, below it, has all of them."""
+
+MAX_EVENT_BYTES = 16_000
+"""Of a longer event only so much is shown: a page holds many, and markup makes each of them longer still."""
 
 _MASKED = re.compile(r"\[[^\[\]\n]{0,80}?~?(card|jwt):[a-p]{20}(?:,card:[a-p]{20})*\]|(?<!\*)\*\*\*(?!\*)")
 _TOKEN = re.compile(r"((?:card|jwt):[a-p]{4})[a-p]{16}")
@@ -47,11 +60,12 @@ class Row:
         why: why it is in its trail.
         marks: what was done to it on its way in, each as class and place (``card``, ``body``).
         detail: of entries that are no events.
-        event: the event as indented JSON; empty when it is not shown.
+        event: the event as indented JSON; of one longer than `MAX_EVENT_BYTES` the beginning of its canonical JSON; empty when it is not shown.
+        event_bytes: how long its canonical JSON is; 0 when all of it is shown.
         observed: when the collector saw it.
         problem: what is wrong with the event in the store.
         retired: the month that it was retired with.
-        attributes: of the event, for comparing.
+        attributes: of the event as text, for comparing.
         late: it came into the log after the first verdict.
     """
 
@@ -82,10 +96,11 @@ class Row:
     marks: Sequence[tuple[str, str]] = ()
     detail: Mapping[str, Any] = field(default_factory=dict)
     event: str = ""
+    event_bytes: int = 0
     observed: str = ""
     problem: str = ""
     retired: str = ""
-    attributes: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, str] = field(default_factory=dict)
     late: bool = False
 
 
@@ -98,7 +113,7 @@ def unix_ns(text: str) -> int | None:
 
 
 def row_of(trail: str, told: Mapping[str, Any]) -> Row:
-    """The row of one element of `entries`: a ``FullEntry`` or an ``EntrySkeleton``."""
+    """The row of one element of `entries`: a ``FullEntry``, whose event is its canonical JSON as bytes, or an ``EntrySkeleton``."""
     if "entry" not in told:
         return Row(
             leaf=told["leaf"],
@@ -147,7 +162,8 @@ def row_of(trail: str, told: Mapping[str, Any]) -> Row:
     return row if told.get("event") is None else _with_event(row, told["event"])
 
 
-def _with_event(row: Row, event: Mapping[str, Any]) -> Row:
+def _with_event(row: Row, data: bytes) -> Row:
+    event = msgspec.json.decode(data)
     span = event.get("span") or {}
     body = event.get("body")
     message = "" if body is None else body if isinstance(body, str) else msgspec.json.encode(body).decode()
@@ -160,9 +176,21 @@ def _with_event(row: Row, event: Mapping[str, Any]) -> Row:
         is_span=bool(span),
         parent_span_id=span.get("parent_span_id", ""),
         observed=event.get("observed", ""),
-        attributes=event.get("attributes", {}),
-        event=msgspec.json.format(msgspec.json.encode(event), indent=2).decode(),
+        attributes={
+            name: value if isinstance(value, str) else repr(value)
+            for name, value in event.get("attributes", {}).items()
+        },
+        event=_readable(data),
+        event_bytes=len(data) if len(data) > MAX_EVENT_BYTES else 0,
     )
+
+
+def _readable(data: bytes) -> str:
+    """As much of an event as is shown, indented where that does not make much of little."""
+    if len(data) > MAX_EVENT_BYTES:
+        return data[:MAX_EVENT_BYTES].decode("utf-8", "ignore")  # a character may be cut in two
+    told = msgspec.json.format(data, indent=2).decode()
+    return told if len(told) <= 4 * MAX_EVENT_BYTES else data.decode()
 
 
 def stretches(message: str) -> tuple[Stretch, ...]:

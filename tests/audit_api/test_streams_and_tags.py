@@ -16,7 +16,7 @@ from audit_api.revalidation import entity_tag, has_already
 from audit_api.settings import ApiSettings
 from tests.support.apis import Api, open_api, open_cut_api
 from tests.support.cut_ledger import CutLedger
-from tests.support.ledgers import SmallLedger
+from tests.support.ledgers import SmallLedger, payment
 from tests.support.whole_ledger import payment_events
 
 pytestmark = pytest.mark.anyio
@@ -68,6 +68,16 @@ async def test_a_trail_as_lines_is_all_its_entries_under_one_checkpoint(api: Api
     assert (access.trail, access.head) == (PAYMENT, entries[-1]["leaf"]), (
         "all of it is on record, before the first line"
     )
+
+
+async def test_lines_of_long_events_are_all_sent(api: Api) -> None:
+    api.ledger.ship(
+        "shop/00000000000000dd", [payment(9, step, "shop", "paid", body="x" * 900_000) for step in range(8)]
+    )
+    api.ledger.publish()
+    begin, *entries, end = await lines(api, "/v1/trails/transaction/PAY-9?limit=1000")
+    assert len(entries) == end["entries"] == begin["summary"]["entries"]
+    assert [row["entry"]["position"] for row in entries] == list(range(len(entries)))
 
 
 async def test_lines_show_a_role_no_more_than_a_page(api: Api) -> None:

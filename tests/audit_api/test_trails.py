@@ -11,6 +11,7 @@ from urllib.parse import quote, unquote
 import msgspec
 import pytest
 
+from audit_api.trails import PAGE_BYTES
 from collector.event import Access, Event
 from correlator.checkpoint import open_checkpoint
 from correlator.entry import decode_entry
@@ -199,6 +200,28 @@ async def test_a_trail_is_read_page_by_page(api: Api) -> None:
     assert (past["entries"], past["next"]) == ([], None)
     assert api.record.events[-1].access is not None
     assert api.record.events[-1].access.head == -1
+
+
+async def test_a_page_of_long_events_ends_early_and_the_next_goes_on(api: Api) -> None:
+    long = [payment(9, step, "shop", "paid", body="x" * 900_000) for step in range(8)]
+    api.ledger.ship("shop/00000000000000dd", long)
+    api.ledger.publish()
+    alone = (await api.get("/v1/trails/transaction/PAY-9?events=false")).json()
+    positions: list[int] = []
+    pages = 0
+    start: int | None = 0
+    while start is not None:
+        answer = await api.get(f"/v1/trails/transaction/PAY-9?start={start}&limit=1000")
+        assert len(answer.content) < PAGE_BYTES + 1_000_000
+        told = answer.json()
+        access = api.record.events[-1].access
+        assert access is not None
+        assert access.head == told["entries"][-1]["leaf"]
+        positions += [row["entry"]["position"] for row in told["entries"]]
+        start, pages = told["next"], pages + 1
+    assert pages == 2
+    assert positions == list(range(alone["summary"]["entries"]))
+    assert (len(alone["entries"]), alone["next"]) == (len(positions), None)
 
 
 async def test_events_can_be_left_out(api: Api) -> None:

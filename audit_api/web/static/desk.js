@@ -116,7 +116,10 @@ function compared(proved) {
       if (whole !== null && !plain(shortened(whole)).startsWith(message.textContent)) throw new Problem("page", { leaf, found: message.textContent, wanted: whole });
     }
     const event = row.querySelector("[data-event]");
-    if (event && known.event && plain(canonical(JSON.parse(event.textContent))) !== plain(canonical(known.event))) {
+    if (event?.dataset.event === "part" && known.event) {
+      const whole = plain(canonical(known.event)); // of a long event the page shows how its canonical JSON begins
+      if (!event.textContent || !whole.startsWith(event.textContent)) throw new Problem("page", { leaf, found: "…", wanted: whole.slice(0, 200) });
+    } else if (event && known.event && plain(canonical(JSON.parse(event.textContent))) !== plain(canonical(known.event))) {
       throw new Problem("page", { leaf, found: "…", wanted: canonical(known.event).slice(0, 200) });
     }
   }

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import msgspec
 import pytest
 
 from audit_api.auth import Role
@@ -19,6 +20,7 @@ from audit_api.problems import PROBLEMS
 from audit_api.web.catalogue import english
 from audit_api.web.exports import EXPORTS, exports_for, offered
 from audit_api.web.frame import POLICY, STATIC_TYPES
+from audit_api.web.rows import MAX_EVENT_BYTES
 from collector.batch import Clock
 from collector.errors import Overloaded
 from collector.event import Event, Span
@@ -255,6 +257,37 @@ async def test_hostile_text_is_text(api: Api) -> None:
         assert "\x1b" not in body
         assert "{{7*7}}" in unescape(body) or "start" in str(answer.url)
     assert "gnp.exe" in shown(await page(api, link[1]))
+
+
+async def test_a_story_of_long_events_shows_how_each_begins_and_leads_on(api: Api) -> None:
+    steps = [
+        payment(9, step, "shop", f"step-{step}", transaction="" if step > 7 else "PAY-9", body="<&" * 450_000)
+        for step in range(10)
+    ]
+    api.ledger.ship("shop/00000000000000dd", steps)
+    api.ledger.publish()
+    entries = (await api.get("/v1/trails/transaction/PAY-9")).json()["summary"]["entries"]
+    behind = (await api.get("/v1/trails/trace/0000000000000000000000000000000a")).json()["summary"]["entries"]
+    answer = await page(api, "/desk/trails/transaction/PAY-9")
+    assert len(answer.content) < 1_000_000
+    assert re.findall(r'data-fact="name">(step-\d)', answer.text) == [f"step-{step}" for step in range(5)]
+    following = re.search(r'href="\?start=(\d+)&', answer.text)
+    assert following is not None
+    assert f"{entries - int(following[1]) + behind} more entries are not on this page" in shown(answer)
+    rest = await page(api, f"/desk/trails/transaction/PAY-9?start={following[1]}")
+    assert re.findall(r'data-fact="name">(step-\d)', rest.text) == [f"step-{step}" for step in range(5, 10)], (
+        "with the trace, for which there is room behind it"
+    )
+
+    assert "The event has 900," in shown(answer)
+    whole = re.search(r'href="(/v1/trails/[^"]+)">All of it, as JSON', answer.text)
+    assert whole is not None
+    (row,) = (await api.get(unescape(whole[1]))).json()["entries"]
+    event = msgspec.json.encode(row["event"]).decode()
+    part = re.search(r'<pre data-event="part"[^>]*>([^<]*)</pre>', answer.text)
+    assert part is not None
+    assert len(unescape(part[1])) == MAX_EVENT_BYTES
+    assert event.startswith(unescape(part[1]))
 
 
 async def test_damaged_evidence_is_told_and_the_rest_shown(api: Api) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from audit_api.web.axis import WIDTH, axis_of, disorders
 from audit_api.web.flows import amendments, late_facts, steps_of, verdicts_of
-from audit_api.web.rows import Row, by_stated_time, nested, row_of, stretches
+from audit_api.web.rows import MAX_EVENT_BYTES, MAX_MESSAGE, Row, by_stated_time, nested, row_of, stretches
 from collector.event import format_time
 from correlator.flow import Flow, FlowMatch, FlowStep
 
@@ -74,6 +75,26 @@ def test_rows_of_an_auditor_and_of_an_sre_say_the_same() -> None:
         "transaction/p1", {"leaf": 9, "error": False, **{k: v for k, v in entry.items() if k != "facts"}, **told}
     )
     assert full == theirs
+
+
+def of_event(event: dict[str, Any]) -> Row:
+    """The row of an event that is shown."""
+    entry = {"position": 0, "kind": "event", "recorded": "2026-01-01T00:00:00.000000000Z"}
+    return row_of("transaction/p1", {"leaf": 0, "entry": entry, "event": msgspec.json.encode(event)})
+
+
+def test_a_long_event_is_shown_as_it_begins_and_a_deep_one_without_its_indent() -> None:
+    short = of_event({"attributes": {"items": 3, "to": "ann"}, "body": "paid"})
+    assert (short.event_bytes, short.event.splitlines()[1]) == (0, '  "attributes": {')
+    assert short.attributes == {"items": "3", "to": "ann"}
+    long = {"body": "ü" * MAX_EVENT_BYTES}
+    assert of_event(long).event_bytes == len(msgspec.json.encode(long))
+    assert of_event(long).event == f'{{"body":"{"ü" * ((MAX_EVENT_BYTES - 9) // 2)}'
+    deep: Any = [0] * 7_000
+    for _ in range(50):
+        deep = [deep]
+    assert of_event({"body": deep}).event == msgspec.json.encode({"body": deep}).decode()
+    assert of_event({"body": deep}).event_bytes == 0
 
 
 def test_logs_stand_in_their_spans_and_circles_end() -> None:
@@ -183,9 +204,16 @@ def test_amendments_say_what_is_no_longer_missing_and_what_is() -> None:
     assert (found.before.leaf, found.after.leaf, found.found, found.lost) == (2, 5, ["c"], ["b"])
 
 
+def test_a_late_facts_long_texts_are_cut() -> None:
+    early = row(1, 0, attributes={"note": "a" * 5_000 + "b", "same": "c" * 5_000})
+    late = row(2, 1, attributes={"note": "a" * 5_000, "same": "c" * 5_000}, late=True)
+    (change,) = late_facts([early, late])[0].changes
+    assert (change.before, change.after) == ("a" * MAX_MESSAGE + "…",) * 2
+
+
 def test_late_facts_are_held_against_the_last_of_their_name() -> None:
     early = row(1, 0, service="ledger", name="booked", attributes={"amount": "12", "by": "ann"}, outcome="failure")
-    late = row(9, 5, service="ledger", name="booked", attributes={"amount": "13", "to": 3}, late=True)
+    late = row(9, 5, service="ledger", name="booked", attributes={"amount": "13", "to": "3"}, late=True)
     new = row(10, 5, service="ledger", name="closed", late=True)
     found = late_facts([late, new, early])
     assert [(change.name, change.before, change.after) for change in found[0].changes] == [

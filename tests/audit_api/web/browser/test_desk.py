@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import urllib.request
 from collections.abc import Callable
+from html import escape, unescape
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +127,23 @@ def test_a_page_that_shows_something_else_than_was_proved_is_red(
     reader.open_story(desk.forgotten)
     assert reader.verify() == "bad"
     expect(reader.page.locator("#proof-panel .verdict")).to_contain_text("what was proved is")
+
+
+@pytest.mark.parametrize(("more", "state"), [("", "unsure"), ("x", "bad")])
+def test_how_a_long_event_begins_is_held_to_what_was_proved(reader: Reader, desk: Desk, more: str, state: str) -> None:
+    def begun(found: re.Match[str]) -> str:
+        whole = json.dumps(json.loads(unescape(found[2])), sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return f'<pre data-event="part"{found[1]}>{escape(whole[:200] + more)}</pre>'
+
+    def shorten(route: Route) -> None:
+        answer = route.fetch()
+        text, times = re.subn(r"<pre data-event( [^>]*)>([^<]*)</pre>", begun, answer.text())
+        assert times > 0
+        route.fulfill(response=answer, body=text)
+
+    reader.page.route("**/desk/trails/transaction/*", shorten)
+    reader.open_story(desk.forgotten)
+    assert reader.verify() == state
 
 
 def test_a_log_that_was_rewound_is_red(reader: Reader, desk: Desk) -> None:
