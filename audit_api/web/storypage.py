@@ -91,9 +91,11 @@ class StoryPage:
         manner = manner_of(call.request, call.values["zone"])
         gathered = await self._gathering.read(call, run)
         review = None
-        if self._reviews.asked_of(call, gathered.answer["summary"]):
-            head = gathered.answer["summary"]["last_leaf"]
-            review = await self._reviews.standing(call, run) | {"head": head}
+        summary = gathered.answer["summary"]
+        if self._reviews.asked_of(call, summary):
+            # what is signed is what was shown: neither what a later page holds, nor what came while this one was made
+            shown = {"head": gathered.head, "whole": gathered.head >= summary["last_leaf"]}
+            review = await self._reviews.standing(call, run) | shown
         return Reading(
             body=await asyncio.to_thread(self._shown, gathered, manner, call, formats, review),
             media_type=HTML,
@@ -156,6 +158,7 @@ class StoryPage:
             "late": late_facts(events) if judged_at is not None else [],
             "links": self._links(gathered),
             "cut": gathered.cut,
+            "start": call.values["start"],
             "following": answer["next"],
             "zone": call.values["zone"],
             "torn": gathered.torn,

@@ -45,11 +45,16 @@ class Seat:
 @pytest.fixture
 async def seat(tmp_path: Path, ledger: SmallLedger) -> AsyncIterator[Seat]:
     async with open_api(tmp_path, ledger, ApiSettings(burst_requests=10_000)) as api:
-        await api.client.post("/login", data={"token": api.tokens["auditor"]}, headers=HEADERS)
-        page = await api.client.get("/desk/trails", headers=HEADERS)
-        csrf = re.search(r'name="csrf" value="([^"]+)"', page.text)
-        assert csrf is not None
-        yield Seat(api, csrf[1])
+        yield await seated(api)
+
+
+async def seated(api: Api) -> Seat:
+    """An auditor signs in."""
+    await api.client.post("/login", data={"token": api.tokens["auditor"]}, headers=HEADERS)
+    page = await api.client.get("/desk/trails", headers=HEADERS)
+    csrf = re.search(r'name="csrf" value="([^"]+)"', page.text)
+    assert csrf is not None
+    return Seat(api, csrf[1])
 
 
 def value(text: str, name: str) -> str:
@@ -87,6 +92,35 @@ async def test_a_trail_that_waits_is_opened_and_signed_off(seat: Seat) -> None:
     stale = await seat.send(f"/desk/reviews/{PAYMENT}", **fields)
     assert stale.status_code == 409
     assert "Look again, then decide" in stale.text
+
+
+async def test_only_what_was_shown_is_signed_off(tmp_path: Path, ledger: SmallLedger) -> None:
+    async with open_api(tmp_path, ledger, ApiSettings(page_entries=2)) as api:
+        seat = await seated(api)
+        path = f"/desk/trails/{PAYMENT}"
+        last = str((await api.get(f"/v1/trails/{PAYMENT}")).json()["summary"]["last_leaf"])
+        for start in (0, 2):
+            page = await seat.open(f"{path}?start={start}")
+            assert "on the page that shows its last entry: this one does not" in page
+            assert "/desk/reviews/transaction" not in page
+            assert f'this one does not. <a href="?start={start + 2}&amp;zone=UTC">' in page
+        page = await seat.open(f"{path}?start=4")
+        assert "This page begins with entry 4. A sign-off covers the entries before it as well." in page
+        assert value(page, "head") == last
+        assert "/desk/reviews/transaction" not in await seat.open(f"{path}?start=99")
+        sent = await seat.send(f"/desk/reviews/{PAYMENT}", head=last, decision="explained")
+        assert sent.status_code == 303
+
+
+async def test_what_came_while_the_page_was_made_is_not_signed_off(seat: Seat) -> None:
+    ledger = seat.api.ledger
+    ledger.add_verdict(PAYMENT, "failed")
+    ledger.index.apply(ledger._pending)  # the index tells of an entry that the page's checkpoint does not have yet
+    page = await seat.open(f"/desk/trails/{PAYMENT}")
+    assert "on the page that shows its last entry: this one does not" in page
+    assert "/desk/reviews/transaction" not in page
+    ledger.log.publish()
+    assert "/desk/reviews/transaction" in await seat.open(f"/desk/trails/{PAYMENT}")
 
 
 async def test_a_day_is_signed_off_with_what_is_open(seat: Seat) -> None:
