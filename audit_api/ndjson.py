@@ -83,16 +83,15 @@ class LineStream:
     async def __anext__(self) -> bytes:
         if self._ended:
             raise StopAsyncIteration
-        if self._page is None:
-            self._ended = True
-            return _encode({"end": True, **self._more, self._counted: self._count}) + b"\n"
-        lines, following = self._page
-        lines, self._lead = [*self._lead, *lines], ()
-        self._count += len(self._page[0])
-        self._page = await self._following(following) if following is not None else None
-        if not lines:
-            return await self.__anext__()
-        return b"\n".join(lines) + b"\n"
+        while self._page is not None:  # any number of pages in a row may be empty: the index looked, and found nothing
+            found, following = self._page
+            lines, self._lead = [*self._lead, *found], ()
+            self._count += len(found)
+            self._page = await self._following(following) if following is not None else None
+            if lines:
+                return b"\n".join(lines) + b"\n"
+        self._ended = True
+        return _encode({"end": True, **self._more, self._counted: self._count}) + b"\n"
 
     async def aclose(self) -> None:
         """Give the place back; once."""

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audit_api.ndjson import Lines, LineStream, Room
 from audit_api.revalidation import entity_tag, has_already
 from audit_api.settings import ApiSettings
 from tests.support.apis import Api, open_api, open_cut_api
@@ -42,6 +43,16 @@ async def test_a_search_as_lines_is_all_its_pages(api: Api, limit: int) -> None:
     assert trails == page["trails"]
     assert end == {"end": True, "size": page["size"], "trails": 12}
     assert await lines(api, "/v1/trails?text=nothing") == [{"end": True, "size": page["size"], "trails": 0}]
+
+
+async def test_any_number_of_pages_without_lines_is_passed_over() -> None:
+    async def following(at: int) -> Lines:
+        return [b"[%d]" % at] if at == 3_000 else [], at + 1 if at < 3_000 else None
+
+    room = Room(1)
+    room.enter()
+    stream = LineStream(([b"{}"], 0), following, counted="trails", room=room)
+    assert [part async for part in stream] == [b"{}\n", b"[3000]\n", b'{"end":true,"trails":2}\n']
 
 
 async def test_a_search_as_lines_goes_over_shards(tmp_path: Path) -> None:
