@@ -242,6 +242,9 @@ class Logs:
         Newest is whose first entry was recorded last. Within a log that is the order of leaves, so a bound for each log says what was
         told already, whatever is appended meanwhile; between logs it is as good as their correlators' clocks.
 
+        A page ends, and may be short or empty, where the index of a log gave up looking so that others have their turn: what is next there is
+        not known, so nothing of another log that is older than that may be told before it.
+
         Args:
             query: the conditions.
             cursor: `size` and `bounds` of the page before.
@@ -258,18 +261,24 @@ class Logs:
             self._run(log, query, scope, size=now, below=bound, limit=limit)
             for log, now, bound in zip(self.all, sizes, after, strict=True)
         ]
-        heads: dict[int, tuple[str, TrailSummary]] = {}
+        # each log's next, with when it was recorded; None: the log was looked through down to there, and no further
+        heads: dict[int, tuple[str, TrailSummary | None]] = {}
         trails: list[tuple[ServedLog, TrailSummary]] = []
         moved: Sequence[int] = range(len(runs))
         while True:
             for at in moved:
-                summary = next(runs[at], None)
-                if summary is not None:
-                    heads[at] = (self._recorded(at, summary), summary)
+                head = next(runs[at], None)
+                if isinstance(head, int):
+                    heads[at], after[at] = (self._recorded(at, head), None), head
+                elif head is not None:
+                    heads[at] = (self._recorded(at, head.first_leaf), head)
             if not heads or len(trails) >= limit:
                 break
             newest = max(heads, key=lambda at: (heads[at][0], -at))
-            _, told = heads.pop(newest)
+            _, told = heads[newest]
+            if told is None:
+                break
+            del heads[newest]
             trails.append((self.all[newest], told))
             after[newest] = told.first_leaf
             moved = (newest,)
@@ -278,16 +287,22 @@ class Logs:
 
     def _run(
         self, log: ServedLog, query: TrailQuery, scope: RowScope, *, size: int, below: int | None, limit: int
-    ) -> Iterator[TrailSummary]:
-        """The trails of one log that match, newest first; of those that stand in every log, its own alone."""
+    ) -> Iterator[TrailSummary | int]:
+        """The trails of one log that match, newest first; of those that stand in every log, its own alone.
+
+        Where the index gave up looking before there were `limit` of them, the last is the leaf that it had come down to.
+        """
         while below:
             page = find_seen(log.evidence.index, query, scope, size=size, below=below, limit=limit)
             yield from (one for one in page.trails if log.shard.holds(one.trail))
             below = page.next_below
+            if below and len(page.trails) < limit:
+                yield below
+                return
 
-    def _recorded(self, at: int, summary: TrailSummary) -> str:
-        (first,) = self.all[at].evidence.entries([summary.first_leaf])
-        return first.entry.recorded
+    def _recorded(self, at: int, leaf: int) -> str:
+        (one,) = self.all[at].evidence.entries([leaf])
+        return one.entry.recorded
 
     # Trees ------------------------------------------------------------------------------------------------------------
 

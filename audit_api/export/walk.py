@@ -11,7 +11,6 @@ import base64
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Protocol
 
 import msgspec
@@ -158,6 +157,7 @@ class Walk:
                 below = bound.below if bound is not None else 0
                 raise NotFound(f"there is no trail {trail} below leaf {below}")
         self._leaves = self._all_leaves()
+        self._ended = False
         self._pending: list[tuple[_Bound, LoggedEntry]] = []
         self._last: tuple[str, int] = ("", -1)
 
@@ -184,15 +184,15 @@ class Walk:
     # Reading ----------------------------------------------------------------------------------------------------------
 
     def step(self) -> list[Row] | None:
-        """Some more rows; None when there are no more.
+        """Some more rows; None when there are no more. An empty list where the index has looked at so many trails that others have their turn.
 
         Raises:
             NotFound, VerificationError, Overloaded: the log itself or the index do not answer as they must.
         """
         if not self._pending:
-            self._pending = self._next_entries()
-            if not self._pending:
+            if self._ended:
                 return None
+            self._pending = self._next_entries()
         rows: list[Row] = []
         held = 0
         while self._pending and held < STEP_BYTES:
@@ -204,15 +204,21 @@ class Walk:
 
     def _next_entries(self) -> list[tuple[_Bound, LoggedEntry]]:
         room = STEP_LEAVES if not self._max_rows else min(STEP_LEAVES, self._max_rows - self.counts["rows"])
-        wanted = list(islice(self._leaves, room))
-        if room < STEP_LEAVES and len(wanted) == room and next(self._leaves, None) is not None:
-            # not one row more: what would follow is there, so the end is not the selection's
-            last = wanted[-1] if wanted else None
-            trail, leaf = (last[1], last[2]) if last is not None else self._last
-            self.truncated = Truncation(rows=self._max_rows, trail=trail, leaf=leaf)
-            self._leaves = iter(())
-        if wanted:
-            self._last = (wanted[-1][1], wanted[-1][2])
+        wanted: list[tuple[_Bound, str, int]] = []
+        while len(wanted) < STEP_LEAVES:
+            try:
+                found = next(self._leaves)
+            except StopIteration:
+                self._ended = True
+                break
+            if found is None:
+                break
+            if len(wanted) == room:  # not one row more: what would follow is there, so the end is not the selection's
+                self.truncated = Truncation(rows=self._max_rows, trail=self._last[0], leaf=self._last[1])
+                self._ended = True
+                break
+            wanted.append(found)
+            self._last = found[1:]
         read: dict[tuple[str, int], LoggedEntry] = {}
         for bound in self._bounds:  # in the order of leaves, which is that of the log's own tiles
             leaves = sorted(leaf for of, _, leaf in wanted if of is bound)
@@ -265,16 +271,21 @@ class Walk:
     def _bound_of(self, trail: str) -> _Bound | None:
         return next((bound for bound in self._bounds if bound.log.shard.holds(trail)), None)
 
-    def _all_leaves(self) -> Iterator[tuple[_Bound, str, int]]:
+    def _all_leaves(self) -> Iterator[tuple[_Bound, str, int] | None]:
+        """The leaves of all that is selected, and None before the index is asked again: one search is enough for a step."""
         if self.selection.trails:
             for trail in self.selection.trails:
                 bound = self._bound_of(trail)
                 if bound is not None:
                     yield from self._leaves_of(bound, trail)
             return
+        asked = False
         for bound in self._bounds:
             below: int | None = bound.below
             while below:
+                if asked:
+                    yield None
+                asked = True
                 page = find_seen(
                     bound.log.evidence.index,
                     self.selection.query,

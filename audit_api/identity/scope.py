@@ -18,6 +18,8 @@ from correlator.trail import access_trail
 __all__ = ["EVERYTHING", "RowScope", "find_seen"]
 
 _MAX_PAGES = 50
+_MAX_LEAVES = 50_000
+"""A search by text or with a condition goes on over so many leaves at most before others have their turn: the index looks at trails one by one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,6 +82,8 @@ def find_seen(
     narrowed = scope.narrowed(query)
     if narrowed is None:
         return Page()
+    one_by_one = narrowed.text is not None or narrowed.condition is not None
+    end = size if below is None else min(size, below)
     found: list[TrailSummary] = []
     for _ in range(_MAX_PAGES):
         page = index.find(narrowed, size=size, below=below, limit=limit)
@@ -89,7 +93,7 @@ def find_seen(
                 last = summary is page.trails[-1] and page.next_below is None
                 return Page(trails=found, next_below=None if last else summary.first_leaf)
         below = page.next_below
-        if below is None:
+        if below is None or (one_by_one and end - below >= _MAX_LEAVES):
             break
     return Page(trails=found, next_below=below)
 

@@ -17,6 +17,7 @@ from audit_api.cut_schemas import CUT_SCHEMAS
 from audit_api.parameters import decode_bounds, encode_bounds
 from collector.store.sqlite import SqliteStore
 from correlator.checkpoint import open_checkpoint
+from correlator.index import sqlite
 from correlator.index.sqlite import SqliteIndex
 from correlator.merkle import leaf_hash, verify_consistency, verify_inclusion
 from correlator.shards import key_of_log
@@ -120,6 +121,25 @@ async def test_a_search_tells_each_trail_of_all_logs_once(api: Api, made: CutLed
         shard = made.shards[made.shard_of(one["trail"]) - 1]
         recorded.append(made.entries(shard)[one["first_leaf"]].recorded)
     assert recorded == sorted(recorded, reverse=True), "newest first over all logs"
+
+
+@pytest.mark.parametrize("looks", [1, 3, 10])
+async def test_a_search_that_looks_at_many_trails_lets_others_go_first_and_keeps_its_order(
+    api: Api, monkeypatch: pytest.MonkeyPatch, looks: int
+) -> None:
+    def names(page: dict[str, Any]) -> list[str]:
+        return [one["trail"] for one in page["trails"]]
+
+    query = "filter=not kind=key and not transaction in (p1,p2)&limit=5"
+    whole = [name async for page in pages(api, query) for name in names(page)]
+    never = "filter=not event!=nothing"
+    assert [names(page) async for page in pages(api, never)] == [[]]
+    monkeypatch.setattr(sqlite, "_LOOKS", looks)
+    monkeypatch.setattr(sqlite, "_LOOKS_A_TURN", 1)
+    assert [name async for page in pages(api, query) for name in names(page)] == whole
+    steps = [names(page) async for page in pages(api, never)]
+    assert len(steps) > 1
+    assert not any(steps)
 
 
 async def test_conditions_hold_in_every_log(api: Api) -> None:

@@ -24,7 +24,8 @@ from collector.event import Event
 from collector.store.sqlite_months import SqliteMonths
 from correlator.checkpoint import open_checkpoint
 from correlator.entry import decode_entry
-from correlator.index import AmountRange, TextSearch, TrailQuery
+from correlator.index import AmountRange, TextSearch, TrailQuery, sqlite
+from correlator.index.filters import parse_filter
 from correlator.retired import MonthAccount
 from tests.support.apis import Api, scope_of
 from tests.support.exports import made, rows_of, unpacked
@@ -61,6 +62,27 @@ def test_a_search_selects_whole_trails(ledger: SmallLedger) -> None:
     rows, _ = rows_of(ledger, Selection(query=TrailQuery(kind="transaction", status="incomplete")))
     assert {row.entry.trail for row in rows} == {PAYMENT}
     assert {row.entry.kind for row in rows} == {"event", "link", "verdict"}
+
+
+def test_one_step_asks_the_index_once(ledger: SmallLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = TrailQuery(condition=parse_filter("not kind = transaction or trail = transaction/PAY-0"))
+    rows, _ = rows_of(ledger, Selection(query=ends))
+    monkeypatch.setattr(sqlite, "_LOOKS", 2)  # as if the index were so large that a search gives up many times
+    monkeypatch.setattr(sqlite, "_LOOKS_A_TURN", 1)
+    assert rows_of(ledger, Selection(query=ends))[0] == rows
+    for most in (len(rows), len(rows) - 1):
+        _, walk = rows_of(ledger, Selection(query=ends), max_rows=most)
+        assert walk.counts["rows"] == most
+        assert (walk.truncated is None) is (most == len(rows))
+    none = Selection(query=TrailQuery(condition=parse_filter("not event != nothing")))
+    walk = walk_module.Walk(walk_module_logs(ledger), none)
+    steps = 0
+    while (some := walk.step()) is not None:
+        assert some == []
+        steps += 1
+    assert steps > 3
+    _, manifest = made(ledger, "csv", none)
+    assert manifest["counts"]["rows"] == 0
 
 
 def test_trails_by_name_keep_their_order_and_must_exist(ledger: SmallLedger) -> None:

@@ -24,6 +24,7 @@ from audit_api.web.rows import MAX_EVENT_BYTES
 from collector.batch import Clock
 from collector.errors import Overloaded
 from collector.event import Event, Span
+from correlator.index import sqlite
 from tests.support.apis import Api, open_cut_api
 from tests.support.cut_ledger import CutLedger
 from tests.support.ledgers import SmallLedger, payment
@@ -137,6 +138,17 @@ async def test_the_search_finds_narrows_and_pages(api: Api) -> None:
     second = await page(api, unescape(following[1]))
     assert "PAY-0" in shown(second)
     assert "PAY-2" not in shown(second)
+
+
+async def test_a_page_without_trails_of_a_search_that_goes_on_says_so(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"/desk/trails?filter={quote('not event != nothing')}"
+    assert "Nothing was found. Take a condition away" in shown(await page(api, path))
+    monkeypatch.setattr(sqlite, "_LOOKS", 1)
+    answer = await page(api, path)
+    assert "Nothing was found so far. The search has not come to the end of the log" in shown(answer)
+    assert 'rel="next"' in answer.text
 
 
 async def test_times_are_of_the_zone_that_was_chosen(api: Api) -> None:
