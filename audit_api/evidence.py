@@ -6,7 +6,7 @@
 import base64
 from bisect import bisect_right, insort
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 
@@ -196,6 +196,39 @@ class Evidence:
                     return found
             end, window = start, min(2 * window, _CHUNK)
         raise NotFound(f"the log has no batch entry for event {sequence} of stream {stream}")
+
+    def leaves_about(self, ref: EventRef, trail: str, *, size: int) -> Iterator[int]:
+        """The leaves of a trail, below `size`, among which an event's is, if the trail has it.
+
+        In a stream without gaps entries stand in the order of sequences, so they are those between its trail's last entry that tells of no
+        later event and the next one. What fills a gap comes late: of a stream that ever had one, they are all of the trail.
+        """
+        own = stream_trail(ref.stream)
+        try:
+            ordered = self.index.trail(own).status in ("ok", "error")
+        except NotFound:
+            return  # of an event the log has the batch first
+        start, end = 0, size
+        if ordered:
+            low, high = 0, self._positions_below(own, size)
+            while low < high:
+                middle = (low + high) // 2
+                if self._tells(own, middle) <= ref.sequence:
+                    low = middle + 1
+                else:
+                    high = middle
+            if low == 0:
+                return
+            first, *following = self.index.leaves(own, start=low - 1, limit=2, size=size)
+            start, end = self._positions_below(trail, first), min([*following, size])
+        while leaves := self.index.leaves(trail, start=start, limit=_CHUNK, size=end):
+            yield from leaves
+            start += len(leaves)
+
+    def _tells(self, trail: str, position: int) -> int:
+        """Which sequence the entry at this position of the trail of a stream without gaps tells of: its event's, or its batch's first."""
+        (one,) = self.entries(self.index.leaves(trail, start=position, limit=1))
+        return self.open_batch(one.leaf).signed.header.first if one.entry.kind == "batch" else one.entry.sequence
 
     def _positions_below(self, trail: str, leaf: int) -> int:
         """How many entries of the trail are below this leaf; a few dozen look-ups at most."""

@@ -24,7 +24,6 @@ from correlator.trail import RETIREMENTS, access_trail, stream_trail
 __all__ = ["Proofs"]
 
 TLOG_PROOF = "text/plain"
-_CHUNK = 1_000
 _MAX_SIZE = (1 << 53) - 1
 _COLLECTOR = "^[a-z0-9]([a-z0-9._-]{0,62}[a-z0-9])?$"
 _encode = msgspec.json.Encoder().encode
@@ -252,14 +251,11 @@ class Proofs:
                 if not self.logs.cut:
                     raise
                 continue  # that shard has not published anything
-            start = 0
-            while leaves := evidence.index.leaves(trail, start=start, limit=_CHUNK, size=size):
-                for leaf in leaves:
-                    if needle in evidence.reader.entry(leaf):
-                        (one,) = evidence.entries([leaf])
-                        if (one.entry.stream, one.entry.sequence) == (ref.stream, ref.sequence):
-                            return log, one
-                start += len(leaves)
+            for leaf in evidence.leaves_about(ref, trail, size=size):
+                if needle in evidence.reader.entry(leaf):
+                    (one,) = evidence.entries([leaf])
+                    if (one.entry.stream, one.entry.sequence) == (ref.stream, ref.sequence):
+                        return log, one
         where = "its shard's log yet" if self.logs.cut else f"the log of {size} leaves"
         raise Problem(
             "not-logged-yet",

@@ -21,6 +21,7 @@ from correlator.checkpoint import Checkpoint, open_checkpoint
 from correlator.entry import decode_entry
 from correlator.merkle import leaf_hash, verify_consistency, verify_inclusion
 from correlator.retired import MonthAccount
+from correlator.trail import stream_trail
 from correlator.unbundle import unpack_bundle
 from correlator.verify import verify_bundle, verify_proof
 from tests.support.apis import Api
@@ -115,6 +116,62 @@ async def test_what_is_not_there_or_not_logged_yet(api: Api) -> None:
     assert (await api.get("/v1/events/gateway/00000000000000aa/6/proof")).status_code == 200
     for path in ("/v1/events/X/00000000000000aa/6/proof", "/v1/events/gateway/00000000000000aa/-1/proof"):
         assert (await api.get(path)).status_code == 400
+
+
+def ticks(first: int, count: int) -> list[Event]:
+    """Events that nothing but their stream is known of, but for each fifth, which is of one transaction."""
+    return [
+        Event(time="2026-01-01T00:00:00.000000000Z", body=f"{at}", transaction="PAY-9" if at % 5 == 0 else "")
+        for at in range(first, first + count)
+    ]
+
+
+async def test_an_event_is_found_without_reading_all_before_it(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, stream = api.ledger, "sys/00000000000000ee"
+    for first in range(0, 1_200, 300):
+        ledger.ship(stream, ticks(first, 300))
+        ledger.ship(stream, [])
+    ledger.publish()
+    read: list[int] = []
+    entry = ledger.reader.entry
+
+    def counted(leaf: int) -> bytes:
+        read.append(leaf)
+        return entry(leaf)
+
+    monkeypatch.setattr(ledger.reader, "entry", counted)
+    for sequence in (0, 1, 299, 300, 303, 600, 898, 1_199):
+        read.clear()
+        answer = (await api.get(f"/v1/events/{stream}/{sequence}/proof")).json()
+        assert (answer["entry"]["sequence"], answer["event"]["body"]) == (sequence, str(sequence))
+        assert answer["trail"] == (f"stream/{stream}" if sequence % 5 else "transaction/PAY-9")
+        # beside the search: back to its batch, for the header that was signed
+        assert len(read) < 350, (sequence, len(read))
+    ledger.ship(stream, ticks(1_200, 2))
+    read.clear()
+    for sequence in (1_200, 1_201):
+        assert (await api.get(f"/v1/events/{stream}/{sequence}/proof")).json()["type"].endswith(":not-logged-yet")
+    assert len(read) < 50
+
+
+async def test_an_event_that_came_late_is_found_behind_later_ones(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger, stream = api.ledger, "sys/00000000000000ee"
+    ledger.ship(stream, ticks(0, 6))
+    late: list[dict[str, Any]] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(ledger, "_add", lambda **fields: late.append(fields))
+        ledger.ship(stream, ticks(6, 6))  # the store has it, and the log passes it over
+    ledger._add(trail=stream_trail(stream), kind="gap", detail={"reason": "missing"})
+    ledger.ship(stream, ticks(12, 6))
+    for fields in late:
+        ledger._add(**fields)
+    ledger.publish()
+    leaves = []
+    for sequence in range(18):
+        answer = (await api.get(f"/v1/events/{stream}/{sequence}/proof")).json()
+        assert answer["entry"]["sequence"] == sequence
+        leaves.append(answer["leaf"])
+    assert max(leaves[12:]) < min(leaves[6:12])
 
 
 async def test_the_log_is_shown_to_have_only_grown(api: Api) -> None:
