@@ -15,7 +15,7 @@ import pytest
 
 from audit_api.settings import ApiSettings
 from collector.batch import open_header
-from collector.event import Access, Event
+from collector.event import Access, Event, Incident
 from collector.store.sqlite_months import SqliteMonths
 from correlator.checkpoint import Checkpoint, open_checkpoint
 from correlator.entry import decode_entry
@@ -103,6 +103,14 @@ async def test_an_access_is_proved_like_any_event(api: Api) -> None:
     api.ledger.publish()
     answer = await api.get("/v1/events/api/00000000000000cc/0/proof")
     assert answer.json()["trail"] == "access/ann"
+
+
+async def test_an_incident_is_proved_like_any_event(api: Api) -> None:
+    opened = Incident(id="ab" * 16, state="opened", cause="gap", time="2026-01-01T00:00:00.000000000Z")
+    api.ledger.ship("api/00000000000000cc", [Event(incident=opened)], role="recorder")
+    api.ledger.publish()
+    answer = await api.get("/v1/events/api/00000000000000cc/0/proof")
+    assert answer.json()["trail"] == f"incident/{opened.id}"
 
 
 async def test_what_is_not_there_or_not_logged_yet(api: Api) -> None:
