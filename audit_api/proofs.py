@@ -19,7 +19,7 @@ from collector.batch import EventRef, StreamId, stream_id
 from collector.errors import Malformed, NotFound
 from collector.event import decode_event, facts_of
 from correlator.stitch import Stitcher
-from correlator.trail import RETIREMENTS, access_trail, incident_trail, stream_trail
+from correlator.trail import RETIREMENTS, access_trail, incident_trail, is_incident, stream_trail
 
 __all__ = ["Proofs"]
 
@@ -238,7 +238,7 @@ class Proofs:
             trails.insert(0, access_trail(facts.access.principal or "unknown", facts.tenant))
         if facts.retirement is not None:
             trails.insert(0, RETIREMENTS)
-        if facts.incident is not None:
+        if facts.incident is not None and is_incident(facts.incident.id):
             trails.insert(0, incident_trail(facts.incident.id))
         trails.append(stream_trail(ref.stream, facts.tenant))
         size = 0
