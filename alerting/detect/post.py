@@ -1,5 +1,6 @@
 """How the detector posts to others over HTTP: patiently, briefly, and never with a secret to the wrong one."""
 
+import http.client
 import logging
 import ssl
 import urllib.error
@@ -65,7 +66,7 @@ class Poster:
             raise Malformed(f"{ca_file}: {error}", where=where) from error
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int | None:
-        """The status of the answer; None when there was none within two seconds. What is not 2xx is logged, without the query."""
+        """The status of the answer; None when there was none within two seconds, or it is not HTTP. What is not 2xx is logged, without the query."""
         sent = {"content-type": "application/json", "user-agent": "tally", **headers}
         request = urllib.request.Request(url, body, sent)  # noqa: S310 - http or https, see `check_url`
         opener = urllib.request.build_opener(_NoRedirects, urllib.request.HTTPSHandler(context=self._tls))
@@ -77,6 +78,9 @@ class Poster:
             with error:
                 _log.warning("a receiver said no", extra={"url": shown, "status": error.code})
                 return error.code
+        except http.client.HTTPException as error:  # its text may be all that was answered
+            _log.warning("a receiver does not speak HTTP", extra={"url": shown, "reason": type(error).__name__})
+            return None
         except (OSError, ValueError) as error:
             _log.warning(
                 "a receiver cannot be reached", extra={"url": shown, "reason": str(getattr(error, "reason", error))}

@@ -4,6 +4,7 @@ Any service that counts on a request every so often will do (healthchecks.io and
 keep the switch quiet.
 """
 
+import http.client
 import logging
 import urllib.error
 import urllib.request
@@ -71,5 +72,5 @@ class Outside:
         except urllib.error.HTTPError as error:
             with error:
                 return f"the answer was {error.code}"
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             return type(getattr(error, "reason", error)).__name__  # its text may repeat the host

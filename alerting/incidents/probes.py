@@ -3,6 +3,7 @@
 Each probe gives what it saw now; `alerting.incidents.condition.Patience` says what of that lasts.
 """
 
+import http.client
 import logging
 import math
 import ssl
@@ -52,14 +53,16 @@ def fetch(url: str) -> str:
     """A page of http(s), which stands in the configuration or was announced on this machine.
 
     Raises:
-        OSError: it cannot be reached, is no success, or is no text.
+        OSError: it cannot be reached, is no success, is not HTTP, breaks off, or is no text.
     """
     request = urllib.request.Request(url, headers={"user-agent": "tally"})  # noqa: S310 - http(s), as the settings demand
     handler = urllib.request.HTTPSHandler(context=ssl.create_default_context())
-    with urllib.request.build_opener(handler).open(request, timeout=_TIMEOUT_SECONDS) as answer:
-        data = answer.read(_MAX_BYTES)
     try:
+        with urllib.request.build_opener(handler).open(request, timeout=_TIMEOUT_SECONDS) as answer:
+            data = answer.read(_MAX_BYTES)
         return str(data, "utf-8")
+    except http.client.HTTPException as error:  # its text may be all that was answered
+        raise OSError(f"{url} does not speak HTTP, or broke off ({type(error).__name__})") from error
     except UnicodeDecodeError as error:
         raise OSError(f"{url} is no text") from error
 

@@ -28,7 +28,7 @@ from correlator.trail import stream_trail
 from deploy.lacking import Lacking
 from tests.support.ledgers import START_NS, SmallLedger
 from tests.support.memory_store import MemoryStore
-from tests.support.webhooks import receiver
+from tests.support.webhooks import NO_HTTP, mumbler, receiver
 
 SHOP, BANK = "shop/00000000000000aa", "bank/00000000000000bb"
 SECOND = 1_000_000_000
@@ -455,6 +455,27 @@ def test_alertmanager_is_asked() -> None:
     assert [(one.subject, one.fails) for one in probe.look(2)] == [("http://a", True), ("alertmanager", False)]
     failed["reached"] = False
     assert [(one.subject, one.fails) for one in probe.look(3)] == [("alertmanager", True)]
+
+
+BROKEN_OFF = {"a chunk broken off": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n64\r\nalertman"}
+
+
+@pytest.mark.parametrize("answer", [*NO_HTTP.values(), *BROKEN_OFF.values()], ids=[*NO_HTTP, *BROKEN_OFF])
+def test_what_is_no_answer_in_http_ends_no_probe(answer: bytes) -> None:
+    with mumbler(answer) as url:
+        assert [(one.subject, one.fails) for one in AlertmanagerProbe([url]).look(1)] == [("alertmanager", True)]
+        assert [*PagesProbe(lambda: {"shop": url}, clock_seconds=1.0, quiet_seconds=1.0).clocks(1)] == []
+
+
+@pytest.mark.parametrize("answer", NO_HTTP.values(), ids=NO_HTTP)
+def test_a_switch_that_does_not_speak_http_was_not_told(tmp_path: Path, answer: bytes) -> None:
+    with mumbler(answer) as url:
+        (tmp_path / "url").write_text(f"{url}/ping/s3cret\n")
+        outside = Outside(str(tmp_path / "url"), seconds=60, metrics=IncidentMetrics(), monotonic=lambda: 0.0)
+        heard = outside.tell(1)
+    assert heard is not None
+    assert heard.fails
+    assert "s3cret" not in heard.detail
 
 
 def test_notifications_that_fail_every_five_minutes_are_one_incident() -> None:

@@ -17,7 +17,7 @@ from alerting.detect.tell import ALERT_NAME, Alertmanagers
 from collector.errors import Malformed
 from deploy.detecting import trail_of
 from tests.alerting.payments import payment
-from tests.support.webhooks import receiver
+from tests.support.webhooks import NO_HTTP, mumbler, receiver
 
 
 class Clock:
@@ -95,6 +95,14 @@ def test_nobody_to_tell_keeps_what_waits_and_pauses_longer_each_time() -> None:
         assert len(left) == 1
     assert metrics.registry.get_sample_value("tally_detector_telling_failures_total") == 4
     assert metrics.registry.get_sample_value("tally_detector_waiting_findings") == 1
+
+
+@pytest.mark.parametrize("answer", NO_HTTP.values(), ids=NO_HTTP)
+def test_who_does_not_speak_http_is_told_again_later(answer: bytes) -> None:
+    with mumbler(answer) as url:
+        left = waiting()
+        assert alertmanagers(DetectorMetrics(), Clock(), url).tell(left) == 0
+        assert len(left) == 1
 
 
 def test_what_is_refused_for_good_is_counted_and_does_not_block_the_rest() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socketserver
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,13 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-__all__ = ["Posted", "receiver"]
+__all__ = ["NO_HTTP", "Posted", "mumbler", "receiver"]
+
+NO_HTTP = {
+    "a TLS alert": b"\x15\x03\x03\x00\x02\x02\x46",
+    "a header too long": b"HTTP/1.1 200 OK\r\nx: " + b"a" * 70_000 + b"\r\n\r\n",
+}
+"""Answers that are no HTTP, whoever asks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,26 @@ def receiver(*statuses: int) -> Iterator[tuple[str, list[Posted]]]:
     thread.start()
     try:
         yield f"http://127.0.0.1:{running.server_port}", got
+    finally:
+        running.shutdown()
+        running.server_close()
+        thread.join()
+
+
+@contextmanager
+def mumbler(answer: bytes) -> Iterator[str]:
+    """Answers every request with these bytes, and closes; gives its URL."""
+
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65_536)
+            self.request.sendall(answer)
+
+    running = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{running.server_address[1]}"
     finally:
         running.shutdown()
         running.server_close()
