@@ -92,6 +92,8 @@ class Supervisor:
             Why it ended by itself, empty when it was asked to.
         """
         keepers = [asyncio.create_task(self._keep(child)) for child in self._children]
+        for keeper in keepers:  # none ends before us: one that fails must not leave its child dead in silence
+            keeper.add_done_callback(lambda _: self._stopping.set())
         watcher = asyncio.create_task(self._watch(ready))
         await self._stopping.wait()
         watcher.cancel()
@@ -106,22 +108,25 @@ class Supervisor:
         delay = FIRST_DELAY_SECONDS
         while not self._stopping.is_set():
             started = loop.time()
-            process = await self._start(child)
-            if self._stopping.is_set():  # it came up while the others were being stopped, so nobody has told it
-                self._ask_to_stop(child.name, process)
-            code = await process.wait()
-            self._live.pop(child.name, None)
-            if self._stopping.is_set():
-                return
-            if code == UNUSABLE:
-                self._failed = f"{child.name} cannot run{self._last_words(child)}"
-                self._stopping.set()
-                return
-            if loop.time() - started > STEADY_SECONDS:
-                delay = FIRST_DELAY_SECONDS
-            self._tell(
-                f"{child.name} ended with {_end_in_words(code)}; starting it again in {delay:g} s{self._log_hint(child)}"
-            )
+            try:
+                process = await self._start(child)
+            except (OSError, RuntimeError) as error:  # no process, thread or memory is left, or no log can be opened
+                said = f"{child.name} cannot be started: {error}"
+            else:
+                if self._stopping.is_set():  # it came up while the others were being stopped, so nobody has told it
+                    self._ask_to_stop(child.name, process)
+                code = await process.wait()
+                self._live.pop(child.name, None)
+                if self._stopping.is_set():
+                    return
+                if code == UNUSABLE:
+                    self._failed = f"{child.name} cannot run{self._last_words(child)}"
+                    self._stopping.set()
+                    return
+                if loop.time() - started > STEADY_SECONDS:
+                    delay = FIRST_DELAY_SECONDS
+                said = f"{child.name} ended with {_end_in_words(code)}"
+            self._tell(f"{said}; starting it again in {delay:g} s{self._log_hint(child)}")
             try:
                 await asyncio.wait_for(self._stopping.wait(), delay)
             except TimeoutError:

@@ -98,6 +98,42 @@ def test_a_crashed_child_is_started_again(tmp_path: Path, monkeypatch: pytest.Mo
     asyncio.run(story())
 
 
+def test_a_start_that_fails_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As when there is no process or memory left to start it with; here its log cannot be opened."""
+    monkeypatch.setattr(up, "FIRST_DELAY_SECONDS", 0.01)
+    logs = tmp_path / "logs"
+    logs.mkdir()
+
+    async def story() -> None:
+        told = Told()
+        supervisor = Supervisor([child(tmp_path, "collector")], run_folder=tmp_path, tell=told, log_folder=logs)
+        task = asyncio.create_task(supervisor.run(told.on_ready))
+        await asyncio.wait_for(told.ready.wait(), 30)
+        first = told.processes[0].pid
+        logs.rename(tmp_path / "elsewhere")
+        os.kill(first, signal.SIGKILL)
+        await until(lambda: any(line.startswith("collector cannot be started: ") for line in told.lines))
+        (tmp_path / "elsewhere").rename(logs)
+        await until(lambda: [p for p in running(tmp_path) if p.pid != first])
+        supervisor.stop()
+        assert await asyncio.wait_for(task, 30) == ""
+        assert running(tmp_path) == []
+
+    asyncio.run(story())
+
+
+def test_a_keeper_that_fails_ends_everything(tmp_path: Path) -> None:
+    async def story() -> None:
+        told = Told()
+        impossible = Child(name="api", command=["\0"], stage=0)
+        supervisor = Supervisor([child(tmp_path, "collector"), impossible], run_folder=tmp_path, tell=told)
+        with pytest.raises(ValueError, match="null"):
+            await asyncio.wait_for(supervisor.run(told.on_ready), 30)
+        assert running(tmp_path) == []
+
+    asyncio.run(story())
+
+
 def test_a_child_that_cannot_run_ends_everything_and_is_named(tmp_path: Path) -> None:
     async def story() -> None:
         told = Told()
