@@ -17,7 +17,11 @@ from deploy.processes import Running, running
 __all__ = ["STOP_SECONDS", "Child", "Supervisor"]
 
 UNUSABLE = 2
-"""A child's exit code that says: starting me again will not help (bad configuration, data of another version)."""
+"""A child's exit code that says: starting me again will not help (bad configuration, a port that is taken).
+
+From one that never ran that ends everything, so that whoever started it hears why. One that did run may meet what passes, such as
+a file that is being replaced: the others go on without it, and it is started again.
+"""
 
 FIRST_DELAY_SECONDS = 0.5
 LONGEST_DELAY_SECONDS = 30.0
@@ -44,7 +48,7 @@ class Child:
 
 
 class Supervisor:
-    """Keeps children running until `stop` is called or one of them cannot be started at all.
+    """Keeps children running until `stop` is called or one of them, that never announced itself, says that it cannot run.
 
     Args:
         children: whom to run.
@@ -66,6 +70,7 @@ class Supervisor:
         self._tell = tell
         self._log_folder = log_folder
         self._live: dict[str, asyncio.subprocess.Process] = {}
+        self._ran: set[str] = set()  # who has announced itself, in whichever of its lives
         self._asked: dict[str, int] = {}  # whom we have asked to stop, by the process id of then
         self._stopping = asyncio.Event()
         self._failed = ""
@@ -119,7 +124,7 @@ class Supervisor:
                 self._live.pop(child.name, None)
                 if self._stopping.is_set():
                     return
-                if code == UNUSABLE:
+                if code == UNUSABLE and child.name not in self._ran:
                     self._failed = f"{child.name} cannot run{self._last_words(child)}"
                     self._stopping.set()
                     return
@@ -176,6 +181,7 @@ class Supervisor:
                 and child.name in self._live
                 and found[child.name].pid == self._live[child.name].pid
             ]
+            self._ran |= {process.name for process in mine}
             if len(mine) == len(self._children):
                 ready(mine)
                 return

@@ -147,6 +147,29 @@ def test_a_child_that_cannot_run_ends_everything_and_is_named(tmp_path: Path) ->
     asyncio.run(story())
 
 
+def test_a_child_that_ran_and_cannot_for_now_ends_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(up, "FIRST_DELAY_SECONDS", 0.01)
+    program = f"import os, sys\nif os.path.exists(sys.argv[1] + '/replaced'): sys.exit(2)\n{WELL}"
+
+    async def story() -> None:
+        told = Told()
+        children = [child(tmp_path, "detector", stage=0, program=program), child(tmp_path, "collector")]
+        supervisor = Supervisor(children, run_folder=tmp_path, tell=told)
+        task = asyncio.create_task(supervisor.run(told.on_ready))
+        await asyncio.wait_for(told.ready.wait(), 30)
+        detector, collector = (process.pid for process in told.processes)
+        (tmp_path / "replaced").touch()
+        os.kill(detector, signal.SIGKILL)
+        await until(lambda: any("detector ended with exit code 2; starting" in line for line in told.lines))
+        (tmp_path / "replaced").unlink()
+        await until(lambda: {p.name for p in running(tmp_path) if p.pid != detector} == {"detector", "collector"})
+        assert is_alive(collector), "it was left alone"
+        supervisor.stop()
+        assert await asyncio.wait_for(task, 30) == ""
+
+    asyncio.run(story())
+
+
 def test_the_second_call_kills_a_child_that_does_not_stop(tmp_path: Path) -> None:
     deaf = WELL.replace("signal.sigwait({signal.SIGTERM})", "signal.sigwait({signal.SIGUSR1})").replace(
         "SIG_BLOCK, {signal.SIGTERM}", "SIG_BLOCK, {signal.SIGTERM, signal.SIGUSR1}"
