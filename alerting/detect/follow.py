@@ -101,7 +101,7 @@ class Follower:
 
     def _done(self, origin: str, waiting: deque[Told], before: Mapping[str, int]) -> int:
         recorded = self._recorded[origin]
-        first = next((one.finding.payment.leaf for one in waiting if one.origin == origin), recorded)
+        first = min((one.finding.payment.leaf for one in waiting if one.origin == origin), default=recorded)
         # while it reads again what it knew before, nothing is waiting yet, and nothing less is done
         return min(recorded, max(before.get(origin, 0), min(first, self._next.get(origin, 0))))
 

@@ -11,6 +11,7 @@ import hashlib
 import hmac
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import msgspec
 
@@ -18,7 +19,7 @@ from alerting.detect.finding_event import freeze_event
 from alerting.detect.follow import Findings, Told
 from alerting.detect.metrics import DetectorMetrics
 from alerting.detect.payment import Payment
-from alerting.detect.post import Pause, Poster, check_url, read_secret
+from alerting.detect.post import TURN_SECONDS, Pause, Poster, check_url, read_secret
 from alerting.detect.settings import FreezeSettings
 from collector.errors import Malformed
 from collector.event import format_time
@@ -37,8 +38,14 @@ def signature_of(secret: bytes, *, id_: str, timestamp: int, body: bytes) -> str
     return f"v1,{base64.b64encode(told).decode()}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Asking:
+    since: float  # when we saw first that it waits
+    pause: Pause  # of this request alone
+
+
 class Freezer:
-    """Asks one receiver, one finding at a time, oldest first. For one thread.
+    """Asks one receiver, one finding at a time, oldest first; one that fails goes behind the others. For one thread.
 
     Args:
         settings: where it is.
@@ -71,24 +78,41 @@ class Freezer:
         self._clock = clock
         self._monotonic = monotonic
         self._pause = Pause(monotonic)
-        self._since: float | None = None  # when the oldest was asked for first
+        self._asking: dict[bytes, _Asking] = {}  # by the id of the finding, of what waits
 
     def ask(self, waiting: deque[Told]) -> int:
-        """Ask for what waits, and take it from there once its outcome is on record; gives how many.
+        """Ask for what waits, for a turn, and take it from there once its outcome is on record; gives how many.
+
+        What is asked for again later goes behind what waits, so it does not stay in the order in which it was found.
 
         Raises:
             Overloaded: the outcome cannot be recorded now; it is asked again, under the same id.
         """
         asked = 0
-        while waiting and self._pause.over:
-            one = waiting[0]
+        now = self._monotonic()
+        ends = now + TURN_SECONDS
+        if len(self._asking) < len(waiting):  # whoever waits for others waits, too
+            for one in waiting:
+                self._asking_for(one, now)
+        for _ in range(len(waiting)):
             now = self._monotonic()
-            self._since = now if self._since is None else self._since
+            if now >= ends or not self._pause.over:
+                break
+            one = waiting[0]
+            asking = self._asking_for(one, now)
+            if not asking.pause.over:
+                waiting.rotate(-1)
+                continue
             status = self._send(one)
             outcome = _outcome(status)
-            if not outcome and now - self._since < self._settings.give_up_seconds:
+            if status is not None:
+                self._pause.forget()
+            if not outcome and now - asking.since < self._settings.give_up_seconds:
+                # where somebody answers the others wait a second for it, and it alone longer each time
                 self._pause.longer()
+                asking.pause.longer()
                 self._metrics.freeze_failures.inc()
+                waiting.rotate(-1)
                 break
             outcome = outcome or "given_up"
             event = freeze_event(
@@ -96,12 +120,14 @@ class Freezer:
             )
             self._findings.record_once(event, hashlib.sha256(b"freeze" + one.finding.id_in(one.origin)).digest())
             self._metrics.freezes.labels(outcome).inc()
-            self._pause.forget()
-            self._since = None
             waiting.popleft()
+            self._asking.pop(one.finding.id_in(one.origin))
             asked += 1
         self._metrics.freezes_waiting.set(len(waiting))
         return asked
+
+    def _asking_for(self, one: Told, now: float) -> _Asking:
+        return self._asking.setdefault(one.finding.id_in(one.origin), _Asking(since=now, pause=Pause(self._monotonic)))
 
     def _send(self, one: Told) -> int | None:
         finding, payment = one.finding, one.finding.payment

@@ -11,10 +11,12 @@ from urllib.parse import urlsplit
 
 from collector.errors import Malformed
 
-__all__ = ["Pause", "Poster", "check_url", "read_secret"]
+__all__ = ["TURN_SECONDS", "Pause", "Poster", "check_url", "read_secret"]
 
 _log = logging.getLogger("tally.detector")
 
+TURN_SECONDS = 2.0
+"""Nothing more is begun in a turn that has lasted for so long, however much waits: detecting, the cursor and a request to stop wait for it."""
 _TIMEOUT_SECONDS = 2.0
 """Posting and detecting take turns: a receiver that hangs may cost no more than this each time it is tried."""
 _FIRST_PAUSE_SECONDS = 1.0

@@ -55,7 +55,7 @@ class FreezeSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         url: where to post; https unless it is this machine. Empty: nobody is asked.
         secret_file: file with the secret that signs, base64 of 24 to 64 bytes, with or without ``whsec_``.
         ca_file: PEM file with the authorities that are believed; empty: the system's.
-        give_up_seconds: when nobody has answered for so long, that is put on record as the outcome.
+        give_up_seconds: when nobody has answered since a request began to wait, for so long, that is put on record as its outcome.
     """
 
     url: str = ""

@@ -13,7 +13,7 @@ import msgspec
 from alerting.detect.follow import Told
 from alerting.detect.metrics import DetectorMetrics
 from alerting.detect.payment import Payment
-from alerting.detect.post import Pause, Poster, check_url, read_secret
+from alerting.detect.post import TURN_SECONDS, Pause, Poster, check_url, read_secret
 from alerting.detect.settings import AlertmanagerSettings
 from collector.event import format_time
 
@@ -84,6 +84,7 @@ class Alertmanagers:
         self._trail_of = trail_of
         self._metrics = metrics
         self._clock = clock
+        self._monotonic = monotonic
         self._pause = Pause(monotonic)
         where = "detector.alertmanager"
         for url in settings.urls:
@@ -95,9 +96,10 @@ class Alertmanagers:
         self._post_to = Poster(ca_file=settings.ca_file, where=f"{where}.ca_file").post
 
     def tell(self, waiting: deque[Told]) -> int:
-        """Tell of what waits, oldest first, and take it from there; gives how many. Nothing is taken while nobody can be told."""
+        """Tell of what waits, oldest first, for a turn, and take it from there; gives how many. Nothing is taken while nobody can be told."""
         told = 0
-        while waiting and self._pause.over:
+        ends = self._monotonic() + TURN_SECONDS
+        while waiting and self._pause.over and self._monotonic() < ends:
             some = [waiting[at] for at in range(min(len(waiting), _AT_ONCE))]
             now_ns = self._clock()
             alerts = [

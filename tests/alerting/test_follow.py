@@ -174,6 +174,16 @@ def test_a_freeze_that_was_not_asked_for_before_a_crash_is_asked_for_after_it(de
     assert not desk.follower.waiting
 
 
+def test_a_freeze_that_went_behind_the_others_is_still_asked_for_after_a_crash(desk: Desk) -> None:
+    desk.add(event(0, 2_000), event(1, 3_000, card="B"))
+    desk.run()
+    desk.follower.to_freeze.rotate(-1)
+    positions = desk.follower.positions()
+    desk.start(positions)
+    desk.run()
+    assert [told.finding.payment.account for told in desk.follower.to_freeze] == ["A", "B"]
+
+
 def test_with_nobody_to_tell_nothing_waits(tmp_path: Path) -> None:
     desk = Desk(tmp_path, tells=False)
     desk.add(event(0, 2_000))

@@ -15,7 +15,7 @@ from alerting.detect.settings import FreezeSettings
 from collector.errors import Malformed, Overloaded
 from collector.event import Event
 from deploy.detecting import trail_of
-from tests.alerting.test_tell import Clock, waiting
+from tests.alerting.test_tell import Clock, Slow, waiting
 from tests.support.webhooks import receiver
 
 SECRET = base64.b64encode(bytes(range(32))).decode()
@@ -120,6 +120,39 @@ def test_when_nobody_ever_answers_that_is_put_on_record(secret: Path) -> None:
     assert not left
     assert [event.body for event in kept.events.values()] == ["asked for the payment to be frozen: nobody answered"] * 2
     assert metrics.registry.get_sample_value("tally_detector_freezes_total", {"outcome": "given_up"}) == 2
+
+
+def test_one_that_fails_holds_up_no_other(secret: Path) -> None:
+    kept, clock = Kept(), Clock()
+    left = waiting(3)
+    with receiver(500, 202, 202, 500, 500, 202) as (url, got):
+        asks = freezer(url, secret, kept, clock)
+        for second in range(8):
+            clock.seconds = float(second)
+            if second == 5:
+                left.append(waiting(4).pop())  # the receiver answers, so it does not wait for the pause of the old one
+            asks.ask(left)
+    assert [posted.told["data"]["leaf"] for posted in got] == [0, 1, 2, 0, 0, 3, 0]
+    assert not left
+
+
+def test_all_that_wait_are_given_up_together(secret: Path) -> None:
+    kept, clock = Kept(), Clock()
+    left = waiting(5)
+    asks = freezer("http://127.0.0.1:9/", secret, kept, clock, give_up_seconds=10)
+    for second in range(16):
+        clock.seconds = float(second)
+        asks.ask(left)
+    assert not left, "after 1, 3, 7 and 15 s: each waited as long as the first"
+    assert len(kept.events) == 5
+
+
+def test_a_turn_ends_however_much_waits(secret: Path) -> None:
+    left = waiting(100)
+    with receiver(202) as (url, got):
+        asked = freezer(url, secret, Kept(), Slow()).ask(left)
+    assert 0 < asked == len(got) < 10
+    assert len(left) == 100 - asked
 
 
 def test_an_outcome_that_cannot_be_recorded_is_asked_for_again(secret: Path) -> None:

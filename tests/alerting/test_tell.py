@@ -27,6 +27,14 @@ class Clock:
         return self.seconds
 
 
+class Slow(Clock):
+    """Whatever is done between two looks at it takes half a second."""
+
+    def __call__(self) -> float:
+        self.seconds += 0.5
+        return self.seconds
+
+
 def waiting(count: int = 1) -> deque[Told]:
     return deque(
         Told(
@@ -95,6 +103,14 @@ def test_nobody_to_tell_keeps_what_waits_and_pauses_longer_each_time() -> None:
         assert len(left) == 1
     assert metrics.registry.get_sample_value("tally_detector_telling_failures_total") == 4
     assert metrics.registry.get_sample_value("tally_detector_waiting_findings") == 1
+
+
+def test_a_turn_ends_however_much_waits() -> None:
+    with receiver(200) as (url, got):
+        left = waiting(64 * 20)
+        told = alertmanagers(DetectorMetrics(), Slow(), url).tell(left)
+    assert 0 < len(got) < 10
+    assert len(left) == 64 * 20 - told > 0
 
 
 @pytest.mark.parametrize("answer", NO_HTTP.values(), ids=NO_HTTP)
