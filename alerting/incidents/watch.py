@@ -98,11 +98,14 @@ class LogWatch:
         stream = entry.trail.removeprefix("stream/")
         self.touched.add(stream)
         collector = stream.partition("/")[0]
-        if not _promises(entry) and collector in self._stream:
-            return []  # commands sign as our recorder, too: that they run does not say that the API does
+        promises = _promises(entry)
+        # commands and the keeper sign as our recorder, too: that they run does not say that the API does. Of which stream it spoke last
+        # nobody knows after a restart; but whoever is not expected can be lost only by heartbeats that it promised
+        if not promises and (collector in self._stream or collector not in self._heard):
+            return []
         if collector in self._heard:
             self._heard[collector] = self._lived_ns
-        if _promises(entry):
+        if promises:
             self._stream[collector] = stream
         self._lost.discard(collector)
         self._suspected.pop(collector, None)

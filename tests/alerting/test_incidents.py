@@ -313,6 +313,25 @@ def test_a_command_s_batch_does_not_say_that_the_api_lives(desk: Desk) -> None:
     assert desk.kept.told == [("collector_lost", "api", "opened")]
 
 
+def test_nor_does_it_after_a_restart_of_the_keeper(desk: Desk) -> None:
+    desk.alive("api/00000000000000a1", 1)
+    desk.gap("silent", "api/00000000000000a1")
+    desk.run()
+    desk.start(desk.follower.positions())
+    desk.ledger.heartbeat_seconds = 0
+    desk.into_the_log()  # the keeper signs as api, too
+    desk.ledger.publish()
+    desk.follower.begin(remember_ns=desk.ledger.clock.now_ns)
+    desk.begun = True
+    desk.alive("api/00000000000000a2", 1)
+    desk.run()
+    assert desk.kept.told == [("collector_lost", "api", "opened")]
+    desk.ledger.heartbeat_seconds = 60
+    desk.alive("api/00000000000000a3", 1)
+    desk.run()
+    assert desk.kept.told == [("collector_lost", "api", "opened"), ("collector_lost", "api", "closed")]
+
+
 def test_whoever_signs_an_open_one_off_ends_it(desk: Desk) -> None:
     desk.fork()
     desk.run()
