@@ -1,7 +1,7 @@
 """How far the detector has come: one small file, written whole or not at all.
 
-For each log three numbers: leaves below `recorded` are looked at, and their findings on record; those of leaves below `told` are told as
-well, and for those below `frozen` a freeze was asked, where it was to be.
+For each log a number: leaves below `recorded` are looked at, and their findings on record; and those of these findings that are not told
+yet, or for which a freeze is still to be asked. They are kept, not found again: rules may be others by then, or remember less.
 A crash before a write repeats what came after the last one: findings are recognised by their ids, alerts by their labels.
 """
 
@@ -11,26 +11,38 @@ from pathlib import Path
 
 import msgspec
 
+from alerting.detect.waiting import Told
 from collector.errors import StateUnknown
 
 __all__ = ["Position", "read_cursor", "write_cursor"]
 
 
 class Position(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of one log; all are numbers of leaves, `told` and `frozen` never above `recorded`."""
+    """Of one log: the first leaf that is not looked at yet, and findings of leaves below it that wait."""
 
     recorded: int
-    told: int
-    frozen: int
+    to_tell: tuple[Told, ...] = ()
+    to_freeze: tuple[Told, ...] = ()
 
 
-_decode = msgspec.json.Decoder(dict[str, Position]).decode
+class _Stored(Position, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    # where an older version wrote it, in place of what waits: the leaves below which findings were told, and freezes asked for
+    told: int | None = None
+    frozen: int | None = None
+
+    def position(self) -> Position:
+        # what waited then is found again, known by its id, and told; some of it once more
+        recorded = min(one for one in (self.recorded, self.told, self.frozen) if one is not None)
+        return Position(recorded=recorded, to_tell=self.to_tell, to_freeze=self.to_freeze)
+
+
+_decode = msgspec.json.Decoder(dict[str, _Stored]).decode
 
 
 def read_cursor(path: Path) -> dict[str, Position]:
     """Positions by the log's origin; none where there is no file yet. Raises `StateUnknown` when it does not read."""
     try:
-        return _decode(path.read_bytes())
+        return {origin: stored.position() for origin, stored in _decode(path.read_bytes()).items()}
     except FileNotFoundError:
         return {}
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:

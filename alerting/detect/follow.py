@@ -3,19 +3,20 @@
     entry → facts match? → event from the store → digest as in the entry? → payment → rules → recorder → cursor → alert
 
 What rules remember is in memory alone. After a restart the log is read again from `horizon_seconds` of recorded time before the
-cursor, which brings the memory back and finds the same again: what is on record already is not recorded twice.
+cursor, which brings the memory back; what rules find in what was looked at before is passed over: it was found then, or is not on record.
+What waits is kept with the cursor.
 """
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from alerting.detect.cursor import Position
-from alerting.detect.engine import Engine, Finding
+from alerting.detect.engine import Engine
 from alerting.detect.finding_event import finding_event
 from alerting.detect.logged import FollowedLog, LoggedPayments
 from alerting.detect.metrics import DetectorMetrics
+from alerting.detect.waiting import Told
 from collector.event import Event, parse_time
 from correlator.entry import decode_entry
 
@@ -35,14 +36,6 @@ class Findings(Protocol):
         """Durable on return, and only once for each id; raises `Overloaded` or `StateUnknown`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Told:
-    """A finding on its way to an Alertmanager, with the log it is of."""
-
-    origin: str
-    finding: Finding
-
-
 class Follower:
     """Reads one ledger's logs as they grow. For one thread.
 
@@ -51,7 +44,7 @@ class Follower:
         payments: reads payments off the logs.
         engine: the rules.
         findings: puts findings on record.
-        positions: how far it had come, by origin.
+        positions: how far it had come, and what waits, by origin.
         freezes: whether requests to stop a payment go to anybody: then they wait in `to_freeze`.
         tells: whether findings are told to anybody: then they wait in `waiting` until they are taken from there.
         clock: Unix time in nanoseconds.
@@ -78,32 +71,25 @@ class Follower:
         self._tells = tells
         self._freezes = freezes
         self._clock = clock
-        self._told_before = {log.origin: positions[log.origin].told for log in logs if log.origin in positions}
-        self._frozen_before = {log.origin: positions[log.origin].frozen for log in logs if log.origin in positions}
-        self._recorded = {log.origin: positions[log.origin].recorded for log in logs if log.origin in positions}
+        known = {log.origin: positions[log.origin] for log in logs if log.origin in positions}
+        self._recorded = {origin: position.recorded for origin, position in known.items()}
         self._next: dict[str, int] = {}  # the leaf to read next, by origin, once it is known where to begin
         self._found: deque[Told] = (
             deque()
         )  # not on record yet: the rules have seen these payments, and must not see them again
-        self.waiting: deque[Told] = deque()
-        self.to_freeze: deque[Told] = deque()
+        self.waiting: deque[Told] = deque(one for position in known.values() if tells for one in position.to_tell)
+        self.to_freeze: deque[Told] = deque(one for position in known.values() if freezes for one in position.to_freeze)
 
     def positions(self) -> dict[str, Position]:
-        """How far it has come, for `write_cursor`."""
-        found = {}
-        for origin, recorded in self._recorded.items():
-            found[origin] = Position(
+        """How far it has come, and what waits, for `write_cursor`."""
+        return {
+            origin: Position(
                 recorded=recorded,
-                told=self._done(origin, self.waiting, self._told_before),
-                frozen=self._done(origin, self.to_freeze, self._frozen_before),
+                to_tell=_below(recorded, origin, self.waiting),
+                to_freeze=_below(recorded, origin, self.to_freeze),
             )
-        return found
-
-    def _done(self, origin: str, waiting: deque[Told], before: Mapping[str, int]) -> int:
-        recorded = self._recorded[origin]
-        first = min((one.finding.payment.leaf for one in waiting if one.origin == origin), default=recorded)
-        # while it reads again what it knew before, nothing is waiting yet, and nothing less is done
-        return min(recorded, max(before.get(origin, 0), min(first, self._next.get(origin, 0))))
+            for origin, recorded in self._recorded.items()
+        }
 
     def step(self) -> int:
         """Look at what each log has next; gives how many leaves that were.
@@ -133,8 +119,7 @@ class Follower:
 
     def _beginning(self, log: FollowedLog, size: int) -> int:
         """The first leaf whose entry was recorded within the horizon before the cursor. Entries' times never decrease along a log."""
-        before = (self._told_before, self._frozen_before)
-        known = min(self._recorded.get(log.origin, 0), *(one.get(log.origin, size) for one in before), size)
+        known = min(self._recorded.get(log.origin, 0), size)
         if known == 0:
             return 0
         wanted = self._recorded_ns(log, known - 1) - int(self._engine.horizon_seconds * 1e9)
@@ -159,16 +144,18 @@ class Follower:
         """Record what was found, one after the other; an error leaves the rest for the next call."""
         while self._found:
             one = self._found[0]
-            leaf = one.finding.payment.leaf
-            if leaf >= self._recorded.get(one.origin, 0):
+            if one.finding.payment.leaf >= self._recorded.get(one.origin, 0):
                 self._record(one)
-            if self._tells and leaf >= self._told_before.get(one.origin, 0):
-                self.waiting.append(one)
-            if self._freezes and one.finding.freeze and leaf >= self._frozen_before.get(one.origin, 0):
-                self.to_freeze.append(one)
+                self._keep(one.nameless())
             self._found.popleft()
         for origin, leaf in self._next.items():
             self._recorded[origin] = max(self._recorded.get(origin, 0), leaf)
+
+    def _keep(self, one: Told) -> None:
+        if self._tells:
+            self.waiting.append(one)
+        if self._freezes and one.finding.freeze:
+            self.to_freeze.append(one)
 
     def _record(self, one: Told) -> None:
         finding = one.finding
@@ -177,3 +164,8 @@ class Follower:
             return  # the cursor was not written before a crash
         self._metrics.findings.labels(finding.rule, finding.severity).inc()
         self._metrics.found_seconds.observe(max(0.0, (self._clock() - finding.payment.time_ns) / 1e9))
+
+
+def _below(recorded: int, origin: str, waiting: deque[Told]) -> tuple[Told, ...]:
+    """What waits of leaves that will not be looked at again. What is above will be, and is known by its id then."""
+    return tuple(one for one in waiting if one.origin == origin and one.finding.payment.leaf < recorded)

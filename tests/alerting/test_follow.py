@@ -14,13 +14,14 @@ from alerting.detect.cursor import Position, read_cursor, write_cursor
 from alerting.detect.engine import Engine
 from alerting.detect.finding_event import EVENT_NAME, SERVICE
 from alerting.detect.follow import Follower
+from alerting.detect.habits import NewRule
 from alerting.detect.logged import FollowedLog, LoggedPayments
 from alerting.detect.metrics import DetectorMetrics
 from alerting.detect.rule import Rule
 from collector.errors import Overloaded, StateUnknown, VerificationError
 from collector.event import Event
 from correlator.index.sqlite import SqliteIndex
-from tests.alerting.payments import HOUR, event, reader
+from tests.alerting.payments import DAY, HOUR, event, reader
 from tests.support.ledgers import SmallLedger
 from tests.support.memory_store import MemoryStore
 
@@ -32,12 +33,16 @@ RULES: tuple[Rule, ...] = (
 
 @dataclass
 class Kept:
-    """Records in memory, by id as a recorder does; `down` for as many calls as it says."""
+    """Records in memory, by id as a recorder does; `down` for as many calls as it says, once it took `down_after`."""
 
     events: dict[bytes, Event] = field(default_factory=dict)
     down: int = 0
+    down_after: int = -1
 
     def record_once(self, event: Event, source_id: bytes) -> bool:
+        if self.down_after == 0:
+            self.down += 1
+        self.down_after -= 1
         if self.down:
             self.down -= 1
             raise Overloaded("the spool is full")
@@ -73,6 +78,13 @@ class Desk:
             freezes=True,
             clock=lambda: 1_700_000_100_000_000_000,
         )
+
+    def restart(self, rules: Sequence[Rule] = RULES) -> None:
+        """A crash after the cursor was written, and all that there is read again."""
+        path = self.folder / "detector.json"
+        write_cursor(path, self.follower.positions())
+        self.start(read_cursor(path), rules)
+        self.run()
 
     def add(self, *events: Event) -> None:
         self.ledger.ship("payments/00000000000000aa", events)
@@ -132,7 +144,7 @@ def test_after_a_restart_rules_remember_and_nothing_is_recorded_or_told_twice(de
     desk.run()
     desk.follower.waiting.clear()  # told
     positions = desk.follower.positions()
-    assert positions["log"].recorded == positions["log"].told == desk.ledger.log.next_leaf_index
+    assert (positions["log"].recorded, positions["log"].to_tell) == (desk.ledger.log.next_leaf_index, ())
     desk.start(positions)
     desk.add(event(2, 6))
     desk.run()
@@ -144,12 +156,50 @@ def test_what_was_not_told_before_a_crash_is_told_after_it(desk: Desk) -> None:
     desk.add(event(0, 2_000), event(1, 3_000, card="B"))
     desk.run()
     desk.follower.waiting.popleft()
-    positions = desk.follower.positions()
-    assert positions["log"].told < positions["log"].recorded
-    desk.start(positions)
+    desk.restart()
+    assert desk.found == ["large", "large"]
+    assert [told.finding.reason for told in desk.follower.waiting] == ["3000 EUR is above 1000"]
+
+
+@pytest.mark.parametrize("above", [5_000, 100])
+def test_what_waits_is_told_as_it_was_found_whatever_the_rules_are_by_then(desk: Desk, above: int) -> None:
+    desk.add(event(0, 2_000), event(1, 300, card="B"))
+    desk.run()
+    waited = list(desk.follower.waiting)
+    assert len(waited) == 1
+    desk.restart((AmountRule(name="large", above=Decimal(above), freeze=True),))
+    assert list(desk.follower.waiting) == list(desk.follower.to_freeze) == waited, "and nothing that is not on record"
+    assert desk.found == ["large"]
+    desk.add(event(2, 6_000, card="C"))
     desk.run()
     assert desk.found == ["large", "large"]
-    assert [told.finding.payment.account for told in desk.follower.waiting] == ["B"]
+    assert len(desk.follower.waiting) == len(desk.follower.to_freeze) == 2
+
+
+def test_what_waits_is_told_though_its_rule_remembers_less_than_it_knew(desk: Desk) -> None:
+    rules = (NewRule(name="new", field="device", known_payments=3, remember_seconds=90 * DAY, freeze=True),)
+    desk.start({}, rules)
+    desk.add(*(event(at, 5, device="phone") for at in range(3)))
+    desk.ledger.clock.now_ns += 120 * DAY * 1_000_000_000
+    desk.add(event(120 * DAY, 500, device="other"))
+    desk.run()
+    desk.restart(rules)
+    assert [told.finding.rule for told in desk.follower.waiting] == ["new"]
+    assert [told.finding.rule for told in desk.follower.to_freeze] == ["new"]
+
+
+def test_a_crash_in_the_midst_of_recording_loses_and_doubles_nothing(desk: Desk) -> None:
+    desk.add(event(0, 2_000), event(1, 3_000, card="B"))
+    desk.run()
+    desk.restart()
+    desk.add(event(2, 4_000, card="C"), event(3, 5_000, card="D"))
+    desk.kept.down_after = 1
+    with pytest.raises(Overloaded):
+        desk.follower.step()
+    assert len(desk.follower.waiting) == 3
+    desk.restart()
+    assert desk.found == ["large"] * 4
+    assert len({told.finding.payment.leaf for told in desk.follower.waiting}) == len(desk.follower.waiting) == 4
 
 
 def test_a_crash_before_the_cursor_was_written_records_nothing_twice(desk: Desk) -> None:
@@ -162,26 +212,15 @@ def test_a_crash_before_the_cursor_was_written_records_nothing_twice(desk: Desk)
 
 
 def test_a_freeze_that_was_not_asked_for_before_a_crash_is_asked_for_after_it(desk: Desk) -> None:
-    desk.add(event(0, 2_000), event(1, 3_000, card="B"))
+    desk.add(event(0, 2_000), event(1, 3_000, card="B"), event(2, 4_000, card="C"))
     desk.run()
     desk.follower.waiting.clear()
+    desk.follower.to_freeze.rotate(-1)  # the first failed, and went behind the others
     desk.follower.to_freeze.popleft()
-    positions = desk.follower.positions()
-    assert positions["log"].frozen < positions["log"].told == positions["log"].recorded
-    desk.start(positions)
-    desk.run()
-    assert [told.finding.payment.account for told in desk.follower.to_freeze] == ["B"]
+    desk.restart()
+    reasons = [told.finding.reason for told in desk.follower.to_freeze]
+    assert reasons == ["4000 EUR is above 1000", "2000 EUR is above 1000"]
     assert not desk.follower.waiting
-
-
-def test_a_freeze_that_went_behind_the_others_is_still_asked_for_after_a_crash(desk: Desk) -> None:
-    desk.add(event(0, 2_000), event(1, 3_000, card="B"))
-    desk.run()
-    desk.follower.to_freeze.rotate(-1)
-    positions = desk.follower.positions()
-    desk.start(positions)
-    desk.run()
-    assert [told.finding.payment.account for told in desk.follower.to_freeze] == ["A", "B"]
 
 
 def test_with_nobody_to_tell_nothing_waits(tmp_path: Path) -> None:
@@ -189,7 +228,7 @@ def test_with_nobody_to_tell_nothing_waits(tmp_path: Path) -> None:
     desk.add(event(0, 2_000))
     desk.run()
     assert not desk.follower.waiting
-    assert desk.follower.positions()["log"].told == desk.follower.positions()["log"].recorded > 0
+    assert desk.follower.positions()["log"].recorded > 0
 
 
 def test_what_cannot_be_read_is_counted_and_the_rest_goes_on(desk: Desk) -> None:
@@ -227,8 +266,32 @@ def test_its_own_findings_are_no_payments(desk: Desk) -> None:
 def test_the_cursor_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "detector.json"
     assert read_cursor(path) == {}
-    write_cursor(path, {"log": Position(recorded=7, told=5, frozen=6)})
-    assert read_cursor(path) == {"log": Position(recorded=7, told=5, frozen=6)}
+    write_cursor(path, {"log": Position(recorded=7)})
+    assert read_cursor(path) == {"log": Position(recorded=7)}
     path.write_bytes(b'{"log":{"recorded":"x"}}')
     with pytest.raises(StateUnknown, match="remove it to look at the whole log again"):
         read_cursor(path)
+
+
+def test_what_waits_in_the_cursor_names_no_account(desk: Desk) -> None:
+    desk.add(event(0, 2_000, card="4711", transaction="T-1"))
+    desk.run()
+    positions = desk.follower.positions()
+    path = desk.folder / "detector.json"
+    write_cursor(path, positions)
+    assert read_cursor(path) == positions
+    assert (len(positions["log"].to_tell), len(positions["log"].to_freeze)) == (1, 1)
+    assert (b"T-1" in path.read_bytes(), b"4711" in path.read_bytes()) == (True, False)
+
+
+def test_a_cursor_of_an_older_version_finds_again_what_waited(desk: Desk) -> None:
+    desk.add(event(0, 2_000), event(1, 3_000, card="B"))
+    desk.run()
+    recorded = desk.follower.positions()["log"].recorded
+    path = desk.folder / "detector.json"
+    path.write_text(f'{{"log":{{"recorded":{recorded},"told":{recorded},"frozen":{recorded - 1}}}}}')
+    assert read_cursor(path) == {"log": Position(recorded=recorded - 1)}
+    desk.start(read_cursor(path))
+    desk.run()
+    assert [told.finding.reason for told in desk.follower.to_freeze] == ["3000 EUR is above 1000"]
+    assert desk.found == ["large", "large"]
