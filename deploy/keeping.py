@@ -19,7 +19,7 @@ from alerting.incidents.keeper import Keeper
 from alerting.incidents.metrics import IncidentMetrics
 from alerting.incidents.outside import Outside
 from alerting.incidents.probes import ALERTMANAGER, AlertmanagerProbe, CheckProbe, PagesProbe, StoreProbe
-from alerting.incidents.told import Watchdog, conditions_of
+from alerting.incidents.told import Inbox, Watchdog, conditions_of
 from alerting.incidents.watch import LogWatch
 from audit_api.logs import Logs
 from collector.errors import Malformed, NotFound, Overloaded, StateUnknown, VerificationError
@@ -175,7 +175,7 @@ class _Work:
         self._watchdog = Watchdog() if token else None
         self.waiting: deque[Condition] = deque()
         """Conditions that the keeper has not had yet."""
-        self._taken: deque[tuple[bytes, threading.Event]] = deque()
+        self._inbox = Inbox()
         self._begun = self._well = False
         self._next_probe = 0.0
         self._beat = time.monotonic()
@@ -190,14 +190,15 @@ class _Work:
 
     def take(self, body: bytes) -> int:
         """What Alertmanager posts, from the server's threads: taken when it is on record, so that else it is sent again."""
+        now_ns = time.time_ns()
         try:
-            conditions_of(body, now_ns=0)
+            _, watchdog = conditions_of(body, now_ns=now_ns)
         except Malformed as error:
             _log.warning("what was posted cannot be read", extra={"reason": str(error)})
             return 400
-        done = threading.Event()
-        self._taken.append((body, done))
-        return 200 if done.wait(_TAKE_SECONDS) else 503
+        if watchdog and self._watchdog is not None:
+            self._watchdog.heard(now_ns)  # it came, whether or not something can be put on record now
+        return 200 if self._inbox.post(body, seconds=_TAKE_SECONDS) else 503
 
     def look_first(self) -> None:
         """See how things are before the first round: what is counted from then on is new."""
@@ -243,15 +244,7 @@ class _Work:
             self._keeper.observe(self.waiting[0])
             self.waiting.popleft()
         now_ns = time.time_ns()
-        while self._taken:
-            body, done = self._taken[0]
-            conditions, watchdog = conditions_of(body, now_ns=now_ns)
-            for one in conditions:
-                self._keeper.observe(one)
-            if watchdog and self._watchdog is not None:
-                self._watchdog.heard(now_ns)
-            self._taken.popleft()
-            done.set()
+        self._inbox.take(self._record_told)
         for one in self._watch.due(now_ns) if self._follower.caught_up else ():
             self._keeper.observe(one)
         # an Alertmanager that cannot be reached is an incident already: the watchdog's silence follows from it
@@ -262,6 +255,11 @@ class _Work:
         if time.monotonic() >= self._next_probe:
             self._probe(now_ns)
             self._next_probe = time.monotonic() + self._settings.probe_seconds
+
+    def _record_told(self, body: bytes) -> None:
+        conditions, _ = conditions_of(body, now_ns=time.time_ns())
+        for one in conditions:
+            self._keeper.observe(one)
 
     def _probe(self, now_ns: int) -> None:
         for look in self._probes:

@@ -3,7 +3,8 @@
 The form: https://prometheus.io/docs/alerting/latest/configuration/#webhook_config, version 4.
 """
 
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -12,7 +13,7 @@ from alerting.incidents.condition import Condition
 from collector.errors import Malformed
 from collector.event import parse_time
 
-__all__ = ["ALERTS", "WATCHDOG", "Watchdog", "conditions_of"]
+__all__ = ["ALERTS", "WATCHDOG", "Inbox", "Watchdog", "conditions_of"]
 
 WATCHDOG = "TallyWatchdog"
 
@@ -87,6 +88,28 @@ def conditions_of(body: bytes, *, now_ns: int) -> tuple[list[Condition], bool]:
             )
         )
     return found, watchdog
+
+
+class Inbox:
+    """Messages that are not on record yet: whoever posts one waits for that, and sends it again when it is not. Any thread may post, one takes."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[threading.Event, bytes] = {}
+
+    def post(self, body: bytes, *, seconds: float) -> bool:
+        """Wait until it is on record, for so long at most; whether it is. What is not is let go of."""
+        done = threading.Event()
+        self._waiting[done] = body
+        if not done.wait(seconds):
+            self._waiting.pop(done, None)  # it comes again, and nobody knows how long nothing can be put on record
+        return done.is_set()
+
+    def take(self, record: Callable[[bytes], None]) -> None:
+        """Hand to `record` what waits, oldest first. What it raises leaves that message and the rest waiting."""
+        for done, body in self._waiting.copy().items():
+            record(body)
+            done.set()
+            self._waiting.pop(done, None)
 
 
 class Watchdog:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from alerting.incidents.keeper import Keeper
 from alerting.incidents.metrics import IncidentMetrics
 from alerting.incidents.outside import Outside
 from alerting.incidents.probes import AlertmanagerProbe, CheckProbe, PagesProbe, StoreProbe
-from alerting.incidents.told import Watchdog, conditions_of
+from alerting.incidents.told import Inbox, Watchdog, conditions_of
 from alerting.incidents.watch import LogWatch, _is_access
 from collector.errors import Malformed, Overloaded
 from collector.event import Access, Event
@@ -548,6 +549,33 @@ def test_one_reason_that_is_over_ends_nothing_while_another_fires(order: tuple[s
 def test_what_is_no_message(body: bytes) -> None:
     with pytest.raises(Malformed):
         conditions_of(body, now_ns=0)
+
+
+def test_what_was_posted_in_vain_does_not_pile_up() -> None:
+    inbox, got = Inbox(), list[bytes]()
+    assert not inbox.post(b"nobody takes it", seconds=0)
+    inbox.take(got.append)
+    assert got == [], "whoever posted it was told so, and sends it again"
+
+
+def test_what_is_posted_waits_until_it_is_on_record() -> None:
+    inbox, got, answers = Inbox(), list[bytes](), list[bool]()
+    refused = threading.Event()
+
+    def record(body: bytes) -> None:
+        if not refused.is_set():
+            refused.set()
+            raise Overloaded("the spool is full")
+        got.append(body)
+
+    poster = threading.Thread(target=lambda: answers.append(inbox.post(b"it", seconds=60)))
+    poster.start()
+    while poster.is_alive():
+        try:
+            inbox.take(record)
+        except Overloaded:
+            assert not answers
+    assert (got, answers) == ([b"it"], [True])
 
 
 def test_the_watchdog_s_silence() -> None:
