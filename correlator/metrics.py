@@ -3,7 +3,7 @@
 Naming: https://prometheus.io/docs/practices/naming/
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from prometheus_client import CollectorRegistry, Counter, Enum, Gauge, Histogram
 
@@ -47,7 +47,7 @@ class CorrelatorMetrics:
         )
         self.head_age_seconds = Gauge(
             "tally_correlator_head_age_seconds",
-            "Since the newest entry was recorded.",
+            "Since the newest published entry was recorded.",
             registry=self.registry,
         )
         self.role = Enum(
@@ -106,6 +106,13 @@ class CorrelatorMetrics:
             self.entries.labels(kind)
         for reason in _REASONS:
             self.gaps.labels(reason)
+
+    def published(self, recorded_ns: int, clock: Callable[[], int]) -> None:
+        """The newest published entry was recorded then (Unix time in nanoseconds, as `clock` gives it): how long ago is told at each scrape.
+
+        So its age grows while steps fail or hang, which is when somebody must hear of it.
+        """
+        self.head_age_seconds.set_function(lambda: max(0.0, (clock() - recorded_ns) / 1e9))
 
     def stitched(self, created: Iterable[str], now_ns: int) -> None:
         """Count batches whose entries are published now; `created` is when their headers say that they were cut."""

@@ -101,6 +101,8 @@ class Correlator:
         self._gauge_flows()
         self.metrics.epoch.set(log.epoch)
         self.metrics.head_unchanged_seconds.set(0)
+        if state.leaves:
+            self.metrics.published(state.recorded_ns, clock)
 
     @classmethod
     def open(
@@ -340,6 +342,7 @@ class Correlator:
         self._index_behind = False
 
     def _count(self, chain: Chain) -> None:
+        self.metrics.published(self._state.recorded_ns, self._clock)
         self.metrics.stitched(chain.created, self._clock())
         self.metrics.late_events.inc(chain.late_events)
         self.metrics.flows.count(chain.verdicts)
@@ -364,8 +367,6 @@ class Correlator:
         if made:
             _gauge_streams(metrics, self._state.streams.values())
             self._gauge_flows()
-        if self._state.leaves:
-            metrics.head_age_seconds.set(max(0.0, (self._clock() - self._state.recorded_ns) / 1e9))
 
 
 @contextmanager
