@@ -36,7 +36,7 @@ def detection_alerts(team: str) -> list[Alert]:
         ),
         Alert(
             name="TallyDetectorFailing",
-            query="increase(tally_detector_failures_total[5m]) > 0 and tally_detector_behind_leaves > 0",
+            query="increase(tally_detector_failures_total[5m]) > 0",
             hold="10m",
             severity="page",
             team=team,

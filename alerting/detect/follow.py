@@ -74,6 +74,7 @@ class Follower:
         known = {log.origin: positions[log.origin] for log in logs if log.origin in positions}
         self._recorded = {origin: position.recorded for origin, position in known.items()}
         self._next: dict[str, int] = {}  # the leaf to read next, by origin, once it is known where to begin
+        self._behind: dict[str, int] = {}  # leaves not read yet, by origin
         self._found: deque[Told] = (
             deque()
         )  # not on record yet: the rules have seen these payments, and must not see them again
@@ -100,10 +101,11 @@ class Follower:
             NotFound: nothing is published yet.
             StateUnknown: the spool failed.
         """
-        seen = behind = 0
+        seen = 0
         for log in self._logs:
-            self._put_on_record()
             size = log.reader.tree().size
+            self._tell_behind(log.origin, size)  # before what may fail: that is when it falls behind
+            self._put_on_record()
             if log.origin not in self._next:
                 self._next[log.origin] = self._beginning(log, size)
             start = self._next[log.origin]
@@ -111,11 +113,14 @@ class Follower:
             if start < end and max(len(self.waiting), len(self.to_freeze)) < MAX_WAITING:
                 self._look(log, start, end)
                 seen += end - start
-            behind += size - self._next[log.origin]
+            self._tell_behind(log.origin, size)
         self._put_on_record()
-        self._metrics.behind.set(behind)
         self._metrics.waiting.set(len(self.waiting))
         return seen
+
+    def _tell_behind(self, origin: str, size: int) -> None:
+        self._behind[origin] = size - self._next.get(origin, self._recorded.get(origin, 0))
+        self._metrics.behind.set(sum(self._behind.values()))
 
     def _beginning(self, log: FollowedLog, size: int) -> int:
         """The first leaf whose entry was recorded within the horizon before the cursor. Entries' times never decrease along a log."""

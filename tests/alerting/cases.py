@@ -285,7 +285,10 @@ def _cases() -> list[Case]:
         ),
         Case(
             alert="TallyDetectorFailing",
-            fault={f"tally_detector_failures_total{{{D}}}": climbing(6)},
+            fault={
+                f"tally_detector_failures_total{{{D}}}": climbing(6),
+                f"tally_detector_behind_leaves{{{D}}}": flat(0),  # it was caught up, and cannot read the log since
+            },
             after="25m",
             near={f"tally_detector_failures_total{{{D}}}": f"2x10 9x{MINUTES}"},  # once, and over
         ),

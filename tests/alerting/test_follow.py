@@ -139,6 +139,29 @@ def test_a_store_that_is_away_is_asked_again(desk: Desk) -> None:
     assert desk.found == ["large"]
 
 
+@pytest.mark.parametrize("away", ["store", "spool"])
+def test_what_is_not_read_counts_while_steps_fail(desk: Desk, away: str) -> None:
+    """That is when TallyDetectorBehind has to fire: it was caught up before, as it always is."""
+    desk.add(event(0, 5))
+    desk.run()
+    if away == "spool":
+        desk.kept.down = 99
+    read = desk.ledger.log.next_leaf_index
+    for at in range(1, 4):
+        desk.store.down = ""
+        desk.add(event(at, 2_000))
+        desk.store.down = "away" if away == "store" else ""
+        with pytest.raises(Overloaded):
+            desk.follower.step()
+        if away == "spool" and at == 1:
+            read = desk.ledger.log.next_leaf_index  # its finding waits for the spool, and the rest for that
+    size = desk.ledger.log.next_leaf_index
+    assert desk.metrics.registry.get_sample_value("tally_detector_behind_leaves") == size - read > 0
+    desk.store.down, desk.kept.down = "", 0
+    desk.run()
+    assert desk.metrics.registry.get_sample_value("tally_detector_behind_leaves") == 0
+
+
 def test_after_a_restart_rules_remember_and_nothing_is_recorded_or_told_twice(desk: Desk) -> None:
     desk.add(event(0, 2_000), event(1, 5))
     desk.run()
