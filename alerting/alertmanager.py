@@ -15,6 +15,7 @@ OUTAGE_SILENCES = (
     "TallyCheckpointLate",
     "TallySpoolFilling",
     "TallyDetectorFailing",
+    "TallySiemFailing",
     "TallyIncidentsFailing",
 )
 """What follows from an event store that is away, and says nothing new while that is so. `TallyRefusing` goes on, for services feel it; so does

@@ -34,6 +34,17 @@ def siem_alerts(team: str) -> list[Alert]:
             api="/v1/status",
         ),
         Alert(
+            name="TallySiemFailing",
+            query="max by (destination) (increase(tally_siem_log_failures_total[5m])) > 0",
+            hold="10m",
+            severity="page",
+            team=team,
+            summary="{{ $labels.destination }} is sent nothing: the log or the store cannot be read",
+            description="What is recorded meanwhile is sent late, and how late is not known until the log answers. Nothing is lost: the cursor waits.",
+            board="tally-pipeline",
+            api="/v1/status",
+        ),
+        Alert(
             name="TallySiemEventsMissing",
             query="sum by (destination) (increase(tally_siem_missing_events_total[15m])) > 0",
             severity="page",

@@ -82,6 +82,7 @@ class Stream:
             reduced=lambda why: metrics.reduced.labels(settings.name, why).inc(),
         )
         self._checked: set[str] = set()
+        self._unsent: dict[str, tuple[int, int]] = {}  # by origin: leaves, and when the first was recorded
         self.away = ""
         """Why the destination could not be sent to the last time; empty: it could."""
 
@@ -119,22 +120,24 @@ class Stream:
         return done, max(wait, 0.0 if done else self._settings.linger_seconds)
 
     def measure(self) -> None:
-        """Tell how far behind the destination is."""
-        leaves, oldest_ns = 0, 0
+        """Tell how far behind the destination is: for a log that does not answer, by what was last read of it, which goes on growing old."""
         now_ns = self._clock()
         for log in self._logs:
+            origin = log.key.name
             try:
                 tree = _published(log)
-                position = self._cursor.of(log.key.name)
+                position = self._cursor.of(origin)
                 if tree is None or position is None or position.next >= tree.size:
+                    self._unsent.pop(origin, None)
                     continue
-                leaves += tree.size - position.next
                 recorded = decode_entry(log.evidence.reader.entry(position.next)).recorded
-                oldest_ns = max(oldest_ns, now_ns - parse_time(recorded))
+                self._unsent[origin] = tree.size - position.next, parse_time(recorded)
             except Overloaded:
                 continue  # counted where it is read to be sent
+        leaves = sum(unsent for unsent, _ in self._unsent.values())
+        oldest_ns = max((now_ns - recorded_ns for _, recorded_ns in self._unsent.values()), default=0)
         self._metrics.behind.labels(self._name).set(leaves)
-        self._metrics.behind_seconds.labels(self._name).set(oldest_ns / 1e9)
+        self._metrics.behind_seconds.labels(self._name).set(max(0, oldest_ns) / 1e9)
 
     def _position(self, log: ServedLog, tree: SignedTree) -> Position:
         """Where it goes on in this log; at the first look after a start the log must continue what was sent before."""

@@ -179,12 +179,13 @@ def _siem() -> tuple[Panel, ...]:
             queries=[Query("max by (destination) (tally_siem_behind_leaves)", "{{destination}}")],
         ),
         Panel(
-            title="Sent to the SIEM", text="Records taken each second; those with less in them than their entry; trials that failed.", unit="ops", width=8,
+            title="Sent to the SIEM", text="Records taken each second; those with less in them than their entry; trials that failed; times that log or store was not read.", unit="ops", width=8,
             runbook="TallySiemReduced",
             queries=[
                 Query("sum by (destination) (rate(tally_siem_sent_total[$__rate_interval]))", "{{destination}}"),
                 Query("sum by (destination, reason) (rate(tally_siem_reduced_total[$__rate_interval]))", "{{destination}}, {{reason}}"),
                 Query("sum by (destination) (rate(tally_siem_failures_total[$__rate_interval]))", "{{destination}}, failed"),
+                Query("sum by (destination) (rate(tally_siem_log_failures_total[$__rate_interval]))", "{{destination}}, log not read"),
             ],
         ),
     )  # fmt: skip

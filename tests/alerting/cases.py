@@ -91,6 +91,7 @@ HEALTHY: Mapping[str, str] = {
     f'tally_detector_freezes_total{{{D},outcome="refused"}}': flat(1),
     f"tally_siem_behind_leaves{{{S}}}": flat(3),
     f"tally_siem_behind_seconds{{{S}}}": flat(0.4),
+    f"tally_siem_log_failures_total{{{S}}}": flat(2),
     f"tally_siem_missing_events_total{{{S}}}": flat(1),
     f'tally_siem_reduced_total{{{S},reason="oversized"}}': climbing(1),
     f'tally_siem_reduced_total{{{S},reason="refused"}}': flat(2),
@@ -313,6 +314,12 @@ def _cases() -> list[Case]:
             fault={f"tally_siem_behind_seconds{{{S}}}": f"0x10 0+60x{MINUTES}"},
             after="25m",
             near={f"tally_siem_behind_seconds{{{S}}}": f"0x10 0+60x8 0x{MINUTES}"},  # it was restarted
+        ),
+        Case(
+            alert="TallySiemFailing",
+            fault={f"tally_siem_log_failures_total{{{S}}}": climbing(12), f"tally_siem_behind_seconds{{{S}}}": flat(0)},
+            after="25m",
+            near={f"tally_siem_log_failures_total{{{S}}}": f"2x10 9x{MINUTES}"},  # once, and over
         ),
         Case(
             alert="TallySiemEventsMissing",

@@ -35,6 +35,7 @@ class Stage:
         self.settings = HttpSettings(name="desk", url="https://desk.example/", format="json", **settings)
         self.destination = MemoryDestination()
         self.metrics = SiemMetrics(["desk"])
+        self.now_ns = START_NS + DAY_NS
         self.stream = self.begun()
 
     def begun(self) -> Stream:
@@ -45,7 +46,7 @@ class Stage:
             cursor=Cursor(self.path),
             metrics=self.metrics,
             pauses=Breaker(RetryLimits(), uniform=lambda least, _: least),
-            clock=lambda: START_NS + DAY_NS,
+            clock=lambda: self.now_ns,
         )
 
     def run(self) -> None:
@@ -191,6 +192,30 @@ def test_a_store_that_is_away_is_no_empty_event(stage: Callable[..., Stage], led
     one.stream = one.begun()
     one.run()
     assert one.leaves() == list(range(ledger.log.next_leaf_index))
+
+
+def test_a_log_that_is_away_makes_no_destination_current(stage: Callable[..., Stage], ledger: SmallLedger) -> None:
+    one = stage()
+    one.run()
+    ledger.ship("gateway/00000000000000aa", [payment(9, 0, "gateway", "more")])
+    ledger.publish()
+    one.destination.away = 1
+    one.stream.step()
+    leaves, seconds = (one.value(f"tally_siem_behind_{unit}") for unit in ("leaves", "seconds"))
+    assert leaves > 0
+
+    def away(path: str) -> bytes:
+        raise Overloaded(f"{path}: log away")
+
+    get, ledger.storage.get = ledger.storage.get, away  # type: ignore[method-assign]  # that one method
+    one.now_ns += 600_000_000_000
+    one.stream.step()
+    assert one.value("tally_siem_log_failures_total") == 1
+    assert one.value("tally_siem_behind_leaves") == leaves
+    assert one.value("tally_siem_behind_seconds") == seconds + 600, "what was not sent goes on growing old"
+    ledger.storage.get = get  # type: ignore[method-assign]  # as above
+    one.run()
+    assert one.value("tally_siem_behind_leaves") == one.value("tally_siem_behind_seconds") == 0
 
 
 def test_a_log_that_was_exchanged_is_noticed(tmp_path: Path, stage: Callable[..., Stage], ledger: SmallLedger) -> None:
