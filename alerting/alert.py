@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from alerting.metrics import promql
+from alerting.metrics import of_ledger, promql
 
 __all__ = ["Alert", "Links"]
 
@@ -52,7 +52,7 @@ class Alert:
         page = f"{self.name}.md"
         return {
             "alert": self.name,
-            "expr": promql(self.query, matchers),
+            "expr": promql(self.query, matchers, of_ledger(ledger)),
             **({"for": self.hold} if self.hold else {}),
             "labels": {"severity": self.severity, "team": self.team, "ledger": ledger, **self.labels},
             "annotations": {

@@ -19,13 +19,23 @@ from collector.metrics import CollectorMetrics
 from collector.store.metrics import ClusterMetrics
 from correlator.metrics import CheckMetrics, CorrelatorMetrics
 
-__all__ = ["RECORDED", "WINDOWS", "Family", "UnknownMetric", "declared", "promql", "promql_names"]
+__all__ = [
+    "RECORDED",
+    "WINDOWS",
+    "Family",
+    "UnknownMetric",
+    "declared",
+    "literal",
+    "of_ledger",
+    "promql",
+    "promql_names",
+]
 
 _TARGET = frozenset({"job", "instance"})
 """Labels that Prometheus gives to whatever it scrapes."""
 
-_PROMISED = frozenset({"service", "slo", "promise"})
-"""The service, `availability` or `latency`, and the objective that it comes under: its own or ``*``."""
+_PROMISED = frozenset({"ledger", "service", "slo", "promise"})
+"""Whose rule it is, the service, `availability` or `latency`, and the objective that it comes under: its own or ``*``."""
 
 WINDOWS = ("5m", "30m", "1h", "2h", "6h", "1d", "3d")
 RECORDED = {
@@ -100,10 +110,20 @@ def promql_names(query: str) -> list[str]:
     return [found["name"] for found in _TOKENS.finditer(query) if found["name"]]
 
 
-def promql(query: str, matchers: str = "") -> str:
+def literal(text: str) -> str:
+    """A text as PromQL writes it."""
+    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def of_ledger(ledger: str) -> str:
+    """The matcher of what the rules of this ledger record."""
+    return f"ledger={literal(ledger)}"
+
+
+def promql(query: str, matchers: str = "", recorded: str = "") -> str:
     """`query` with `matchers` (``job=~"$job"``) added to each selector of a metric of ours that a process serves.
 
-    Recorded series get none: they were made from selectors that had them.
+    Recorded series get `recorded` instead: they were made from selectors that had the matchers, and are told apart by their ledger.
 
     Raises:
         UnknownMetric: a name or a label is nobody's, or a selector cannot be read.
@@ -131,7 +151,7 @@ def promql(query: str, matchers: str = "") -> str:
         for label in labels:
             if label not in families[name].labels | _TARGET:
                 raise UnknownMetric(f"{name} has no label {label}: {query}")
-        both = ",".join(filter(None, (inside.strip(), "" if name in RECORDED else matchers)))
+        both = ",".join(filter(None, (inside.strip(), recorded if name in RECORDED else matchers)))
         return f"{name}{{{both}}}" if both else name
 
     return _TOKENS.sub(checked, query)

@@ -389,4 +389,4 @@ def _reads(settings: AlertingSettings) -> list[Alert]:
 def rules(settings: AlertingSettings, inventory: Inventory, links: Links, ledger: str) -> dict[str, Any]:
     """The whole file of rules, as plain values: recorded ratios first, alerts behind them. Raises `UnknownMetric`."""
     made = [alert.rule(links, settings.matchers, ledger) for alert in alerts(settings, inventory)]
-    return {"groups": [*recordings(slos(settings), settings.matchers), {"name": "tally-alerts", "rules": made}]}
+    return {"groups": [*recordings(slos(settings), settings.matchers, ledger), {"name": "tally-alerts", "rules": made}]}

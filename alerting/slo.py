@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from alerting.alert import Alert
-from alerting.metrics import WINDOWS, promql
+from alerting.metrics import WINDOWS, literal, promql
 from alerting.settings import Slo
 
 __all__ = ["BURNS", "burn_alerts", "recordings"]
@@ -41,16 +41,12 @@ _GONE = {
 }
 
 
-def _literal(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
 def _service(slo: Slo, others: Sequence[str]) -> str:
     """The matcher of a service, or of those without an objective of their own (``*``)."""
     if slo.service != "*":
-        return f"service={_literal(slo.service)}"
+        return f"service={literal(slo.service)}"
     pattern = "|".join(re.sub(r"([.*+?^${}()|[\]\\])", r"\\\1", name) for name in others)
-    return f"service!~{_literal(pattern)}" if others else 'service=~".+"'
+    return f"service!~{literal(pattern)}" if others else 'service=~".+"'
 
 
 def _failed(slo: Slo, service: str, window: str) -> str:
@@ -70,8 +66,8 @@ def _slow(slo: Slo, service: str, window: str) -> str:
     return f"1 - {quick} / ({all_of} > 0)"
 
 
-def recordings(slos: Sequence[Slo], matchers: str) -> list[dict[str, Any]]:
-    """Groups of recording rules: the ratios over each window, and what is left of a month's budget."""
+def recordings(slos: Sequence[Slo], matchers: str, ledger: str) -> list[dict[str, Any]]:
+    """Groups of recording rules: the ratios over each window, and what is left of a month's budget. Each series names the ledger: another's are not its own."""
     named = [slo.service for slo in slos if slo.service != "*"]
     quick: list[dict[str, Any]] = []
     slow_ones: list[dict[str, Any]] = []
@@ -81,7 +77,7 @@ def recordings(slos: Sequence[Slo], matchers: str) -> list[dict[str, Any]]:
         if slo.latency_seconds:
             objectives.append(("latency", "slow", slo.latency_objective, _slow))
         for kind, ratio, objective, query in objectives:
-            labels = {"slo": kind, "promise": slo.service}
+            labels = {"ledger": ledger, "slo": kind, "promise": slo.service}
             for window in WINDOWS:
                 group = quick if window in ("5m", "30m", "1h") else slow_ones
                 group.append(

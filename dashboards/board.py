@@ -1,7 +1,7 @@
 """A board as short Python, and the Grafana dashboard that is made of it with Grafana's own typed builders.
 
 A query is PromQL by the rules of `alerting.metrics.promql`: what it names must be declared by a process. Each selector gets the board's
-``job`` and ``instance``. The JSON is that of Grafana 11.6 (https://github.com/grafana/grafana-foundation-sdk).
+``job`` and ``instance``, that of a recorded series its ``ledger`` (`LEDGER`). The JSON is that of Grafana 11.6 (https://github.com/grafana/grafana-foundation-sdk).
 """
 
 import json
@@ -17,9 +17,10 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 from alerting.metrics import promql
 
-__all__ = ["Board", "Links", "Panel", "Query", "Row", "Variable", "to_json"]
+__all__ = ["LEDGER", "Board", "Links", "Panel", "Query", "Row", "Variable", "to_json"]
 
 MATCHERS = 'job=~"$job",instance=~"$instance"'
+_RECORDED = 'ledger=~"$ledger"'
 _OURS = '{__name__=~"tally_collector_info|tally_correlator_epoch|tally_api_accesses_total|tally_check_findings|tally_detector_behind_leaves"}'
 """What each of our processes has, so that nobody else's jobs are offered."""
 
@@ -95,6 +96,10 @@ class Variable:
     name: str
     label: str
     metric: str
+
+
+LEDGER = Variable(name="ledger", label="Ledger", metric="service:tally_slo_objective:ratio")
+"""The choice of boards that ask for what rules record, which has no job and no instance."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +203,7 @@ def _panel(panel: Panel, links: Links) -> Any:
 def _target(panel: Panel, query: Query, ref: str) -> prometheus.Dataquery:
     made = (
         prometheus.Dataquery()
-        .expr(promql(query.expr, MATCHERS))
+        .expr(promql(query.expr, MATCHERS, _RECORDED))
         .legend_format(query.legend)
         .ref_id(ref)
         .datasource(_SOURCE)

@@ -1,6 +1,6 @@
 """Overview: rate, errors and duration of each service, what is left of its promise, and whether the evidence is whole."""
 
-from dashboards.board import Board, Panel, Query, Row
+from dashboards.board import LEDGER, Board, Panel, Query, Row
 
 __all__ = ["board"]
 
@@ -18,6 +18,7 @@ def board() -> Board:
         uid="tally-overview",
         title="Tallystick: overview",
         text="How all services do, what is left of their promises, and whether the evidence is whole.",
+        variables=(LEDGER,),
         rows=(
             Row(title="Now", panels=_now()),
             Row(title="Services: rate, errors, duration", panels=_red()),
@@ -80,7 +81,7 @@ def _red() -> tuple[Panel, ...]:
 
 
 def _promises() -> tuple[Panel, ...]:
-    burn = 'service:tally_requests:failed_ratio_rate1h / on (service) group_left () (1 - service:tally_slo_objective:ratio{slo="availability"})'
+    burn = 'service:tally_requests:failed_ratio_rate1h / on (ledger, service) group_left () (1 - service:tally_slo_objective:ratio{slo="availability"})'
     return (
         Panel(
             kind="bars", title="Error budget left", text="Of what may fail in 30 days, the share that has not failed yet. At 0 the promise is broken.",

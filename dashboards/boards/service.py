@@ -1,7 +1,7 @@
 """One service: its operations' rate, errors and duration, with the traces behind them, and its promise over all windows."""
 
 from alerting.metrics import WINDOWS
-from dashboards.board import Board, Panel, Query, Row, Variable
+from dashboards.board import LEDGER, Board, Panel, Query, Row, Variable
 
 __all__ = ["board"]
 
@@ -20,6 +20,7 @@ def board() -> Board:
         title="Tallystick: service",
         text="One service in detail, from what its sidecar stored. A request may be told by the service and by its gateway: choose a kind.",
         variables=(
+            LEDGER,
             Variable(name="service", label="Service", metric="tally_service_requests_total"),
             Variable(name="kind", label="Kind", metric='tally_service_requests_total{service=~"$service"}'),
         ),

@@ -7,13 +7,14 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from alerting.alert import Links
 from alerting.metrics import declared
 from alerting.rules import CLOCK_OFFSET, alerts, rules
-from tests.alerting.cases import CASES, CLOCK, HEALTHY, INVENTORY, SETTINGS, Case
+from tests.alerting.cases import CASES, CLOCK, HEALTHY, INVENTORY, REQUESTS, SETTINGS, Case, P, climbing
 from tests.servers.prometheus import need_prometheus
 
 LINKS = Links(grafana="https://grafana.example", api="https://audit.example", runbooks="https://wiki.example/")
@@ -139,6 +140,54 @@ def test_budgets_burn_and_are_silent(rule_file: Path) -> None:
         for at in (1, 5, 15, 60, 130)
     ]
     done = evaluated(rule_file, "budgets", [*blocks, quiet])
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_what_is_recorded_names_its_ledger_and_is_asked_for_by_it() -> None:
+    """Else two ledgers in one Prometheus record the same series, one failing rule after the other."""
+    for rule in (rule for group in made()["groups"] for rule in group["rules"]):
+        if "record" in rule:
+            assert rule["labels"]["ledger"] == "payments.example/audit"
+        for _, matchers in re.findall(r"\b(service:tally_\w+:\w+)(\{[^}]*\})?", rule["expr"]):
+            assert 'ledger="payments.example/audit"' in matchers, rule["expr"]
+
+
+@pytest.mark.prometheus
+def test_two_ledgers_of_one_prometheus_burn_their_own_budgets(tmp_path: Path) -> None:
+    """Both have a service of the same name: one whose requests succeed, one whose requests fail."""
+    files = []
+    for ledger in ("eu", "us"):
+        settings = msgspec.structs.replace(SETTINGS, matchers=f'ledger="{ledger}"')
+        groups = rules(settings, INVENTORY, LINKS, f"{ledger}.example/audit")["groups"]
+        groups = [
+            {**group, "name": f"{ledger}-{group['name']}"} for group in groups if group["name"] != "tally-slo-long"
+        ]
+        burns = [rule for rule in groups[-1]["rules"] if "ErrorBudgetBurnsFast" in rule["alert"]]
+        file = tmp_path / f"{ledger}.rules.yml"
+        file.write_text(yaml.safe_dump({"groups": [*groups[:-1], {**groups[-1], "rules": burns}]}))
+        files.append(str(file))
+    series = {
+        REQUESTS % (f'ledger="{ledger}",{P}', "pay.ments", outcome): climbing(1000)
+        for ledger, outcome in (("eu", "success"), ("us", "failure"))
+    }
+    block = told(series, "two ledgers", {"TallyErrorBudgetBurnsFast": ("90m", 1)})
+    block["promql_expr_test"].append(
+        {
+            "expr": 'service:tally_requests:failed_ratio_rate5m{slo="availability"}',
+            "eval_time": "90m",
+            "exp_samples": [
+                {
+                    "labels": "service:tally_requests:failed_ratio_rate5m"
+                    f'{{ledger="{ledger}.example/audit",promise="pay.ments",service="pay.ments",slo="availability"}}',
+                    "value": value,
+                }
+                for ledger, value in (("eu", 0), ("us", 1))
+            ],
+        }
+    )
+    file = tmp_path / "two.yml"
+    file.write_text(yaml.safe_dump({"rule_files": files, "evaluation_interval": "1m", "tests": [block]}))
+    done = promtool("test", "rules", str(file))
     assert done.returncode == 0, done.stdout + done.stderr
 
 

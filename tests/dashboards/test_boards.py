@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,17 @@ def test_what_a_table_counts_is_whole(made: list[dict[str, Any]]) -> None:
     assert told == {severity: [{"id": "decimals", "value": 0}] for severity in ("critical", "warning")}
 
 
+def test_what_rules_record_is_asked_for_by_the_ledger_that_is_chosen(made: list[dict[str, Any]]) -> None:
+    asking = 0
+    for board in made:
+        for panel, query in lint.targets(board):
+            recorded = re.findall(r"service:tally_\w+:\w+(?:\{[^}]*\})?", query)
+            asking += len(recorded)
+            assert all('ledger=~"$ledger"' in one for one in recorded), (board["title"], panel)
+            assert not recorded or "ledger" in [one["name"] for one in board["templating"]["list"]], board["title"]
+    assert asking >= 10
+
+
 def test_exemplars_are_asked_for(made: list[dict[str, Any]]) -> None:
     asking = [
         target
@@ -168,6 +180,7 @@ def test_matchers_go_to_every_selector_and_to_nothing_else() -> None:
     query = 'sum by (flow) (tally_flow_trails{state="a}b"}) / on (flow) group_left () sum by (flow) (tally_flow_trails)'
     assert promql(query, 'ledger="x"').count('ledger="x"') == 2
     assert promql("service:tally_slo_objective:ratio", 'ledger="x"') == "service:tally_slo_objective:ratio"
+    assert promql("service:tally_slo_objective:ratio", 'job="x"', 'ledger="x"').endswith('{ledger="x"}')
     ours = rules(AlertingSettings(matchers='ledger="x"'), INVENTORY, lint_links(), "x")
     for group in ours["groups"]:
         for rule in group["rules"]:
