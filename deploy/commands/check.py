@@ -53,7 +53,12 @@ def check(session: Session, *, since: Path | None, key: str | None, textfile: Pa
 
         gaps = sum(finding.logged for finding in findings)
         CheckMetrics().write(
-            textfile, findings=len(findings) - gaps, gaps=gaps, leaves=account.leaves, now_seconds=time.time()
+            textfile,
+            ledger=session.config.ledger,
+            findings=len(findings) - gaps,
+            gaps=gaps,
+            leaves=account.leaves,
+            now_seconds=time.time(),
         )
     if as_json:
         emit_json({"verdict": "false" if findings else "true", "findings": findings, "account": account})

@@ -452,7 +452,7 @@ def test_the_last_check(tmp_path: Path) -> None:
     probe = CheckProbe(file)
     assert [*probe.look(1)] == []
     for findings in (2, 0):
-        CheckMetrics().write(file, findings=findings, gaps=2, leaves=9, now_seconds=1.0)
+        CheckMetrics().write(file, ledger="log.example", findings=findings, gaps=2, leaves=9, now_seconds=1.0)
         (one,) = probe.look(1)
         assert (one.cause, one.fails) == ("verification_failed", findings > 0)
 
