@@ -57,6 +57,16 @@ def detection_alerts(team: str) -> list[Alert]:
             api=trails,
         ),
         Alert(
+            name="TallyFindingsRefused",
+            query='sum by (job, instance) (increase(tally_detector_told_total{outcome="refused"}[15m])) > 0',
+            severity="page",
+            team=team,
+            summary="{{ $labels.instance }}: {{ $value | humanize }} findings were refused, and nobody is told of them",
+            description="Alertmanager says that what it is sent is at fault, so they are not sent again. They are on record, in the trails of their payments.",
+            board="tally-fraud",
+            api=trails,
+        ),
+        Alert(
             name="TallyFreezeFailed",
             query='sum by (job, instance) (increase(tally_detector_freezes_total{outcome=~"refused|given_up"}[15m])) > 0',
             severity="page",

@@ -4,6 +4,7 @@ https://github.com/prometheus/alertmanager/blob/main/api/v2/openapi.yaml. Every 
 it is enough that one takes it. Telling is at least once: the same finding has the same labels, which Alertmanager knows again.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from urllib.parse import quote
@@ -18,6 +19,8 @@ from alerting.detect.settings import AlertmanagerSettings
 from collector.event import format_time
 
 __all__ = ["ALERT_NAME", "Alertmanagers", "alert_of"]
+
+_log = logging.getLogger("tally.detector")
 
 ALERT_NAME = "TallySuspiciousTransaction"
 
@@ -86,6 +89,7 @@ class Alertmanagers:
         self._clock = clock
         self._monotonic = monotonic
         self._pause = Pause(monotonic)
+        self._alone = 0  # so many of what waits are sent one by one: together they were refused
         where = "detector.alertmanager"
         for url in settings.urls:
             check_url(url, secret=bool(settings.token_file), where=f"{where}.urls")
@@ -100,7 +104,7 @@ class Alertmanagers:
         told = 0
         ends = self._monotonic() + TURN_SECONDS
         while waiting and self._pause.over and self._monotonic() < ends:
-            some = [waiting[at] for at in range(min(len(waiting), _AT_ONCE))]
+            some = [waiting[at] for at in range(min(len(waiting), 1 if self._alone else _AT_ONCE))]
             now_ns = self._clock()
             alerts = [
                 alert_of(one, trail=self._trail_of(one.finding.payment), settings=self._settings, now_ns=now_ns)
@@ -112,6 +116,12 @@ class Alertmanagers:
                 self._metrics.telling_failures.inc()
                 break
             self._pause.forget()
+            if outcome == "refused" and len(some) > 1:  # one of them may be at fault, which the others must not pay for
+                self._alone = len(some)
+                continue
+            self._alone = max(0, self._alone - 1)
+            if outcome == "refused":
+                _refused(some[0], trail=self._trail_of(some[0].finding.payment))
             self._metrics.told.labels(outcome).inc(len(some))
             for _ in some:
                 waiting.popleft()
@@ -127,3 +137,9 @@ class Alertmanagers:
         if any(status is not None and status < 300 for status in answers):
             return "taken"
         return "refused" if answers and all(status in _REFUSALS for status in answers) else None
+
+
+def _refused(told: Told, *, trail: str) -> None:
+    finding = told.finding
+    where = {"rule": finding.rule, "trail": trail, "log": told.origin, "leaf": finding.payment.leaf}
+    _log.error("a finding was refused for good, and is told to nobody; it is on record", extra=where)

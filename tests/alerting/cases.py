@@ -87,6 +87,8 @@ HEALTHY: Mapping[str, str] = {
     f"tally_detector_behind_leaves{{{D}}}": flat(3),
     f"tally_detector_waiting_findings{{{D}}}": flat(0),
     f"tally_detector_telling_failures_total{{{D}}}": flat(4),
+    f'tally_detector_told_total{{{D},outcome="taken"}}': climbing(1),
+    f'tally_detector_told_total{{{D},outcome="refused"}}': flat(0),
     f'tally_detector_freezes_total{{{D},outcome="accepted"}}': climbing(1),
     f'tally_detector_freezes_total{{{D},outcome="refused"}}': flat(1),
     f"tally_siem_behind_leaves{{{S}}}": flat(3),
@@ -301,6 +303,12 @@ def _cases() -> list[Case]:
             },
             after="15m",
             near={f"tally_detector_waiting_findings{{{D}}}": flat(2)},  # told in turn, and always some
+        ),
+        Case(
+            alert="TallyFindingsRefused",
+            fault={f'tally_detector_told_total{{{D},outcome="refused"}}': f"0x20 1x{MINUTES}"},
+            after="24m",
+            near={f'tally_detector_told_total{{{D},outcome="taken"}}': climbing(20)},
         ),
         Case(
             alert="TallyFreezeFailed",

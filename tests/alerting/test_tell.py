@@ -130,6 +130,26 @@ def test_what_is_refused_for_good_is_counted_and_does_not_block_the_rest() -> No
     assert metrics.registry.get_sample_value("tally_detector_told_total", {"outcome": "refused"}) == 3
 
 
+def test_what_is_at_fault_takes_no_other_with_it(caplog: pytest.LogCaptureFixture) -> None:
+    metrics, clock = DetectorMetrics(), Clock()
+    with receiver(400, 200, 503, 400, 200) as (url, got):
+        tell = alertmanagers(metrics, clock, url)
+        left = waiting(4)
+        assert tell.tell(left) == 1
+        assert len(left) == 3, "away for a moment, between two"
+        clock.seconds = 1.0
+        assert tell.tell(left) == 3
+        assert [len(posted.told) for posted in got] == [4, 1, 1, 1, 1, 1], "together, then each alone"
+        left = waiting(4)
+        assert tell.tell(left) == 4
+        assert len(got[-1].told) == 4, "and together again"
+    read = metrics.registry.get_sample_value
+    assert read("tally_detector_told_total", {"outcome": "refused"}) == 1
+    assert read("tally_detector_told_total", {"outcome": "taken"}) == 7
+    (said,) = (record for record in caplog.records if "refused for good" in record.getMessage())
+    assert (vars(said)["leaf"], vars(said)["log"]) == (1, "log.example")
+
+
 def test_a_token_goes_along_and_never_to_where_a_redirect_points(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("secret\n")
