@@ -36,11 +36,12 @@ def incident_alerts(settings: AlertingSettings) -> list[Alert]:
         found.append(
             Alert(
                 name="TallyIncidentUnsigned",
-                query="sum by (cause) (tally_incidents_unsigned) > 0",
-                hold=f"{settings.incident_hours}h",
+                # of the oldest one, not for how long there was one: each may have been signed in time
+                query="time() - min by (cause) (tally_incidents_oldest_unsigned_timestamp_seconds > 0)"
+                f" > {settings.incident_hours * 3600}",
                 severity="ticket",
                 team=settings.team,
-                summary="{{ $labels.cause }}: {{ $value | humanize }} incidents that nobody has signed off",
+                summary="{{ $labels.cause }}: an incident that began {{ $value | humanizeDuration }} ago, and that nobody has signed off",
                 description=f"For {settings.incident_hours} hours nobody has said why the control failed and what was done about it.",
                 board="tally-audit",
                 api="/v1/incidents",

@@ -110,6 +110,7 @@ class LogFollower:
         for one in self._keeper.incidents.all():
             if one.cause == "gap" and one.open:
                 self._watch.touched.add(one.subject)
+        self._metrics.gathered = True
         self._metrics.show(self._keeper.incidents)  # what was open before we were started, too
 
     def step(self) -> int:

@@ -5,6 +5,7 @@ Naming: https://prometheus.io/docs/practices/naming/
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from collector.event import parse_time
 from correlator.incidents import CAUSES, Incidents
 
 __all__ = ["IncidentMetrics"]
@@ -20,15 +21,23 @@ class IncidentMetrics:
         behind: leaves of the logs that it has not read yet.
         probes: answers to what was asked, by cause and whether it works (``works``, ``fails``).
         heartbeats: what came of telling the dead man's switch that we live (``taken``, ``failed``).
+        gathered: whether all incidents that the log tells of are known. Until then nothing is said of the oldest: another may be older.
     """
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self.gathered = False
         self._open = Gauge(
             "tally_incidents_open", "Incidents that are not over, by cause.", ["cause"], registry=registry
         )
         self._unsigned = Gauge(
             "tally_incidents_unsigned", "Incidents that nobody has signed off, by cause.", ["cause"], registry=registry
+        )
+        self._oldest = Gauge(
+            "tally_incidents_oldest_unsigned_timestamp_seconds",
+            "When the oldest incident began that nobody has signed off, in Unix time, by cause; 0: there is none. Told once the log was read.",
+            ["cause"],
+            registry=registry,
         )
         self.steps = Counter(
             "tally_incidents_recorded_total",
@@ -63,3 +72,6 @@ class IncidentMetrics:
             mine = [one for one in incidents.all() if one.cause == cause]
             self._open.labels(cause).set(sum(one.open for one in mine))
             self._unsigned.labels(cause).set(sum(not one.signed for one in mine))
+            if self.gathered:
+                oldest = min((one.began for one in mine if not one.signed and one.began), default="")
+                self._oldest.labels(cause).set(parse_time(oldest) / 1e9 if oldest else 0)

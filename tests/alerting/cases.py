@@ -100,7 +100,7 @@ HEALTHY: Mapping[str, str] = {
     f"tally_detector_failures_total{{{D}}}": flat(3),
     f"tally_incidents_failures_total{{{K}}}": flat(1),
     f"tally_incidents_behind_leaves{{{K}}}": flat(0),
-    f'tally_incidents_unsigned{{{K},cause="gap"}}': flat(0),
+    f'tally_incidents_oldest_unsigned_timestamp_seconds{{{K},cause="gap"}}': flat(0),
     f"tally_api_accesses_total{{{A}}}": climbing(1),
     f"tally_api_daily_reviews_unsigned{{{A}}}": flat(0),
     f'tally_api_refused_total{{{A},reason="forbidden"}}': flat(0),
@@ -133,6 +133,7 @@ def _cases() -> list[Case]:
     failures, successes = REQUESTS % (P, "pay.ments", "failure"), REQUESTS % (P, "pay.ments", "success")
     others = REQUESTS % (L, "ledger", "failure")
     quick = SECONDS % ("bucket", P, ',le="1.0"')
+    unsigned = f'tally_incidents_oldest_unsigned_timestamp_seconds{{{K},cause="gap"}}'
     letters = f'tally_collector_refused_total{{{P},reason="bad_json"}}'
     return [
         Case(
@@ -349,9 +350,15 @@ def _cases() -> list[Case]:
         ),
         Case(
             alert="TallyIncidentUnsigned",
-            fault={f'tally_incidents_unsigned{{{K},cause="gap"}}': flat(2)},
+            fault={unsigned: flat(60)},
             after="70m",
-            near={f'tally_incidents_unsigned{{{K},cause="gap"}}': f"2x50 0x{MINUTES}"},  # signed in time
+            near={unsigned: f"60x50 0x{MINUTES}"},  # signed in time
+        ),
+        Case(  # whose keeper was started again: no hour begins anew
+            alert="TallyIncidentUnsigned",
+            fault={unsigned: f"60x50 _x3 60x{MINUTES}"},
+            after="70m",
+            near={unsigned: f"60x40 2400x{MINUTES}"},  # the first was signed, the next is half an hour old
         ),
         Case(
             alert="TallyErrorBudgetBurnsFast",  # 2 % of payments, of which 0.1 % may

@@ -355,6 +355,36 @@ def test_whoever_signs_an_open_one_off_ends_it(desk: Desk) -> None:
     assert desk.metrics.registry.get_sample_value("tally_incidents_unsigned", {"cause": "fork"}) == 0
 
 
+def test_the_oldest_that_nobody_signed_is_told_when_all_are_known(desk: Desk) -> None:
+    """It is what TallyIncidentUnsigned counts from: neither a restart nor the next incident may begin it anew."""
+
+    def oldest() -> float | None:
+        name = "tally_incidents_oldest_unsigned_timestamp_seconds"
+        return desk.metrics.registry.get_sample_value(name, {"cause": "store_outage"})
+
+    assert oldest() is None, "the log was not read yet"
+    desk.run()
+    assert oldest() == 0
+    for at, fails in enumerate((True, False, True)):
+        desk.keeper.observe(Condition(cause="store_outage", fails=fails, time_ns=START_NS + at * SECOND, detail="it"))
+    assert oldest() == START_NS / 1e9
+    desk.into_the_log()
+    desk.ledger.publish()
+    desk.start({})
+    desk.keeper.observe(Condition(cause="verification_failed", fails=True, time_ns=START_NS, detail="it", mark="m"))
+    assert oldest() is None, "what there was before is not known yet"
+    desk.run()
+    assert oldest() == START_NS / 1e9
+    words = {"root_cause": "it was away", "remediation": "it is back", "comment": ""}
+    for seconds in (2, 0):
+        unsigned = [one for one in desk.incidents.all() if one.cause == "store_outage" and not one.signed]
+        first = unsigned[-1]  # those that began last come first
+        said = signed_event(first, now_ns=START_NS + 9 * SECOND, by="ann", roles="admin", **words)
+        desk.ledger.ship("api/00000000000000cc", [said], role="recorder")
+        desk.run()
+        assert oldest() == ((START_NS + seconds * SECOND) / 1e9 if seconds else 0)
+
+
 def test_one_after_the_other_for_the_same_cause(desk: Desk) -> None:
     for at, fails in enumerate((True, True, False, False, True)):
         desk.keeper.observe(Condition(cause="store_outage", fails=fails, time_ns=START_NS + at, detail="it"))
