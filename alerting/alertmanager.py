@@ -6,6 +6,7 @@ it names files.
 
 from typing import Any
 
+from alerting.incidents.told import ALERTS
 from alerting.settings import NOBODY, AlertingSettings, Receiver
 
 __all__ = ["OUTAGE_SILENCES", "configuration"]
@@ -59,10 +60,15 @@ def _routes(settings: AlertingSettings, default: str) -> dict[str, Any]:
             "receiver": settings.watchdog_receiver or NOBODY,
             "matchers": ['alertname="TallyWatchdog"'],
             "group_wait": "0s",
-            "group_interval": "1m",
-            "repeat_interval": "1m",
+            # every minute: it is sent at the first look at which the last one is older than `repeat_interval`, counted from when
+            # that had been sent, so that at looks and repeats of a minute each every second one would be passed over
+            "group_interval": "30s",
+            "repeat_interval": "50s",
         }
     ]
+    told = f'alertname=~"{"|".join(ALERTS)}"'
+    if settings.incidents_receiver:
+        routes.append({"receiver": settings.incidents_receiver, "matchers": [told], "continue": True})
     for route in settings.routes:
         matchers = [f'severity="{route.severity}"'] if route.severity else []
         matchers += [f'team="{route.team}"'] if route.team else []
@@ -70,6 +76,8 @@ def _routes(settings: AlertingSettings, default: str) -> dict[str, Any]:
         if route.severity == "ticket":
             made |= {"group_wait": "5m", "repeat_interval": "24h"}
         routes.append(made)
+    if settings.incidents_receiver:  # else what no route fits would count as heard, by the keeper
+        routes.append({"receiver": default, "matchers": [told]})
     return {
         "receiver": default,
         # one message for what one trouble does to many collectors or shards

@@ -149,6 +149,7 @@ class AlertingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
         routes: which alerts go where; the first that fits.
         default_receiver: who hears of the rest; needed where there are receivers.
         watchdog_receiver: who hears every minute that the alerts' path works, and raises the alarm when not: a dead man's switch outside.
+        incidents_receiver: who hands the keeper of incidents the alerts that it makes incidents of, whoever else hears them (docs/incidents.md).
         smtp: the mail server.
     """
 
@@ -174,13 +175,14 @@ class AlertingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     routes: tuple[Route, ...] = ()
     default_receiver: str = ""
     watchdog_receiver: str = ""
+    incidents_receiver: str = ""
     smtp: Smtp = msgspec.field(default_factory=Smtp)
 
     def __post_init__(self) -> None:
         """Refuse a route to nobody, and mail without a server."""
         if self.objective and self.objective < 0.94:
             raise ValueError("objective is 0, or from 0.94: below it, 14.4 times the budget is more than all requests")
-        for key in ("default_receiver", "watchdog_receiver"):
+        for key in ("default_receiver", "watchdog_receiver", "incidents_receiver"):
             name = getattr(self, key)
             if name and name not in self.receivers:
                 raise ValueError(f"{key}: there is no receiver {name}")

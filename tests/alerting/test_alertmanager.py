@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from alerting.alertmanager import OUTAGE_SILENCES, configuration
+from alerting.incidents.told import ALERTS
 from alerting.rules import alerts
 from alerting.settings import AlertingSettings, Receiver, Route, Smtp
 from tests.alerting.cases import INVENTORY, SETTINGS
@@ -49,6 +50,17 @@ def test_no_secret_is_in_it_but_files_names() -> None:
         assert f'"{field}"' in text
 
 
+def test_the_watchdog_comes_every_minute() -> None:
+    """As Alertmanager's DedupStage has it: at a look, what was sent longer ago than `repeat_interval`, by when that was done."""
+    route = configuration(ALL_WAYS)["route"]["routes"][0]
+    every, repeat = (int(route[key].removesuffix("s")) for key in ("group_interval", "repeat_interval"))
+    sent = [0.0]
+    for look in range(every, 601, every):
+        if sent[-1] < look - repeat:
+            sent.append(look + 0.2)  # it takes a moment
+    assert [round(one) for one in sent] == [*range(0, 601, 60)]
+
+
 def test_an_outage_silences_what_there_is() -> None:
     names = {alert.name for alert in alerts(SETTINGS, INVENTORY)}
     assert set(OUTAGE_SILENCES) < names
@@ -69,6 +81,7 @@ def test_an_outage_silences_what_there_is() -> None:
         ({"receivers": {"a": {"pagerduty_key_file": "x"}}}, "default_receiver is needed"),
         ({"routes": [{"receiver": "b"}]}, "there is no receiver b"),
         ({"watchdog_receiver": "b"}, "there is no receiver b"),
+        ({"incidents_receiver": "b"}, "there is no receiver b"),
         ({"receivers": {"nobody": {"pagerduty_key_file": "x"}}, "default_receiver": "nobody"}, "is taken"),
         ({"matchers": 'a="b"} or up{'}, "matchers are written like"),
         ({"slos": [{"service": "a", "latency_seconds": 0.3}]}, "none of the histogram's bounds"),
@@ -108,6 +121,37 @@ def test_each_alert_finds_its_people(tmp_path: Path, labels: list[str], receiver
     assert done.returncode == 0, done.stdout + done.stderr
     other = "office" if receiver != "office" else "pager"
     assert amtool("config", "routes", "test", config, f"--verify.receivers={other}", *labels).returncode == 1
+
+
+@pytest.mark.alertmanager
+@pytest.mark.parametrize(
+    ("labels", "receivers"),
+    [
+        (["alertname=TallyVerificationFailed", "severity=page"], "keeper,pager"),
+        (["alertname=TallyDeadLetters", "severity=ticket"], "keeper,office"),
+        (["alertname=TallyClockOffset", "severity=ticket"], "keeper,office"),
+        (["alertname=TallyNoWriter", "severity=page"], "pager"),
+        (["alertname=TallyBrokerLost", "severity=ticket"], "office"),
+        (["alertname=TallyWatchdog", "severity=none"], "nobody"),
+    ],
+)
+def test_the_keeper_hears_beside_people_and_not_in_their_place(
+    tmp_path: Path, labels: list[str], receivers: str
+) -> None:
+    settings = AlertingSettings(
+        receivers={
+            "pager": Receiver(pagerduty_key_file="/run/secrets/pagerduty"),
+            "office": Receiver(webhook_url="https://office.example/"),
+            "keeper": Receiver(webhook_url="http://127.0.0.1:9466/alerts", webhook_token_file="alerts.token"),
+        },
+        routes=(Route(receiver="pager", severity="page"),),
+        default_receiver="office",
+        incidents_receiver="keeper",
+    )
+    assert set(ALERTS) <= {alert.name for alert in alerts(SETTINGS, INVENTORY)} | {"TallyClockOffset"}
+    config = f"--config.file={written(tmp_path, settings)}"
+    done = amtool("config", "routes", "test", config, f"--verify.receivers={receivers}", *labels)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.alertmanager
