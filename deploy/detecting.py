@@ -83,7 +83,7 @@ async def serve_detector(
     """
     settings = config.detector
     engine, readers = engine_of(settings), readers_of(settings)
-    metrics = DetectorMetrics()
+    metrics = DetectorMetrics(settings.rules)
     try:
         alertmanagers = Alertmanagers(
             settings.alertmanager, trail_of=trail_of, metrics=metrics, clock=time.time_ns, monotonic=time.monotonic

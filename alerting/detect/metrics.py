@@ -3,13 +3,17 @@
 Naming: https://prometheus.io/docs/practices/naming/
 """
 
+from collections.abc import Iterable
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from alerting.detect.rule import Rule
 
 __all__ = ["DetectorMetrics"]
 
 
 class DetectorMetrics:
-    """The detector's metrics in a registry of its own.
+    """The detector's metrics in a registry of its own, for these rules.
 
     Attributes:
         registry: what ``/metrics`` shows.
@@ -27,7 +31,7 @@ class DetectorMetrics:
         failures: times that log, store or spool did not answer; it is tried again.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rules: Iterable[Rule] = ()) -> None:
         self.registry = registry = CollectorRegistry()
         self.payments = Counter("tally_detector_payments_total", "Payments looked at.", ["payment"], registry=registry)
         self.unreadable = Counter(
@@ -39,6 +43,8 @@ class DetectorMetrics:
         self.findings = Counter(
             "tally_detector_findings_total", "Findings put on record.", ["rule", "severity"], registry=registry
         )
+        for rule in rules:  # at 0, so that the first finding is an increase
+            self.findings.labels(rule.name, rule.severity)
         self.found_seconds = Histogram(
             "tally_detector_found_seconds",
             "From the time at which a payment was made until its finding was on record.",

@@ -45,6 +45,7 @@ def test_from_a_payment_to_an_alert_and_to_its_trail(tmp_path: Path) -> None:
         config = (
             "[collector]\n[collector.forward]\nport = -1\n[collector.http]\nport = 0\n[audit_api]\nport = 0\n"
             + DETECTOR
+            + '[[detector.rules]]\nkind = "amount"\nname = "huge"\nabove = "1000000"\n'
             + f'[detector.alertmanager]\nurls = ["{url}"]\n'
         )
         with tally_up(tmp_path, config) as addresses:
@@ -65,6 +66,8 @@ def test_from_a_payment_to_an_alert_and_to_its_trail(tmp_path: Path) -> None:
             trail_until(tmp_path, "T-2", "2000 EUR is above 1000")
             metrics = httpx.get(f"{addresses['detector']}/metrics", timeout=10).text
             assert 'tally_detector_findings_total{rule="large",severity="critical"} 1.0' in metrics
+            huge = 'tally_detector_findings_total{rule="huge",severity="warning"} 0.0'
+            assert huge in metrics, "so that the boards see its first finding as one more"
             assert 'tally_detector_payments_total{payment="card"} 2.0' in metrics
 
 
