@@ -20,6 +20,7 @@ __all__ = ["CLOCK_OFFSET", "Inventory", "alerts", "rules"]
 
 CLOCK_OFFSET = "tally_collector_clock_offset_seconds"
 
+_CONFIGURED = "tally_collector_config_last_reload_success_timestamp_seconds"
 _REFUSALS = 'reason=~"unauthenticated|forbidden"'
 
 
@@ -38,9 +39,11 @@ class Inventory:
 def _more(selector: str, window: str, by: str) -> str:
     """How much a counter grew whose series come with their first count: one that was not there before grew by what it says.
 
-    Only where its process was heard before, too: else a Prometheus that starts would take old counts for new ones.
+    Only where its process was heard before, too, or read its configuration since, as it does when it starts: else a Prometheus that starts
+    would take old counts for new ones.
     """
-    heard = f"and on (job, instance) tally_collector_info offset {window}"
+    young = f"{_CONFIGURED} > time() - {int(window.removesuffix('m')) * 60}"
+    heard = f"and on (job, instance) (tally_collector_info offset {window} or on (job, instance) {young})"
     return (
         f"sum by ({by}) (increase({selector}[{window}]) > 0 or ({selector} unless {selector} offset {window} {heard}))"
     )

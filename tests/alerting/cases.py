@@ -126,6 +126,9 @@ class Case:
     near: Mapping[str, str] = field(default_factory=dict)
 
 
+_READ = "config_last_reload_success_timestamp_seconds"
+
+
 def _cases() -> list[Case]:
     spool = f"tally_collector_spool_bytes{{{P}}}"
     trails = f'tally_flow_trails{{{C},flow="payment",state="%s"}}'
@@ -134,6 +137,7 @@ def _cases() -> list[Case]:
     others = REQUESTS % (L, "ledger", "failure")
     quick = SECONDS % ("bucket", P, ',le="1.0"')
     unsigned = f'tally_incidents_oldest_unsigned_timestamp_seconds{{{K},cause="gap"}}'
+    fresh, once = 'tally_collector_%s{job="tally",instance="new:4318"}', f"_x20 1x{MINUTES}"
     letters = f'tally_collector_refused_total{{{P},reason="bad_json"}}'
     return [
         Case(
@@ -202,6 +206,12 @@ def _cases() -> list[Case]:
             alert="TallyDeadLetters",
             fault={f'tally_collector_refused_total{{{P},reason="too_large"}}': f"_x20 1x{MINUTES}"},
             after="24m",
+        ),
+        Case(  # there when the collector is scraped first: it has just started, or Prometheus has
+            alert="TallyDeadLetters",
+            fault={fresh % "refused_total": once, fresh % "info": once, fresh % _READ: f"_x20 1190x{MINUTES}"},
+            after="24m",
+            near={fresh % "refused_total": once, fresh % "info": once, fresh % _READ: f"_x20 60x{MINUTES}"},
         ),
         Case(
             alert="TallyBrokerLost",
