@@ -21,7 +21,7 @@ __all__ = ["LEDGER", "Board", "Links", "Panel", "Query", "Row", "Variable", "to_
 
 MATCHERS = 'job=~"$job",instance=~"$instance"'
 _RECORDED = 'ledger=~"$ledger"'
-_OURS = '{__name__=~"tally_collector_info|tally_correlator_epoch|tally_api_accesses_total|tally_check_findings|tally_detector_behind_leaves"}'
+_OURS = '{__name__=~"tally_collector_info|tally_correlator_epoch|tally_api_accesses_total|tally_check_findings|tally_detector_behind_leaves|tally_siem_behind_leaves|tally_incidents_behind_leaves"}'
 """What each of our processes has, so that nobody else's jobs are offered."""
 
 _SOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")

@@ -47,7 +47,7 @@ def _now() -> tuple[Panel, ...]:
         Panel(
             kind="stat", title="Batches missing", text="Numbered and signed by a collector, and not in the store. Anything but 0 is for a person.",
             unit="short", width=4, height=4, bad=1, runbook="TallySequenceGap", trails="/v1/trails?status=gap",
-            queries=[Query("sum(tally_correlator_missing_batches)", "missing")],
+            queries=[Query("max(tally_correlator_missing_batches)", "missing")],
         ),
         Panel(
             kind="stat", title="Since the last entry", text="How old the newest entry of the log is. Collectors sign something every minute.",

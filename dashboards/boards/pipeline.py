@@ -156,7 +156,7 @@ def _proofs() -> tuple[Panel, ...]:
         ),
         Panel(
             title="Streams by state", text="`stopped`: a batch did not verify, and nothing of that stream is taken any more.", unit="short", stacked=True,
-            width=6, runbook="TallyVerificationFailed", queries=[Query("sum by (state) (tally_correlator_streams)", "{{state}}")],
+            width=6, runbook="TallyVerificationFailed", queries=[Query("max by (state) (tally_correlator_streams)", "{{state}}")],
         ),
         Panel(
             title="Steps given up", text="Steps of the correlator and looks at the joint statement that had to be tried again, each second.", unit="ops", width=6,

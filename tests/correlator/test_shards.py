@@ -212,6 +212,21 @@ def test_a_shard_that_has_not_started_holds_the_acknowledgement_back(tmp_path: P
         one.close()
 
 
+def test_each_shard_tells_of_all_that_is_missing(tmp_path: Path) -> None:
+    """So whoever adds up what shards tell counts each missing batch several times."""
+    store, shipper = MemoryStore(), Shipper()
+    store.append(shipper.batch(pay("p1")))
+    shipper.batch(pay("p2"))  # lost
+    store.append(shipper.batch(pay("p3")))
+    for one in cut(tmp_path, store, 3, CorrelatorSettings()):
+        correlator = one.open()
+        one.run()
+        read = correlator.metrics.registry.get_sample_value
+        assert read("tally_correlator_missing_batches") == 1
+        assert read("tally_correlator_streams", {"state": "open"}) == 1
+        one.close()
+
+
 def test_accesses_of_our_recorders_are_cut_by_principal(tmp_path: Path) -> None:
     store = MemoryStore()
     recorder = Shipper("api/0123456789abcdef")

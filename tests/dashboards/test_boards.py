@@ -120,6 +120,27 @@ def test_what_rules_record_is_asked_for_by_the_ledger_that_is_chosen(made: list[
     assert asking >= 10
 
 
+def test_every_process_can_be_chosen(made: list[dict[str, Any]]) -> None:
+    """Each board's panels ask by job and instance: of a process that is not offered, nothing is shown."""
+    ours = ("collector", "correlator", "api", "check", "detector", "siem", "incidents")
+    for board in made:
+        for choice in board["templating"]["list"][1:3]:
+            offered = set(re.findall(r"\btally_([a-z]+)_", choice["query"]))
+            assert offered == set(ours), (board["title"], choice["name"])
+
+
+def test_what_each_shard_tells_of_all_streams_is_not_added_up(made: list[dict[str, Any]]) -> None:
+    """What is of streams stands in each shard's log (docs/format.md)."""
+    asked = [
+        query
+        for board in made
+        for _, query in lint.targets(board)
+        if re.search("tally_correlator_(missing_batches|streams)", query) and "by (instance)" not in query
+    ]
+    assert len(asked) == 2
+    assert all(query.startswith("max") for query in asked), asked
+
+
 def test_exemplars_are_asked_for(made: list[dict[str, Any]]) -> None:
     asking = [
         target
