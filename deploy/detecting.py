@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from functools import partial
 
 from alerting.detect.cursor import read_cursor, write_cursor
 from alerting.detect.engine import Engine
@@ -162,6 +163,7 @@ class _Work:
         self._written = read_cursor(places.detector)
         self._beat = time.monotonic()
         self._well = False
+        self._retry_seconds = 0.0  # what did not answer in this round asks for so much
 
     def alive(self) -> bool:
         """Whether it goes on, be it in vain."""
@@ -171,21 +173,29 @@ class _Work:
         """Whether the last step did what it had to."""
         return self._well and self.alive()
 
+    def _tried(self, work: Callable[[], int]) -> int:
+        """What `work` gives; 0 when it has to be tried again, `_retry_seconds` later."""
+        try:
+            return work()
+        except NotFound:  # nothing is published yet
+            return 0
+        except Overloaded as error:
+            self._metrics.failures.inc()
+            _log.warning("looked in vain, tried again later", extra={"reason": str(error)})
+            self._retry_seconds = max(self._retry_seconds, min(max(error.retry_after_seconds, 0.001), 5.0))
+            return 0
+
     def run(self, stop: threading.Event) -> None:
         """Step until `stop` is set; raises what ends the process."""
         while not stop.is_set():
-            try:
-                seen = self._follower.step()
-                if self._freezer is not None:  # first: it is what must not wait
-                    self._freezer.ask(self._follower.to_freeze)
-                self._well = True
-            except NotFound:  # nothing is published yet
-                seen, self._well = 0, True
-            except Overloaded as error:
-                seen, self._well = 0, False
-                self._metrics.failures.inc()
-                _log.warning("looked in vain, tried again later", extra={"reason": str(error)})
-                stop.wait(min(error.retry_after_seconds, 5.0))
+            self._retry_seconds = 0.0
+            seen = self._tried(self._follower.step)
+            if (
+                self._freezer is not None
+            ):  # first, and also while the log or the store is away: it is what must not wait
+                self._tried(partial(self._freezer.ask, self._follower.to_freeze))
+            self._well = not self._retry_seconds
+            stop.wait(self._retry_seconds)
             self._alertmanagers.tell(self._follower.waiting)
             self._write()
             self._beat = time.monotonic()

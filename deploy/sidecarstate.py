@@ -1,5 +1,6 @@
 """What a sidecar that runs says of itself: whether events are taken and shipped, and if not, why. Asked for by `tally status`."""
 
+import http.client
 import ssl
 import urllib.error
 import urllib.request
@@ -45,7 +46,7 @@ def ask_sidecar(address: str) -> SidecarState | None:
     except urllib.error.HTTPError as error:  # 503: it is not ready, and says the same
         with error:
             data = error.read(_MAX_ANSWER_BYTES)
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):  # nobody is there, or somebody else
         return None
     try:
         return msgspec.json.decode(data, type=SidecarState)

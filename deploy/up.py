@@ -191,9 +191,12 @@ class Supervisor:
         """The last line that the child logged, where that is in a file; else it stands above."""
         if self._log_folder is None:
             return " (its message stands above)"
-        with (self._log_folder / f"{child.name}.log").open("rb") as log:
-            log.seek(max(log.seek(0, os.SEEK_END) - 4_096, 0))
-            lines = log.read().decode("utf-8", "replace").splitlines()
+        try:
+            with (self._log_folder / f"{child.name}.log").open("rb") as log:
+                log.seek(max(log.seek(0, os.SEEK_END) - 4_096, 0))
+                lines = log.read().decode("utf-8", "replace").splitlines()
+        except OSError as error:
+            return f" (its log cannot be read: {error})"
         return f": {lines[-1].removeprefix('tally: ')}" if lines else ""
 
     def _log_hint(self, child: Child) -> str:

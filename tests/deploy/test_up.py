@@ -202,6 +202,18 @@ def test_logs_go_to_files_where_asked_for(tmp_path: Path) -> None:
     assert (tmp_path / "api.log").read_text() == "what went wrong\n"
 
 
+def test_a_log_that_is_gone_hides_no_child_that_cannot_run(tmp_path: Path) -> None:
+    program = "import os, sys; os.unlink(f'{sys.argv[1]}/api.log'); raise SystemExit(2)"
+
+    async def story() -> str:
+        supervisor = Supervisor(
+            [child(tmp_path, "api", program=program)], run_folder=tmp_path, tell=Told(), log_folder=tmp_path
+        )
+        return await asyncio.wait_for(supervisor.run(lambda _: None), 30)
+
+    assert asyncio.run(story()).startswith("api cannot run (its log cannot be read: [Errno 2]")
+
+
 def test_a_process_announces_itself_and_retires(tmp_path: Path) -> None:
     me = announce(tmp_path, "api", {"http": "http://127.0.0.1:8080"})
     assert running(tmp_path) == [me]
