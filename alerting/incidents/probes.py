@@ -60,6 +60,8 @@ def fetch(url: str) -> str:
     try:
         with urllib.request.build_opener(handler).open(request, timeout=_TIMEOUT_SECONDS) as answer:
             data = answer.read(_MAX_BYTES)
+            if answer.length and len(data) < _MAX_BYTES:  # half a page says 0 of what stands in the other half
+                raise http.client.IncompleteRead(data, answer.length)
         return str(data, "utf-8")
     except http.client.HTTPException as error:  # its text may be all that was answered
         raise OSError(f"{url} does not speak HTTP, or broke off ({type(error).__name__})") from error

@@ -507,7 +507,10 @@ def test_alertmanager_is_asked() -> None:
     assert [(one.subject, one.fails) for one in probe.look(3)] == [("alertmanager", True)]
 
 
-BROKEN_OFF = {"a chunk broken off": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n64\r\nalertman"}
+BROKEN_OFF = {
+    "a chunk broken off": b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n64\r\nalertman",
+    "half of what was announced": b"HTTP/1.1 200 OK\r\ncontent-length: 64\r\n\r\nup 1\n",
+}
 
 
 @pytest.mark.parametrize("answer", [*NO_HTTP.values(), *BROKEN_OFF.values()], ids=[*NO_HTTP, *BROKEN_OFF])
