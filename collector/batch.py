@@ -17,6 +17,7 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from collector.canonical import MAX_SAFE_INTEGER
 from collector.errors import VerificationError
 
 __all__ = [
@@ -49,7 +50,6 @@ MAX_HEADER_BYTES = 8_192
 MAX_BATCH_EVENTS = 65_536
 """Most events in one batch."""
 
-_MOST_INTEGER = 2**53 - 1  # docs/format.md section 1; what readers keep has no room for any integer
 _MOST_HEARTBEAT_SECONDS = 2**31
 
 
@@ -252,19 +252,21 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", re.ASCII)
 
 
 def _is_fork(fork: Fork) -> bool:
-    return is_stream_id(fork.stream) and 1 <= fork.number <= _MOST_INTEGER and _HEX64.fullmatch(fork.digest) is not None
+    return (
+        is_stream_id(fork.stream) and 1 <= fork.number <= MAX_SAFE_INTEGER and _HEX64.fullmatch(fork.digest) is not None
+    )
 
 
 def _is_clock(clock: Clock) -> bool:
-    return all(-_MOST_INTEGER <= ns <= _MOST_INTEGER for ns in (clock.offset_ns, clock.uncertainty_ns))
+    return all(-MAX_SAFE_INTEGER <= ns <= MAX_SAFE_INTEGER for ns in (clock.offset_ns, clock.uncertainty_ns))
 
 
 def _check_fields(header: BatchHeader) -> None:
     checks = (
         ("v", header.v == 1),
         ("stream", is_stream_id(header.stream)),
-        ("number", 1 <= header.number <= _MOST_INTEGER),
-        ("first", 0 <= header.first <= _MOST_INTEGER),
+        ("number", 1 <= header.number <= MAX_SAFE_INTEGER),
+        ("first", 0 <= header.first <= MAX_SAFE_INTEGER),
         ("count", 0 <= header.count <= MAX_BATCH_EVENTS),
         ("previous", _HEX64.fullmatch(header.previous) is not None if header.number > 1 else header.previous == ""),
         ("facts_root", _HEX64.fullmatch(header.facts_root) is not None),

@@ -190,9 +190,8 @@ class _Work:
         while not stop.is_set():
             self._retry_seconds = 0.0
             seen = self._tried(self._follower.step)
-            if (
-                self._freezer is not None
-            ):  # first, and also while the log or the store is away: it is what must not wait
+            # first, and also while the log or the store is away: it is what must not wait
+            if self._freezer is not None:
                 self._tried(partial(self._freezer.ask, self._follower.to_freeze))
             self._well = not self._retry_seconds
             stop.wait(self._retry_seconds)

@@ -20,7 +20,7 @@ from alerting.detect.waiting import Told
 from collector.event import Event, parse_time
 from correlator.entry import decode_entry
 
-__all__ = ["Findings", "Follower", "Told"]
+__all__ = ["Findings", "Follower"]
 
 _CHUNK = 2_048
 """Leaves read at a time."""

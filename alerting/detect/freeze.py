@@ -16,11 +16,12 @@ from dataclasses import dataclass
 import msgspec
 
 from alerting.detect.finding_event import freeze_event
-from alerting.detect.follow import Findings, Told
+from alerting.detect.follow import Findings
 from alerting.detect.metrics import DetectorMetrics
 from alerting.detect.payment import Payment
 from alerting.detect.post import TURN_SECONDS, Pause, Poster, check_url, read_secret
 from alerting.detect.settings import FreezeSettings
+from alerting.detect.waiting import Told
 from collector.errors import Malformed
 from collector.event import format_time
 

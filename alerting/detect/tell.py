@@ -11,11 +11,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from alerting.detect.follow import Told
 from alerting.detect.metrics import DetectorMetrics
 from alerting.detect.payment import Payment
 from alerting.detect.post import TURN_SECONDS, Pause, Poster, check_url, read_secret
 from alerting.detect.settings import AlertmanagerSettings
+from alerting.detect.waiting import Told
 from collector.event import format_time
 
 __all__ = ["ALERT_NAME", "Alertmanagers", "alert_of"]

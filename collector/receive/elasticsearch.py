@@ -182,7 +182,9 @@ class ElasticsearchReceiver:
         return answers
 
     async def _store(self, part: _Part, items: Sequence[Item], answers: list[dict[str, Any]], sender: Sender) -> None:
-        """Make a part durable: its dead letters, then its events."""
+        """Make a part durable, if there is anything in it: its dead letters, then its events."""
+        if not (part.arrivals or part.rejections):
+            return
         await self._turns.of(sender).turn()
         await self._intake.reject(part.rejections)
         if not part.arrivals:

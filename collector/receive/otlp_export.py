@@ -148,7 +148,9 @@ class OtlpExports:
             raise
         except RecursionError as error:
             raise await self._too_deep(body, origin) from error
-        group_id = hashlib.sha256(b"otlp\0%b\0%b" % (signal.name.encode(), body)).digest()
+        group_id = b""
+        if arrivals or refused:  # of metrics it is rarely needed, and it is a pass over the body
+            group_id = hashlib.sha256(b"otlp\0%b\0%b" % (signal.name.encode(), body)).digest()
         await self._intake.reject(
             [Rejection(one.raw, one.error, origin, place_in(group_id, at)) for at, one in enumerate(refused)]
         )

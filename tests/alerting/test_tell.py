@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from alerting.detect.engine import Finding
-from alerting.detect.follow import Told
 from alerting.detect.metrics import DetectorMetrics
 from alerting.detect.settings import AlertmanagerSettings
 from alerting.detect.tell import ALERT_NAME, Alertmanagers
+from alerting.detect.waiting import Told
 from collector.errors import Malformed
 from deploy.detecting import trail_of
 from tests.alerting.payments import payment

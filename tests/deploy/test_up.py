@@ -189,29 +189,29 @@ def test_the_second_call_kills_a_child_that_does_not_stop(tmp_path: Path) -> Non
     asyncio.run(story())
 
 
-def test_logs_go_to_files_where_asked_for(tmp_path: Path) -> None:
-    program = "import sys; print('what went wrong', file=sys.stderr); raise SystemExit(2)"
+def ended(folder: Path, program: str) -> str:
+    """Why a supervisor of this child alone, which logs into the folder, ended by itself."""
 
     async def story() -> str:
         supervisor = Supervisor(
-            [child(tmp_path, "api", program=program)], run_folder=tmp_path, tell=Told(), log_folder=tmp_path
+            [child(folder, "api", program=program)], run_folder=folder, tell=Told(), log_folder=folder
         )
         return await asyncio.wait_for(supervisor.run(lambda _: None), 30)
 
-    assert asyncio.run(story()) == "api cannot run: what went wrong"
+    return asyncio.run(story())
+
+
+def test_logs_go_to_files_where_asked_for(tmp_path: Path) -> None:
+    program = "import sys; print('what went wrong', file=sys.stderr); raise SystemExit(2)"
+
+    assert ended(tmp_path, program) == "api cannot run: what went wrong"
     assert (tmp_path / "api.log").read_text() == "what went wrong\n"
 
 
 def test_a_log_that_is_gone_hides_no_child_that_cannot_run(tmp_path: Path) -> None:
     program = "import os, sys; os.unlink(f'{sys.argv[1]}/api.log'); raise SystemExit(2)"
 
-    async def story() -> str:
-        supervisor = Supervisor(
-            [child(tmp_path, "api", program=program)], run_folder=tmp_path, tell=Told(), log_folder=tmp_path
-        )
-        return await asyncio.wait_for(supervisor.run(lambda _: None), 30)
-
-    assert asyncio.run(story()).startswith("api cannot run (its log cannot be read: [Errno 2]")
+    assert ended(tmp_path, program).startswith("api cannot run (its log cannot be read: [Errno 2]")
 
 
 def test_a_process_announces_itself_and_retires(tmp_path: Path) -> None:
