@@ -15,6 +15,7 @@ from fastapi import FastAPI
 from audit_api.accesses import AccessRecorder
 from audit_api.app import Provider, create_app
 from audit_api.auth import ROLES, TokenFile, TokenRecord, hash_token, new_token, render_tokens
+from audit_api.export.shelf import Shelf
 from audit_api.identity.oidc.provider import OidcProvider
 from audit_api.identity.sessions import Sessions
 from audit_api.logs import Logs
@@ -148,14 +149,21 @@ def make_app(
         clock=clocks.wall,
         monotonic=clocks.monotonic,
         provider=provider,
-        exports_folder=exports_folder,
+        export_shelf=None
+        if exports_folder is None
+        else Shelf(exports_folder, clock=clocks.wall, keep_seconds=settings.export_keep_seconds, has_card=has_card),
         search_shelf=search_shelf,
     )
 
 
 def open_shelf(folder: Path, clock: Callable[[], int] = lambda: START_NS) -> SearchShelf:
     """The saved searches of `open_api` of this folder."""
-    return SearchShelf(folder / "searches", clock=clock, has_card=lambda text: bool(find_cards(text)))
+    return SearchShelf(folder / "searches", clock=clock, has_card=has_card)
+
+
+def has_card(text: str) -> bool:
+    """As the command has it."""
+    return bool(find_cards(text))
 
 
 def keep_example(folder: Path) -> str:

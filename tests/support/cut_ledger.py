@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from correlator.statement import Statement, open_statement
 from deploy.importing import correlate
 from deploy.logstorage import log_storage
 from deploy.sharding import shards_of
+from deploy.writing import finish, open_correlator
 from tests.support.whole_ledger import CONFIG, WholeLedger
 
 SHARDS = 3
@@ -32,6 +34,12 @@ class CutLedger(WholeLedger):
     def take_in(self) -> None:
         """Let each shard's correlator take in all there is, one after the other."""
         assert correlate(self.config, self.places, expected_events=0)
+
+    def take_in_at(self, clock: Callable[[], int]) -> None:
+        """As `take_in`, at the time that `clock` says."""
+        for shard in self.shards:
+            with open_correlator(self.config, self.places, shard=shard, clock=clock) as correlator:
+                assert finish(correlator, within_seconds=60.0)
 
     @property
     def shards(self) -> tuple[Shard, ...]:

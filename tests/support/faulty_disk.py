@@ -8,8 +8,9 @@
     torn        of each unsynced write's bytes the first half is there
     reordered   of each unsynced stretch the second half is there, zeros before it
 
-A sync by name that fails does so as on Linux: the kernel tells of it once and counts as written what it could not write. The next sync
-of the same bytes or names succeeds and makes nothing durable, and they are read as if all were well, until the power is cut.
+A sync that fails does so as on Linux: the kernel tells of it once and counts as written what it could not write. The next sync
+of the same bytes or names succeeds and makes nothing durable, and they are read as if all were well, until the power is cut: then a hole
+is there, of zeros if something behind it was synced.
 
 What was reserved (`append_to(reserve_bytes=…)`) reads as zeros behind the data, as it does on a file system, and after a crash too.
 """
@@ -41,18 +42,35 @@ class _File:
     synced: bytes = b""
     length: int = 0  # with what is reserved, if that is more than the data
     synced_length: int = 0
-    unwritten: bytes | None = None  # what a failed sync left out
+    hole: tuple[int, int] | None = None  # from where to where a failed sync left bytes out
 
     def whole(self) -> bytes:
         return bytes(self.data).ljust(self.length, b"\0")
 
     def sync(self) -> None:
-        self.synced, self.synced_length = bytes(self.data), self.length
+        if self.hole is None or len(self.data) > self.hole[1]:
+            self.synced, self.synced_length = self.written(), self.length
+
+    def written(self) -> bytes:
+        start, end = self.hole or (0, 0)
+        return bytes(self.data[:start]) + bytes(end - start) + bytes(self.data[end:])
+
+    def sync_failed(self) -> None:
+        start = self.hole[0] if self.hole else len(self.synced)
+        self.hole = (start, len(self.data)) if start < len(self.data) else None
+
+    def cut(self, size: int) -> None:
+        del self.data[size:]
+        self.length = 0
+        if self.hole is not None:
+            start, end = self.hole
+            self.hole = (start, min(end, size)) if start < size else None
 
     def after(self, fate: Fate) -> _File:
-        kept, tail = self.synced, bytes(self.data[len(self.synced) :])
+        written = self.written()
+        kept, tail = self.synced, written[len(self.synced) :]
         if fate is Fate.KEPT:
-            kept = bytes(self.data)
+            kept = written
         elif fate is Fate.TORN:
             kept += tail[: (len(tail) + 1) // 2]
         elif fate is Fate.REORDERED and tail:
@@ -66,7 +84,7 @@ class _File:
 class _Folder:
     names: dict[str, _File | _Folder] = field(default_factory=dict)
     synced: dict[str, _File | _Folder] = field(default_factory=dict)
-    unwritten: dict[str, _File | _Folder] | None = None  # as with a file
+    unwritten: dict[str, _File | _Folder] | None = None  # the names that a failed sync left out
 
     def after(self, fate: Fate) -> _Folder:
         names = self.synced if fate is Fate.LOST else self.names
@@ -91,8 +109,7 @@ class _Append:
             self._file.data += data
 
     def sync(self) -> None:
-        with self._disk.change("sync"):
-            self._file.sync()
+        self._disk.sync_bytes("sync", self._file)
 
     def size(self) -> int:
         return len(self._file.data)
@@ -137,7 +154,7 @@ class FaultyDisk:
     """See the module.
 
     `changes` names every change made; `broken = (n, error)` makes every change from the n-th on fail, `failing` every change of
-    a name, `failing_once = (n, error)` the n-th alone; `room_bytes` is the most that one more write takes: a longer one writes so much and fails with ENOSPC; `free` is what it
+    a name, `failing_once = (n, error)` the n-th alone; files in `unreadable` are on a bad sector: reading them fails; `room_bytes` is the most that one more write takes: a longer one writes so much and fails with ENOSPC; `free` is what it
     says that there is left.
     """
 
@@ -148,6 +165,7 @@ class FaultyDisk:
         self.broken: tuple[int, OSError] | None = None
         self.failing: dict[str, OSError] = {}
         self.failing_once: tuple[int, OSError] | None = None
+        self.unreadable: set[Path] = set()
         self.room_bytes: int | None = None
         self.free = 2**40
         self._root = root or _Folder()
@@ -160,6 +178,15 @@ class FaultyDisk:
     def change(self, name: str) -> _Change:
         """A change of the disk: a place to crash at."""
         return _Change(self, name)
+
+    def sync_bytes(self, name: str, file: _File) -> None:
+        """Sync a file's bytes; a change of this name."""
+        try:
+            with self.change(name):
+                file.sync()
+        except OSError:
+            file.sync_failed()
+            raise
 
     def flip(self, path: Path, offset: int, bit: int = 0) -> None:
         """Change one bit of a synced file, as a tamperer or a bad sector does."""
@@ -226,6 +253,8 @@ class FaultyDisk:
 
     def read(self, path: Path, offset: int = 0, length: int = -1) -> bytes:
         data = self._file(path).whole()
+        if path in self.unreadable:
+            raise OSError(errno.EIO, "Input/output error")
         return data[offset:] if length < 0 else data[offset : offset + length]
 
     def append_to(self, path: Path, *, reserve_bytes: int = 0) -> _Append:
@@ -245,8 +274,7 @@ class FaultyDisk:
         with self.change("write"):
             file.data += data
         if sync:
-            with self.change("sync"):
-                file.sync()
+            self.sync_bytes("sync", file)
 
     def replace(self, source: Path, target: Path) -> None:
         node = self._node(source)
@@ -257,8 +285,7 @@ class FaultyDisk:
     def truncate(self, path: Path, size: int) -> None:
         file = self._file(path)
         with self.change("truncate"):
-            del file.data[size:]
-            file.length = 0
+            file.cut(size)
             file.sync()
 
     def remove(self, path: Path) -> None:
@@ -273,14 +300,7 @@ class FaultyDisk:
             del self._folder(path.parent).names[path.name]
 
     def sync_file(self, path: Path) -> None:
-        file = self._file(path)
-        try:
-            with self.change("sync_file"):
-                if bytes(file.data) != file.unwritten:
-                    file.sync()
-        except OSError:
-            file.unwritten = bytes(file.data)
-            raise
+        self.sync_bytes("sync_file", self._file(path))
 
     def sync_directory(self, path: Path) -> None:
         folder = self._folder(path)

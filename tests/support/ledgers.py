@@ -7,6 +7,7 @@ verification, the API) can be tested on one without waiting for running processe
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,15 +83,26 @@ class SmallLedger:
         self._pending: list[IndexedLeaf] = []
 
     def ship(
-        self, stream: str, events: Sequence[Event], *, role: str = "collector", found: Mapping[str, str] | None = None
+        self,
+        stream: str,
+        events: Sequence[Event],
+        *,
+        role: str = "collector",
+        found: Mapping[str, str] | None = None,
+        foreign: Mapping[int, bytes] | None = None,
     ) -> list[EventRef]:
-        """One batch of `stream`: stored, then stitched. `found` is the rule text of each identity of every event."""
+        """One batch of `stream`: stored, then stitched. `found` is the rule text of each identity of every event.
+
+        `foreign`: for some events, by place, what stands in their stead as bytes, signed as they would be.
+        """
         state = self._streams.setdefault(stream, _Stream())
         if state.number == 0:
             detail = {"stream": stream, "key": _public(COLLECTOR_KEY), "how": "first use", "role": role}
             self._add(trail=ENROLMENTS, kind="enrolment", detail=detail)
         state.number += 1
         encoded = [encode_event(event, exact=True) for event in events]
+        for at, other in (foreign or {}).items():
+            encoded[at] = other, hashlib.sha256(other).hexdigest()
         facts = [facts_of(event, digest, dict(found or {})) for event, (_, digest) in zip(events, encoded, strict=True)]
         lines = [encode_facts(one) for one in facts]
         header = BatchHeader(

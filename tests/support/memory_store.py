@@ -13,7 +13,7 @@ class MemoryStore:
     """`collector.store.EventStore` in memory.
 
     `batches` is open to tests that tamper; `down` set to a reason makes every call `Overloaded`, as a store that cannot be
-    reached; `appends` counts calls.
+    reached; `appends` and `reads` count calls of `append` and `events`.
     """
 
     def __init__(self) -> None:
@@ -22,6 +22,7 @@ class MemoryStore:
         self.shares: dict[tuple[StreamId, int], dict[int, int]] = {}
         self.down = ""
         self.appends = 0
+        self.reads = 0
 
     def _reach(self) -> None:
         if self.down:
@@ -67,6 +68,7 @@ class MemoryStore:
 
     def events(self, refs: Sequence[EventRef]) -> Sequence[bytes]:
         self._reach()
+        self.reads += 1
         return [self._event(ref) for ref in refs]
 
     def _event(self, ref: EventRef) -> bytes:

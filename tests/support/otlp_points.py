@@ -8,6 +8,7 @@ from typing import Any
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
 NOW_NS = 1_700_000_000_000_000_000
+MS_NS = 10**6
 SECOND_NS = 10**9
 
 DELTA, CUMULATIVE = 1, 2

@@ -24,6 +24,7 @@ def old_clock() -> int:
 def two_months(workshop: Workshop) -> None:
     """A ledger with payments of January 2020 and of now; everything is in the log."""
     workshop.collect(EVENTS, clock=old_clock)
+    workshop.correlate(clock=old_clock)
     workshop.collect([event("received", "p3", second=4), event("paid", "p3", second=5)])
     workshop.correlate()
 

@@ -12,6 +12,7 @@ from collector.disk import Disk, OsDisk
 from collector.receive.tail.kubernetes_api import Pods
 from collector.receive.tail.settings import MultilineSettings, TailSettings
 from collector.receive.tail.tailer import Tailer
+from collector.receive.turns import Turns
 from tests.support.memory_intake import MemoryIntake
 
 
@@ -47,6 +48,7 @@ class Tailing:
         self.intake = MemoryIntake()
         self.clock = Clock()
         self.pods: Pods | None = None
+        self.turns: Turns | None = None
         self.reports: dict[str, tuple[int, int, int]] = {}
         self.minted = 0
 
@@ -64,6 +66,7 @@ class Tailing:
             monotonic=self.clock.monotonic,
             random=self.random,
             pods=self.pods,
+            turns=self.turns,
             report=self._report,
         )
 

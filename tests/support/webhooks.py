@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-__all__ = ["NO_HTTP", "Posted", "mumbler", "receiver"]
+__all__ = ["NO_HTTP", "Posted", "dribbler", "mumbler", "receiver"]
 
 NO_HTTP = {
     "a TLS alert": b"\x15\x03\x03\x00\x02\x02\x46",
@@ -79,6 +79,36 @@ def mumbler(answer: bytes) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{running.server_address[1]}"
     finally:
+        running.shutdown()
+        running.server_close()
+        thread.join()
+
+
+@contextmanager
+def dribbler(*, seconds: float, bytes_: int) -> Iterator[str]:
+    """Answers 200 with a header of so many bytes, one each time that `seconds` are over; gives its URL."""
+    over = threading.Event()
+
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(65_536)
+            try:
+                self.request.sendall(b"HTTP/1.1 200 OK\r\n")
+                for _ in range(bytes_):
+                    self.request.sendall(b"x")
+                    if over.wait(seconds):
+                        return
+                self.request.sendall(b": y\r\ncontent-length: 0\r\n\r\n")
+            except OSError:  # whoever asked has gone
+                pass
+
+    running = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Answer)
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{running.server_address[1]}"
+    finally:
+        over.set()
         running.shutdown()
         running.server_close()
         thread.join()

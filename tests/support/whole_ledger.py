@@ -167,7 +167,7 @@ class WholeLedger:
         with closing(SqliteStore(self.places.store)):
             pass  # made
         with open_importer(self.config, self.places) as importer:
-            account = importer.run(sha256(b"the file").hexdigest(), rows)
+            account = importer.run(sha256(b"the file").hexdigest(), [rows])
         assert account.stored == len(rows)
 
     def record(self, trails: Sequence[str]) -> None:
