@@ -41,7 +41,8 @@ class TrailSummary:
         first_time, last_time: least and greatest stated time of its events, RFC 3339; empty when none states one.
         services: sorted names of the services that took part.
         events: sorted names of its events; of the first `correlator.index.rows.MAX_EVENT_NAMES` different ones.
-        keys: sorted (name, value) pairs of its business keys.
+        keys: sorted (name, value) pairs of its business keys; of a trail that has more than twice `correlator.index.rows.KEYS_A_PAGE` of them
+            the first of these and some of the last. It is found by each of them.
         amounts: for each currency in which its events tell amounts, sorted: its code (ISO 4217), the least and the greatest of them.
         status: the newest verdict (complete, incomplete, compensated, failed), else ``error`` if an event tells of one, else ``ok``;
             ``gap`` for a stream with gaps.

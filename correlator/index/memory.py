@@ -20,6 +20,7 @@ class MemoryIndex:
         self._rows: dict[str, Row] = {}
         self._leaves: dict[str, list[int]] = {}
         self._links: dict[str, set[str]] = {}
+        self._keys: dict[str, set[tuple[str, str]]] = {}  # all of them, unlike a row's
 
     def size(self) -> int:
         """See `TrailIndex.size`."""
@@ -34,6 +35,8 @@ class MemoryIndex:
             self._rows[row.trail] = row
             self._leaves.setdefault(row.trail, []).extend(row.new_leaves)
             self._links.setdefault(row.trail, set()).update(row.new_links)
+            row.asked_keys = keys = self._keys.setdefault(row.trail, set())
+            keys.update(row.new_keys)
             row.written()
         self._size += len(fresh)
 
@@ -88,7 +91,7 @@ def _matches(row: Row, query: TrailQuery) -> bool:
     return (
         (not query.tenant or tenant == query.tenant)
         and (not query.transaction or row.trail == transaction_trail(query.transaction, query.tenant))
-        and (query.key is None or query.key in row.keys)
+        and (query.key is None or row.has_key(query.key))
         and (not query.service or query.service in row.services)
         and (not query.kind or kind == query.kind)
         and (not query.status or STATUSES[row.status] == query.status)

@@ -13,7 +13,7 @@ from correlator.index.vocabulary import STATUSES
 from correlator.index.words import TextSearch, texts_of, words_of
 from correlator.trail import parse_trail
 
-__all__ = ["HUB_LINKS", "MAX_EVENT_NAMES", "Row", "absorb", "is_hub", "names_of"]
+__all__ = ["HUB_LINKS", "KEYS_A_PAGE", "MAX_EVENT_NAMES", "Row", "absorb", "is_hub", "names_of"]
 
 HUB_LINKS = 20
 """Links of a key's trail up to which it is followed, unless the settings say otherwise."""
@@ -21,18 +21,31 @@ HUB_LINKS = 20
 MAX_EVENT_NAMES = 256
 """Different names of events that an index keeps of a trail, the first ones: a row that is rewritten must not grow for ever."""
 
+KEYS_A_PAGE = 256
+"""Different keys that stay in a trail's row, the first ones. Those that come later leave it by so many at a time, as a page."""
+
 _ERROR, _GAP, _VERDICTS = 1, 2, 3
 
 
 class Row:
-    """A trail as the index knows it, and what of it is not written yet."""
+    """A trail as the index knows it, and what of it is not written yet.
+
+    Attributes:
+        keys: its business keys in the order in which they came: the first `KEYS_A_PAGE`, and later ones that make no page yet. So a row
+            that is rewritten at every step is bounded, however many keys its trail has.
+        full_pages: keys that left the row since it was written. A key that comes again after it left is taken for a new one.
+        asked_keys, asked_texts: what an index has found elsewhere of the keys that are not in the row, of what a search asks.
+    """
 
     __slots__ = (
         "amounts",
+        "asked_keys",
+        "asked_texts",
         "entries",
         "events",
         "first_leaf",
         "first_time",
+        "full_pages",
         "keys",
         "last_leaf",
         "last_time",
@@ -61,7 +74,7 @@ class Row:
         links: int = 0,
         services: set[str] | None = None,
         events: set[str] | None = None,
-        keys: set[tuple[str, str]] | None = None,
+        keys: dict[tuple[str, str], None] | None = None,
         amounts: dict[str, tuple[str, str]] | None = None,
     ) -> None:
         self.trail = trail
@@ -74,7 +87,7 @@ class Row:
         self.links = links
         self.services = set() if services is None else services
         self.events = set() if events is None else events
-        self.keys = set() if keys is None else keys
+        self.keys = {} if keys is None else keys
         self.amounts = {} if amounts is None else amounts
         """Currency to the least and the greatest, as `ordered` has them: bounded, however many amounts a trail has."""
         self.new_leaves: list[int] = []
@@ -83,20 +96,33 @@ class Row:
         self.new_keys: Sequence[tuple[str, str]] = ()
         self.new_amounts: Sequence[str] = ()
         self.new_links: list[str] = []
+        self.full_pages: Sequence[Sequence[tuple[str, str]]] = ()
+        self.asked_keys: Collection[tuple[str, str]] = ()
+        self.asked_texts: Collection[str] = ()
+
+    @property
+    def turned(self) -> bool:
+        """Whether its trail may have keys that are not in the row."""
+        return len(self.keys) >= KEYS_A_PAGE
 
     def written(self) -> None:
         """All that was new is in the index."""
         self.new_leaves = []
         self.new_links = []
-        self.new_services = self.new_events = self.new_keys = self.new_amounts = ()
+        self.new_services = self.new_events = self.new_keys = self.new_amounts = self.full_pages = ()
 
     def told_amounts(self) -> tuple[tuple[str, str, str], ...]:
         """The amounts as a summary tells them."""
         return tuple((name, number_of(least), number_of(most)) for name, (least, most) in sorted(self.amounts.items()))
 
+    def has_key(self, key: tuple[str, str]) -> bool:
+        """Whether it is one of the trail's."""
+        return key in self.keys or key in self.asked_keys
+
     def has_text(self, text: TextSearch) -> bool:
         """Whether every term of it is found in this trail."""
-        return text.meets(texts_of(self.trail, self.keys), words_of(self.services) | words_of(self.events))
+        texts = texts_of(self.trail, (*self.keys, *self.asked_keys)).union(self.asked_texts)
+        return text.meets(texts, words_of(self.services) | words_of(self.events))
 
     def has_amount(self, amount: AmountRange) -> bool:
         """Whether the span of its amounts in that currency meets the range."""
@@ -115,7 +141,7 @@ class Row:
             case Has():
                 return not self._values(condition.field).isdisjoint(condition.values)
             case HasKey():
-                return any((condition.name, value) in self.keys for value in condition.values)
+                return any(self.has_key((condition.name, value)) for value in condition.values)
             case HasText():
                 return self.has_text(condition.text)
             case HasAmount():
@@ -182,8 +208,7 @@ def _row(name: str, position: int, leaf: int, row_of: Callable[[str], Row | None
         return None
     row = Row(trail=name, first_leaf=leaf)
     if trail.kind == "key":
-        row.keys.add((trail.name, trail.value))
-        row.new_keys = ((trail.name, trail.value),)
+        _absorb_key(row, (trail.name, trail.value))
     return row
 
 
@@ -207,7 +232,7 @@ def _absorb_entry(row: Row, indexed: IndexedLeaf) -> None:
 
 
 def _absorb_events(row: Row, events: Iterable[Facts]) -> None:
-    services, names, keys = row.services, row.events, row.keys
+    services, names = row.services, row.events
     for facts in events:
         time, service, name = facts.time, facts.service, facts.name
         if time:
@@ -225,14 +250,26 @@ def _absorb_events(row: Row, events: Iterable[Facts]) -> None:
             row.new_events = (*row.new_events, name)
         if facts.keys:
             for key in facts.keys.items():
-                if key not in keys:
+                if key not in row.keys:
                     if is_amount(key[0]) and (amount := ordered(key[1])):
                         _absorb_amount(row, key[0][-3:].upper(), amount)
-                        continue
-                    keys.add(key)
-                    row.new_keys = (*row.new_keys, key)
+                    else:
+                        _absorb_key(row, key)
         if facts.error and row.status < _ERROR:
             row.status = _ERROR
+
+
+def _absorb_key(row: Row, key: tuple[str, str]) -> None:
+    if len(row.keys) >= 2 * KEYS_A_PAGE:
+        # at this key of all others, whatever else is written with it: which keys a row holds follows from the log alone
+        keys = list(row.keys)
+        row.full_pages = (*row.full_pages, keys[KEYS_A_PAGE:])
+        row.keys = dict.fromkeys(keys[:KEYS_A_PAGE])
+    row.keys[key] = None
+    if isinstance(row.new_keys, list):
+        row.new_keys.append(key)
+    else:
+        row.new_keys = [key]
 
 
 def _absorb_amount(row: Row, currency: str, amount: str) -> None:

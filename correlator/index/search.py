@@ -9,7 +9,7 @@ from correlator.index.vocabulary import KINDS, STATUSES
 from correlator.index.words import TextTerm, after_prefix
 from correlator.trail import transaction_trail
 
-__all__ = ["COLUMNS", "Lead", "leading", "narrowed", "search"]
+__all__ = ["COLUMNS", "Lead", "key_asked", "leading", "narrowed", "search", "term_asked"]
 
 COLUMNS = "first_leaf, trail, entries, last_leaf, first_time, last_time, status, links, services, events, keys, amounts"
 """What a search gives of each trail."""
@@ -128,6 +128,19 @@ def _equal(column: str, text: str, *, prefix: bool) -> Lead:
         return f"{column} = ?", [text]
     end = after_prefix(text)
     return (f"{column} >= ? AND {column} < ?", [text, end]) if end else (f"{column} >= ?", [text])
+
+
+def key_asked(key: tuple[str, str], first_leaves: Sequence[int]) -> Lead:
+    """What gives the first leaves of those of the trails that have the key."""
+    where = f"name = (SELECT id FROM names WHERE name = ?) AND value = ? AND first_leaf IN ({_marks(first_leaves)})"  # noqa: S608 - constants
+    return f"SELECT first_leaf FROM keys WHERE {where}", [*key, *first_leaves]  # noqa: S608 - constants
+
+
+def term_asked(term: TextTerm, first_leaves: Sequence[int]) -> Lead:
+    """What gives the first leaves of those of the trails that have a text that the term finds, with one such text."""
+    where, bound = _equal("text", term.text, prefix=term.prefix)
+    where += f" AND first_leaf IN ({_marks(first_leaves)})"
+    return f"SELECT first_leaf, min(text) FROM texts WHERE {where} GROUP BY first_leaf", [*bound, *first_leaves]  # noqa: S608 - constants
 
 
 def search(query: TrailQuery, bound: int, limit: int, *, leads: Sequence[Lead] = ()) -> tuple[str, list[object]]:

@@ -3,7 +3,8 @@
 A trail's row id is its first leaf index, so "newest first" is the order of the table and every secondary index, and a cursor
 is a bound on the row id. Leaves are kept as runs: one blob for each `apply` that touched the trail. Side tables hold a
 trail's keys, services, names of events, texts and links, one row each, written when they are new. A search by text is led by its
-rare terms, and what that finds is decided by `Row.has_text`; a search with a condition likewise, by `Row.meets`.
+rare terms, and what that finds is decided by `Row.has_text`; a search with a condition likewise, by `Row.meets`. Of a trail that has more
+keys than its row holds, the side tables are asked for what the search asks.
 
 The writer keeps the rows that it touched lately in memory, so that an upsert needs no read. ``synchronous=NORMAL`` is enough: a
 power cut may lose the last transactions, never the order of them, and `size` says from which leaf to go on.
@@ -11,7 +12,6 @@ power cut may lose the last transactions, never the order of them, and `size` sa
 
 import sqlite3
 import threading
-from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,10 +21,12 @@ import msgspec
 from collector.sqlitefile import set_up, transaction, version_of
 from correlator.errors import NotFound, Overloaded, StateUnknown, VerificationError
 from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
-from correlator.index.rows import HUB_LINKS, Row, absorb, is_hub, names_of
+from correlator.index.asked import Asked, asked_of
+from correlator.index.columns import columns_of, row_of, run_column, run_of
+from correlator.index.rows import HUB_LINKS, Row, absorb, is_hub
 from correlator.index.schema import SCHEMA, SCHEMA_VERSION, TABLES
-from correlator.index.search import COLUMNS, leading, narrowed, search
-from correlator.index.vocabulary import KINDS, STATUSES
+from correlator.index.search import COLUMNS, key_asked, leading, narrowed, search, term_asked
+from correlator.index.vocabulary import STATUSES
 from correlator.index.words import name_words, texts_of
 
 __all__ = ["SqliteIndex"]
@@ -130,7 +132,7 @@ class SqliteIndex:
                 found = self._db.execute(_BY_TRAIL, (trail,)).fetchone()
                 if found is None:
                     return None
-                row = _row_of(found)
+                row = row_of(found)
             self._young[trail] = row
         return row
 
@@ -139,26 +141,8 @@ class SqliteIndex:
         for row in rows:
             first = row.first_leaf
             self._young[row.trail] = row
-            tenant, kind = names_of(row.trail)
-            trails.append(
-                (
-                    first,
-                    row.trail,
-                    tenant,
-                    KINDS.index(kind),
-                    row.entries,
-                    row.last_leaf,
-                    row.first_time,
-                    row.last_time,
-                    row.status,
-                    row.links,
-                    _encode(sorted(row.services)),
-                    _encode(sorted(row.events)),
-                    _encode(sorted(row.keys)),
-                    _encode(row.amounts) if row.amounts else "{}",
-                )
-            )
-            runs.append((first, row.entries - len(row.new_leaves), array("Q", row.new_leaves).tobytes()))
+            trails.append(columns_of(row))
+            runs.append((first, row.entries - len(row.new_leaves), run_column(row.new_leaves)))
             if row.new_services:
                 services += [(self._worded_name(name), first) for name in row.new_services]
             if row.new_events:
@@ -241,19 +225,35 @@ class SqliteIndex:
         text, condition = query.text, query.condition
         if text is None and condition is None:
             return self._db.execute(*search(query, bound, limit)).fetchall(), None
+        asked = asked_of(query)
         leads = leading(query, lambda sql, arguments: int(self._db.execute(sql, arguments).fetchone()[0]))
         rows = self._db.execute(*search(query, bound, _LOOKS, leads=leads)).fetchmany
         found: list[tuple[object, ...]] = []
         looked, last = 0, bound
         while some := rows(_LOOKS_A_TURN):
-            for row in some:
-                looked, last = looked + 1, int(row[0])
-                trail = _row_of(row)
+            trails = [row_of(row) for row in some]
+            self._complete([trail for trail in trails if trail.turned], asked)
+            for row, trail in zip(some, trails, strict=True):
+                looked, last = looked + 1, trail.first_leaf
                 if (text is None or trail.has_text(text)) and (condition is None or trail.meets(condition)):
                     found.append(row)
                     if len(found) == limit:
                         return found, None
         return found, last if looked == _LOOKS else None
+
+    def _complete(self, turned: Sequence[Row], asked: Asked) -> None:
+        """Look up what a search asks of trails whose rows do not hold all of their keys."""
+        if not turned:
+            return
+        rows = {row.first_leaf: row for row in turned}
+        for key in asked.keys:
+            for (first_leaf,) in self._db.execute(*key_asked(key, list(rows))):
+                row = rows[first_leaf]
+                row.asked_keys = (*row.asked_keys, key)
+        for term in asked.terms:
+            for first_leaf, text in self._db.execute(*term_asked(term, list(rows))):
+                row = rows[first_leaf]
+                row.asked_texts = (*row.asked_texts, text)
 
     def trail(self, trail: str) -> TrailSummary:
         """See `TrailIndex.trail`."""
@@ -277,7 +277,7 @@ class SqliteIndex:
                 (found[0], found[0], start),
             )
             for position, blob in rows:
-                run = _run(blob)
+                run = run_of(blob)
                 out += run[start - position :] if position < start else run
                 if len(out) >= limit:
                     break
@@ -288,7 +288,7 @@ class SqliteIndex:
         return out
 
     def _summary(self, found: tuple[object, ...], size: int | None) -> TrailSummary:
-        row = _row_of(found)
+        row = row_of(found)
         entries, last_leaf = row.entries, row.last_leaf
         if size is not None and last_leaf >= size:
             entries, last_leaf = self._within(row.first_leaf, size)
@@ -315,7 +315,7 @@ class SqliteIndex:
             "SELECT position, leaves FROM runs WHERE first_leaf = ? ORDER BY position DESC", (first_leaf,)
         )
         for position, blob in rows:
-            run = [leaf for leaf in _run(blob) if leaf < size]
+            run = [leaf for leaf in run_of(blob) if leaf < size]
             if run:
                 return int(position) + len(run), run[-1]
         return 0, -1
@@ -327,38 +327,6 @@ class SqliteIndex:
             leads = leading(query, lambda *_: 0)
             sql, arguments = search(query, 1 << 60, 51, leads=leads)
             return "\n".join(str(row[3]) for row in self._db.execute(f"EXPLAIN QUERY PLAN {sql}", arguments))
-
-
-_encode_text = msgspec.json.Encoder().encode
-_decode_services = msgspec.json.Decoder(list[str]).decode
-_decode_keys = msgspec.json.Decoder(list[tuple[str, str]]).decode
-_decode_amounts = msgspec.json.Decoder(dict[str, tuple[str, str]]).decode
-
-
-def _encode(value: object) -> str:
-    return _encode_text(value).decode()
-
-
-def _row_of(found: tuple[object, ...]) -> Row:
-    first_leaf, trail, entries, last_leaf, first_time, last_time, status, links, services, events, keys, amounts = found
-    return Row(
-        trail=str(trail),
-        first_leaf=int(first_leaf),  # type: ignore[call-overload]  # SQLite's column types are ours
-        entries=int(entries),  # type: ignore[call-overload]  # as above
-        last_leaf=int(last_leaf),  # type: ignore[call-overload]  # as above
-        first_time=str(first_time),
-        last_time=str(last_time),
-        status=int(status),  # type: ignore[call-overload]  # as above
-        links=int(links),  # type: ignore[call-overload]  # as above
-        services=set(_decode_services(str(services))),
-        events=set(_decode_services(str(events))),
-        keys=set(_decode_keys(str(keys))),
-        amounts=_decode_amounts(str(amounts)),
-    )
-
-
-def _run(blob: bytes) -> list[int]:
-    return array("Q", blob).tolist()
 
 
 def _prepare(db: sqlite3.Connection) -> None:

@@ -4,6 +4,7 @@ Those of OpenSearch are in test_opensearch_index.py.
 """
 
 import sqlite3
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from correlator.index.condition import Condition
 from correlator.index.filters import parse_filter
 from correlator.index.memory import MemoryIndex
 from correlator.index.opensearch.index import OpenSearchIndex
-from correlator.index.rows import MAX_EVENT_NAMES
+from correlator.index.rows import KEYS_A_PAGE, MAX_EVENT_NAMES
 from correlator.index.sqlite import SqliteIndex
 from tests.support.filters import conditions
 from tests.support.leaves import TIME, Leaves, in_runs, story
@@ -219,6 +220,47 @@ def test_names_of_events_are_kept_up_to_a_number(index: TrailIndex) -> None:
         assert len(trails(index, text=TextSearch.parse(f"e{number}"))) == found
 
 
+def test_a_trail_of_very_many_keys_is_found_by_each_and_tells_some(index: TrailIndex) -> None:
+    leaves, shop = Leaves(), "key/shop/acme"
+    count = 3 * KEYS_A_PAGE + 7
+    for number in range(count):
+        leaves.event(
+            shop, service="till", keys={"till.receipt": f"R-{number}", "kind": "sale", "amount.eur": str(number)}
+        )
+        if number % 50 == 0:
+            leaves.event(f"transaction/{number}", keys={"till.receipt": f"R-{number}"})
+    memory = MemoryIndex(hub_links=2)
+    memory.apply(leaves.made)
+    for at in range(0, len(leaves.made), 170):
+        index.apply(in_runs(leaves.made[at : at + 170]))
+    told = index.trail(shop)
+    assert told == memory.trail(shop)
+    assert KEYS_A_PAGE <= len(told.keys) <= 2 * KEYS_A_PAGE
+    assert {("shop", "acme"), ("kind", "sale"), ("till.receipt", "R-0"), ("till.receipt", f"R-{count - 1}")} <= {
+        *told.keys
+    }
+    assert told.amounts == (("EUR", "0", str(count - 1)),)
+    for number in (0, 1, KEYS_A_PAGE - 3, KEYS_A_PAGE, 300, 2 * KEYS_A_PAGE - 3, 2 * KEYS_A_PAGE, count - 1):
+        both = [shop, f"transaction/{number}"] if number % 50 == 0 else [shop]
+        assert sorted(trails(index, key=("till.receipt", f"R-{number}"))) == both
+        assert sorted(trails(index, text=TextSearch.parse(f"r-{number}"))) == both
+        assert trails(index, text=TextSearch.parse(f"r-{number} acme till")) == [shop]
+        assert trails(index, key=("till.receipt", f"R-{number}"), service="till") == [shop]
+    for text, its in {
+        'key."till.receipt" = "R-310"': [shop],
+        'key."till.receipt" in ("R-310", "R-50", "R-none")': ["transaction/50", shop],
+        'not key."till.receipt" = "R-310" and kind = key': [],
+        'not key."till.receipt" = "R-none" and kind = key': [shop],
+        'text ~ "r-31*" and key.kind = sale': [shop],
+        'text ~ "r-99999*" or key."till.receipt" = "R-none"': [],
+        'key."till.receipt" = "R-300" and text ~ "r-301"': [shop],
+        'key."till.receipt" = "R-300" and not text ~ "r-301"': ["transaction/300"],
+    }.items():
+        assert trails(index, condition=parse_filter(text)) == its, text
+    assert trails(index, size=1, key=("till.receipt", "R-310")) == [shop]
+    assert trails(index, size=0, key=("till.receipt", "R-310")) == []
+
+
 def test_pages_are_stable_while_the_log_grows(index: TrailIndex) -> None:
     leaves = Leaves()
     for number in range(25):
@@ -361,10 +403,17 @@ text_searches = ("v", "one", "ONE s1", "t*", "k/v", "a one*", "İx", "two\U0010f
     st.lists(st.integers(1, 10), max_size=6),
     st.integers(0, 30),
     st.lists(conditions, min_size=1, max_size=4),
+    st.sampled_from([0, 1, KEYS_A_PAGE]),
 )
 def test_sqlite_and_memory_never_differ(
-    tmp_path_factory: pytest.TempPathFactory, what: list[Any], steps: list[int], size: int, combined: list[Condition]
+    what: list[Any], steps: list[int], size: int, combined: list[Condition], page: int
 ) -> None:
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr("correlator.index.rows.KEYS_A_PAGE", page)
+        must_never_differ(Path(folder) / "index.sqlite", what, steps, size, combined)
+
+
+def must_never_differ(path: Path, what: list[Any], steps: list[int], size: int, combined: list[Condition]) -> None:
     leaves = Leaves()
     for trail, fact in what:
         if isinstance(fact, str):
@@ -372,7 +421,6 @@ def test_sqlite_and_memory_never_differ(
         else:
             leaves.event(trail, **fact)
     memory = MemoryIndex(hub_links=2)
-    path = tmp_path_factory.mktemp("index") / "index.sqlite"
     at = 0
     for step in [*steps, len(what)]:
         # a new object each time reads back what the last one wrote

@@ -69,6 +69,23 @@ class _Found(WholeAnswer):
     hits: _Hits
 
 
+class _Bucket(msgspec.Struct):
+    key: str
+
+
+class _Buckets(msgspec.Struct):
+    sum_other_doc_count: int
+    buckets: list[_Bucket]
+
+
+class _Filtered(msgspec.Struct):
+    trails: _Buckets
+
+
+class _Grouped(WholeAnswer):
+    aggregations: dict[str, _Filtered]
+
+
 class Access:
     """What stands behind one alias.
 
@@ -141,6 +158,18 @@ class Access:
         """
         found = search(self._connection, self._alias, body, _Found)
         return [(hit.id, bytes(hit.source)) for hit in found.hits.hits]
+
+    def groups(self, body: Any) -> list[list[str]]:
+        """For each of a search's filters, in order, the trails of the documents that it lets pass.
+
+        Raises:
+            Overloaded: not all of the index answered, or there are more trails than the search asks for.
+            StateUnknown: the alias is gone.
+        """
+        found = search(self._connection, self._alias, body, _Grouped).aggregations
+        if any(one.trails.sum_other_doc_count for one in found.values()):
+            raise Overloaded(f"{self._connection.name}: too many trails with very many keys are meant: ask for less")
+        return [[bucket.key for bucket in found[str(at)].trails.buckets] for at in range(len(found))]
 
     def _trouble(self, status: int, error: _Error) -> Exception:
         if status == 404:

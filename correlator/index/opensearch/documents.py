@@ -2,7 +2,8 @@
 
 A trail's document holds what a summary tells, and the leaves and links that came last. Whenever `CHUNK_LEAVES` leaves (or
 `CHUNK_LINKS` links) have gathered there they move to a chunk: a document of its own that never changes. So a trail of a few
-entries is one document, and one of 100,000 is rewritten with at most `CHUNK_LEAVES` of them.
+entries is one document, and one of 100,000 is rewritten with at most `CHUNK_LEAVES` of them. Keys that leave the trail's row
+(`correlator.index.rows.KEYS_A_PAGE`) become a page: a document that is searched, and leads to its trail.
 
 All of it follows from the log: what a document says at a given last leaf, and what a chunk holds, is the same whoever writes it.
 """
@@ -26,6 +27,7 @@ __all__ = [
     "MAPPING",
     "MARK",
     "KeptTrail",
+    "KeyPage",
     "TrailDocument",
     "chunk_of_leaves",
     "chunk_of_links",
@@ -84,15 +86,15 @@ MAPPING: Mapping[str, Any] = {
 
 
 class TrailDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """A trail. Only what has a `first_leaf` is one: chunks and the mark have none, and no search finds them.
+    """A trail. Only what has a `first_leaf` is one: chunks, pages and the mark have none, and no search gives them.
 
     Attributes:
         entries, first_leaf, last_leaf, services, events, status: as in `correlator.index.TrailSummary`.
         tenant, kind: of the trail's id, to be searched.
         first_time, last_time: least and greatest stated time; not there when no event states one.
         words: of the names of services and events, as `correlator.index.words.words_of` has them.
-        texts: the values of the trail's id and of its keys, as `correlator.index.words.texts_of` has them.
-        keys: business keys, each as ``name=value``.
+        texts: the values of the trail's id and of these keys, as `correlator.index.words.texts_of` has them.
+        keys: business keys, each as ``name=value``, in the order in which they came; without those on pages.
         amount_least, amount_most: of each currency, as ``EUR=…``, least and greatest as `correlator.index.amounts.ordered` has them.
         links: how many entries link it.
         leaves: leaf indexes of its entries, of those that no chunk holds.
@@ -154,9 +156,17 @@ class TrailDocument(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
             links=self.links,
             services=set(self.services),
             events=set(self.events),
-            keys={_key_of(term) for term in self.keys},
+            keys=dict.fromkeys(map(_key_of, self.keys)),
             amounts=self.amounts(),
         )
+
+
+class KeyPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Keys of a trail that its document does not hold any more; `keys` and `texts` as there."""
+
+    trail: str
+    keys: list[str]
+    texts: list[str]
 
 
 class KeptTrail:
@@ -185,6 +195,19 @@ class KeptTrail:
             yield link_chunk_id(name, at), msgspec.json.encode({"linked": self.linked[:CHUNK_LINKS]})
             del self.linked[:CHUNK_LINKS]
 
+    def pages(self) -> Iterator[tuple[str, bytes]]:
+        """The keys that left the row since it was written, as id and document; call it before `written`."""
+        for keys in self.row.full_pages:
+            page = msgspec.json.encode(
+                KeyPage(
+                    trail=self.row.trail,
+                    keys=[key_term(*key) for key in keys],
+                    texts=sorted(texts_of(self.row.trail, keys)),
+                )
+            )
+            # which keys they are follows from the log, so the same page has the same name whoever writes it
+            yield f"{trail_id(self.row.trail)}-keys-{hashlib.sha256(page).hexdigest()[:32]}", page
+
     def document(self) -> bytes:
         """The trail's document, one line."""
         row = self.row
@@ -203,7 +226,7 @@ class KeptTrail:
                 events=sorted(row.events),
                 words=_words(row),
                 texts=_texts(row),
-                keys=[key_term(*key) for key in sorted(row.keys)],
+                keys=[key_term(*key) for key in row.keys],
                 amount_least=[f"{currency}={span[0]}" for currency, span in sorted(row.amounts.items())],
                 amount_most=[f"{currency}={span[1]}" for currency, span in sorted(row.amounts.items())],
                 status=STATUSES[row.status],

@@ -2,7 +2,7 @@
 
 Leaves are applied by three requests, each synced before its answer, in this order; with what a crash before it leaves:
 
-    chunks       nothing was changed
+    chunks       nothing was changed (pages of keys are written with them, and the index is refreshed then)
     trails       chunks that no trail speaks of yet: written again, the same
     mark         trails that are ahead of the mark: `size` is what it was, the same leaves come again, and are passed over
                  where a trail has them already
@@ -12,7 +12,9 @@ external version: the server itself refuses an older state over a newer one, be 
 
 **What a search sees.** `trail`, `leaves` and `size` are real-time gets. A search sees what was there when the index was last
 refreshed, so `find` refreshes it before a first page (`below` is None): it finds all that was written before it was called.
-Further pages do not: what is below them was there when the first was made. Writing never waits for a refresh. A document that is
+Further pages do not: what is below them was there when the first was made. Writing waits for a refresh only where a page of keys
+was written: whoever finds a trail's document without these keys must find the page, so pages are looked at after the trails
+(`_search`). A document that is
 ahead of the mark can be found: its leaves are published, only the mark comes a moment later.
 """
 
@@ -20,21 +22,23 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 
 from collector.store.opensearch.connection import Connection
 from collector.store.opensearch.hearing import Watch
 from collector.store.opensearch.registry import refresh
 from correlator.errors import NotFound, StateUnknown
 from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
+from correlator.index.asked import asked_of
 from correlator.index.leaves import EventRun, Leaves
 from correlator.index.opensearch import documents
 from correlator.index.opensearch.access import Access, Put
 from correlator.index.opensearch.documents import CHUNK_LEAVES, MARK, KeptTrail, TrailDocument
 from correlator.index.opensearch.generations import Generations
-from correlator.index.opensearch.search import search_of
+from correlator.index.opensearch.parts import Part, after, part_of
+from correlator.index.opensearch.search import pages_search, search_of
 from correlator.index.rows import HUB_LINKS, Row, absorb, is_hub
 from correlator.index.settings import IndexSettings
+from correlator.index.words import TextTerm
 from correlator.trail import is_trail
 
 __all__ = ["OpenSearchIndex"]
@@ -42,16 +46,6 @@ __all__ = ["OpenSearchIndex"]
 _HOT_TRAILS = 8_192
 _SEARCHED_AT_ONCE = 1_000
 _LINGER_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """A leaf, or neighbouring events of one trail, as they were given."""
-
-    given: IndexedLeaf | EventRun
-    trail: str
-    position: int
-    count: int
 
 
 class OpenSearchIndex:
@@ -141,24 +135,28 @@ class OpenSearchIndex:
             return
         if fresh[0].leaf != size or fresh[-1].leaf != size + len(fresh) - 1:
             raise ValueError(f"leaves {fresh[0].leaf} to {fresh[-1].leaf} do not follow: {size} are indexed")
-        parts = [_part(one) for one in (fresh.parts if isinstance(fresh, Leaves) else fresh)]
+        parts = [part_of(one) for one in (fresh.parts if isinstance(fresh, Leaves) else fresh)]
         self._fetch(parts)
         chunks: list[Put] = []
+        pages: list[Put] = []
         trails: list[Put] = []
         for row in absorb(self._not_yet_in(parts), self._row):
             kept = self._kept(row.trail)
             if kept is None or kept.row is not row:
                 kept = self._young[row.trail] = KeptTrail(row)
             version = row.last_leaf + 1
+            pages += [Put(id=id_, version=version, document=document) for id_, document in kept.pages()]
             chunks += [Put(id=id_, version=version, document=document) for id_, document in kept.written()]
             trails.append(Put(id=documents.trail_id(row.trail), version=version, document=kept.document()))
-        self._access.put(chunks)
+        self._access.put([*chunks, *pages])
+        if pages:
+            refresh(self._connection, self._alias)
         self._access.put(trails)
         size += len(fresh)
         self._access.put([Put(id=MARK, version=size, document=documents.mark_document(size))])
         self._known_size = size
 
-    def _fetch(self, parts: Sequence[_Part]) -> None:
+    def _fetch(self, parts: Sequence[Part]) -> None:
         """Get those of the trails that began earlier and are not kept in memory."""
         named = {one.trail for one in parts}
         named.difference_update({one.trail for one in parts if one.position == 0})
@@ -167,7 +165,7 @@ class OpenSearchIndex:
             document = documents.opened(id_, data)
             self._young[wanted[id_]] = KeptTrail(document.row(), document.leaves, document.linked)
 
-    def _not_yet_in(self, parts: Sequence[_Part]) -> list[IndexedLeaf | EventRun]:
+    def _not_yet_in(self, parts: Sequence[Part]) -> list[IndexedLeaf | EventRun]:
         """Without the leaves that their trails have already: a crash came before the mark, or another writer did more.
 
         Raises:
@@ -182,7 +180,7 @@ class OpenSearchIndex:
                 if kept is None and not is_trail(given.trail):
                     continue  # `absorb` passes it over, too
                 if kept is not None:
-                    part = _after(given, kept.row.last_leaf)
+                    part = after(given, kept.row.last_leaf)
                     if part.count == 0:
                         continue
                 expected = 0 if kept is None else kept.row.entries
@@ -252,16 +250,46 @@ class OpenSearchIndex:
         with self._lock:
             if below is None:
                 refresh(self._connection, self._alias)
+            asked = asked_of(query)
+            turned: dict[tuple[str, str] | TextTerm, set[str]] = {key: set() for key in asked.keys}
+            turned |= {term: set() for term in asked.terms}
             found: list[TrailDocument] = []
             while (wanted := limit + 1 - len(found)) > 0:
-                asked = min(wanted, _SEARCHED_AT_ONCE)
-                hits = self._access.search(search_of(query, bound, asked))
+                at_once = min(wanted, _SEARCHED_AT_ONCE)
+                hits = self._search(query, bound, at_once, turned)
                 found += [documents.opened(id_, data) for id_, data in hits]
-                if len(hits) < asked:
+                if len(hits) < at_once:
                     break
                 bound = found[-1].first_leaf
             trails = self._summaries(found[:limit], size)
         return Page(trails=trails, next_below=trails[-1].first_leaf if len(found) > limit else None)
+
+    def _search(
+        self, query: TrailQuery, bound: int, limit: int, turned: dict[tuple[str, str] | TextTerm, set[str]]
+    ) -> list[tuple[str, bytes]]:
+        """One search, whole; `turned` gains the trails that have on a page what it asks.
+
+        What a trail's document has lost to a page when it is looked at is found on that page if it is looked at later.
+        """
+        while True:
+            hits = self._access.search(search_of(query, bound, limit, turned))
+            if not turned:  # nothing that a page could answer
+                return hits
+            on_pages = self._access.groups(pages_search(turned))
+            unknown = [set(found) - known for found, known in zip(on_pages, turned.values(), strict=True)]
+            if not any(unknown):
+                return hits
+            for one, more in zip(turned, unknown, strict=True):
+                turned[one] |= more
+
+    def lacks(self, trail: str, keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Those of these keys by which the trail is not found: for `tally check`, a few hundred at a time."""
+        with self._lock:
+            document = self._document(trail)
+            held = {} if document is None else document.row().keys
+            asked = [key for key in keys if key not in held]
+            on_pages = self._access.groups(pages_search(asked, trail=trail)) if asked else []
+            return [key for key, trails in zip(asked, on_pages, strict=True) if not trails]
 
     def trail(self, trail: str) -> TrailSummary:
         """See `TrailIndex.trail`."""
@@ -345,25 +373,3 @@ def _links(one: TrailDocument, ids: Sequence[str], chunks: dict[str, bytes]) -> 
     for id_ in ids:
         links.update(documents.chunk_of_links(id_, chunks.get(id_)))
     return links
-
-
-def _part(given: IndexedLeaf | EventRun) -> _Part:
-    if isinstance(given, EventRun):
-        return _Part(given, given.trail, given.position, len(given.facts))
-    return _Part(given, given.entry.trail, given.entry.position, 1)
-
-
-def _after(part: _Part, leaf: int) -> _Part:
-    """Of these leaves those after `leaf`."""
-    given = part.given
-    passed = min(max(leaf + 1 - given.leaf, 0), part.count)
-    if passed == 0 or not isinstance(given, EventRun):
-        return replace(part, count=part.count - passed)
-    return _part(
-        EventRun(
-            leaf=given.leaf + passed,
-            position=given.position + passed,
-            trail=given.trail,
-            facts=given.facts[passed:],
-        )
-    )
