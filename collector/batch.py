@@ -34,6 +34,7 @@ __all__ = [
     "is_stream_id",
     "month_of",
     "open_header",
+    "read_header",
     "sign_header",
     "stream_id",
 ]
@@ -213,10 +214,8 @@ def sign_header(header: BatchHeader, key: Ed25519PrivateKey, facts: bytes) -> Si
     return SignedHeader(header=header, data=data, signature=key.sign(_DOMAIN + data), facts=facts)
 
 
-def open_header(data: bytes, signature: bytes, facts: bytes | None = None) -> SignedHeader:
-    """Parse and check a header: canonical bytes, its own key's signature and, if given, that `facts` are what it commits to.
-
-    Whether the key may sign for the stream, and whether number and `previous` follow, is the caller's to check.
+def read_header(data: bytes) -> BatchHeader:
+    """Parse a header and check its canonical bytes and values, but not who signed it: for bytes that something signed names by their hash.
 
     Raises:
         VerificationError: says which part does not hold.
@@ -230,6 +229,18 @@ def open_header(data: bytes, signature: bytes, facts: bytes | None = None) -> Si
     if _encode(header) != data:
         raise VerificationError("batch header is not in canonical form")
     _check_fields(header)
+    return header
+
+
+def open_header(data: bytes, signature: bytes, facts: bytes | None = None) -> SignedHeader:
+    """Parse and check a header: canonical bytes, its own key's signature and, if given, that `facts` are what it commits to.
+
+    Whether the key may sign for the stream, and whether number and `previous` follow, is the caller's to check.
+
+    Raises:
+        VerificationError: says which part does not hold.
+    """
+    header = read_header(data)
     name = f"batch {header.number} of stream {header.stream}"
     try:
         Ed25519PublicKey.from_public_bytes(bytes.fromhex(header.key)).verify(signature, _DOMAIN + data)

@@ -4,10 +4,12 @@ From a time server, where one is configured, asked every so often; else by the k
 the clock (chronyd, ntpd, systemd-timesyncd) tells the kernel how far off it may be. Where nobody does, nothing is measured, and nothing is said.
 
 Between two answers the clock's rate may be wrong by 15 ppm (RFC 5905, PHI): the uncertainty grows by that. A step of the clock shows against the
-monotonic clock, which is disciplined by the same rate, and moves the offset by as much.
+monotonic clock, which is disciplined by the same rate, and moves the offset by as much. It is one that goes on while the machine is suspended, as
+the wall clock does: else a suspend would look like a step. How well both were set when the machine woke is not known, so nothing is until the next answer.
 """
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -26,6 +28,9 @@ _log = logging.getLogger("tally.collector")
 _DRIFT_PPM = 15
 _STALE_INTERVALS = 10
 _OFF_SECONDS = 1.0
+_AWAKE_NS = 1_000_000_000
+"""Two clocks that are read one after the other differ by a little: less than this is no suspend."""
+
 _MOST_NS = 2**53 - 1  # 104 days
 
 
@@ -34,6 +39,14 @@ class _Measured:
     clock: Clock
     monotonic_ns: int
     ahead_of_monotonic_ns: int
+    suspended_ns: int
+
+
+def _since_boot_ns() -> int:
+    """Nanoseconds that never go back, those while the machine was suspended included where the system counts them (Linux)."""
+    if not sys.platform.startswith("linux"):
+        return time.monotonic_ns()
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
 class ClockWatch:
@@ -42,7 +55,7 @@ class ClockWatch:
     Args:
         settings: whom to ask, and how often.
         clock: Unix time in nanoseconds.
-        monotonic_ns: nanoseconds that never go back.
+        monotonic_ns: nanoseconds that never go back, a suspend of the machine included; `awake_ns`: without it.
         ask: asks a time server; as `collector.sntp.ask_time`.
         kernel: asks the kernel.
     """
@@ -52,13 +65,15 @@ class ClockWatch:
         settings: ClockSettings,
         *,
         clock: Callable[[], int] = time.time_ns,
-        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        monotonic_ns: Callable[[], int] = _since_boot_ns,
+        awake_ns: Callable[[], int] = time.monotonic_ns,
         ask: Callable[..., Clock] = ask_time,
         kernel: Callable[[], KernelClock | None] = kernel_clock,
     ) -> None:
         self._settings = settings
         self._clock = clock
         self._monotonic_ns = monotonic_ns
+        self._awake_ns = awake_ns
         self._ask = ask
         self._kernel = kernel
         self._last: _Measured | None = None
@@ -96,7 +111,12 @@ class ClockWatch:
             self._say(f"the clock is not measured: {server}: {error}")
             return
         now_ns = self._monotonic_ns()
-        self._last = _Measured(clock=found, monotonic_ns=now_ns, ahead_of_monotonic_ns=self._clock() - now_ns)
+        self._last = _Measured(
+            clock=found,
+            monotonic_ns=now_ns,
+            ahead_of_monotonic_ns=self._clock() - now_ns,
+            suspended_ns=now_ns - self._awake_ns(),
+        )
         off_seconds = found.offset_ns / 1e9
         if abs(off_seconds) - found.uncertainty_ns / 1e9 > _OFF_SECONDS:
             way = "ahead of" if off_seconds > 0 else "behind"
@@ -115,6 +135,8 @@ class ClockWatch:
         if last is None:
             return None
         now_ns = self._monotonic_ns()
+        if now_ns - self._awake_ns() - last.suspended_ns > _AWAKE_NS:
+            return None
         age_ns = now_ns - last.monotonic_ns
         if age_ns > _STALE_INTERVALS * self._settings.interval_seconds * 1_000_000_000:
             return None

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["AppendFile", "Disk", "DiskLock", "OsDisk"]
+__all__ = ["AppendFile", "Disk", "DiskLock", "OsDisk", "write_again"]
 
 
 class AppendFile(Protocol):
@@ -93,6 +93,33 @@ class Disk(Protocol):
 
     def lock(self, path: Path) -> DiskLock | None:
         """Take an exclusive lock on the file at `path` (created when absent), or None if another process holds it."""
+
+
+def write_again(disk: Disk, path: Path, data: bytes) -> None:
+    """Put `data` into another file under the name `path`, durable on return: for what a restart has found there and means to keep.
+
+    To sync by name what is found would not do. A sync that fails is told once, and what it could not write reads well afterwards and
+    counts as written: neither who finds it nor another sync can tell. A file of its own has all its bytes to write, and its name.
+
+    Where there is no room for another file, the one that is there is cut to `data`, with which it begins, and synced: who starts on a
+    full disk must be able to ship, and let go of what is shipped.
+
+    A crash leaves one file or the other, and perhaps a part of a new one beside it, which the next call removes. Raises OSError.
+    """
+    new = path.with_name(f".{path.name}.new")
+    if disk.exists(new):
+        disk.remove(new)
+    try:
+        disk.write_new(new, data)
+    except OSError as error:
+        with suppress(OSError):
+            disk.remove(new)
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        disk.truncate(path, len(data))
+    else:
+        disk.replace(new, path)
+    disk.sync_directory(path.parent)
 
 
 _LITTLE_BYTES = 16_384

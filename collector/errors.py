@@ -2,7 +2,7 @@
 
     TallyError
     ├── Malformed          receivers, event.py: this input is not what its format says; it goes to the dead letters
-    │   └── TooLarge       spool, intake: no spool of these bounds ever has room for this group; waiting does not help
+    │   └── TooLarge       spool, intake, receivers: there is never room for this group or request; waiting does not help
     ├── Overloaded         spool, stores, recorder: a limit is reached; try again after `retry_after_seconds`
     ├── Conflict           stores, log storage: something else already stands under this name
     ├── NotFound           stores, log storage, index: nothing stands under this name (an error is never an absence)
@@ -35,7 +35,7 @@ class Malformed(TallyError):
 
 
 class TooLarge(Malformed):
-    """A group that is larger than all that the spool may hold: nothing of it was taken, and the same group never will be.
+    """A group that is larger than all that the spool may hold, or a request of more than one may have: nothing of it was taken, and the same never will be.
 
     Who sent it must hear that. Who may cut it (`collector.receive.portions`) hands over less at a time.
     """

@@ -3,24 +3,32 @@
 A header is written and synced here before the store hears of it, so a batch is never cut twice: after a crash the same
 header is sent again. One header a line, ``base64(signature) SP header LF``; the signature tells a whole line from a torn
 one, and a changed one from both.
+
+While the correlator is away they may come to a million. So memory holds of each but its place and where its batch begins; whoever
+wants one reads it again. And a start verifies the signatures of the last file alone: each header names the hash of the one before, so
+the last one speaks for all. A signature that changed in another file is found when its header is to be sent.
 """
 
 import base64
 import binascii
 import re
+from array import array
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from collector.batch import SignedHeader, open_header
-from collector.disk import AppendFile, Disk
+from collector.batch import MAX_HEADER_BYTES, SignedHeader, open_header, read_header
+from collector.disk import AppendFile, Disk, write_again
 from collector.errors import VerificationError
-from collector.segments import Damaged
+from collector.segments import Damaged, read_kept
 
 __all__ = ["HeaderLog"]
 
 _PREFIX, _SUFFIX = "headers-", ".log"
 _NAME = re.compile(r"headers-\d{12}\.log", re.ASCII)
+_MAX_LINE_BYTES = MAX_HEADER_BYTES + 90  # base64 of a signature, a space and the line's end
 
 
 class HeaderLog:
@@ -30,6 +38,10 @@ class HeaderLog:
         directory: the incarnation's folder.
         disk: the disk.
         headers_a_file: how many headers go into one file.
+
+    Attributes:
+        last: the newest header, without its facts; None before the first.
+        oldest: the number of the oldest header that is kept: the next one's if none is.
 
     Raises:
         Damaged: on opening, a header that was synced does not read back, or the chain does not hold.
@@ -43,12 +55,34 @@ class HeaderLog:
         self._file: AppendFile | None = None
         self._size = 0  # durable bytes of the last file
         self.last: SignedHeader | None = None
-        self._kept: list[SignedHeader] = []
+        self.oldest = 1
+        self._firsts = array("Q")  # of each header kept, by its number less `oldest`: the sequence of its first event,
+        self._places = array("Q")  # and the offset of its line in its file
         self._recover()
 
-    def after(self, number: int) -> list[SignedHeader]:
-        """The headers kept with a number greater than `number`, ascending, without facts."""
-        return [signed for signed in self._kept if signed.header.number > number]
+    @property
+    def next_sequence(self) -> int:
+        """The sequence that the next batch begins with."""
+        return self.last.header.first + self.last.header.count if self.last else 0
+
+    def after(self, number: int) -> Iterator[SignedHeader]:
+        """The headers kept with a number greater than `number`, ascending, without facts. Each is read when it is asked for.
+
+        Raises:
+            Damaged: one does not read back.
+            OSError: it cannot be read now.
+        """
+        while (number := max(number + 1, self.oldest)) < self.oldest + len(self._firsts):
+            yield self._read(number)
+
+    def sequence_behind(self, number: int) -> int:
+        """The sequence of the first event behind batch `number`; of the first that a header is kept for, if that comes later."""
+        at = max(0, number + 1 - self.oldest)
+        return self._firsts[at] if at < len(self._firsts) else self.next_sequence
+
+    def last_below(self, sequence: int) -> int:
+        """The number of the newest header kept whose batch begins below `sequence`; the one before the oldest if there is none."""
+        return self.oldest - 1 + bisect_left(self._firsts, sequence)
 
     def append(self, signed: SignedHeader) -> None:
         """Write and sync one header. A crash before the sync: it was never sent, and the batch is cut anew.
@@ -65,10 +99,27 @@ class HeaderLog:
             file.close()
             self._file = None  # part of the line may be in the file: `_writable` cuts it off before anything follows it
             raise
+        self._keep(replace(signed, facts=b""), self._size)
         self._size += len(line)
-        # without its facts, which are a third of the events' bytes: headers are kept until the log has them, and that may take days
-        self.last = replace(signed, facts=b"")
-        self._kept.append(self.last)
+
+    def _keep(self, signed: SignedHeader, place: int) -> None:
+        if not self._firsts:
+            self.oldest = signed.header.number
+        self._firsts.append(signed.header.first)
+        self._places.append(place)
+        self.last = signed
+
+    def _read(self, number: int) -> SignedHeader:
+        place = self._places[number - self.oldest]
+        path = self._path(self._files[bisect_right(self._files, number) - 1])
+        line, end, _ = read_kept(self._disk, path, place, _MAX_LINE_BYTES).partition(b"\n")
+        try:
+            signed = _parse(line + end)
+        except (VerificationError, ValueError, binascii.Error) as error:
+            raise Damaged(f"header log {path.name}: damaged at byte {place}: {error}") from error
+        if signed.header.number != number:
+            raise Damaged(f"header log {path.name}: batch {signed.header.number} at byte {place}, expected {number}")
+        return signed
 
     def _writable(self, number: int) -> AppendFile:
         if self._file is None and self._files:
@@ -82,6 +133,9 @@ class HeaderLog:
             self._disk.sync_directory(self._directory)
         except OSError:
             file.close()
+            with suppress(OSError):
+                # another sync of the same name may make nothing durable (`write_again`): the next try makes another file
+                self._disk.remove(self._path(number))
             raise
         if self._file is not None:
             self._file.close()
@@ -92,7 +146,9 @@ class HeaderLog:
 
     def release(self, number: int) -> None:
         """Forget headers up to `number`; the last one is always kept, because the next one chains to it."""
-        self._kept = [signed for signed in self._kept if signed.header.number > number]
+        gone = min(max(0, number + 1 - self.oldest), len(self._firsts))
+        del self._firsts[:gone], self._places[:gone]
+        self.oldest += gone
         # a crash may have left a last file without a header: the one before it then holds the last
         last = self.last.header.number if self.last else 0
         while len(self._files) > 1 and self._files[1] <= min(number + 1, last):
@@ -121,29 +177,30 @@ class HeaderLog:
         if self._files:
             self._file = self._disk.append_to(self._path(self._files[-1]))
             self._size = self._file.size()
+        if (
+            self._firsts and self._size == 0
+        ):  # a crash left the last file without a header: the last one stands in the file before
+            self._read(self.oldest + len(self._firsts) - 1)
 
     def _recover_file(self, first: int, *, last_file: bool) -> None:
         path = self._path(first)
-        data = self._disk.read(path)
+        data = read_kept(self._disk, path)
         at = 0
         while at < len(data):
             end = data.find(b"\n", at) + 1
             try:
-                signed = _parse(data[at:end])
+                signed = _parse(data[at:end], verify=last_file)
                 self._check_chain(signed)
             except (VerificationError, ValueError, binascii.Error) as error:
                 # only the last line of the last file can be torn; it was not synced, so it was not sent
                 if last_file and (not end or end == len(data)) and not _was_synced(data[at:]):
-                    self._disk.truncate(path, at)
                     break
                 raise Damaged(f"header log {path.name}: damaged at byte {at}: {error}") from error
-            self._kept.append(signed)
-            self.last = signed
+            self._keep(signed, at)
             at = end
         if last_file:
-            # a whole line that was never synced is kept: the batch it names may be sent, so it must not vanish later
-            self._disk.sync_file(path)
-            self._disk.sync_directory(self._directory)
+            # a whole line that was never synced, or in vain, is kept: the batch it names may be sent, so it must not vanish later
+            write_again(self._disk, path, data[:at])
 
     def _check_chain(self, signed: SignedHeader) -> None:
         before = self.last
@@ -159,13 +216,16 @@ def _line(signed: SignedHeader) -> bytes:
     return base64.b64encode(signed.signature) + b" " + signed.data + b"\n"
 
 
-def _parse(line: bytes) -> SignedHeader:
+def _parse(line: bytes, *, verify: bool = True) -> SignedHeader:
     if not line.endswith(b"\n"):
         raise VerificationError("the line is cut short")
     signature, space, data = line[:-1].partition(b" ")
     if not space:
         raise VerificationError("no signature and header")
-    return open_header(data, base64.b64decode(signature, validate=True))
+    signature = base64.b64decode(signature, validate=True)
+    if verify:
+        return open_header(data, signature)
+    return SignedHeader(header=read_header(data), data=data, signature=signature, facts=b"")
 
 
 def _was_synced(tail: bytes) -> bool:

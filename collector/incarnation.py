@@ -3,20 +3,22 @@
     <root>/lock                one process at a time
     <root>/journal/            source ids, across incarnations (`collector.journal`)
     <root>/dead/               dead letters (`collector.deadletters`)
-    <root>/<incarnation>/      meta.json, segments, header log
+    <root>/<incarnation>/      meta.json, segments, header log; forked-<number> when another one has taken over what the store refused
     <root>/<incarnation>.damaged/    kept aside for a person when it could not be read
 
 A new incarnation is minted when there is none, when the last one was closed, forked or damaged. Its folder appears by a
 rename, so a crash leaves either the whole of it or nothing.
 """
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 
 from collector.batch import Fork, StreamId, stream_id
+from collector.canonical import MAX_SAFE_INTEGER
 from collector.disk import Disk
 from collector.errors import StateUnknown
 from collector.event import format_time
@@ -24,7 +26,7 @@ from collector.event import format_time
 __all__ = ["Incarnation", "Meta", "find_incarnations", "mark_forked", "mint", "read_meta", "remove", "set_aside"]
 
 _META = "meta.json"
-_FORKED = "forked"
+_FORKED = re.compile(r"forked(?:-([1-9][0-9]{0,15}))?", re.ASCII)
 _NEW = ".new"
 _DAMAGED = ".damaged"
 _INCARNATION_BYTES = 8
@@ -57,14 +59,14 @@ class Incarnation:
         stream: its stream's id.
         created: when it was minted, RFC 3339.
         fork: the stream it replaces, if that one forked.
-        forked: true when its own remaining events were taken over by another incarnation.
+        forked: the number of the batch that the store refused, when the events from there on were taken over by another incarnation; else 0.
     """
 
     directory: Path
     stream: StreamId
     created: str
     fork: Fork | None
-    forked: bool
+    forked: int
 
 
 def find_incarnations(root: Path, *, ledger: str, disk: Disk) -> list[Incarnation]:
@@ -93,7 +95,7 @@ def find_incarnations(root: Path, *, ledger: str, disk: Disk) -> list[Incarnatio
                 stream=StreamId(meta.stream),
                 created=meta.created,
                 fork=meta.fork,
-                forked=disk.exists(directory / _FORKED),
+                forked=_forked_at(disk.list_directory(directory)),
             )
         )
     return sorted(found, key=lambda one: (one.created, one.stream))
@@ -121,15 +123,17 @@ def mint(
     disk.sync_directory(making)
     disk.replace(making, made)
     disk.sync_directory(root)
-    return Incarnation(directory=made, stream=StreamId(meta.stream), created=meta.created, fork=meta.fork, forked=False)
+    return Incarnation(directory=made, stream=StreamId(meta.stream), created=meta.created, fork=meta.fork, forked=0)
 
 
-def mark_forked(incarnation: Incarnation, *, disk: Disk) -> None:
-    """Say durably that another incarnation has taken this one's remaining events."""
-    path = incarnation.directory / _FORKED
+def mark_forked(incarnation: Incarnation, number: int, *, disk: Disk) -> Incarnation:
+    """Say durably that another incarnation has taken this one's events from batch `number` on; returns it so marked."""
+    # the number is in the name: a crash leaves the whole of it or nothing
+    path = incarnation.directory / f"forked-{number}"
     if not disk.exists(path):
         disk.write_new(path, b"")
         disk.sync_directory(incarnation.directory)
+    return replace(incarnation, forked=number)
 
 
 def set_aside(incarnation: Incarnation, *, disk: Disk) -> Path:
@@ -146,6 +150,11 @@ def remove(incarnation: Incarnation, *, disk: Disk) -> None:
     disk.replace(incarnation.directory, doomed)  # a crash from here on leaves a folder that the next start removes
     disk.sync_directory(doomed.parent)
     _remove_folder(doomed, disk)
+
+
+def _forked_at(names: list[str]) -> int:
+    """The number in the mark; 0 without one. A mark of before there were numbers keeps its folder for a person."""
+    return max((int(found[1] or MAX_SAFE_INTEGER) for name in names if (found := _FORKED.fullmatch(name))), default=0)
 
 
 def _remove_folder(directory: Path, disk: Disk) -> None:

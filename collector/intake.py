@@ -9,8 +9,10 @@ number of groups in it; with ``ack = "store"`` the shipping thread hops once mor
 import asyncio
 import hashlib
 import time
+from bisect import bisect_left
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import accumulate
 from typing import TypeVar
 
 import msgspec
@@ -212,15 +214,17 @@ def _until_restart(error: StateUnknown) -> Overloaded:
 
 
 def groups_of(prepared: Prepared, group_id: bytes, sender: Sender = OURSELVES) -> Iterator[Group]:
-    """The prepared events as groups that fit a frame each.
+    """The prepared events as groups that fit a frame each: halved, by the places of their arrivals, until they do.
 
-    A group cut in several takes a name for each part, the same at every re-send, because the cut depends on the events alone.
+    A part is named by its places, and what was refused keeps its place: so a name that is known stands for the same arrivals, whatever
+    a changed setting refuses, shortens or lengthens before all of it comes again. Where it moves a cut, what was taken is taken once more.
     """
-    total = len(prepared.events)
-    if not total:
+    if not prepared.events:
         return
+    refused = [one.at for one in prepared.refused]
     sizes = [len(event) + len(facts) for event, facts in zip(prepared.events, prepared.facts, strict=True)]
-    if total <= _GROUP_EVENTS and sum(sizes) <= _GROUP_BYTES:
+    places = len(sizes) + len(refused)
+    if places <= _GROUP_EVENTS and sum(sizes) <= _GROUP_BYTES:
         yield Group(
             group_id=group_id,
             source_ids=prepared.source_ids,
@@ -229,17 +233,20 @@ def groups_of(prepared: Prepared, group_id: bytes, sender: Sender = OURSELVES) -
             sender=sender,
         )
         return
-    start = part = size = 0
-    for at in range(total + 1):
-        full = at == total or at - start >= _GROUP_EVENTS or size + sizes[at] > _GROUP_BYTES
-        if full and at > start:
+    before = list(accumulate(sizes, initial=0))
+    left = [(0, places)]
+    while left:
+        start, end = left.pop()
+        first, last = start - bisect_left(refused, start), end - bisect_left(refused, end)
+        if end - start > 1 and (end - start > _GROUP_EVENTS or before[last] - before[first] > _GROUP_BYTES):
+            middle = (start + end) // 2
+            left += ((middle, end), (start, middle))
+        elif first < last:
+            part = b"%b\0%d\0%d\0%d" % (group_id, places, start, end)
             yield Group(
-                group_id=hashlib.sha256(group_id + part.to_bytes(4, "big")).digest() if group_id else b"",
-                source_ids=prepared.source_ids[start:at],
-                events=prepared.events[start:at],
-                facts=prepared.facts[start:at],
+                group_id=hashlib.sha256(part).digest() if group_id else b"",
+                source_ids=prepared.source_ids[first:last],
+                events=prepared.events[first:last],
+                facts=prepared.facts[first:last],
                 sender=sender,
             )
-            start, part, size = at, part + 1, 0
-        if at < total:
-            size += sizes[at]

@@ -9,10 +9,11 @@ from collector.batch import Fork
 from collector.disk import Disk
 from collector.errors import StateUnknown
 from collector.headerlog import HeaderLog
-from collector.incarnation import Incarnation, find_incarnations, mint, set_aside
+from collector.incarnation import Incarnation, find_incarnations, mark_forked, mint, remove, set_aside
 from collector.segments import Damaged, SourceIds
 from collector.ship import Shipper
 from collector.spool import Deliver, Spool, SpoolLimits
+from collector.store import Destination
 
 __all__ = ["Life", "Lives"]
 
@@ -36,6 +37,11 @@ class Life:
         last = self.headers.last
         return self.spool.next_sequence - (last.header.first + last.header.count if last else 0)
 
+    def close(self) -> None:
+        """Commit what is queued, and close the files."""
+        self.spool.close()
+        self.headers.close()
+
 
 class Lives:
     """Opens and mints incarnations under one root. Arguments as `collector.pipeline.Pipeline`'s.
@@ -43,6 +49,7 @@ class Lives:
     Attributes:
         damaged: folders that did not read back and were set aside for a person.
         last_error: why the last of them did not.
+        forked_bytes: what the folders of forked incarnations hold.
     """
 
     def __init__(
@@ -71,9 +78,11 @@ class Lives:
         self._random_bytes = random_bytes
         self.damaged: list[Path] = []
         self.last_error = ""
+        self.forked_bytes = 0
+        self._forked: list[tuple[Incarnation, int]] = []  # with the bytes of its folder
 
     def open(self) -> tuple[Life, list[Life]]:
-        """The live incarnation, minted if there is none, and those to be drained, oldest first.
+        """The live incarnation, minted if there is none, and those to be drained and closed, oldest first.
 
         Raises:
             StateUnknown: a folder belongs to another ledger, or a new spool does not read back.
@@ -82,7 +91,10 @@ class Lives:
         draining: list[Life] = []
         found = find_incarnations(self._root, ledger=self._ledger, disk=self._disk)
         for at, incarnation in enumerate(found):
-            life = None if incarnation.forked else self._open(incarnation)
+            if incarnation.forked:
+                self._keep_forked(incarnation)
+                continue
+            life = self._open(incarnation)
             if life is None:
                 continue
             last = life.headers.last
@@ -115,11 +127,36 @@ class Lives:
             life.spool.limits = limits
             life.spool.room.keep_free_bytes = limits.keep_free_bytes
 
+    def remove(self, life: Life) -> None:
+        """Let go of an incarnation that the log holds whole; the journal has its ids, durably."""
+        life.close()
+        remove(life.incarnation, disk=self._disk)
+
+    def taken_over(self, life: Life, number: int) -> None:
+        """Another incarnation has taken the events of this one, whose spool is closed, from batch `number` on, durably."""
+        incarnation = mark_forked(life.incarnation, number, disk=self._disk)
+        life.headers.close()
+        self._keep_forked(incarnation)
+
+    def release_forked(self, store: Destination) -> None:
+        """Remove the folders of forked incarnations of which the log holds all that the store took. Raises Overloaded."""
+        for one in list(self._forked):
+            incarnation, size_bytes = one
+            if store.acknowledged(incarnation.stream) >= incarnation.forked - 1:
+                self._forked.remove(one)
+                self.forked_bytes -= size_bytes
+                remove(incarnation, disk=self._disk)
+
+    def _keep_forked(self, incarnation: Incarnation) -> None:
+        directory = incarnation.directory
+        size_bytes = sum(self._disk.size(directory / name) for name in self._disk.list_directory(directory))
+        self._forked.append((incarnation, size_bytes))
+        self.forked_bytes += size_bytes
+
     def give_up(self, life: Life, error: Damaged) -> None:
         """Set an incarnation aside that was found damaged while it was open. Nothing may use it afterwards."""
         life.spool.abandon(str(error))
-        life.spool.close()
-        life.headers.close()
+        life.close()
         self._set_aside(life.incarnation, error)
 
     def _set_aside(self, incarnation: Incarnation, error: Damaged) -> None:

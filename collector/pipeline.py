@@ -23,7 +23,6 @@ from collector.confirm import Confirmations, Twice
 from collector.disk import Disk, OsDisk
 from collector.errors import Conflict, Overloaded, StateUnknown
 from collector.group import check_fits
-from collector.incarnation import mark_forked, remove
 from collector.journal import Journal
 from collector.limits import PipelineLimits
 from collector.lives import Life, Lives
@@ -132,6 +131,7 @@ class Pipeline:
         except BaseException:
             self._let_go()
             raise
+        self._count()
 
     @property
     def stream(self) -> StreamId:
@@ -177,7 +177,7 @@ class Pipeline:
         live = self._live
         return PipelineState(
             stream=live.incarnation.stream,
-            spool_bytes=live.spool.size_bytes + sum(life.spool.size_bytes for life in self._draining),
+            spool_bytes=sum(life.spool.size_bytes for life in (*self._draining, live)) + self._lives.forked_bytes,
             waiting_events=self.waiting_events(),
             waiting_seconds=self._rounds.waiting_seconds,
             waiting_groups=self._confirmations.waiting,
@@ -229,8 +229,7 @@ class Pipeline:
         shippers = [life.shipper for life in (*self._draining, self._live)]
         drained = all(shipper is not None and shipper.waiting_events == 0 for shipper in shippers)
         for life in (*self._draining, self._live):
-            life.spool.close()
-            life.headers.close()
+            life.close()
         left = self._confirmations.fail(Overloaded("the collector stops; what it kept is shipped after its next start"))
         if left:
             self._deliver_outside(left)
@@ -311,13 +310,12 @@ class Pipeline:
         shipper = self._shipper(life)
         below = shipper.stored_below
         try:
-            progressed = shipper.step()
+            progressed = shipper.step(ending=life is not self._live)
         except Conflict as error:
             self._take_over(life, shipper, str(error))
             return True
         self.stored_events += shipper.stored_below - below
-        confirmed = self._confirmations.confirm(life.incarnation.stream, shipper.stored_below)
-        if confirmed:
+        if confirmed := self._confirmations.confirm(life.incarnation.stream, shipper.stored_below):
             self._deliver_outside(confirmed)
         return progressed
 
@@ -332,10 +330,16 @@ class Pipeline:
                 self._resent += life.shipper.heal(self._monotonic())
         for life in list(self._draining):
             if life.shipper is not None and life.shipper.finished:
+                self._journal.flush()  # the ids of its last segment must outlive its folder; Overloaded: the folder stays
                 self._draining.remove(life)
-                life.spool.close()
-                life.headers.close()
-                remove(life.incarnation, disk=self._disk)
+                self._lives.remove(life)
+        self._lives.release_forked(self._store)
+        self._count()
+
+    def _count(self) -> None:
+        """Tell the live spool what is held beside it: the bound is for all of them together."""
+        held_bytes = sum(life.spool.size_bytes for life in self._draining)
+        self._live.spool.shares.elsewhere_bytes = held_bytes + self._lives.forked_bytes
 
     def _shipper(self, life: Life) -> Shipper:
         if life.shipper is None:
@@ -366,9 +370,9 @@ class Pipeline:
         life.spool.close()  # commits what was queued before
         self._journal.flush()  # the ids of its events must outlive its folder
         renumber(life.spool, life.incarnation.stream, refused.header.first, into=self._live.spool)
-        mark_forked(life.incarnation, disk=self._disk)
+        self._lives.taken_over(life, refused.header.number)
         self._draining.remove(life)
-        life.headers.close()
+        self._count()
         live = self._live
         self._confirmations.move(life.incarnation.stream, live.incarnation.stream, live.spool.next_sequence)
 
@@ -380,10 +384,10 @@ class Pipeline:
         # ids are forgotten by now. Counted before the folder leaves the list: a re-send recognised by an id of before either
         # waits for this stream, and is failed here, or sees the count
         self._given_up += 1
-        failed = self._confirmations.fail(Overloaded(f"the spool was set aside: {error}"), life.incarnation.stream)
-        if failed:
+        if failed := self._confirmations.fail(Overloaded(f"the spool was set aside: {error}"), life.incarnation.stream):
             self._deliver_outside(failed)
         self._draining.remove(life)
+        self._count()
 
     def _succeed(self, fork: Fork | None) -> None:
         """From here on new groups go to a new incarnation; the live one is drained until it is taken over or set aside."""
@@ -392,3 +396,4 @@ class Pipeline:
             successor.spool.start_committing()
         self._draining.append(self._live)  # first: whoever looks for all of them must find it in one place at least
         self._live = successor
+        self._count()

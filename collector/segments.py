@@ -7,6 +7,7 @@ A segment is made longer ahead of what is written (`Disk.append_to`), so a crash
 That they are not frames which became zeros is told by what follows: the next segment's name, a signed header, the log.
 """
 
+import errno
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from collector.disk import Disk
+from collector.disk import Disk, write_again
 from collector.errors import Overloaded, StateUnknown
 from collector.frame import PREFIX_BYTES, Frame, FrameError, find_frame, read_frame
 
@@ -26,6 +27,7 @@ __all__ = [
     "find_sequence",
     "only_zeros",
     "read_frames",
+    "read_kept",
     "recover_segments",
     "segment_path",
 ]
@@ -33,6 +35,8 @@ __all__ = [
 _SUFFIX = ".seg"
 _READ_BYTES = 1024 * 1024
 _NAME = re.compile(r"\d{20}\.seg", re.ASCII)
+_UNREADABLE = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
+"""A sector that cannot be read, and file systems' words for their own damage: drive and kernel have tried for long enough."""
 
 
 class Damaged(StateUnknown):
@@ -50,6 +54,9 @@ class SourceIds(Protocol):
 
     def flush(self) -> None:
         """Make what is remembered durable."""
+
+    def flush_soon(self) -> None:
+        """The same, some time from now and without an answer: for a commit, whose senders wait."""
 
     def forget(self) -> None:
         """Forget all of them, durably."""
@@ -83,6 +90,21 @@ def segment_path(directory: Path, segment: int) -> Path:
     return directory / f"{segment:020d}{_SUFFIX}"
 
 
+def read_kept(disk: Disk, path: Path, offset: int = 0, length: int = -1) -> bytes:
+    """Bytes of a file that the spool keeps, as `Disk.read`.
+
+    Raises:
+        Damaged: they cannot be read any more; says which and why.
+        OSError: something else is wrong, and may pass.
+    """
+    try:
+        return disk.read(path, offset, length)
+    except OSError as error:
+        if error.errno not in _UNREADABLE and not isinstance(error, FileNotFoundError):
+            raise  # no more files can be opened, say
+        raise Damaged(f"{path.name} cannot be read from byte {offset} on: {error}") from error
+
+
 def recover_segments(directory: Path, *, disk: Disk, journal: SourceIds) -> Recovered:
     """Read every segment, cut a torn end, give all source ids to the journal, and make what stays durable.
 
@@ -97,18 +119,17 @@ def recover_segments(directory: Path, *, disk: Disk, journal: SourceIds) -> Reco
         path = segment_path(directory, name)
         if name != expected:
             raise Damaged(f"segment {path.name}: sequences {expected} to {name - 1} are missing before it")
-        data = disk.read(path)
+        data = read_kept(disk, path)
         last = name == names[-1]
         sizes[name], expected = _whole_frames(path, data, expected, journal, last=last)
-        if sizes[name] < len(data):
-            torn_bytes += len(data[sizes[name] :].rstrip(b"\0"))
-            disk.truncate(path, sizes[name])
+        torn_bytes += len(data[sizes[name] :].rstrip(b"\0"))
         if last:
-            # a crash may have left whole frames that were never synced; they are kept, so they are made durable before
-            # anyone is told that a re-send of them is a duplicate
-            disk.sync_file(path)
-            disk.sync_directory(directory)
+            # a crash, or a sync that failed, may have left whole frames that are not on the disk; they are kept, so they are made durable
+            # before anyone is told that a re-send of them is a duplicate
+            write_again(disk, path, data[: sizes[name]])
         else:
+            if sizes[name] < len(data):
+                disk.truncate(path, sizes[name])
             # keeps memory small, and nothing else: where the disk is full, the ids stay in memory until `Spool.release`
             with suppress(Overloaded):
                 journal.flush()
@@ -192,21 +213,31 @@ def read_frames(
 
 def _piece(path: Path, offset: int, end: int, disk: Disk) -> bytes:
     """The bytes from `offset` on: a bounded piece, or one whole frame when that is longer."""
-    data = disk.read(path, offset, min(_READ_BYTES, end - offset))
+    data = read_kept(disk, path, offset, min(_READ_BYTES, end - offset))
     if len(data) >= PREFIX_BYTES:
         needed = PREFIX_BYTES + int.from_bytes(data[4:8], "little")
         if len(data) < needed <= end - offset:
-            data = disk.read(path, offset, needed)
+            data = read_kept(disk, path, offset, needed)
     return data
 
 
-def find_sequence(path: Path, sequence: int, *, disk: Disk, size: int) -> Cursor:
-    """The place in this segment, whose durable bytes are `size`, of the frame that holds `sequence`, or of its end.
+def find_sequence(
+    directory: Path, sequence: int, *, disk: Disk, sizes: Mapping[int, int], next_sequence: int
+) -> Cursor:
+    """The place of the frame that holds `sequence`, or of the next frame to come. Reads one segment.
+
+    `sizes`: the durable bytes of each segment, by its first sequence; `next_sequence` is behind the last of them.
 
     Raises:
-        Damaged: a frame before it does not read back.
+        Damaged: its segment is gone, or a frame before it does not read back.
     """
-    data = disk.read(path, 0, size)
+    segment = max((name for name in sizes if name <= sequence), default=None)
+    if segment is None:
+        if sequence != next_sequence:
+            raise Damaged(f"spool {directory.name}: the segment of sequence {sequence} is gone")
+        return Cursor(segment=min(sizes, default=next_sequence), offset=0)
+    path, size = segment_path(directory, segment), sizes[segment]
+    data = read_kept(disk, path, 0, size)
     at = 0
     while at < size:
         try:
@@ -216,4 +247,4 @@ def find_sequence(path: Path, sequence: int, *, disk: Disk, size: int) -> Cursor
         if frame.first + frame.count > sequence:
             break
         at = frame.end
-    return Cursor(segment=int(path.name.removesuffix(_SUFFIX)), offset=at)
+    return Cursor(segment=segment, offset=at)

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-__all__ = ["OURSELVES", "Sender"]
+__all__ = ["OURSELVES", "TAKEN_OVER", "Sender"]
 
 
 class Sender(NamedTuple):
@@ -18,3 +18,6 @@ class Sender(NamedTuple):
 
 
 OURSELVES = Sender()
+
+TAKEN_OVER = Sender(connection=1)
+"""Ourselves, with what a forked stream's spool holds: it is on the disk already, so it is let in whatever else there is."""

@@ -4,7 +4,8 @@ All but the last part of the spool, the reserve, is for whoever comes first: whi
 an equal part that no other way can use. Within it a sender is taken from while it holds no more in the whole spool than is left of the part:
 a connection that has filled the spool has nothing of it, and of many small ones each has as much.
 
-What is held is known since the spool was opened: what an earlier process left counts as filled, and as nobody's.
+What is held is known since the spool was opened: what an earlier process left, in this incarnation's folder or in another's, counts as
+filled, and as nobody's.
 """
 
 from collections import Counter
@@ -12,7 +13,7 @@ from collections.abc import Iterable
 from typing import TypeVar
 
 from collector.fairqueue import Queued
-from collector.sender import Sender
+from collector.sender import TAKEN_OVER, Sender
 from collector.spoollimits import SpoolLimits
 
 __all__ = ["Shares"]
@@ -24,9 +25,14 @@ _SLOTS = 256
 
 
 class Shares:
-    """See the module. Not thread-safe. Groups of ourselves (`OURSELVES`) are held to the whole alone."""
+    """See the module. Not thread-safe. Groups of ourselves (`OURSELVES`) are held to the whole alone, and those taken over (`TAKEN_OVER`) to nothing.
+
+    Attributes:
+        elsewhere_bytes: what other incarnations' folders hold, since they have one bound together. May be set in any thread.
+    """
 
     def __init__(self) -> None:
+        self.elsewhere_bytes = 0
         self._held: Counter[Sender] = Counter()
         self._charged: Counter[str] = Counter()
         self._segments: dict[int, tuple[Counter[Sender], Counter[str]]] = {}
@@ -37,8 +43,10 @@ class Shares:
 
     def admits(self, sender: Sender, size_bytes: int, used_bytes: int, limits: SpoolLimits) -> tuple[bool, bool]:
         """Whether a group may come in beside the bytes that are there; and if so, whether it is charged to its way's part of the reserve."""
-        after_bytes = used_bytes + size_bytes
+        after_bytes = used_bytes + self.elsewhere_bytes + size_bytes
         if after_bytes <= limits.open_bytes:
+            return True, False
+        if sender == TAKEN_OVER:
             return True, False
         if after_bytes > limits.total_bytes or not sender.way:
             return after_bytes <= limits.total_bytes, False

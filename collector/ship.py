@@ -3,19 +3,22 @@
 One batch is in flight a stream, so a missing number in the store is a gap and nothing else. What a crash means: before the
 header is synced, the batch was never sent and is cut anew; after it, the same batch is sent again, and the store knows it.
 Segments stay until the correlator's log covers them (`EventStore.acknowledged`), so a batch that the store loses before can be
-sent again (`Shipper.heal`).
+sent again (`Shipper.heal`). A store that was put back to an older state may say less than it said then: what the spool has let
+go of is not asked for again. And what the store and the log hold under a number may be the batch of another copy of this spool: so
+the start asks for the header, and sends again from the newest one that is there as we signed it.
 
 `Shipper` is a plain state machine that one thread steps; waiting, retry and the circuit breaker are in `collector.pipeline`.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from collector.batch import Batch, BatchHeader, Clock, Fork, SignedHeader, StreamId, facts_root, sign_header
-from collector.errors import Conflict
+from collector.errors import Conflict, VerificationError
 from collector.event import format_time
 from collector.frame import MAX_FRAME_BYTES, Frame
 from collector.headerlog import HeaderLog
@@ -53,8 +56,13 @@ class Shipper:
         clock: Unix time in nanoseconds.
         measured_clock: the clock's measured offset for the header, None when unmeasured.
         fork: what the first header says of the stream this one replaces.
+        asks: whether a start asks the store what it has. Else all that the log does not hold is sent again: for who never heals.
         limits: how large batches grow, and how often an empty one is sent; may be changed.
         heal: when and how much of what the store has lost is sent again.
+
+    Attributes:
+        shipped: the number up to which the store has taken the stream's batches.
+        stored_below: it has taken every event below this sequence.
     """
 
     def __init__(
@@ -70,6 +78,7 @@ class Shipper:
         limits: BatchLimits | None = None,
         measured_clock: Callable[[], Clock | None] = lambda: None,
         fork: Fork | None = None,
+        asks: bool = True,
         heal: HealLimits | None = None,
     ) -> None:
         self.stream = stream
@@ -84,15 +93,24 @@ class Shipper:
         self._measured_clock = measured_clock
         self._fork = fork
         self._lost = LostBatches(stream, store=store, limits=heal or HealLimits())
-        self._acknowledged = store.acknowledged(stream)
-        self._resend = headers.after(self._acknowledged)
-        self._kept_to_resend = False
+        acknowledged = store.acknowledged(stream)
+        there, self.shipped = self._there(acknowledged, asks=asks), headers.last_below(spool.start.segment)
+        if self.shipped > there:  # segments go only when the log has their batches, so the store has said more before
+            _log.warning(
+                "%s: the store says that the log holds %d batches, and has said more before: it was put back, or is another one."
+                " %d that it lacks are not in the spool any more; what comes after them is sent again",
+                stream,
+                acknowledged,
+                self.shipped - there,
+            )
+        # the newest that is there may have been on its way when the last process ended: it is sent again, too
+        on_its_way = there > max(acknowledged, headers.oldest - 1)
+        self.shipped = max(self.shipped, there - on_its_way)
+        self._acknowledged = min(acknowledged, self.shipped)
         self._unsent: Batch | None = None
-        last = headers.last
-        self._cut = last.header.first + last.header.count if last else 0
-        self.shipped = self._resend[0].header.number - 1 if self._resend else (last.header.number if last else 0)
-        self._last_created_ns = clock() if last else 0
-        self._cursor = spool.seek(self._resend[0].header.first if self._resend else self._cut)
+        self._last_created_ns = clock() if headers.last else 0
+        self.stored_below = headers.sequence_behind(self.shipped)
+        self._cursor = spool.seek(self.stored_below)
 
     @property
     def closed(self) -> bool:
@@ -113,23 +131,17 @@ class Shipper:
     @property
     def waiting_events(self) -> int:
         """Durable events that the store does not have yet."""
-        unsent = self._unsent.signed.header.count if self._unsent else 0
-        return self._spool.next_sequence - self._cut + unsent + sum(signed.header.count for signed in self._resend)
-
-    @property
-    def stored_below(self) -> int:
-        """The store has taken every event of the stream below this sequence."""
-        if self._unsent is not None:
-            return self._unsent.signed.header.first
-        return self._resend[0].header.first if self._resend else self._cut
+        return self._spool.next_sequence - self.stored_below
 
     @property
     def refused(self) -> SignedHeader | None:
         """The header in flight: after a `Conflict`, the one that the store has with other bytes."""
         return self._unsent.signed if self._unsent else None
 
-    def step(self) -> bool:
+    def step(self, *, ending: bool = False) -> bool:
         """Send one batch if there is one: a re-send, new events, a heartbeat when due. False when nothing is to be sent.
+
+        With `ending` nothing more comes into the spool: in the heartbeat's place stands, at once, the header that closes the stream.
 
         Raises:
             Overloaded: the store does not take it now; step again later, the same batch will be sent.
@@ -138,17 +150,17 @@ class Shipper:
             OSError: the header could not be synced; nothing was sent.
         """
         if self._unsent is None:
-            self._unsent = self._next()
+            self._unsent = self._next(ending=ending)
             if self._unsent is None:
                 return False
         self._store.append(self._unsent)
-        self.shipped = self._unsent.signed.header.number
-        self._unsent = None
+        header = self._unsent.signed.header
+        self.shipped, self.stored_below, self._unsent = header.number, header.first + header.count, None
         return True
 
     def close_stream(self) -> None:
         """Cut the closing header; only after the last event is shipped (`waiting_events` is 0). Sent by the next `step`."""
-        if not self.closed and self._unsent is None:
+        if not self.closed and self._unsent is None and not self._cut_before:
             self._unsent = self._sign([], closed=True)
 
     def release(self) -> None:
@@ -156,15 +168,13 @@ class Shipper:
 
         Raises Overloaded when the store does not answer.
         """
-        acknowledged = self._store.acknowledged(self.stream)
-        if acknowledged <= self._acknowledged and not self._kept_to_resend and not self._spool.refusals.now:
+        # no further than the store took it from us: after a restart what follows is to be read and sent again, and under its numbers
+        # the log may hold the batches of another copy of this spool
+        acknowledged = min(self._store.acknowledged(self.stream), self.shipped)
+        if acknowledged <= self._acknowledged and not self._spool.refusals.now:
             return
         self._acknowledged = acknowledged
-        following = self._headers.after(acknowledged)
-        covered = following[0].header.first if following else self._cut
-        # after a restart the log may hold more and more of what is still to be sent again: its events are read from the spool
-        self._kept_to_resend = self.stored_below < covered
-        self._spool.release(min(covered, self.stored_below))
+        self._spool.release(self._headers.sequence_behind(acknowledged))
         self._headers.release(acknowledged)
 
     def heal(self, now_seconds: float) -> int:
@@ -174,7 +184,9 @@ class Shipper:
 
         Raises Overloaded when the store does not answer.
         """
-        lost = self._lost.look(now_seconds, covered=self._acknowledged, shipped=self.shipped, after=self._headers.after)
+        lost = self._lost.look(
+            now_seconds, covered=self._acknowledged, shipped=self.shipped, after=self._readable_after
+        )
         sent = 0
         for signed in lost:
             number = signed.header.number
@@ -190,11 +202,50 @@ class Shipper:
             sent += 1
         return sent
 
-    def _next(self) -> Batch | None:
-        if self._resend:
-            signed = self._resend[0]
-            batch, self._cursor = self._same_again(signed, self._cursor)
-            del self._resend[0]
+    def _there(self, acknowledged: int, *, asks: bool) -> int:
+        """The number up to which the store has this stream as we signed it, but for what it may have lost: that is healed.
+
+        Each header names the one before, and was sent when the store had taken that: so one that is there speaks for all before it, and
+        the newest is found by halving. It may be older than `acknowledged`, if the spool was cloned.
+
+        Raises Overloaded when the store does not answer.
+        """
+        if self._headers.last is None:
+            return 0
+        newest = self._headers.last.header.number
+        if not asks and newest > acknowledged:
+            newest = max(acknowledged, self._headers.oldest - 1)
+        if newest < self._headers.oldest or self._is_there(newest, acknowledged):
+            return newest
+        numbers = range(self._headers.oldest, newest)
+        missing = bisect_left(numbers, x=True, key=lambda number: not self._is_there(number, acknowledged))
+        return self._headers.oldest + missing - 1
+
+    def _is_there(self, number: int, acknowledged: int) -> bool:
+        """Whether the store has the batch that we signed under this number, or had it when the log took it."""
+        signed = next(self._headers.after(number - 1))
+        try:
+            stored = self._store.batch(self.stream, number)
+        except VerificationError:
+            stored = None  # changed since: no sign that it was another's
+        # of what the log holds the store may have let go; another one is refused when ours is sent again: then its events are taken over
+        return number <= acknowledged if stored is None else stored.data == signed.data
+
+    def _readable_after(self, number: int) -> Iterator[SignedHeader]:
+        """The headers kept behind `number`, without those of batches that begin in a segment that is gone."""
+        try:
+            yield from self._headers.after(max(number, self._headers.last_below(self._spool.start.segment)))
+        except Damaged as error:
+            _log.error("what the store may have lost of %s cannot be looked up: %s", self.stream, error)
+
+    @property
+    def _cut_before(self) -> bool:
+        """Whether batches are to be sent that were cut before."""
+        return self._headers.last is not None and self.shipped < self._headers.last.header.number
+
+    def _next(self, *, ending: bool) -> Batch | None:
+        if self._cut_before:
+            batch, self._cursor = self._same_again(next(self._headers.after(self.shipped)), self._cursor)
             return batch
         if self.closed:
             return None
@@ -206,8 +257,11 @@ class Shipper:
             batch = self._sign(frames)
             self._cursor = behind
             return batch
+        if ending:
+            return self._sign([], closed=True)
         heartbeat_ns = self.limits.heartbeat_seconds * 1_000_000_000
-        if heartbeat_ns and self._clock() - self._last_created_ns >= heartbeat_ns:
+        # below 0 the clock was set back: how long it was quiet is not known, and the promise may be due
+        if heartbeat_ns and not 0 <= self._clock() - self._last_created_ns < heartbeat_ns:
             return self._sign([])
         return None
 
@@ -225,7 +279,7 @@ class Shipper:
             ledger=self._ledger,
             stream=self.stream,
             number=last.header.number + 1 if last else 1,
-            first=self._cut,
+            first=self._headers.next_sequence,
             count=len(lines),
             previous=last.digest if last else "",
             facts_root=facts_root(lines),
@@ -240,7 +294,6 @@ class Shipper:
         signed = sign_header(header, self._key, facts)
         # a crash before this line: never sent, cut anew. After it: found on restart and sent as it stands
         self._headers.append(signed)
-        self._cut += len(lines)
         self._last_created_ns = now_ns
         return _batch(signed, frames)
 

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -197,7 +196,7 @@ async def run_sidecar(
     passing = _passing(
         settings,
         metrics,
-        lambda found, where: protector_of(reloads.settings.protect).protect(found, path=where)[0],
+        lambda: protector_of(reloads.settings.protect),
         clock,
     )
 
@@ -247,7 +246,7 @@ async def run_sidecar(
 def _passing(
     settings: CollectorSettings,
     metrics: CollectorMetrics,
-    mask: Callable[[dict[str, Any], str], dict[str, Any]],
+    protector: Callable[[], Protector],
     clock: Callable[[], int],
 ) -> MetricsPassing | None:
     """Where data points of metrics go on to; None: nowhere."""
@@ -258,7 +257,7 @@ def _passing(
         collector=settings.name,
         registry=metrics.registry,
         counting=metrics,
-        mask=mask,
+        protector=protector,
         clock=clock,
     )
     metrics.watch_metrics_to(series=lambda: passing.series, waiting_bytes=lambda: passing.waiting_bytes)

@@ -43,7 +43,10 @@ def ask_time(
         Malformed: what answers is no time server, or one that is not synchronised itself.
     """
     found: list[Clock] = []
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+    except UnicodeError as error:  # an empty label, or one that is too long
+        raise OSError(f"no name of a host: {error}") from error
     with socket.socket(family, kind, protocol) as asking:
         asking.settimeout(timeout_seconds)
         asking.connect(address)  # so that datagrams of others are not heard

@@ -27,7 +27,7 @@ from collector.fairqueue import FairQueue, Queued
 from collector.frame import Frame
 from collector.group import Deliver, Done, Group, Spooled, check_fits, checked_size, deliver_here
 from collector.refusals import Refusals
-from collector.segments import Cursor, Damaged, SourceIds, find_sequence, read_frames, recover_segments, segment_path
+from collector.segments import Cursor, SourceIds, find_sequence, read_frames, recover_segments, segment_path
 from collector.shares import Shares
 from collector.spoollimits import SpoolLimits
 
@@ -247,7 +247,10 @@ class Spool:
         try:
             file.sync()
         except OSError as error:
-            # after a failed fsync the kernel may have dropped the pages: what is on disk is unknown until it is read again
+            # after a failed fsync the kernel may have dropped the pages, and they read as if they were on the disk: cut off, so that
+            # nobody finds them. If that fails, or after a crash at this line, recovery writes what it finds again
+            with suppress(OSError):
+                self._disk.truncate(self._path(name), size)
             raise self.abandon(f"fsync failed: {error}") from error
         taken_seconds = self._monotonic() - began
         if math.isinf(self._sync_seconds):
@@ -257,15 +260,14 @@ class Spool:
         self._sizes[name] = size + len(data)
         with self._lock:
             self.shares.kept(groups, name)
-            self.refusals.over(full=sum(self._sizes.values()) > self.limits.open_bytes)
+            self.refusals.over(full=sum(self._sizes.values()) + self.shares.elsewhere_bytes > self.limits.open_bytes)
 
     def _roll(self) -> int:
         """Open the segment that the next frame begins. The one before is synced already: every commit syncs."""
         name = self._next
         if self._file is not None and name in self._sizes:
             return name  # nothing but frames without events so far: it goes on under its name
-        with suppress(Overloaded):  # its ids stay in memory, and `release` tries again before it removes their segment
-            self._journal.flush()
+        self._journal.flush_soon()  # keeps memory small, and nothing else: `release` flushes before it removes their segment
         if self._file is not None:
             self._file.close()
             self._file = None
@@ -313,13 +315,8 @@ class Spool:
             Damaged: its segment is gone or damaged.
         """
         with self._lock:
-            segment = max((name for name in self._sizes if name <= sequence), default=None)
-            end = self._sizes.get(segment, 0) if segment is not None else 0
-        if segment is None:
-            if sequence != self._next:
-                raise Damaged(f"spool {self._directory.name}: the segment of sequence {sequence} is gone")
-            return self.start
-        return find_sequence(self._path(segment), sequence, disk=self._disk, size=end)
+            sizes, following = dict(self._sizes), self._next
+        return find_sequence(self._directory, sequence, disk=self._disk, sizes=sizes, next_sequence=following)
 
     def release(self, sequence: int) -> None:
         """Remove segments all of whose events are below `sequence`; never the one being written.

@@ -3,34 +3,46 @@
 import hashlib
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from collector.batch import StreamId
+from collector.errors import Overloaded
+from collector.frame import Frame
+from collector.sender import TAKEN_OVER
 from collector.spool import Group, Spool, Spooled
 
 __all__ = ["Told", "groups_of", "renumber"]
 
+_READ_BYTES = 4 * 1024**2
+"""About so much is read at a time, and durable elsewhere before the next: with few syncs, and far from a full queue."""
 
-def groups_of(spool: Spool, stream: StreamId, first: int) -> Iterator[Group]:
-    """The events of `spool` from sequence `first` on, a group for each frame.
+_READ_EVENTS = 32_768
+
+
+def groups_of(spool: Spool, stream: StreamId, first: int) -> Iterator[list[Group]]:
+    """The events of `spool` from sequence `first` on, a group for each frame, some MiB at a time. Raises `Damaged` as `Spool.frames`.
 
     A group is named after where it was, so that a crash in the middle of the take-over doubles nothing. Source ids are left
     out: the journal has them already, and would take the events for re-sends.
     """
     cursor = spool.seek(first)
     while True:
-        frames, cursor = spool.frames(cursor, events=1, limit_bytes=1)
+        frames, cursor = spool.frames(cursor, events=_READ_EVENTS, limit_bytes=_READ_BYTES)
         if not frames:
             return
-        for frame in frames:
-            place = f"{stream}\n{frame.first}".encode()
-            ends = itertools.accumulate(frame.event_lengths, initial=0)
-            yield Group(
-                group_id=b"takeover\0" + hashlib.sha256(place).digest(),
-                source_ids=[b""] * frame.count,
-                events=[frame.events[start:end] for start, end in itertools.pairwise(ends)],
-                facts=frame.facts.split(b"\n")[:-1],
-            )
+        yield [_group(stream, frame) for frame in frames]
+
+
+def _group(stream: StreamId, frame: Frame) -> Group:
+    place = f"{stream}\n{frame.first}".encode()
+    ends = itertools.accumulate(frame.event_lengths, initial=0)
+    return Group(
+        group_id=b"takeover\0" + hashlib.sha256(place).digest(),
+        source_ids=[b""] * frame.count,
+        events=[frame.events[start:end] for start, end in itertools.pairwise(ends)],
+        facts=frame.facts.split(b"\n")[:-1],
+        sender=TAKEN_OVER,
+    )
 
 
 class Told:
@@ -51,9 +63,25 @@ class Told:
 
 def renumber(spool: Spool, stream: StreamId, first: int, *, into: Spool) -> None:
     """Append the events of `spool` from sequence `first` on to another spool; on return they are durable there. Raises as `Spool.append`."""
-    for group in groups_of(spool, stream, first):
-        told = Told()
-        into.append(group, told)
+    for groups in groups_of(spool, stream, first):
+        waiting: list[Told] = []
+        for group in groups:
+            told = Told()
+            try:
+                into.append(group, told)
+            except Overloaded:
+                if not waiting:
+                    raise
+                _commit(into, waiting)  # what we have queued ourselves may be what fills the queue
+                waiting = []
+                into.append(group, told)
+            waiting.append(told)
+        _commit(into, waiting)
+
+
+def _commit(into: Spool, waiting: Sequence[Told]) -> None:
+    """Return when all of these were told that they are durable; raises what one was told instead."""
+    for told in waiting:
         # Here, unless a thread of the spool's is at it: that goes on then. Not until the queue is empty: under load it may never be.
         while not told.event.is_set() and into.commit_pending():
             pass

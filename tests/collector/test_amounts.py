@@ -150,7 +150,8 @@ def test_an_amount_that_the_event_states_itself_is_brought_into_the_one_form() -
     found = find(Event(keys={"amount.eur": "012.50", "order_id": "012.50"}))
     assert found.keys == {"amount.eur": "12.5", "order_id": "012.50"}
     found = find(Event(keys={"amount.eur": "much"}))
-    assert (found.keys, found.marks) == ({"amount.eur": ""}, ("amount_unusable",))
+    assert (found.keys, found.rules, found.marks) == ({}, {}, ("amount_unusable",))
+    assert found.refused == {"keys.amount.eur": "much"}
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -25,12 +27,17 @@ class Machine:
     def __init__(self) -> None:
         self.wall_ns = 1_767_225_600 * SECOND
         self.monotonic = 7 * SECOND
+        self.suspended_ns = 0
         self.told: Clock | Exception = Clock(offset_ns=3_000, uncertainty_ns=1_000)
         self.kernel: KernelClock | None = None
 
     def passes(self, seconds: int) -> None:
         self.wall_ns += seconds * SECOND
         self.monotonic += seconds * SECOND
+
+    def sleeps(self, seconds: int) -> None:
+        self.passes(seconds)
+        self.suspended_ns += seconds * SECOND
 
     def ask(self, server: str, port: int, **_: object) -> Clock:
         assert (server, port) == ("time.example", 123)
@@ -43,6 +50,7 @@ class Machine:
             settings,
             clock=lambda: self.wall_ns,
             monotonic_ns=lambda: self.monotonic,
+            awake_ns=lambda: self.monotonic - self.suspended_ns,
             ask=self.ask,
             kernel=lambda: self.kernel,
         )
@@ -68,6 +76,39 @@ def test_a_measurement_ages_and_a_step_shows_at_once(caplog: pytest.LogCaptureFi
     machine.told = Clock(offset_ns=-90 * SECOND, uncertainty_ns=1)
     watch.measure()
     assert "this machine's clock is 90 s behind that of time.example" in caplog.text
+
+
+def test_after_a_suspend_nothing_is_known_until_the_server_is_asked_again() -> None:
+    machine = Machine()
+    watch = machine.watch(ClockSettings(server="time.example"))
+    watch.measure()
+    machine.sleeps(30)
+    assert watch.measured() is None
+    watch.measure()
+    assert watch.measured() == machine.told
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs CLOCK_BOOTTIME")
+def test_a_suspend_is_no_step_of_the_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    awake_ns, boot_ns = machine.monotonic, machine.monotonic
+
+    def since_boot(clock: int) -> int:
+        assert clock == time.CLOCK_BOOTTIME
+        return boot_ns
+
+    monkeypatch.setattr(time, "clock_gettime_ns", since_boot)
+    watch = ClockWatch(
+        ClockSettings(server="time.example"), clock=lambda: machine.wall_ns, awake_ns=lambda: awake_ns, ask=machine.ask
+    )
+    watch.measure()
+    assert watch.measured() == machine.told
+    machine.wall_ns += SECOND // 2  # too short to be noticed, and still no step
+    boot_ns += SECOND // 2
+    assert watch.measured() == Clock(offset_ns=3_000, uncertainty_ns=1_000 + 7_500)
+    machine.wall_ns += 3_600 * SECOND
+    boot_ns += 3_600 * SECOND
+    assert watch.measured() is None
 
 
 def test_without_a_server_the_kernels_word_counts_if_somebody_synchronises_its_clock() -> None:

@@ -44,6 +44,9 @@ class CrashingJournal:
     def flush(self) -> None:
         self.durable |= self.recent
 
+    def flush_soon(self) -> None:
+        self.flush()
+
     def forget(self) -> None:
         self.durable.clear()
         self.recent.clear()
@@ -228,6 +231,59 @@ def test_a_crash_in_the_store_on_either_side_of_its_commit(append: int, after: b
     world.store.crash_at = None
     world.disk = world.disk.after_crash(fate)
     recover_and_check(world)
+
+
+# -- a copy of the spool, whose numbers the log holds as the other copy filled them
+
+
+def cloned_world(crash_at: int | None, *, after: bool = False) -> tuple[World, Pipeline]:
+    """Two copies of a spool: the one has shipped another batch under the next number, and the log holds it; the other may crash."""
+    world = World(FaultyDisk())
+    pipeline = world.pipeline()
+    for number in range(2):
+        send(world, pipeline, number)
+        pipeline.commit_once()
+    while pipeline.ship_once():
+        pass
+    clone = World(world.disk.after_crash(Fate.KEPT))
+    clone.store, clone.durable_ids, clone.acknowledged = world.store, set(world.durable_ids), world.acknowledged
+    clone.lives = 100
+    send(world, pipeline, 2)
+    finish(world, pipeline)
+    late = clone.pipeline()
+    send(clone, late, 3)
+    late.commit_once()
+    clone.disk.after = after
+    clone.disk.crash_at = crash_at and len(clone.disk.changes) + crash_at
+    return clone, late
+
+
+def work_of_the_clone(clone: World, late: Pipeline) -> None:
+    late.ship_once()
+    for number in range(4, GROUPS):
+        send(clone, late, number)
+        late.commit_once()
+    finish(clone, late)
+
+
+@pytest.mark.parametrize("fate", list(Fate), ids=lambda fate: fate.value)
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_crash_at_every_change_of_a_cloned_spool(fate: Fate, after: bool) -> None:
+    whole, late = cloned_world(None)
+    before = len(whole.disk.changes)
+    work_of_the_clone(whole, late)
+    for crash_at in range(1, len(whole.disk.changes) - before + 1):
+        clone, late = cloned_world(crash_at, after=after)
+        with pytest.raises(Crashed):
+            work_of_the_clone(clone, late)
+        clone.disk = clone.disk.after_crash(fate)
+        again = clone.pipeline()
+        for number in range(4, GROUPS):  # 3 was acknowledged: nobody sends it again
+            send(clone, again, number)
+            again.commit_once()
+        finish(clone, again)
+        expected = [event for number in range(GROUPS) for event in group(number).events]
+        assert sorted(events_of(clone)) == sorted(expected), crash_at
 
 
 # -- ack = "store": what was acknowledged is in the store, whatever becomes of the sidecar's disk

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from collector.disk import OsDisk
+from collector.disk import OsDisk, write_again
 
 
 def test_room_is_reserved_ahead_and_given_back_on_closing(tmp_path: Path) -> None:
@@ -55,6 +55,17 @@ def test_who_writes_little_has_the_place_for_it_cleared(tmp_path: Path) -> None:
     file.write(b"end")
     file.close()
     assert path.read_bytes() == b"".join(b"%0300d" % at for at in range(4_000)) + bytes(20_000) + b"end"
+
+
+def test_a_file_is_written_again_in_another_one(tmp_path: Path) -> None:
+    path, disk = tmp_path / "one.seg", OsDisk()
+    path.write_bytes(b"kept and torn")
+    (tmp_path / ".one.seg.new").write_bytes(b"of a crash")
+    before = path.stat().st_ino
+    write_again(disk, path, b"kept")
+    assert (path.read_bytes(), path.stat().st_mode & 0o777) == (b"kept", 0o600)
+    assert path.stat().st_ino != before, "its pages would count as written"
+    assert disk.list_directory(tmp_path) == ["one.seg"]
 
 
 @contextmanager

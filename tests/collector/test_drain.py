@@ -13,6 +13,8 @@ import msgspec
 import pytest
 
 from collector.batch import Batch
+from collector.receive.syslog.receiver import SyslogReceiver
+from collector.receive.syslog.settings import SyslogSettings
 from collector.settings import CollectorSettings, ElasticsearchSettings, ForwardSettings, HttpSettings, ShipSettings
 from tests.support.running_sidecar import Running
 
@@ -110,6 +112,32 @@ def test_a_forward_sender_gets_the_acks_of_what_was_taken_and_then_the_end(tmp_p
         assert sidecar.bodies() == ["in flight"]
 
     asyncio.run(life())
+
+
+def test_a_way_in_that_cannot_be_closed_keeps_nothing_from_being_drained(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close = SyslogReceiver.close
+
+    async def broken(receiver: SyslogReceiver, grace_seconds: float) -> None:
+        await close(receiver, grace_seconds)
+        raise AttributeError("a defect")
+
+    monkeypatch.setattr(SyslogReceiver, "close", broken)
+
+    async def life() -> Running:
+        sidecar = Running(tmp_path / "spool", settings=msgspec.structs.replace(SETTINGS, syslog=SyslogSettings(port=0)))
+        await sidecar.ready
+        assert (await sidecar.post('{"message":"kept"}\n')).status_code == 200
+        sidecar.stopped.set()
+        assert await sidecar.task
+        return sidecar
+
+    sidecar = asyncio.run(life())
+    assert sidecar.bodies() == ["kept"]
+    (batches,) = sidecar.store.batches.values()
+    assert batches[max(batches)].signed.header.closed  # the stream says its end: no gap is looked for
+    assert "syslog did not end in order: AttributeError: a defect" in caplog.text
 
 
 def test_a_store_that_hangs_does_not_keep_it_beyond_the_deadline(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
@@ -76,12 +77,17 @@ def test_a_crash_while_removing_leaves_all_of_it_or_nothing(fate: Fate) -> None:
 def test_a_forked_incarnation_says_so_and_a_damaged_one_is_found_no_more() -> None:
     disk = FaultyDisk()
     first, second = make(disk, 1), make(disk, 2)
-    mark_forked(first, disk=disk)
-    mark_forked(first, disk=disk)
+    assert mark_forked(first, 12, disk=disk) == mark_forked(first, 12, disk=disk) == replace(first, forked=12)
     aside = set_aside(second, disk=disk)
     disk = disk.after_crash(Fate.LOST)
-    assert [(one.stream, one.forked) for one in found(disk)] == [(first.stream, True)]
+    assert [(one.stream, one.forked) for one in found(disk)] == [(first.stream, 12)]
     assert disk.exists(aside / "meta.json")
+
+
+def test_a_fork_that_was_marked_without_a_number_is_not_opened_and_stays() -> None:
+    disk = FaultyDisk()
+    disk.write_new(make(disk).directory / "forked", b"")
+    assert [one.forked for one in found(disk)] == [2**53 - 1]
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[" * 100_000, b"\xff", b'{"v":1,"ledger":"l","stream":7,"created":""}'])

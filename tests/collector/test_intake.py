@@ -24,9 +24,10 @@ from collector.mapping.language import read_mappings
 from collector.mapping.mapper import Mapper
 from collector.metrics import CollectorMetrics
 from collector.pipeline import Pipeline, PipelineLimits
-from collector.prepare import Prepared, Preparer
+from collector.prepare import Prepared, Preparer, Refused
 from collector.protect import Protector
 from collector.receive import Arrival, Intake, Receipt
+from collector.receive.record import arrival_of_record
 from collector.recorder import Recorder
 from collector.rejection import Rejection, place_in
 from collector.spool import Done, Spooled, SpoolLimits, deliver_here
@@ -37,11 +38,12 @@ KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 PROTECTOR = Protector(token_key=b"t" * 32)
 
 
-def preparer(*, requests: bool = False) -> Preparer:
+def preparer(*, requests: bool = False, max_event_bytes: int = 1024**2) -> Preparer:
     return Preparer(
         extractor=Extractor(StitchSettings()),
         protector=PROTECTOR,
         clock=lambda: 1_700_000_000 * 10**9,
+        max_event_bytes=max_event_bytes,
         requests=requests,
     )
 
@@ -198,6 +200,50 @@ def test_a_large_group_is_cut_and_recognised_when_it_comes_again(tmp_path: Path)
     run(tmp_path, story)
 
 
+def test_a_group_taken_in_part_is_stored_whole_though_a_setting_refuses_more_of_it_when_it_comes_again(
+    tmp_path: Path,
+) -> None:
+    bodies = [f"event {at} {'x' * (2_000 if at == 5 else 100)}" for at in range(12_000)]
+    size = sum(map(len, preparer().prepare(arrivals(*bodies)).events))
+
+    async def story(sidecar: Sidecar) -> None:
+        sidecar.store.down = "no route"
+        await sidecar.intake.accept(arrivals(*bodies[:6_000]), group_id=b"another")
+        with pytest.raises(Overloaded):
+            await sidecar.intake.accept(arrivals(*bodies), group_id=b"large")
+        assert 6_000 < sidecar.pipeline.next_sequence < 18_000, "a part of it is on disk"
+        sidecar.pipeline._live.spool.limits = SpoolLimits()
+        sidecar.store.down = ""
+        intake = SpoolIntake(
+            preparer=preparer(max_event_bytes=1_024),
+            pipeline=sidecar.pipeline,
+            dead_letters=sidecar.dead,
+            metrics=sidecar.metrics,
+        )
+        assert (await intake.accept(arrivals(*bodies), group_id=b"large")).dead_lettered == 1
+        assert sorted((await asyncio.to_thread(sidecar.bodies))[6_000:]) == sorted(bodies)
+
+    run(tmp_path, story, total_bytes=2 * size)
+
+
+def test_the_name_of_a_part_stands_for_the_same_arrivals_whatever_is_refused() -> None:
+    def taken(refused: set[int], length: int) -> dict[bytes, set[bytes]]:
+        kept = [b"%d" % at for at in range(20_000) if at not in refused]
+        errors = [Refused(at=at, arrival=BAD, error=Malformed("no")) for at in sorted(refused)]
+        empty = [b"" for _ in kept]
+        prepared = Prepared(source_ids=empty, events=[at.ljust(length) for at in kept], facts=empty, refused=errors)
+        return {group.group_id: {event.strip() for event in group.events} for group in groups_of(prepared, b"g")}
+
+    every = {b"%d" % at for at in range(20_000)}
+    settings = [(set[int](), 8), ({0, 7, 8_192}, 8), (set(range(9_000, 19_000)), 8), ({19_999}, 4_000)]
+    sent = [({b"%d" % at for at in refused}, taken(refused, length)) for refused, length in settings]
+    for dead, first in sent:
+        assert set().union(*first.values()) | dead == every
+        for _, again in sent:
+            for name in first.keys() & again.keys():  # what is answered as taken was taken, or has a dead letter
+                assert again[name] - first[name] <= dead
+
+
 def test_a_group_that_is_longer_than_the_queue_is_taken_part_by_part(tmp_path: Path) -> None:
     bodies = [f"event {at} {'x' * 100}" for at in range(4 * MAX_GROUP_EVENTS)]
 
@@ -273,6 +319,29 @@ def test_what_is_refused_before_and_behind_decoding_has_a_letter_each(tmp_path: 
         assert len(read_dead_letters(sidecar.root / "dead", disk=OsDisk())) == 2
 
     run(tmp_path, story)
+
+
+def test_a_card_number_in_the_id_of_a_record_is_on_no_disk(tmp_path: Path) -> None:
+    card = b"4111111111111111"
+    origin = Origin(receiver="ndjson")
+
+    def arrival(**more: Any) -> Arrival:
+        return arrival_of_record({"log.record.uid": f"auth-{card.decode()}-7", **more}, origin=origin)
+
+    async def story(sidecar: Sidecar) -> None:
+        assert await sidecar.intake.accept([arrival()]) == Receipt(stored=1)
+        assert await sidecar.intake.accept([arrival()]) == Receipt(duplicates=1)
+        for _ in range(2):
+            assert (await sidecar.intake.accept([arrival(body=BAD.event.body)])).dead_lettered == 1
+        assert len(read_dead_letters(sidecar.root / "dead", disk=OsDisk())) == 1
+        sidecar.pipeline._journal.flush()
+
+    run(tmp_path, story)
+    written = [(path, path.read_bytes()) for path in tmp_path.rglob("*") if path.is_file()]
+    assert {".seg", ".mdb", ".jsonl"} <= {path.suffix for path, _ in written}
+    for path, data in written:
+        assert card not in data, path
+        assert card.hex().encode() not in data, path
 
 
 def test_a_sender_that_goes_away_harms_nobody(tmp_path: Path) -> None:

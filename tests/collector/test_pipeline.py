@@ -34,6 +34,7 @@ class Ids:
     def __init__(self) -> None:
         self.durable: set[bytes] = set()
         self.recent: set[bytes] = set()
+        self.full = False
 
     def known(self, source_ids: Iterable[bytes]) -> set[bytes]:
         return {one for one in source_ids if one in self.durable or one in self.recent}
@@ -42,7 +43,13 @@ class Ids:
         self.recent.update(one for one in source_ids if one)
 
     def flush(self) -> None:
+        if self.full:
+            raise Overloaded("the disk takes no more")
         self.durable |= self.recent
+
+    def flush_soon(self) -> None:
+        with suppress(Overloaded):
+            self.flush()
 
     def forget(self) -> None:
         self.durable.clear()
@@ -285,6 +292,20 @@ def test_a_quiet_stream_signs_a_heartbeat_and_a_busy_one_does_not() -> None:
     assert stored(house.store) == both("a")
 
 
+def test_a_clock_that_is_set_back_stops_no_heartbeats() -> None:
+    house = House()
+    pipeline = house.open(heartbeat_seconds=60)
+    put(pipeline, "a")
+    ship(pipeline)
+    house.clock.now_ns -= 3_600 * 10**9
+    assert ship(pipeline) == 1
+    house.clock.now_ns += 59 * 10**9
+    assert ship(pipeline) == 0
+    house.clock.now_ns += 10**9
+    assert ship(pipeline) == 1
+    assert [count for _, count, _ in headers(house.store, pipeline.stream)] == [2, 0, 0]
+
+
 def test_a_stream_without_heartbeats_signs_none() -> None:
     house = House()
     pipeline = house.open(heartbeat_seconds=0)
@@ -348,22 +369,69 @@ def test_segments_go_when_the_log_has_them_and_a_closed_incarnation_with_them() 
     assert stored(house.store) == both(*"abcdefgh")
 
 
+def test_ids_outlive_the_folder_of_the_incarnation_that_had_them() -> None:
+    house = House()
+    first = house.open()
+    assert run(first, "a")
+    house.store.acknowledge({first.stream: max(house.store.batches[first.stream])})
+    second = house.restart()
+    ship(second)
+    house.journal.full = True
+    with pytest.raises(Overloaded):
+        second.release_once()
+    assert len(find_incarnations(ROOT, ledger="test/ledger", disk=house.disk)) == 2
+    house.journal.full = False
+    second.release_once()
+    assert [one.stream for one in find_incarnations(ROOT, ledger="test/ledger", disk=house.disk)] == [second.stream]
+    third = house.restart()
+    put(third, "a")  # its sender, which had no answer, sends it again
+    ship(third)
+    assert stored(house.store) == both("a")
+
+
+def test_an_incarnation_minted_under_an_earlier_clock_is_closed_when_it_is_drained() -> None:
+    house = House()
+    house.clock.now_ns += 365 * 86_400 * 10**9  # a machine whose clock was a year ahead
+    first = house.open(heartbeat_seconds=60)
+    assert run(first, "a")
+    house.clock.now_ns -= 365 * 86_400 * 10**9
+    second = house.open(heartbeat_seconds=60)
+    put(second, "b")
+    ship(second)
+    third = house.restart()  # the second is open still, and stands before the first
+    assert third.stream not in (first.stream, second.stream)
+    ship(third)
+    assert headers(house.store, second.stream) == [(1, 2, False), (2, 0, True)]
+    for stream in (first.stream, second.stream):
+        house.store.acknowledge({stream: max(house.store.batches[stream])})
+    third.release_once()
+    assert [one.stream for one in find_incarnations(ROOT, ledger="test/ledger", disk=house.disk)] == [third.stream]
+    put(third, "c")
+    ship(third)
+    assert stored(house.store) == both(*"abc")
+
+
 def test_what_the_log_gets_to_hold_while_it_is_sent_again_is_released_afterwards() -> None:
     house = House()
     pipeline = house.open()
     put(pipeline, *(f"g{at}" for at in range(12)))
     assert ship(pipeline) == 6
-    again = house.restart(Fate.KEPT)  # the store has all six batches, the log none yet: all are to be sent again
-    stream = again.stream
+    stream = pipeline.stream
+    house.store.batches[stream] = {
+        1: house.store.batches[stream][1]
+    }  # put back; the log has none yet: all are sent again
+    again = house.restart(Fate.KEPT)
     assert again.ship_once()
+    assert again.state().waiting_events == 20
     house.store.acknowledge({stream: 4})  # the correlator has not rested meanwhile
     again.release_once()
-    assert again.state().acknowledged_number == 4
+    assert again.state().acknowledged_number == 1  # what is still to be sent again is read from the spool
     ship(again)
     assert again.state().damaged == ()
     assert (again.stream, again.state().shipped_number) == (stream, 6)
     before = again.state().spool_bytes
-    again.release_once()  # nothing new is acknowledged, but what was kept to be sent again may go
+    again.release_once()  # the log has nothing new, but what was kept to be sent again may go
+    assert again.state().acknowledged_number == 4
     assert 0 < again.state().spool_bytes < before
     assert stored(house.store) == both(*(f"g{at}" for at in range(12)))
 
@@ -405,7 +473,7 @@ def look(house: House, pipeline: Pipeline, after_seconds: float) -> int:
     return pipeline.state().resent_batches - before
 
 
-def shipped(house: House, names: str) -> Pipeline:
+def shipped(house: House, names: Iterable[str]) -> Pipeline:
     pipeline = house.open()
     for name in names:
         put(pipeline, name)
@@ -553,12 +621,104 @@ def test_a_lost_number_that_another_took_is_told_and_is_no_fork(caplog: pytest.L
     assert pipeline.state().forks == 0
 
 
+def test_a_store_that_was_put_back_is_sent_what_the_spool_still_has(caplog: pytest.LogCaptureFixture) -> None:
+    started_within_a_batch = 0
+    for acknowledged in range(1, 6):
+        for back in range(acknowledged):
+            house = House()
+            pipeline = house.open(events=6, spool=SpoolLimits(segment_bytes=150))  # a segment ends within a batch
+            put(pipeline, *(f"g{at:02}" for at in range(15)))
+            assert ship(pipeline) == 5
+            stream = pipeline.stream
+            house.store.acknowledge({stream: acknowledged})
+            pipeline.release_once()
+            start = pipeline._live.spool.start.segment
+            started_within_a_batch += start % 6 != 0
+            put(pipeline, "kept")  # its sender was told so
+            house.store.batches[stream] = {
+                number: batch for number, batch in house.store.batches[stream].items() if number <= back
+            }
+            house.store.frontier = {stream: back}
+            caplog.clear()
+            again = house.restart()
+            ship(again)
+            assert (again.state().damaged, again.stream) == ((), stream)
+            assert again.state().waiting_events == 0
+            there = house.store.batches[stream]
+            assert list(there)[:back] == list(range(1, back + 1))
+            assert list(there)[back:] == list(range(max(back, -(-start // 6)) + 1, 7)), (acknowledged, back)
+            assert b"kept" in there[6].events
+            assert ("put back" in caplog.text) == (start > 6 * back)
+            house.seconds += 100.0
+            again.release_once()
+            assert "cannot be sent again" not in caplog.text
+    assert started_within_a_batch
+
+
+def test_a_start_sends_again_from_where_the_store_ends() -> None:
+    class Counting(MemoryStore):
+        asked = 0
+
+        def batch(self, stream: StreamId, number: int) -> SignedHeader | None:
+            self.asked += 1
+            return super().batch(stream, number)
+
+    for there in (0, 1, 2, 31, 32, 62, 63, 64):
+        store = Counting()
+        house = House(store=store)
+        pipeline = shipped(house, [f"g{at}" for at in range(64)])  # the correlator is away, so all headers are kept
+        stream = pipeline.stream
+        store.batches[stream] = {number: store.batches[stream][number] for number in range(1, there + 1)}
+        store.appends = 0
+        again = house.restart()
+        put(again, "new")
+        ship(again)
+        assert store.asked <= 8
+        # the last that is there may have been on its way; what nobody flushed, its sender's re-send is told of
+        assert store.appends == 64 - there + (there > 0) + 1
+        assert again.state().waiting_events == 0
+        assert stored(store) == both(*(f"g{at}" for at in range(64)), "new")
+
+
+def test_what_the_store_lost_among_what_it_has_is_healed_after_a_start_too() -> None:
+    house = House()
+    pipeline = shipped(house, "abcdefgh")
+    for number in (2, 5):
+        del house.store.batches[pipeline.stream][number]
+    again = house.restart()
+    ship(again)
+    look(house, again, 0.0)
+    house.store.acknowledge({again.stream: 1})
+    look(house, again, 0.0)
+    assert look(house, again, 31.0) == 2
+    assert stored(house.store) == both(*"abcdefgh")
+
+
+def test_no_stream_is_closed_before_what_is_sent_again() -> None:
+    house = House()
+    pipeline = house.open(heartbeat_seconds=1)
+    put(pipeline, "a")
+    for _ in range(3):
+        ship(pipeline)
+        house.clock.now_ns += 2 * 10**9
+    stream = pipeline.stream
+    assert len(house.store.batches[stream]) == 3
+    house.store.batches.clear()
+    again = house.restart()
+    assert again.ship_once()
+    again._close_stream = True  # as `stop` does
+    assert not again.drained()  # heartbeats are no events that wait, and yet are to be sent again
+    while not again.drained():
+        again.ship_once()
+    assert headers(house.store, stream) == [(1, 2, False), (2, 0, False), (3, 0, False), (4, 0, True)]
+
+
 def test_an_older_incarnation_heals_too_and_goes_when_the_log_has_it() -> None:
     house = House()
     first = shipped(house, "abc")
     run(first)
     pipeline = house.open()
-    ship(pipeline)  # what the log does not cover was sent again at the start
+    ship(pipeline)
     del house.store.batches[first.stream][2]
     house.store.acknowledge({first.stream: 1})
     look(house, pipeline, 0.0)
@@ -641,6 +801,68 @@ def test_a_clones_backlog_is_numbered_anew() -> None:
     assert late.state().waiting_events == 0
 
 
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("acknowledged", [1, 2, 3, 9])
+def test_a_clone_does_not_take_its_batch_for_acknowledged_because_the_log_has_that_number(
+    acknowledged: int, closed: bool
+) -> None:
+    house = House()
+    pipeline = house.open()
+    put(pipeline, "a")
+    ship(pipeline)
+    other = house.cloned()
+    late = other.open()
+    ship(late)
+    for name in "uvwxyz":  # the original goes on, and the log holds what it sends
+        put(pipeline, name)
+        ship(pipeline)
+    put(late, "b")
+    other.store.down = "no route"
+    with pytest.raises(Overloaded):
+        late.ship_once()  # its own batch 2 is signed, and its sender was told
+    other.store.down = ""
+    stream = late.stream
+    house.store.acknowledge({stream: acknowledged})
+    again = other.restart()
+    if closed:
+        run(again)  # drained, and closed: then its folder is removed when the log holds it
+        again = other.open()
+    put(again, "c")
+    for _ in range(4):
+        again.ship_once()
+        again.release_once()
+    assert again.state().damaged == ()
+    assert again.state().waiting_events == 0
+    assert stored(house.store) == both(*"abcuvwxyz")
+    forks = [batches[1].signed.header.fork for batches in house.store.batches.values()]
+    assert [(fork.stream, fork.number) for fork in forks if fork] == [(stream, 2)]
+
+
+def test_a_clone_keeps_what_is_to_be_sent_again_whatever_the_log_has_under_its_numbers() -> None:
+    house = House()
+    pipeline = house.open(events=2)
+    put(pipeline, *"abcd")
+    ship(pipeline)
+    other = house.cloned()
+    late = other.open(events=2)
+    ship(late)
+    put(late, "e")
+    house.store.down = "no route"
+    with pytest.raises(Overloaded):
+        ship(late)  # 5 is cut, and all before it is sent again after a start
+    house.store.down = ""
+    late = other.restart()
+    put(pipeline, *"xyz")
+    run(pipeline)
+    assert late.ship_once()
+    house.store.acknowledge({pipeline.stream: max(house.store.batches[pipeline.stream])})
+    for _ in range(20):
+        late.release_once()  # between two re-sends: neither segments nor headers go
+        late = other.restart()
+        late.ship_once()
+    assert stored(house.store) == both(*"abcdexyz")
+
+
 def test_a_fork_that_was_taken_over_is_done_with_and_its_ids_are_remembered() -> None:
     house = House()
     put(house.open(), "a")
@@ -658,7 +880,110 @@ def test_a_fork_that_was_taken_over_is_done_with_and_its_ids_are_remembered() ->
     assert stored(house.store) == both("a", "x", "b")
 
 
-def test_a_crash_anywhere_in_a_take_over_loses_and_doubles_nothing() -> None:
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_fork_counts_to_the_bound_until_the_log_holds_what_the_store_took_of_it(restarted: bool) -> None:
+    house = House()
+    pipeline = house.open(events=2)
+    put(pipeline, *"ab")
+    ship(pipeline)
+    other = house.cloned()
+    put(pipeline, "x")
+    ship(pipeline)
+    late = other.open(events=2)
+    put(late, "c")
+    ship(late)
+    forked = pipeline.stream
+    if restarted:
+        late = other.restart()
+        ship(late)
+
+    def folders() -> list[StreamId]:
+        return [one.stream for one in find_incarnations(ROOT, ledger="test/ledger", disk=other.disk)]
+
+    def on_disk() -> int:
+        return sum(other.disk.size(path) for path in other.disk.files(ROOT) if path.parent.name.startswith("0"))
+
+    late.release_once()
+    assert folders() == [forked, late.stream]
+    held = late.state().spool_bytes
+    assert held > late._live.spool.size_bytes
+    late.limit(PipelineLimits(spool=SpoolLimits(total_bytes=held)))
+    with pytest.raises(Overloaded, match="full"):
+        put(late, "d")
+    other.store.acknowledge({forked: 1})
+    late.release_once()
+    assert folders() == [forked, late.stream], "batch 2 is in no log yet"
+    before = on_disk()
+    other.store.acknowledge({forked: 2})  # the store refused the third
+    late.release_once()
+    assert folders() == [late.stream]
+    assert late.state().spool_bytes == late._live.spool.size_bytes == held - (before - on_disk())
+    put(late, "d")
+    put(other.restart(), *"abcd")  # re-sends of what was in the folder are recognised
+    ship(late)
+    assert stored(house.store) == both(*"abxcd")
+
+
+def test_a_full_spool_is_taken_over_into_one_that_senders_have_filled() -> None:
+    limits = SpoolLimits(segment_bytes=300, total_bytes=2_000)
+    house = House()
+    pipeline = house.open(spool=limits)
+    put(pipeline, "a")
+    ship(pipeline)
+    other = house.cloned()
+    put(pipeline, "x")
+    ship(pipeline)
+    late = other.open(spool=limits)
+    names = filled(late)
+    other.disk.crash_at = len(other.disk.changes) + 20  # in the middle of the take-over
+    with pytest.raises(Crashed):
+        ship(late)
+    other.disk = other.disk.after_crash(Fate.LOST)
+    other.journal.recent.clear()
+    late = other.open(spool=replace(limits, total_bytes=4_000))
+    assert late.stream != pipeline.stream
+    names += filled(late)  # senders are first, and leave no room
+    assert late.state().spool_bytes > 3_800
+    ship(late)
+    assert stored(house.store) == both("a", "x", *names)
+
+
+def filled(pipeline: Pipeline) -> list[str]:
+    """Puts groups until the spool is full; their names."""
+    names: list[str] = []
+    with suppress(Overloaded):
+        while True:
+            put(pipeline, name := f"n{pipeline.stream[-2:]}{len(names):02}")
+            names.append(name)
+    return names
+
+
+def test_all_incarnations_have_one_bound_together() -> None:
+    limits = SpoolLimits(segment_bytes=300, total_bytes=2_000)
+    house = House()  # whose correlator is down
+    first = house.open(spool=limits)
+    names = filled(first)
+    assert len(names) > 5
+    assert run(first)
+    second = house.open(spool=limits)
+    assert second.stream != first.stream
+    assert filled(second) == []
+    assert second.state().spool_bytes <= 2_000
+    ship(second)
+    house.store.acknowledge({first.stream: 2})
+    second.release_once()
+    more = filled(second)
+    assert more
+    assert second.state().spool_bytes <= 2_000
+    house.store.acknowledge({first.stream: max(house.store.batches[first.stream])})
+    ship(second)
+    second.release_once()
+    assert len(filled(second)) > len(more) > 0
+    assert second.state().spool_bytes <= 2_000
+
+
+@pytest.mark.parametrize("acknowledged", [False, True])
+def test_a_crash_anywhere_in_a_take_over_loses_and_doubles_nothing(acknowledged: bool) -> None:
     def clone_with_backlog(crash_at: int | None) -> tuple[House, Pipeline]:
         house = House()
         pipeline = house.open(events=2)
@@ -680,8 +1005,11 @@ def test_a_crash_anywhere_in_a_take_over_loses_and_doubles_nothing() -> None:
     for crash_at in range(1, changes + 1):
         for fate in Fate:
             house, late = clone_with_backlog(crash_at)
+            stream = late.stream
             with pytest.raises(Crashed):
                 ship(late)
+            if acknowledged:  # the correlator has taken the other copy's batch meanwhile
+                house.store.acknowledge({stream: 2})
             again = house.restart(fate)
             put(again, *"bcd")
             ship(again)
@@ -714,6 +1042,22 @@ def test_a_spool_that_does_not_read_back_is_set_aside_and_a_new_one_goes_on(wher
     ship(again)
     assert stored(house.store) == both(*"abcd")
     assert house.restart().state().damaged == ()  # told once, by the start that found it
+
+
+@pytest.mark.parametrize("where", [".seg", "headers-"])
+def test_a_spool_on_a_sector_that_cannot_be_read_is_set_aside_and_a_new_one_goes_on(where: str) -> None:
+    house = House()
+    pipeline = house.open()
+    put(pipeline, *"abc")
+    ship(pipeline)
+    house.disk = house.disk.after_crash(Fate.LOST)
+    house.disk.unreadable = {path for path in house.disk.files(ROOT) if where in path.name}
+    again = house.open()
+    assert len(again.state().damaged) == 1
+    assert "Input/output error" in again.state().last_error
+    put(again, "d")
+    ship(again)
+    assert stored(house.store) == both(*"abcd")
 
 
 @pytest.mark.parametrize("lost", ["segments", "headers"])
@@ -752,7 +1096,8 @@ def test_a_lost_end_of_the_segments_is_damage_when_a_header_names_it() -> None:
     assert stored(house.store) == both(*"abc")
 
 
-def test_damage_found_while_shipping_stops_neither_the_live_stream_nor_the_others() -> None:
+@pytest.mark.parametrize("damage", ["flipped", "unreadable", "gone"])
+def test_damage_found_while_shipping_stops_neither_the_live_stream_nor_the_others(damage: str) -> None:
     house = House()
     house.store.down = "no route"
     run(house.open(), "a", drain_seconds=0.0)
@@ -760,7 +1105,12 @@ def test_damage_found_while_shipping_stops_neither_the_live_stream_nor_the_other
     pipeline = house.open()
     put(pipeline, *"bcd")
     (path,) = [one for one in house.disk.files(ROOT) if one.name.endswith(".seg")][:1]
-    house.disk.flip(path, 30)
+    if damage == "flipped":
+        house.disk.flip(path, 30)
+    elif damage == "unreadable":
+        house.disk.unreadable.add(path)
+    else:
+        house.disk.remove(path)
     before = pipeline.stream
     ship(pipeline)
     assert pipeline.stream != before

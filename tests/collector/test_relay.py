@@ -19,8 +19,10 @@ from collector.batch import Batch, EventRef, StreamId, open_header
 from collector.errors import Overloaded, StateUnknown
 from collector.event import Event, Origin, Scope, Span, decode_event, encode_event
 from collector.pipeline import Pipeline, PipelineLimits
+from collector.receive import Arrival
 from collector.receive.forward_group import Group as Received
 from collector.receive.forward_message import MessageReader
+from collector.receive.json_lines import arrival_of_line
 from collector.relay import Relay, _chunks, relays
 from collector.settings import CollectorSettings, ForwardSettings, HttpSettings, RelaySettings, ShipSettings
 from collector.ship import BatchLimits
@@ -99,6 +101,9 @@ class Ids:
 
     def flush(self) -> None:
         self.durable |= self.recent
+
+    def flush_soon(self) -> None:
+        self.flush()
 
     def forget(self) -> None:
         self.durable.clear()
@@ -275,14 +280,19 @@ def entry_of(data: bytes, name: str = "edge/0/1") -> bytes:
     return msgspec.msgpack.encode([0, {"event": name, "bytes": data}])
 
 
-def through(event: Event) -> Event:
-    """The event as the upstream takes it."""
+def arrived(event: Event) -> Arrival:
+    """The event as the upstream takes it, with its id."""
     data, _ = encode_event(event, exact=True)
     entry = entry_of(data, "edge/0123456789abcdef/7")
     (group,) = read(msgpack.packb(["edge", entry, {"chunk": "c", "size": 1, "tallystick": "canonical"}]))
     assert group.refused == []
     (arrival,) = group.arrivals
-    return arrival.event
+    return arrival
+
+
+def through(event: Event) -> Event:
+    """The event as the upstream takes it."""
+    return arrived(event).event
 
 
 def test_an_event_stays_what_it_was_and_says_how_it_came() -> None:
@@ -302,6 +312,17 @@ def test_an_event_stays_what_it_was_and_says_how_it_came() -> None:
     )
     assert taken == expected
     assert isinstance(taken.body["big"], float)
+
+
+def test_a_span_keeps_its_id_on_every_hop() -> None:
+    """So that one that comes by two ways, as it is and relayed, is recognised."""
+    assert WHOLE.span is not None
+    line = {"time": WHOLE.time, "trace_id": WHOLE.trace_id, "span_id": WHOLE.span_id, "span": WHOLE.span}
+    first = arrival_of_line(msgspec.json.encode(line), origin=Origin())
+    second = arrived(first.event)
+    assert (first.source_id, arrived(second.event).source_id) == (second.source_id,) * 2
+    client = msgspec.structs.replace(WHOLE, span=msgspec.structs.replace(WHOLE.span, kind="CLIENT"))
+    assert arrived(client).source_id != second.source_id
 
 
 def test_a_second_hop_keeps_the_first() -> None:
@@ -381,6 +402,12 @@ def test_a_number_is_a_double_however_large_and_an_integer_however_long() -> Non
     taken = through(Event(body=[1e20, -(2.0**60), 2**53 - 1, "12345678901234567890"]))
     assert taken.body == [1e20, -(2.0**60), 2**53 - 1, "12345678901234567890"]
     assert [type(value) for value in taken.body] == [float, float, int, str]
+
+
+def test_flags_have_all_the_bits_that_sdks_set() -> None:
+    # bits 8 and 9: whether the parent is remote is known, and is so
+    sent = Event(trace_id="a" * 32, span_id="b" * 16, trace_flags=0x301, span=Span(name="charge"))
+    assert through(sent).trace_flags == 0x301
 
 
 def test_what_stood_in_the_attribute_is_kept_whatever_it_was() -> None:

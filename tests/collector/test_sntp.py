@@ -62,6 +62,12 @@ def test_a_server_that_does_not_answer_is_an_error_in_time() -> None:
         assert time.monotonic() - began < 5.0
 
 
+@pytest.mark.parametrize("host", ["ntp..example.org", "n" * 64 + ".example.org"])
+def test_what_is_no_name_of_a_host_is_an_error_like_any_other(host: str) -> None:
+    with pytest.raises(OSError, match="no name of a host"):
+        ask_time(host, 123)
+
+
 @given(
     st.integers(min_value=0, max_value=4_000_000_000_000_000_000),
     st.integers(min_value=-30_000_000_000_000_000, max_value=30_000_000_000_000_000),

@@ -6,6 +6,7 @@ import errno
 import random
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from collector.frame import MAGIC, write_frame
 from collector.group import MAX_GROUP_EVENTS, MAX_ID_BYTES
 from collector.segments import segment_path
 from collector.spool import Cursor, Done, Group, Spool, Spooled, SpoolLimits
-from tests.support.faulty_disk import FaultyDisk
+from tests.support.faulty_disk import Fate, FaultyDisk
 
 ROOT = Path("spool")
 SMALL = SpoolLimits(segment_bytes=200)
@@ -43,6 +44,10 @@ class Ids:
     def flush(self) -> None:
         if self.fails or not self.flushes:
             raise Overloaded("the journal does not answer")
+
+    def flush_soon(self) -> None:
+        with suppress(Overloaded):
+            self.flush()
 
     def forget(self) -> None:
         self.ids.clear()
@@ -331,6 +336,47 @@ def test_after_a_failed_sync_nothing_is_taken_for_ever(failing: str) -> None:
     with pytest.raises(StateUnknown):
         spool.append(group("c"), Told())
     assert spool.next_sequence == (2 if failing == "sync" else 0)
+
+
+@pytest.mark.parametrize("cut_off", [True, False], ids=["cut off", "not cut off"])
+@pytest.mark.parametrize("failing", ["sync", "sync_directory"])
+@pytest.mark.parametrize("more", [0, 1, 9])
+def test_what_is_told_after_a_failed_sync_and_a_restart_outlives_a_power_cut(
+    failing: str, *, cut_off: bool, more: int
+) -> None:
+    # what the sync left out reads well until then, and a second sync of it says that all is there
+    disk = FaultyDisk()
+    spool = opened(disk, limits=SMALL)
+    if failing == "sync":
+        put(spool, group("a", ids=[b"a"]))
+    disk.failing = {failing: OSError(errno.EIO, "I/O error")}
+    if not cut_off:
+        disk.failing["truncate"] = disk.failing[failing]
+    (told,) = put(spool, group("b", ids=[b"b"]))
+    assert isinstance(told.outcome, StateUnknown)
+    disk.failing.clear()
+    again = opened(disk, limits=SMALL)
+    told_now = put(again, group("b", ids=[b"b"]), *[group("c", ids=[b"%d" % at]) for at in range(more)])
+    assert all(isinstance(one.outcome, Spooled) for one in told_now)
+    expected = events(again)
+    assert len(expected) == 1 + (failing == "sync") + more
+    for _ in range(2):
+        disk = disk.after_crash(Fate.LOST)
+        assert events(opened(disk, limits=SMALL)) == expected
+
+
+def test_a_restart_that_cannot_sync_what_it_found_leaves_it_to_the_next_one() -> None:
+    disk = FaultyDisk()
+    put(opened(disk), group("a", ids=[b"a"]))
+    for failing in ("sync", "sync_directory"):
+        disk.failing = {failing: OSError(errno.EIO, "I/O error")}
+        with pytest.raises(OSError, match="I/O"):
+            opened(disk)
+        disk.failing = {}
+    assert put(opened(disk), group("a", ids=[b"a"]))[0].stored == 0
+    disk = disk.after_crash(Fate.LOST)
+    assert len(events(opened(disk))) == 1
+    assert disk.list_directory(ROOT) == [segment_path(ROOT, 0).name]
 
 
 def test_a_group_queued_while_a_sync_fails_is_not_written_behind_it() -> None:
@@ -651,6 +697,17 @@ def test_what_is_kept_for_shipping_is_not_given_to_events() -> None:
     disk.free = 5_001_000
     assert put(spool, group("b"))[0].stored == 2
     assert spool.refusals.now == ""
+
+
+def test_a_spool_opens_on_a_disk_without_room_for_another_file() -> None:
+    disk = FaultyDisk()
+    put(opened(disk), group("a", ids=[b"a"]))
+    disk.append_to(segment_path(ROOT, 0)).write(b"torn")
+    disk.failing["write"] = OSError(errno.ENOSPC, "No space left on device")
+    again = opened(disk)
+    assert put(again, group("a", ids=[b"a"]))[0].stored == 0
+    assert disk.list_directory(ROOT) == [segment_path(ROOT, 0).name]
+    assert disk.size(segment_path(ROOT, 0)) == again.size_bytes
 
 
 def test_a_spool_on_a_full_disk_opens_and_still_recognises_what_is_sent_again() -> None:

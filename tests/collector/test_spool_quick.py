@@ -31,6 +31,9 @@ class NoIds:
     def flush(self) -> None:
         pass
 
+    def flush_soon(self) -> None:
+        self.flush()
+
     def forget(self) -> None:
         pass
 

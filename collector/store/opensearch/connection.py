@@ -74,7 +74,7 @@ class _Bytes(Serializer):
         return data
 
     def loads(self, s: str) -> Any:
-        return s.encode()
+        return s.encode("utf-8", "surrogatepass")  # as the transport has decoded it: the bytes that came
 
 
 class _Transport(Transport):

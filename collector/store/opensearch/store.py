@@ -18,7 +18,7 @@ import msgspec
 from collector.batch import Batch, BatchHeader, EventRef, SignedHeader, StreamId
 from collector.errors import Conflict, NotFound, Overloaded, StateUnknown, VerificationError
 from collector.store.opensearch import documents
-from collector.store.opensearch.connection import Connection, Refusal, path_of
+from collector.store.opensearch.connection import Connection, Document, Refusal, path_of
 from collector.store.opensearch.headers import Headers, place_of
 from collector.store.opensearch.hearing import Watch
 from collector.store.opensearch.layout import Layout
@@ -132,9 +132,12 @@ class OpenSearchStore:
             settle(self._connection, self._layout.batches)
 
     def _is_stored(self, signed: SignedHeader) -> bool:
-        """Whether this header is there. Raises `Conflict` when another is there under its number."""
+        """Whether this header is there. Raises `Conflict` when another is there under its number, or what is no header at all."""
         header = signed.header
-        data = self._headers.data(StreamId(header.stream), header.number)
+        try:
+            data = self._headers.data(StreamId(header.stream), header.number)
+        except VerificationError as error:
+            raise Conflict(str(error)) from error
         if data is None:
             return False
         if data != signed.data:
@@ -189,7 +192,10 @@ class OpenSearchStore:
                 name = f"event {header.first + at} of stream {header.stream}"
                 if not one.found:
                     raise StateUnknown(f"{self._connection.name} has and has not {name}")
-                stored = documents.stored_event(bytes(one.source), name)
+                try:
+                    stored = documents.stored_event(bytes(one.source), name)
+                except VerificationError as error:
+                    raise Conflict(str(error)) from error
                 if stored.data != bodies[at] or stored.batch != header.number:
                     raise Conflict(f"another {name} is stored already, for batch {stored.batch}")
 
@@ -296,7 +302,7 @@ class OpenSearchStore:
         """What every shard has given its word for; a stream of which one has said nothing is left out."""
         shares = [_share(stream, part, parts) for stream in streams for part in range(1, parts + 1)]
         told = self._connection.documents([(self._layout.acknowledged, share) for share in shares])
-        numbers = [msgspec.json.decode(one.source, type=_Acknowledged).number if one.found else 0 for one in told]
+        numbers = [self._number(one) for one in told]
         least = {stream: min(numbers[at * parts : at * parts + parts]) for at, stream in enumerate(streams)}
         return {stream: number for stream, number in least.items() if number > 0}
 
@@ -306,7 +312,17 @@ class OpenSearchStore:
         """See `EventStore.acknowledged`."""
         self._open()
         (found,) = self._connection.documents([(self._layout.acknowledged, stream)])
-        return msgspec.json.decode(found.source, type=_Acknowledged).number if found.found else 0
+        return self._number(found)
+
+    def _number(self, one: Document) -> int:
+        """The number in a document, 0 if it is not there. What is none is no answer: a log that gives its word writes over it."""
+        if not one.found:
+            return 0
+        try:
+            return msgspec.json.decode(one.source, type=_Acknowledged).number
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            where = f"the document {one.id} of {one.index}"
+            raise Overloaded(f"{self._connection.name}: {where} is not of our making: {error}") from error
 
     def streams(self) -> Sequence[StreamId]:
         """See `EventStore.streams`. A stream is there from before its first batch is: nobody can miss one."""
