@@ -12,15 +12,17 @@ the ``rfc8785`` package.
 
 import base64
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from itertools import accumulate
 from typing import Any
 
 import msgspec
 
 from collector.errors import Malformed
 
-__all__ = ["MAX_DEPTH", "MAX_SAFE_INTEGER", "Normaliser", "encode", "encode_exact", "number"]
+__all__ = ["MAX_DEPTH", "MAX_SAFE_INTEGER", "Normaliser", "encode", "encode_exact", "is_too_deep", "number"]
 
 MAX_SAFE_INTEGER = 2**53 - 1
 """Largest magnitude that RFC 8785 (section 3.2.2.3, I-JSON) carries without loss."""
@@ -139,6 +141,11 @@ class Normaliser:
         self.exact = True
         if key is None or type(key) is bool:
             return {None: "null", True: "true", False: "false"}[key]
+        if isinstance(key, (bytes, bytearray, memoryview)):
+            try:
+                return bytes(key).decode()  # a name that was packed as binary data: what is declared of it must hold
+            except UnicodeDecodeError:
+                pass
         text = self.value(key, MAX_DEPTH)
         return text if type(text) is str else str(text)
 
@@ -176,6 +183,17 @@ class Normaliser:
         if isinstance(value, Mapping):
             return self.value(dict(value), depth)
         raise Malformed(f"a value of type {type(value).__name__} has no place in an event", label="bad_type")
+
+
+_STRING = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
+
+
+def is_too_deep(data: bytes) -> bool:
+    """Whether JSON nests lists and objects more than `MAX_DEPTH` levels deep, told without decoding it; of what is no JSON anything may be said."""
+    if data.count(b"[") + data.count(b"{") <= MAX_DEPTH:
+        return False
+    steps = (1 if one in b"[{" else -1 for one in _STRING.sub(b"", data) if one in b"[]{}")
+    return max(accumulate(steps), default=0) > MAX_DEPTH
 
 
 def number(value: float) -> str:

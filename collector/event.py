@@ -20,6 +20,7 @@ from collector.errors import Malformed
 from collector.memo import Memo
 
 __all__ = [
+    "MAX_TRACE_FLAGS",
     "Access",
     "Event",
     "Facts",
@@ -37,6 +38,9 @@ __all__ = [
     "may_hold_large_doubles",
     "parse_time",
 ]
+
+MAX_TRACE_FLAGS = 0xFFFFFFFF
+"""OTLP's `flags` have 32 bits: the low eight are W3C's, and SDKs set bits 8 and 9 (whether a parent is known to be remote)."""
 
 
 class Scope(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

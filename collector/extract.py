@@ -18,13 +18,9 @@ from collector.event import Event
 from collector.memo import Memo
 from collector.paths import Path, Shape, as_key, compile_paths, first, shape_of
 from collector.protect.classify import is_card
+from collector.statedkeys import bounded, is_key_name, stated_keys
 
 __all__ = ["Extractor", "Found", "KeyRule", "OperationRule", "Plan", "StitchSettings"]
-
-MAX_KEY_BYTES = 256
-"""Longest transaction ID, key value, tenant or actor taken; a longer one is left in the event and marked `key_too_long`."""
-
-_NAME = re.compile(r"[a-z][a-z0-9_.]{0,63}", re.ASCII)
 
 
 class OperationRule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -88,7 +84,10 @@ class StitchSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
-    """What extraction found: new values for the event's fields, the rule behind each, and marks."""
+    """What extraction found: new values for the event's fields, the rule behind each, and marks.
+
+    `refused`: what the event states and cannot have, by its path in the event: ``actor``, ``keys.orderId``.
+    """
 
     transaction: str
     tenant: str
@@ -98,6 +97,7 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     keys: dict[str, str]
     rules: dict[str, str]
     marks: tuple[str, ...]
+    refused: dict[str, str] = {}
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -222,17 +222,15 @@ class Extractor:
         marks: list[str] = []
         rules: dict[str, str] = {}
         name = event.event_name or (self._operation(event) if self._names_operations else "")
-        transaction = event.transaction and _bounded(event.transaction, marks)
+        transaction = event.transaction and bounded(event.transaction, marks)
         if transaction:
             rules["transaction"] = "stated"
         else:
             transaction = self._transaction_in(event, plan, rules, marks)
-        keys = _EMPTY
+        keys = unfit = _EMPTY
         if event.keys:
-            keys = {key: _stated(key, value, marks) for key, value in event.keys.items() if _NAME.fullmatch(key)}
+            keys, unfit = stated_keys(event.keys, marks)
             rules.update(dict.fromkeys(keys, "stated"))
-            if len(keys) < len(event.keys):
-                marks.append("key_name_unusable")
         if plan.keys is not None:
             keys = self._keys_in(event, plan.keys[event.service, name or event.name], keys, rules, marks)
         if plan.amounts:
@@ -241,27 +239,39 @@ class Extractor:
         outcome = event.outcome or (first(plan.outcome, event) if plan.outcome else "")
         tenant = event.tenant or (first(plan.tenant, event) if plan.tenant else "")
         actor = event.actor or (first(plan.actor, event) if plan.actor else "")
+        tenant = tenant and bounded(tenant, marks)
+        actor = actor and bounded(actor, marks)
+        refused = _EMPTY
+        if marks:
+            identities = (
+                ("transaction", event.transaction, transaction),
+                ("tenant", event.tenant, tenant),
+                ("actor", event.actor, actor),
+            )
+            refused = {place: stated for place, stated, taken in identities if stated != taken and stated}
+            refused.update((f"keys.{key}", stated) for key, stated in unfit.items())
         return Found(
             transaction=transaction,
-            tenant=tenant and _bounded(tenant, marks),
-            actor=actor and _bounded(actor, marks),
+            tenant=tenant,
+            actor=actor,
             outcome=_OUTCOMES.get(outcome.lower(), "") if outcome else "",
             event_name=name,
             keys=keys,
             rules=rules,
             marks=tuple(marks),
+            refused=refused,
         )
 
     def _transaction_in(self, event: Event, plan: Plan, rules: dict[str, str], marks: list[str]) -> str:
         for path in plan.transaction:
             value = path.get(event)
-            transaction = "" if value is None else _bounded(as_key(value), marks)
+            transaction = "" if value is None else bounded(as_key(value), marks)
             if transaction:
                 rules["transaction"] = path.text
                 return transaction
         if plan.baggage:
             transaction, member = self._from_baggage(event, marks)
-            if member:
+            if transaction:
                 rules["transaction"] = member
             return transaction
         return ""
@@ -273,7 +283,7 @@ class Extractor:
             name = key.rule.name
             if name in keys:
                 continue
-            value = _bounded(key.find(event), marks)
+            value = bounded(key.find(event), marks)
             if value:
                 keys = {**keys, name: value}
                 rules[name] = key.label
@@ -285,7 +295,7 @@ class Extractor:
         for regex in self._operations[event.service]:
             match = regex.search(event.body)
             if match:
-                return (match.group(1) or "")[:MAX_KEY_BYTES]
+                return match.group(1) or ""
         return ""
 
     def _from_baggage(self, event: Event, marks: list[str]) -> tuple[str, str]:
@@ -295,15 +305,8 @@ class Extractor:
         for member in header[:8192].split(","):  # W3C baggage, section 3.2: list-members with optional properties
             name, _, value = member.partition(";")[0].partition("=")
             if name.strip() in self._baggage:
-                return _bounded(unquote(value.strip()), marks), f"baggage {name.strip()}"
+                return bounded(unquote(value.strip()), marks), f"baggage {name.strip()}"
         return "", ""
-
-
-def _stated(name: str, value: str, marks: list[str]) -> str:
-    """The value of a key that the event itself states; an amount is brought into its one form."""
-    if is_amount(name) and not (value := amount_text(value)):
-        marks.append("amount_unusable")
-    return _bounded(value, marks)
 
 
 def _amounts_in(
@@ -331,7 +334,7 @@ def _compile_amount(rule: AmountRule, at: int) -> _Amount:
 
 def _compile_key(rule: KeyRule, at: int) -> _Key:
     where = f"keys[{at}]"
-    if not _NAME.fullmatch(rule.name):
+    if not is_key_name(rule.name):
         raise Malformed("a key's name is lower-case letters, digits, dots and underscores", where=f"{where}.name")
     if rule.name == "transaction":
         raise Malformed(
@@ -370,13 +373,6 @@ def _regex(pattern: str, where: str) -> re.Pattern[str]:
     if regex.groups < 1:
         raise Malformed("the pattern needs a group around the value", where=where)
     return regex
-
-
-def _bounded(value: str, marks: list[str]) -> str:
-    if len(value) <= MAX_KEY_BYTES // 4 or len(value.encode("utf-8", "surrogatepass")) <= MAX_KEY_BYTES:
-        return value
-    marks.append("key_too_long")
-    return ""
 
 
 def _matches(patterns: Sequence[str], value: str) -> bool:

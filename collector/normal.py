@@ -13,7 +13,7 @@ import msgspec
 
 from collector.canonical import MAX_SAFE_INTEGER, Normaliser
 from collector.errors import Malformed
-from collector.event import Access, Event, Origin, Span, format_time, parse_time
+from collector.event import MAX_TRACE_FLAGS, Access, Event, Origin, Span, format_time, parse_time
 from collector.extract import Found
 
 __all__ = ["MAX_MARKS", "STATED_TIME", "normalised", "plain", "times_in"]
@@ -22,7 +22,11 @@ MAX_MARKS = 16
 """Most marks that an event carries."""
 
 STATED_TIME = "time.stated"
-"""The attribute that keeps a time which is none, as it was stated: a name that an event has and its sender did not give."""
+"""The attribute that keeps a time which is none, as it was stated: a name that an event has and its sender did not give.
+Of each other field whose value does not fit it is the same with the field's path (``actor.stated``)."""
+
+Protect = Callable[[Any], tuple[Any, tuple[str, ...]]]
+"""A value masked, and the marks that say where: `collector.protect.Protector.protect`."""
 
 _MAX_NAME = 256
 _TIME_LENGTH = len("2023-01-30T11:50:59.971622667Z")
@@ -74,7 +78,7 @@ def _holds_plain_values(raw: Event) -> bool:
         and (not raw.trace_id or _TRACE_ID.fullmatch(raw.trace_id) is not None)
         and (not raw.span_id or _SPAN_ID.fullmatch(raw.span_id) is not None)
         and 0 <= raw.severity_number <= 24
-        and 0 <= raw.trace_flags <= 0xFFFFFFFF
+        and 0 <= raw.trace_flags <= MAX_TRACE_FLAGS
     )
 
 
@@ -100,8 +104,11 @@ def times_in(event: Event) -> int:
     return (event.time != "") + (event.observed != "") + (event.span is not None and event.span.end != "")
 
 
-def normalised(raw: Event, found: Found, walk: Normaliser, now: str) -> Event:
+def normalised(raw: Event, found: Found, walk: Normaliser, now: str, protect: Protect) -> Event:
     """The event with every value walked; `walk` tells afterwards how to encode it. `now` stands in for a missing `observed`.
+
+    What does not fit its field is kept as an attribute. `protect` (`Protector.protect`) masks it while it still stands under
+    its field's name, and a name before it is cut: of a card number across the cut a later look would know nothing.
 
     Raises:
         Malformed: a value that has no place in an event.
@@ -117,6 +124,20 @@ def normalised(raw: Event, found: Found, walk: Normaliser, now: str) -> Event:
         walk.marks.add("span_id_unusable")
     time = _time(raw.time, "time", walk, unusable) if raw.time else ""
     observed = _time(raw.observed, "observed", walk, unusable) if raw.observed else now
+    span = _span(raw.span, walk, unusable) if raw.span else None
+    names = {"severity_text": value(raw.severity_text), "event_name": value(found.event_name)}
+    if span is not None:
+        names["span.name"] = span.name
+    too_long = {place: name for place, name in names.items() if len(name) > _MAX_NAME}
+    if too_long or found.refused:
+        stated, marks = protect(walk.fields({**found.refused, **too_long}))
+        walk.marks.update(marks)
+        unusable.update((f"{place}.stated", text) for place, text in stated.items())
+        names.update((place, stated.get(place, "")[:_MAX_NAME]) for place in too_long)  # absent: the field is dropped
+    if too_long:
+        walk.marks.add("name_too_long")
+        if span is not None:
+            span = msgspec.structs.replace(span, name=names["span.name"])
     attributes = walk.fields(raw.attributes)
     scope = raw.scope
     if scope is not None:
@@ -127,16 +148,16 @@ def normalised(raw: Event, found: Found, walk: Normaliser, now: str) -> Event:
         time=time,
         observed=observed,
         severity_number=raw.severity_number if 0 <= raw.severity_number <= 24 else 0,
-        severity_text=value(raw.severity_text[:_MAX_NAME]),
-        event_name=value(found.event_name[:_MAX_NAME]),
+        severity_text=names["severity_text"],
+        event_name=names["event_name"],
         body=value(raw.body),
-        attributes={**attributes, **unusable} if unusable else attributes,
+        attributes=_beside(attributes, unusable) if unusable else attributes,
         resource=walk.fields(raw.resource),
         scope=scope,
         trace_id=trace_id,
         span_id=span_id,
-        trace_flags=raw.trace_flags & 0xFFFFFFFF,
-        span=_span(raw.span, walk) if raw.span else None,
+        trace_flags=raw.trace_flags & MAX_TRACE_FLAGS,
+        span=span,
         transaction=value(found.transaction),
         tenant=value(found.tenant),
         keys={name: value(text) for name, text in found.keys.items()} if found.keys else {},
@@ -154,13 +175,29 @@ def normalised(raw: Event, found: Found, walk: Normaliser, now: str) -> Event:
     return event
 
 
-def _span(span: Span, walk: Normaliser) -> Span:
+def _beside(attributes: dict[str, Any], unusable: dict[str, Any]) -> dict[str, Any]:
+    """The attributes and what does not fit its field; of two with one name both are kept."""
+    kept = dict(attributes)
+    for name, text in unusable.items():
+        free = name
+        while kept.get(free, text) != text:
+            free += ".stated"
+        kept[free] = text
+    return kept
+
+
+def _span(span: Span, walk: Normaliser, unusable: dict[str, Any]) -> Span:
+    """The span; its name may still be too long."""
     value = walk.value
+    parent = span.parent_span_id
+    if parent and not _SPAN_ID.fullmatch(parent):
+        unusable["parent_span_id"], parent = value(parent), ""
+        walk.marks.add("parent_span_id_unusable")
     return Span(
-        name=value(span.name[:_MAX_NAME]),
-        parent_span_id=span.parent_span_id if _SPAN_ID.fullmatch(span.parent_span_id) else "",
+        name=value(span.name),
+        parent_span_id=parent,
         kind=value(span.kind),
-        end=span.end if _TIME.fullmatch(span.end) else "",
+        end=_time(span.end, "end", walk, unusable) if span.end else "",
         status=value(span.status),
         status_message=value(span.status_message),
         trace_state=value(span.trace_state),
@@ -192,5 +229,5 @@ def _time(text: str, field: str, walk: Normaliser, unusable: dict[str, Any]) -> 
         return format_time(parse_time(text))
     except Malformed:
         walk.marks.add(f"{field}_unusable")
-        unusable[STATED_TIME] = walk.value(text)
+        unusable[f"{field}.stated"] = walk.value(text)
         return ""

@@ -139,12 +139,13 @@ class Preparer:
     def _one(self, raw: Event, now: str, *, vouched: bool) -> tuple[Event, bytes, bytes]:
         shape = self._shapes[shape_of(raw)]
         found = self._extractor.find(raw, shape.plan)
+        rules = found.rules
         event = plain(raw, found, now, vouched=vouched) if shape.named else None
         exact = nested = False
         data, digest = (b"", "") if event is None else _encoded_plain(event)
         if event is None or not data:
             walk = Normaliser(self._protector.raw)
-            event = normalised(raw, found, walk, now)
+            event = normalised(raw, found, walk, now, self._protector.protect)
             exact, nested = walk.exact, walk.nested
             data, digest = encode_event(event, exact=exact)
         if len(data) > self._max_event_bytes:
@@ -155,9 +156,10 @@ class Preparer:
         if self._protector.needs_walk(data, times=times_in(event) if undeclared else None):
             event = self._protected(event)
             data, digest = encode_event(event, exact=exact)
+            rules = _rules_left(event, rules)
         if self._speakers:
             _check_speaker(event, self._speakers)
-        facts = encode_facts(facts_of(event, digest, found.rules))
+        facts = encode_facts(facts_of(event, digest, rules))
         if len(facts) > MAX_FACTS_BYTES:
             raise Malformed("its keys and names are too many or too long to be indexed", label="too_many_keys")
         return event, data, facts
@@ -206,6 +208,18 @@ class Preparer:
         return msgspec.structs.replace(event, marks=merged)
 
 
+def _rules_left(event: Event, rules: dict[str, str]) -> dict[str, str]:
+    """The rules behind what a protected event still has, by the names that it has now.
+
+    A key's name may have held a card number, and whole keys may have been dropped. Only a stated key can have got another
+    name: those of declared ones are ours.
+    """
+    left = {name: rules.get(name, "stated") for name in event.keys}
+    if event.transaction and "transaction" in rules:
+        left["transaction"] = rules["transaction"]
+    return left
+
+
 def _check_speaker(event: Event, speakers: Mapping[str, Collection[str]]) -> None:
     """Raises `Malformed` when somebody else may speak for the event's service, as it will stand in the log."""
     allowed = speakers.get(event.service)
@@ -225,10 +239,28 @@ def _encoded_plain(event: Event) -> tuple[bytes, str]:
 def raw_of(arrival: Arrival) -> bytes:
     """Bytes that show a refused arrival to a person: its JSON as far as it has one.
 
-    Bytes inside are written as text, not as base64, so that the dead letters' scan sees what is in them.
+    Bytes inside are written as text, not as base64, and characters as they are, so that the dead letters' scan sees what is in them.
     """
     try:
         plain = msgspec.to_builtins(arrival.event, builtin_types=(bytes, bytearray, memoryview), enc_hook=repr)
-        return json.dumps(plain, default=lambda data: bytes(data).decode("latin-1")).encode("utf-8", "surrogatepass")
+        return json.dumps(_in_texts(plain), ensure_ascii=False).encode("utf-8", "backslashreplace")
     except (TypeError, ValueError, RecursionError):
         return repr(type(arrival.event)).encode()
+
+
+def _in_texts(value: Any) -> Any:
+    """The value with texts for its bytes and for keys that no JSON has. Raises RecursionError."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).decode("utf-8", "backslashreplace")
+    if isinstance(value, dict):
+        texts: dict[str, Any] = {}
+        for key, item in value.items():
+            name = _in_texts(key)
+            name = name if isinstance(name, str) else str(name)
+            while name in texts:  # as bytes and as text
+                name += "~"
+            texts[name] = _in_texts(item)
+        return texts
+    if isinstance(value, list | tuple):
+        return [_in_texts(item) for item in value]
+    return value

@@ -1,4 +1,4 @@
-r"""What is it? Payment card numbers in text, told apart from time stamps, hashes, UUIDs and other long numbers.
+"""What is it? Payment card numbers in text, told apart from time stamps, hashes, UUIDs and other long numbers.
 
 A card number is 12 to 19 digits that start with the prefix of an issuer which issues that length, pass the Luhn check
 (ISO/IEC 7812-1, annex B) and are not part of a longer run of digits. Pure functions: text in, spans out, linear time.
@@ -12,19 +12,19 @@ Words: a *run* is digits with up to three separators between neighbours; a *grou
 - it is the whole run, however it is cut (``4 4 3 2 8 0 1 5 6 1 5 2 0 4 5 4``).
 
 Other windows are left alone, or every table of small numbers would hold "cards". Separators are spaces, hyphens,
-underscores, plus signs and their Unicode kin, zero-width characters, NUL, and the same things as JSON, percent or HTML
-escapes, since JSON inside strings is common in logs. A full stop separates only when nothing else does and there
-are at least two: ``4111.1111.1111.1111``, not ``5412.75``. Line breaks, tabs, commas and colons do not separate.
+underscores, plus signs and their Unicode kin, zero-width characters, NUL, and the same things as `escapes`, since JSON
+inside strings is common in logs. A full stop separates only when nothing else does and there are at least two:
+``4111.1111.1111.1111``, not ``5412.75``. Line breaks, tabs, commas and colons do not separate.
 """
 
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from functools import cache
-from html import unescape
-from urllib.parse import unquote
 
 import msgspec
+
+from collector.protect.escapes import PAD, SEPARATOR, digits_written_out, readings
 
 __all__ = [
     "MAX_DIGITS",
@@ -36,6 +36,7 @@ __all__ = [
     "issuers",
     "luhn_valid",
     "may_hold_card",
+    "with_digits",
 ]
 
 MIN_DIGITS = 12
@@ -111,6 +112,7 @@ _ODD = re.compile(
     rb"[%&\xd9\xdb\xdf\xe0\xe1]|\xea[\x98-\xaf]|\xf0(?:[\x90-\x9e]|\x9f\xaf)"
     rb"|\xef(?:\xbc[\x8b\x8d\x8e\x90-\x99\xbf]|\xbb\xbf|\xb9[\x98\xa3])"
 )
+_C_ESCAPE = re.compile(rb"\\[ux0-3]")
 
 
 def may_hold_card(encoded: bytes, folded: bytes) -> bool:
@@ -121,7 +123,7 @@ def may_hold_card(encoded: bytes, folded: bytes) -> bool:
     return (
         _LONG_RUN in folded
         or (b"\x01" in folded and _ODD.search(encoded) is not None)
-        or (b"\\" in encoded and b"\\u" in encoded)
+        or (b"\\" in encoded and _C_ESCAPE.search(encoded) is not None)
     )
 
 
@@ -191,23 +193,11 @@ def is_card(digits: str) -> bool:
     return MIN_DIGITS <= len(digits) <= MAX_DIGITS and bool(issuers(digits)) and luhn_valid(digits)
 
 
-_PAD = "\uf8ff"  # private use: fills an escape that stands for a separator to its length, so that offsets hold
-_BOUNDARY = "|"
-_SEPARATOR = (
-    r"[ \-._+\x00\xa0\xad\u00b7\u1680\u180e\u2000-\u2015\u202a-\u202f\u205f-\u2064\u2212\u3000"
-    rf"\ufe58\ufe63\ufeff\uff0b\uff0d\uff0e\uff3f]{_PAD}*+"
-)
 # The lookbehind after the first digit is one at its start: the set of first characters is what makes the search fast,
 # and the lookahead turns most digits away before the costly part.
 _ASCII_RUN = re.compile(r"[0-9](?=[0-9 \-._+\x00]{11})(?<![0-9][0-9])(?:[ \-._+\x00]{0,3}+[0-9]){11,}+")
-_RUN = re.compile(rf"\d(?<!\d\d)(?:(?:{_SEPARATOR}){{0,3}}+\d){{11,}}+")
+_RUN = re.compile(rf"\d(?<!\d\d)(?:(?:{SEPARATOR}){{0,3}}+\d){{11,}}+")
 _GROUP = re.compile(r"\d+")
-_ONE_SEPARATOR = re.compile(_SEPARATOR)
-_ESCAPE = re.compile(
-    r"(?<!\\)\\++u[0-9a-fA-F]{4}"
-    r"|%[cC]2%[aA][0-9a-fA-F]|%[eE]2%80%[89aA][0-9a-fA-F]|%[0-9a-fA-F]{2}"
-    r"|&#?[0-9a-zA-Z]{1,8};"
-)
 
 # A run inside one of these is an identifier whose letters happen to stand elsewhere: RFC 9562 UUIDs, W3C traceparent, b3.
 _HEX_ID = re.compile(
@@ -227,26 +217,20 @@ _LENGTHS_BY_LIKELIHOOD = (16, 15, 19, 18, 17, 14, 13, 12)
 def find_cards(text: str) -> list[Card]:
     """Every card number in `text`, in order, none overlapping another. Time is linear in the length of `text`."""
     cards = _cards_of(text)
-    if "\\" in text or "%" in text or "&" in text:
-        unescaped = _ESCAPE.sub(_unescaped, text)
-        if unescaped != text:
-            taken = {at for card in cards for at in card.digits_at}
-            more = [card for card in _cards_of(unescaped) if taken.isdisjoint(card.digits_at)]
-            cards = sorted(cards + more, key=lambda card: card.digits_at)
+    for reading in readings(text):
+        taken = {at for card in cards for at in card.digits_at}
+        more = [card for card in _cards_of(reading) if taken.isdisjoint(card.digits_at)]
+        cards = sorted(cards + more, key=lambda card: card.digits_at)
     return cards
 
 
-def _unescaped(match: re.Match[str]) -> str:
-    """An escape as what it stands for: a separator, padded to the same length so that offsets hold; else a boundary."""
-    escape = match.group()
-    if escape[0] == "\\":
-        character = chr(int(escape[-4:], 16))
-    elif escape[0] == "%":
-        character = unquote(escape, errors="replace")
-    else:
-        character = unescape(escape)
-    separates = _ONE_SEPARATOR.fullmatch(character) is not None
-    return character.ljust(len(escape), _PAD) if separates else _BOUNDARY * len(escape)
+def with_digits(text: str) -> str:
+    """`text`; with the digits past ASCII that stand in it as escapes written out, if there are card numbers in it then.
+
+    `find_cards` leaves each character where it stands, so to it an escape is no digit.
+    """
+    written = digits_written_out(text)
+    return written if written != text and find_cards(written) else text
 
 
 def _cards_of(text: str) -> list[Card]:
@@ -304,7 +288,7 @@ class _Run:
         self.groups = [group.span() for group in _GROUP.finditer(text, start, end)]
         # A full stop alone is told apart from all else: it may be a decimal point.
         self.between = [
-            text[left[1] : right[0]].rstrip(_PAD) for left, right in zip(self.groups, self.groups[1:], strict=False)
+            text[left[1] : right[0]].rstrip(PAD) for left, right in zip(self.groups, self.groups[1:], strict=False)
         ]
 
     def cards(self) -> list[Card]:

@@ -3,7 +3,8 @@ r"""Which fields are declared secret, by name: in the structure of an event, and
 A pattern is compared without regard to case, hyphens, underscores and spaces: `api_key` is also `apiKey` and `API-Key`.
 
 - Without a full stop it is a key's name: the whole key, or its last part when it is dotted as in OpenTelemetry
-  (`authorization` is also `http.request.header.authorization`). It holds at any depth and inside texts.
+  (`authorization` is also `http.request.header.authorization`). It holds at any depth, and inside texts unless it has
+  more than one `*` besides those in front.
 - With a full stop it is a path from the event's root, keys joined by full stops, list indexes left out:
   `attributes.session`, `body.items.owner`.
 - `*` stands for any characters, full stops included: `*.pin`, `attributes.*_key`, `*secret`.
@@ -60,8 +61,8 @@ class Fields:
     __slots__ = ("_dropped", "_in_text", "_marks", "_masked")
 
     def __init__(self, *, masked: Sequence[str], dropped: Sequence[str]) -> None:
-        self._masked = _compile(masked)
-        self._dropped = _compile(dropped)
+        self._masked = _Names(masked)
+        self._dropped = _Names(dropped)
         self._in_text = _pairs((*masked, *dropped))
         self._marks = _marks((*masked, *dropped))
 
@@ -77,11 +78,11 @@ class Fields:
         return False
 
     def action(self, path: str) -> Action:
-        """What happens to the field whose path from the root, its own key included, is `path`."""
+        """What happens to the field whose path from the root, its own key included, is `path`. Time is linear in its length."""
         folded = _fold_name(path)
-        if self._dropped.fullmatch(folded):
+        if self._dropped.match(folded):
             return Action.DROP
-        return Action.MASK if self._masked.fullmatch(folded) else Action.KEEP
+        return Action.MASK if self._masked.match(folded) else Action.KEEP
 
     def mask_pairs(self, text: str) -> str:
         r"""`text` with the value of each `name=value`, `name: value` and `"name":"value"` of a declared name masked.
@@ -116,15 +117,63 @@ def _fold_name(name: str) -> str:
 _FOLD_NAME: dict[int, int | None] = {ord("A") + at: ord("a") + at for at in range(26)} | dict.fromkeys(map(ord, "-_ "))
 
 
-def _compile(patterns: Sequence[str]) -> re.Pattern[str]:
-    expressions = []
-    for pattern in patterns:
-        folded = _fold_name(pattern)
-        if not folded.strip("*."):
-            raise ValueError(f"field pattern {pattern!r} names no field")
-        expression = ".*".join(map(re.escape, re.split(r"\*+", folded)))
-        expressions.append(expression if "." in folded else rf"(?:.*\.)?{expression}")
-    return re.compile("|".join(expressions) if expressions else r"(?!)", re.DOTALL)
+class _Names:
+    """Folded patterns, and whether one of them matches a folded path.
+
+    No regular expressions: they would try every full stop of a path as the place where a name begins, and who sends an
+    event chooses how many its names have.
+
+    Raises:
+        ValueError: a pattern is empty or would match every field.
+    """
+
+    __slots__ = ("_ends", "_globs", "_parts", "_paths")
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        parts: set[str] = set()  # `authorization`: the last dotted part of a path
+        paths: set[str] = set()  # `attributes.session`: all of it
+        ends: set[str] = set()  # `*password`, `*.pin`: what it ends with
+        self._globs: list[list[str]] = []  # `body.*.owner`, `iban*`: pieces, one behind the other
+        for pattern in patterns:
+            folded = _fold_name(pattern)
+            literal = folded.lstrip("*")
+            if not folded.strip("*."):
+                raise ValueError(f"field pattern {pattern!r} names no field")
+            if "*" in literal:
+                beginning, *rest = re.split(r"\*+", folded)
+                # a name without a full stop may begin behind any of them, the one put before the path included
+                anywhere = [""] if beginning and "." not in folded else []
+                self._globs.append([*anywhere, f".{beginning}", *rest])
+            elif literal != folded:
+                ends.add(literal)
+            else:
+                (paths if "." in folded else parts).add(literal)
+        self._parts = frozenset(parts)
+        self._paths = frozenset(paths)
+        self._ends = tuple(sorted(ends))
+
+    def match(self, path: str) -> bool:
+        """Whether a pattern matches the folded path; time is linear in its length."""
+        return (
+            path.endswith(self._ends)
+            or path.rpartition(".")[2] in self._parts
+            or path in self._paths
+            or any(_stand_in(f".{path}", pieces) for pieces in self._globs)
+        )
+
+
+def _stand_in(text: str, pieces: Sequence[str]) -> bool:
+    """Whether `text` is the pieces in their order, with anything between them."""
+    first, *between, last = pieces
+    if not text.startswith(first):
+        return False
+    at = len(first)
+    for piece in between:
+        found = text.find(piece, at)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return text.endswith(last) and len(text) - len(last) >= at
 
 
 def _marks(patterns: Sequence[str]) -> tuple[tuple[bytes, tuple[bytes, ...]], ...] | None:
@@ -156,25 +205,32 @@ def _common_beginning(first: bytes, second: bytes) -> bytes:
     return first[:length]
 
 
+# A quote as it is, behind backslashes, and as nginx (`\x22`) and .NET (`\u0022`) write one in JSON; `\x5C` is a backslash of theirs.
+_QUOTE = r"(?:\\{0,64}[\"']|\\{1,64}(?:x|u00)2[27])"
+_NOT_ESCAPED = r"(?<!\\)(?<!\\x5C)(?<!\\x5c)"
+_BEGINNING = r"(?:(?<![^\W_])|(?<=\\x2[27])|(?<=\\u002[27]))"
+
+
 def _pairs(patterns: Sequence[str]) -> re.Pattern[str]:
     names = []
     for pattern in patterns:
         folded = _fold_name(pattern)
         literal = folded.lstrip("*")
-        if "." in folded or "*" in literal or not literal:
-            continue
+        pieces = re.split(r"\*+", literal)
+        if "." in folded or len(pieces) > 2:
+            continue  # the time for more than one `*` would be a product
         # What the pattern leaves open (case, hyphen or underscore between any two letters) is left open here as well.
-        spelled = "[-_]?".join(map(re.escape, literal))
-        names.append(spelled if folded != literal else rf"(?<![^\W_]){spelled}")
+        spelled = r"[\w-]{0,64}".join("[-_]?".join(map(re.escape, piece)) for piece in pieces)
+        names.append(spelled if folded != literal else rf"{_BEGINNING}{spelled}")
     if not names:
         return re.compile(r"(?!)(?P<name>)(?P<quote>)")
     return re.compile(
-        rf"(?P<name>{'|'.join(names)})(?P<quote>\\{{0,64}}[\"'])?\s{{0,8}}(?:=>|[:=])\s{{0,8}}",
+        rf"(?P<name>{'|'.join(names)})(?P<quote>{_QUOTE})?\s{{0,8}}(?:=>|[:=])\s{{0,8}}",
         re.IGNORECASE | re.ASCII,
     )
 
 
-_OPENING = re.compile(r"\\{0,64}[\"']")
+_OPENING = re.compile(_QUOTE)
 _OURS = r"\[[^\[\]]{1,512}~card:[a-p]{20}(?:,card:[a-p]{20}){0,64}\]|\[jwt:[a-p]{20}\]"  # as `redact` writes them
 _BARE = re.compile(rf"(?:(?:bearer|basic|digest|token)\s+)?(?:{_OURS}|[^\s\"'\\,;&|()\[\]{{}}<>])+", re.IGNORECASE)
 _COOKIES = re.compile(r"[^\s\"'\\;,]+(?:;\s?[^\s\"'\\;,]+)*")
@@ -187,7 +243,7 @@ def _value(text: str, pair: re.Match[str]) -> tuple[int, int] | None:
     opening = _OPENING.match(text, start)
     if opening:
         quote = opening.group()
-        closing = re.compile(r"(?<!\\)" + re.escape(quote)).search(text, opening.end())
+        closing = re.compile(_NOT_ESCAPED + re.escape(quote)).search(text, opening.end())
         inside = (opening.end(), closing.start() if closing else len(text))
         return None if text[slice(*inside)] in {MASK, ""} else inside
     bare = (_COOKIES if pair["name"].lower().endswith("cookie") else _BARE).match(text, start)

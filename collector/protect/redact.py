@@ -18,13 +18,16 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from collector.errors import TallyError
-from collector.protect.classify import MIN_DIGITS, Card, find_cards, fold, is_card, may_hold_card
+from collector.protect.classify import MIN_DIGITS, Card, find_cards, fold, is_card, may_hold_card, with_digits
 from collector.protect.fields import DEFAULT_MASKED_FIELDS, MASK, Action, Fields
 
-__all__ = ["MAX_DEPTH", "ProtectError", "Protector"]
+__all__ = ["MAX_DEPTH", "MAX_PATH", "ProtectError", "Protector"]
 
 MAX_DEPTH = 128
 """Dicts and lists inside each other, at most."""
+
+MAX_PATH = 1_024
+"""Longest path of a map whose fields are protected, in characters: it is looked at anew for each of them."""
 
 _EXEMPT = {
     "trace_id": re.compile(r"[0-9a-fA-F]{32}"),
@@ -36,10 +39,10 @@ _TOKEN_LETTERS = str.maketrans("0123456789abcdef", "abcdefghijklmnop")
 _MIN_KEY_BYTES = 32
 _MIN_TEXT = 4  # shorter than any name=value
 _MAX_REMEMBERED_PATH = 256
-_MAX_REMEMBERED_KEYS = 1024  # of dicts, and of keys in each
+_MAX_REMEMBERED_KEYS = 8_192  # of all dicts together: some megabytes, if they are as long as they may be
 
 _JWT = re.compile(r"(?<![\w-])[\w-]{4,}+\.eyJ[\w-]{4,}+(?:\.[\w-]*+)?", re.ASCII)
-_BARE_IN_JSON = (re.compile(r"(\\{0,64}\")\s{0,4}:\s{0,4}\Z"), re.compile(r"\s{0,4}(?:[,}\]]|\Z)"))
+_BARE_IN_JSON = (re.compile(r"(\\{0,64}\"|\\{1,64}(?:x|u00)22)\s{0,4}:\s{0,4}\Z"), re.compile(r"\s{0,4}(?:[,}\]]|\Z)"))
 _LOOK_BEHIND = 80
 
 # Eight-byte integers and floats of MessagePack (uint 64, int 64, float 64) and CBOR (unsigned), big-endian.
@@ -73,7 +76,7 @@ class Protector:
         ValueError: the key is too short, or a pattern names no field.
     """
 
-    __slots__ = ("_fields", "_key", "_known")
+    __slots__ = ("_fields", "_key", "_known", "_remembered")
 
     def __init__(
         self,
@@ -88,6 +91,7 @@ class Protector:
         self._fields = Fields(masked=masked_fields, dropped=dropped_fields)
         # path of a dict -> key -> what `_field` decided
         self._known: dict[str, dict[str, tuple[str, str, Action]]] = {}
+        self._remembered = 0  # keys in all of them
 
     def needs_walk(self, encoded: bytes, *, times: int | None = None) -> bool:
         """Whether `protect` might change the value that `encoded` is the JSON of.
@@ -100,7 +104,7 @@ class Protector:
         in UTC stand in it. What is left are pairs in texts, which take a colon or an equals sign: most events have none.
         """
         folded = fold(encoded)
-        if may_hold_card(encoded, folded) and find_cards(encoded.decode("utf-8", "replace")):
+        if may_hold_card(encoded, folded) and find_cards(with_digits(encoded.decode("utf-8", "replace"))):
             return True
         if b"J" in encoded and b".eyJ" in encoded:
             return True
@@ -122,7 +126,8 @@ class Protector:
         indexes left out of the path.
 
         Raises:
-            ProtectError: a value of another type, a key that is no text, or more than `MAX_DEPTH` levels.
+            ProtectError: a value of another type, a key that is no text, more than `MAX_DEPTH` levels, or fields under a
+                path longer than `MAX_PATH`.
         """
         marks: set[str] = set()
         try:
@@ -198,6 +203,8 @@ class Protector:
         raise ProtectError(f"{path or 'the event'} is of type {kind.__name__}, which is no JSON")
 
     def _dict(self, fields: dict[Any, Any], path: str, levels: int, marks: set[str]) -> dict[str, Any]:
+        if len(path) > MAX_PATH:
+            raise ProtectError(f"fields under a path of {len(path)} characters; at most {MAX_PATH}")
         known = self._known.get(path) or {}
         changed = False
         masked: dict[str, Any] = {}
@@ -238,12 +245,16 @@ class Protector:
         # Keys come from outside: what is remembered is bounded, and holds no key that may itself be personal.
         harmless = name == key and b"00000000" not in fold(where.encode("utf-8", "surrogatepass"))
         if harmless and len(where) <= _MAX_REMEMBERED_PATH:
-            known = self._known.get(path)
-            if known is None and len(self._known) < _MAX_REMEMBERED_KEYS:
-                known = self._known[path] = {}
-            if known is not None and len(known) < _MAX_REMEMBERED_KEYS:
-                known[key] = decided
+            self._remember(path, key, decided)
         return decided
+
+    def _remember(self, path: str, key: str, decided: tuple[str, str, Action]) -> None:
+        """Remember what was decided; when it is full, the memory starts anew, as `Memo` does."""
+        if self._remembered >= _MAX_REMEMBERED_KEYS:
+            self._known.clear()
+            self._remembered = 0
+        self._known.setdefault(path, {})[key] = decided
+        self._remembered += 1
 
     def _key_name(self, key: str, path: str, marks: set[str]) -> str:
         name = _JWT.sub(self._masked_jwt, self._mask_cards(key, path, marks))
@@ -282,6 +293,7 @@ class Protector:
         return masked
 
     def _mask_cards(self, text: str, path: str, marks: set[str]) -> str:
+        text = with_digits(text)
         parts: list[str] = []
         done = 0
         for card in find_cards(text):

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from collector.errors import Malformed
 from collector.event import Event, Scope, Span
-from collector.extract import MAX_KEY_BYTES, Extractor, Found, KeyRule, OperationRule, StitchSettings
+from collector.extract import Extractor, Found, KeyRule, OperationRule, StitchSettings
 from collector.paths import shape_of
+from collector.statedkeys import MAX_KEY_BYTES
 
 
 def find(event: Event, **settings: Any) -> Found:
@@ -35,7 +36,8 @@ def key(event: Event, **rule: Any) -> tuple[str, str]:
         (Event(attributes={"transaction_id": True}), "true", "attributes.transaction_id"),
         (Event(resource={"transaction.id": "T"}), "T", "resource.transaction.id"),
         (Event(attributes={"baggage": "a=1, transaction.id=T%2F1;prop=x,b=2"}), "T/1", "baggage transaction.id"),
-        (Event(attributes={"baggage": "transaction.id"}), "", "baggage transaction.id"),
+        (Event(attributes={"baggage": "transaction.id"}), "", ""),
+        (Event(attributes={"baggage": f"transaction.id={'T' * 300}"}), "", ""),
         (Event(attributes={"baggage": 7}), "", ""),
         (Event(attributes={"transaction.id": 1.5}), "", ""),
         (Event(attributes={"transaction.id": None}), "", ""),
@@ -46,10 +48,7 @@ def key(event: Event, **rule: Any) -> tuple[str, str]:
 def test_the_transaction_and_the_rule_that_found_it(event: Event, transaction: str, rule: str) -> None:
     found = find(event)
     assert found.transaction == transaction
-    if transaction:
-        assert found.rules == {"transaction": rule}
-    else:
-        assert found.rules.get("transaction", rule) == rule
+    assert found.rules == ({"transaction": rule} if rule else {}), "what was not found has no rule that found it"
 
 
 @pytest.mark.parametrize("path", ["transaction.id", "events.x", "attributes", "attributes.", "", "body", "scope"])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import re
 from typing import Any
 
 import msgspec
@@ -12,9 +14,10 @@ from hypothesis import strategies as st
 
 from collector.canonical import MAX_DEPTH
 from collector.event import Access, Event, Facts, Origin, Scope, Span, decode_event, decode_facts, format_time
-from collector.extract import Extractor, KeyRule, StitchSettings
+from collector.extract import Extractor, KeyRule, OperationRule, StitchSettings
 from collector.prepare import MAX_FACTS_BYTES, Prepared, Preparer, raw_of
 from collector.protect import Protector
+from collector.protect.classify import find_cards
 from collector.receive import Arrival
 
 NOW_NS = 1_700_000_000_000_000_000
@@ -108,6 +111,10 @@ def test_an_event_gets_the_time_it_was_seen_unless_it_is_imported() -> None:
 
 
 def test_a_time_that_is_none_is_kept_as_it_was_stated() -> None:
+    event, _ = prepared(Event(time="yesterday", observed="now", span=Span(name="s", end="2023-01-30T12:50:59+01:00")))
+    assert event.attributes == {"time.stated": "yesterday", "observed.stated": "now"}
+    assert event.span is not None
+    assert event.span.end == "2023-01-30T11:50:59.000000000Z"
     event, facts = prepared(Event(time="yesterday", observed="2023-01-30T12:50:59+01:00"))
     assert (event.time, event.attributes, event.marks) == ("", {"time.stated": "yesterday"}, ["time_unusable"])
     assert event.observed == "2023-01-30T11:50:59.000000000Z"
@@ -121,10 +128,81 @@ def test_ids_of_another_shape_stay_attributes() -> None:
     assert event.marks == ["span_id_unusable", "trace_id_unusable"]
 
 
+def test_what_does_not_fit_stands_beside_an_attribute_of_its_name() -> None:
+    event, _ = prepared(
+        Event(
+            attributes={"trace_id": "mine", "span_id": "7", "end.stated": "mine"},
+            trace_id="stated",
+            span_id="7",
+            span=Span(name="s", parent_span_id="xyz", end="late"),
+        )
+    )
+    assert event.attributes == {
+        "trace_id": "mine",
+        "trace_id.stated": "stated",
+        "span_id": "7",
+        "parent_span_id": "xyz",
+        "end.stated": "mine",
+        "end.stated.stated": "late",
+    }
+    assert event.marks == ["end_unusable", "parent_span_id_unusable", "span_id_unusable", "trace_id_unusable"]
+
+
+def test_identities_that_an_event_cannot_have_are_kept_as_attributes() -> None:
+    stated = {"transaction": "t" * 300, "tenant": "é" * 200, "actor": "a" * 300}
+    keys = {"orderId": "A1", "amount.eur": "1,234.50", "order": "O" * 300, "_x": "", "ok": "O1", "empty": ""}
+    event, facts = prepared(Event(**stated, keys=keys))  # type: ignore[arg-type]  # all of them are texts
+    assert (facts.transaction, facts.tenant, facts.actor) == ("", "", "")
+    assert (facts.keys, facts.found) == ({"ok": "O1", "empty": ""}, {"ok": "stated", "empty": "stated"})
+    assert event.attributes == {
+        **{f"{place}.stated": text for place, text in stated.items()},
+        **{f"keys.{name}.stated": keys[name] for name in ("orderId", "amount.eur", "order", "_x")},
+    }
+    assert facts.marks == ["amount_unusable", "key_name_unusable", "key_too_long"]
+
+
+def test_a_stated_transaction_that_is_too_long_makes_room_for_one_that_is_found() -> None:
+    event, facts = prepared(Event(transaction="t" * 300, attributes={"transaction.id": "T"}))
+    assert facts.transaction == "T"
+    assert event.attributes["transaction.stated"] == "t" * 300
+
+
+def test_what_an_event_cannot_have_is_masked_as_what_it_was() -> None:
+    own = Preparer(
+        extractor=Extractor(StitchSettings()),
+        protector=Protector(token_key=TOKEN_KEY, masked_fields=("keys.owner", "event_name"), dropped_fields=("actor",)),
+        clock=None,
+    )
+    event = Event(actor="a" * 300, event_name="n" * 300, keys={"owner": "Ann " * 100, f"Card {DIGITS}": "x"})
+    (data,) = own.prepare([Arrival(event=event)]).events
+    kept = decode_event(data)
+    assert kept.event_name == "***"
+    assert kept.attributes.pop("keys.owner.stated") == kept.attributes.pop("event_name.stated") == "***"
+    assert [name[:17] for name in kept.attributes] == ["keys.Card [411111"]
+
+
+def test_a_name_too_long_is_masked_before_it_is_cut_and_kept_whole() -> None:
+    name = "x" * 238 + f" {CARD} and more"
+    event, facts = prepared(Event(event_name=name, severity_text=name, span=Span(name=name)))
+    assert event.span is not None
+    for cut in (event.event_name, event.severity_text, event.span.name, facts.name):
+        assert cut == "x" * 238 + " [4111 11** ****" + cut[254:]
+        assert len(cut) == 256
+    assert {len(text) for text in event.attributes.values()} == {len(name) + len("[~card:]") + 20}
+    assert set(event.attributes) == {"event_name.stated", "severity_text.stated", "span.name.stated"}
+    assert {"name_too_long", "card:event_name", "card:span.name"} <= set(event.marks)
+
+
+def test_an_operation_read_from_a_text_is_masked_before_it_is_cut() -> None:
+    operations = (OperationRule(pattern="^did (.*)$"),)
+    event, _ = prepared(Event(body="did " + "x" * 240 + " " + DIGITS), operations=operations)
+    assert DIGITS[:8] not in event.event_name
+    assert len(event.event_name) == 256
+
+
 def test_numbers_out_of_their_range_are_unset() -> None:
-    event, _ = prepared(Event(severity_number=25, trace_flags=-1, severity_text="x" * 999, event_name="n" * 999))
+    event, _ = prepared(Event(severity_number=25, trace_flags=-1))
     assert (event.severity_number, event.trace_flags) == (0, 0xFFFFFFFF)
-    assert (len(event.severity_text), len(event.event_name)) == (256, 256)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +216,7 @@ def test_numbers_out_of_their_range_are_unset() -> None:
         Event(tenant=DIGITS),
         Event(actor=DIGITS),
         Event(keys={"order_id": DIGITS}),
+        Event(keys={f"card_{DIGITS}": "x"}),
         Event(attributes={"order": CARD}),
         Event(attributes={"transaction.id": int(DIGITS)}),
         Event(span=Span(name=DIGITS, events=[{"name": CARD}])),
@@ -159,6 +238,18 @@ def test_a_card_number_reaches_neither_event_nor_facts(event: Event) -> None:
         assert DIGITS.encode() not in text
         assert CARD.encode() not in text
     assert any(mark.startswith(("card:", "bytes_masked")) for mark in decode_event(made.events[0]).marks)
+
+
+def test_the_rules_in_the_facts_are_those_of_what_the_event_still_has() -> None:
+    event = Event(transaction="T", keys={f"card_{DIGITS}": "x", "owner": "Ann", "order": "O"})
+    own = Preparer(
+        extractor=Extractor(StitchSettings()),
+        protector=Protector(token_key=TOKEN_KEY, dropped_fields=("transaction", "keys.owner")),
+        clock=None,
+    )
+    facts = decode_facts(own.prepare([Arrival(event=event)]).facts[0])
+    assert facts.found == dict.fromkeys(facts.keys, "stated")
+    assert [name[:12] for name in facts.keys] == ["card_[411111", "order"]
 
 
 def test_the_same_card_as_a_key_is_the_same_token_however_it_is_written() -> None:
@@ -193,6 +284,36 @@ def test_an_event_too_deep_is_refused_and_still_shown() -> None:
     made = preparer().prepare([Arrival(event=Event(body=deep))])
     assert made.refused[0].error.label == "too_deep"
     assert raw_of(made.refused[0].arrival)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        DIGITS.translate({ord("0") + at: 0xFF10 + at for at in range(10)}),
+        DIGITS.translate({ord("0") + at: 0x06F0 + at for at in range(10)}).encode(),
+        {b"password": DIGITS, b"\xff": 1},
+        "\ud800" + DIGITS,
+    ],
+)
+def test_a_refused_event_is_shown_and_its_card_number_is_not(value: Any) -> None:
+    event = Event(body={"shop": "kept", "value": value, "refused": object()})
+    raw = raw_of(preparer().prepare([Arrival(event=event)]).refused[0].arrival)
+    masked = Protector(token_key=TOKEN_KEY).raw(raw).decode()
+    assert "kept" in masked
+    assert masked != raw.decode()
+    assert not find_cards(masked)
+    assert not re.search(r"\d{9}", masked)  # of a card number six and four stay
+
+
+def test_what_is_refused_is_shown_with_keys_that_no_json_has() -> None:
+    deep: Any = "leaf"
+    for _ in range(MAX_DEPTH + 1):
+        deep = [deep]
+    attributes: Any = {b"pay": "EVIDENCE", "pay": 1, (1, b"x"): b"bytes", "deep": deep}
+    (refused,) = preparer().prepare([Arrival(event=Event(attributes=attributes))]).refused
+    shown = json.loads(raw_of(refused.arrival))["attributes"]
+    assert shown.pop("deep")
+    assert sorted(shown.items(), key=str) == [("[1, 'x']", "bytes"), ("pay", "EVIDENCE"), ("pay~", 1)]
 
 
 def test_too_many_keys_for_the_facts_are_refused() -> None:

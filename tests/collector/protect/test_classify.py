@@ -126,6 +126,13 @@ def test_other_numbers_are_no_cards(number: str) -> None:
         "%204432801561520454%20",
         r"\u003d4432801561520454\u0026",
         "card%3D4432801561520454",
+        r"{\x22card\x22:\x224432801561520454\x22}",  # nginx's default escaping
+        r"\x224432-8015-6152-0454\x22",
+        r"4432\x208015\\x206152\xC2\xA00454",
+        r"4432\xe2\x80\x938015\xa06152\0400454",
+        r"\0424432801561520454\042",
+        r"\04432801561520454\0",  # `\044` is a dollar sign, `\0` ends a text: both can be meant
+        r"\\x00" + CARD,
         f"card{CARD}",
         f"cc{CARD}",
         f"{CARD}abc",
@@ -185,7 +192,7 @@ def test_neighbouring_cards_are_all_found() -> None:
     assert numbers(text) == ["4000000000001000", "4012888888881881", "5105105105105100"]
 
 
-@given(st.text(st.sampled_from("0123456789 -.aF\\u%20\u00a0４\x00"), max_size=60))
+@given(st.text(st.sampled_from("0123456789 -.aF\\ux%20\u00a0４\x00"), max_size=60))
 def test_finds_are_ordered_apart_and_true(text: str) -> None:
     done = -1
     for card in find_cards(text):
@@ -200,7 +207,7 @@ def test_finds_are_ordered_apart_and_true(text: str) -> None:
 
 @pytest.mark.parametrize(
     "piece",
-    ["1", "1 ", "\\", "\\u00a04", "%20", "&#160;1", "４ ", "4\u00a0", "4111 ", "4111111111111111 ", "a4111111111111111",
+    ["1", "1 ", "\\", "\\u00a04", "\\x204", "\\xc2", "\\04", "%20", "&#160;1", "４ ", "4\u00a0", "4111 ", "4111111111111111 ", "a4111111111111111",
      "4111111111111111.", "0.4111111111111111 ", "a1b2c3d4", "4 111 111 ", "58 ", "1" + " " * 50, "4-4.4_"],
 )  # fmt: skip
 def test_time_is_linear_in_the_text(piece: str) -> None:

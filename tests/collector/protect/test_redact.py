@@ -9,6 +9,7 @@ import json
 import random
 import re
 import time
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from hypothesis import strategies as st
 
 from collector.protect import ProtectError, Protector
 from collector.protect.classify import find_cards, is_card, luhn_valid
-from collector.protect.redact import MAX_DEPTH
+from collector.protect.fields import Action, Fields
+from collector.protect.redact import MAX_DEPTH, MAX_PATH
 
 CARD = "4432801561520454"
 PROTECTOR = Protector(token_key=bytes(range(32)))
@@ -51,7 +53,7 @@ TEXTS = st.one_of(
     st.text(max_size=20),
     st.builds(lambda before, card, after: f"{before}|{card}|{after}", PROSE, written_cards(), PROSE),
     st.builds(lambda card: json.dumps({"n": json.dumps({"card": int(card), "text": card})}), cards()),
-    st.sampled_from(["password=hunter2", '{"cvv":672}', "Bearer abc", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2ln", "\\u00a0"]),
+    st.sampled_from(["password=hunter2", '{"cvv":672}', r"\x22cvv\x22:\x22672\x22", "Bearer abc", "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.c2ln", "\\u00a0"]),
 )  # fmt: skip
 KEYS = st.one_of(
     st.text(max_size=8), written_cards(), st.sampled_from(["cvv", "password", "trace_id", "span_id", "a.b"])
@@ -166,11 +168,25 @@ def test_business_key_with_a_card_inside_is_masked() -> None:
         ("card 4432-8015-6152-0454, ok", "card [4432-80**-****-0454~{}], ok"),
         (f"?card={CARD}&x=1", "?card=[443280******0454~{}]&x=1"),
         (f'{{\\"n\\":{CARD},\\"m\\":1}}', '{{\\"n\\":\\"[443280******0454~{}]\\",\\"m\\":1}}'),
+        (rf"{{\x22n\x22:{CARD},\x22m\x22:1}}", r"{{\x22n\x22:\x22[443280******0454~{}]\x22,\x22m\x22:1}}"),
         ("4432 8015\u00a06152 0454", "[4432 80**\u00a0**** 0454~{}]"),
     ],
 )
 def test_card_is_masked_in_place(text: str, masked: str) -> None:
     assert PROTECTOR.text(text) == masked.format(TOKEN)
+
+
+@pytest.mark.parametrize("zero", ["\uff10", "\u06f0", "\u0966"])
+def test_digits_past_ascii_are_found_as_escapes_too(zero: str) -> None:
+    wide = CARD.translate({ord("0") + at: ord(zero) + at for at in range(10)})
+    text = json.dumps({"note": "caf\u00e9", "n": json.dumps({"card": f"to {wide}", "x": 1})})
+    assert PROTECTOR.needs_walk(msgspec.json.encode({"body": text}))
+    masked = PROTECTOR.text(text)
+    assert PROTECTOR.text(masked) == masked
+    inner = json.loads(json.loads(masked)["n"])
+    assert inner == {"card": f"to [{wide[:6]}******{wide[-4:]}~{TOKEN}]", "x": 1}
+    other = json.dumps({"n": wide[:-1] + zero})
+    assert PROTECTOR.text(other) == other
 
 
 @pytest.mark.parametrize(("number", "shown"), [("501800000009", "501*****0009"), ("4222222222222", "4222*****2222"),
@@ -244,6 +260,7 @@ def test_declared_fields() -> None:
     )
     assert protector.protect("Ann", path="attributes.owner") == ("Ann", ())  # a name is matched where its key stands
     assert protector.text("session_id: abc; draft=1 pin=2") == "session_id: ***; draft=*** pin=2"
+    assert protector.text(r"{\x22draft\x22:\x22abc\x22}") == r"{\x22draft\x22:\x22***\x22}"
 
 
 @pytest.mark.parametrize("pattern", ["", "*", "**", ".", "*.*", "-_"])
@@ -269,6 +286,9 @@ def test_pattern_without_a_name_to_search_for_always_walks() -> None:
         ('{\\"cvv\\":672,\\"x\\":1}', '{\\"cvv\\":\\"***\\",\\"x\\":1}'),
         ('{\\\\\\"card_cvc2\\\\\\": \\\\\\"672\\\\\\"}', '{\\\\\\"card_cvc2\\\\\\": \\\\\\"***\\\\\\"}'),
         ("{'clientSecret': 'it\"s', 'x': 1}", "{'clientSecret': '***', 'x': 1}"),
+        (r"{\x22password\x22:\x22a\x5C\x22b\x22,\x22x\x22:1}", r"{\x22password\x22:\x22***\x22,\x22x\x22:1}"),
+        (r"{\x22cvv\x22: 672,\x22x\x22:1}", r"{\x22cvv\x22: \x22***\x22,\x22x\x22:1}"),
+        (r"{\u0022api_key\u0022:\u0022abc\u0022}", r"{\u0022api_key\u0022:\u0022***\u0022}"),
         (":secret => 'x'", ":secret => '***'"),
         ('"refresh_token":"cut off', '"refresh_token":"***'),
         ('"cvv":null,"password":"","secret":{"a":1}', '"cvv":null,"password":"","secret":{"a":1}'),
@@ -280,6 +300,19 @@ def test_declared_names_inside_texts(text: str, masked: str) -> None:
     assert PROTECTOR.text(text) == masked
     assert PROTECTOR.text(masked) == masked
     assert PROTECTOR.needs_walk(msgspec.json.encode({"body": text})) or text == masked
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "masked"),
+    [
+        ("iban*", "iban_of_ann=DE02 x; myiban=DE03", "iban_of_ann=*** x; myiban=DE03"),
+        ("card*holder", '{"Card-x_Holder": "Ann"} cardholder: Bob', '{"Card-x_Holder": "***"} cardholder: ***'),
+        ("*iban*", "my_iban_no=DE02", "my_iban_no=***"),
+        ("a*b*c", "a1b1c=1", "a1b1c=1"),
+    ],
+)
+def test_stars_of_declared_names_inside_texts(pattern: str, text: str, masked: str) -> None:
+    assert Protector(token_key=bytes(32), masked_fields=(pattern,)).text(text) == masked
 
 
 def test_card_in_a_declared_field_of_a_text_goes_with_it() -> None:
@@ -349,7 +382,7 @@ def test_undecodable_bytes_are_masked(data: bytes) -> None:
     assert PROTECTOR.protect({"body": data})[0] == {"body": masked}
 
 
-@pytest.mark.parametrize("piece", ['password="', 'password=\\"', "passwordpassword", "cookie: a;", ".eyJ", "eyJ", "eyJaaaa.eyJaaaa",
+@pytest.mark.parametrize("piece", ['password="', 'password\\x22:\\x22', 'password=\\"', "passwordpassword", "cookie: a;", ".eyJ", "eyJ", "eyJaaaa.eyJaaaa",
                                    "4111111111111111,", '\\\\"cvv\\\\":1,', "authorization: bearer "])  # fmt: skip
 def test_time_is_linear_in_the_text(piece: str) -> None:
     def seconds(length: int) -> float:
@@ -378,6 +411,53 @@ def test_keys_that_may_be_personal_are_not_remembered() -> None:
     assert "plain" in protector._known[""]
     remembered = [*protector._known, *(key for known in protector._known.values() for key in known)]
     assert not any(re.search(r"\d{8}", key) for key in remembered)
+
+
+@pytest.mark.parametrize("name", ["." * 60_000, ".password" * 6_000, "a" * 60_000])
+def test_time_is_linear_in_a_name(name: str) -> None:
+    protector = Protector(
+        token_key=bytes(32), masked_fields=("*password", "pin", "body.*.owner", "iban*", "card*holder")
+    )
+    started = time.process_time()
+    protected, marks = protector.protect({"body": {name: "x", f"{name}.pin": "y"}})
+    assert (
+        time.process_time() - started < 0.5
+    )  # a hundredth of it is enough; a search for each full stop takes many seconds
+    assert protected["body"][f"{name}.pin"] == "***"
+    assert len(marks) == 1 + ("password" in name)
+
+
+def test_what_stands_under_a_path_too_long_is_refused() -> None:
+    # each of its fields would be looked at with the whole path
+    inside = {"a": CARD}
+    assert PROTECTOR.protect({"b" * MAX_PATH: inside})[1] == (f"card:{'b' * MAX_PATH}.a",)
+    with pytest.raises(ProtectError, match="a path of 1025 characters"):
+        PROTECTOR.protect({"b" * (MAX_PATH + 1): inside})
+    assert PROTECTOR.protect({"b" * 100_000: CARD})[1] == (f"card:{'b' * 100_000}",)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path", "holds"),
+    [
+        ("iban*", "body.iban_of.owner", True),
+        ("iban*", "body.my_iban", False),
+        ("card*holder", "body.Card.x.holder", True),
+        ("card*holder", "card_holder", True),
+        ("card*holder", "my_card.holder", False),
+        ("body.*.owner", "body.owner", False),
+        ("body.*.owner", "body..owner", True),
+        ("body.*.owner", "a.body.x.owner", False),
+        ("*.pin", "pin", False),
+        ("*ab*ba", "aba", False),
+        ("*ab*ba", "xabba", True),
+        ("session", "attributes.session", True),
+        ("session", "attributes.session.id", False),
+        ("attributes.session", "body.attributes.session", False),
+    ],
+)
+def test_patterns_match_paths(pattern: str, path: str, holds: bool) -> None:
+    assert (Fields(masked=(pattern,), dropped=()).action(path) is Action.MASK) is holds
+    assert (Fields(masked=(), dropped=(pattern,)).action(path) is Action.DROP) is holds
 
 
 def test_random_documents_of_hex_ids_and_stamps_are_untouched() -> None:
@@ -448,3 +528,22 @@ def test_trainticket_loses_its_json_web_tokens_and_nothing_else(data_dir: Path) 
                 r"eyJ[\w-]+\.eyJ[\w-]+\.[\w-]+", "", event["Log"]
             )
     assert kinds == {("jwt:Log",): 228}
+
+
+def test_what_is_remembered_of_senders_keys_is_bounded() -> None:
+    """One that sends ever new ones would else fill the memory of a process that is never restarted."""
+    protector = Protector(token_key=bytes(32))
+    tracemalloc.start()
+    try:
+        for at in range(50):
+            fields = {f"{key} {at}" + "x" * 200: "none" for key in range(1_000)}
+            assert protector.protect({f"map {at}": fields})[0] == {f"map {at}": fields}
+            del fields
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept_bytes < 12 * 1024**2
+    masked, marks = protector.protect({"map 0": {"password": "x", "1 0" + "x" * 200: CARD}})
+    assert masked["map 0"]["password"] == "***"
+    assert CARD not in str(masked)
+    assert len(marks) == 2
