@@ -1,33 +1,39 @@
 """Importing files: each is a stream of its own, named by the file's SHA-256, so that importing it again adds nothing.
 
 The same spool, header log and shipping as a sidecar's, stepped by one thread: append, commit, send. A row that stands in
-two files, or twice in one, is recognised by its source id in a journal that all imports share. What a crash means: the next import
-finds the stream open, recognises the rows that are in it, and goes on behind them.
+two files, or twice in one, is recognised by its source id in a journal that all imports share. So what stands in a spool is sent before a
+row of another file is looked at: else it would be a duplicate there of what no store has. What a crash means: the next import, of whatever
+file, sends what the stream's spool holds; the next one of the same file finds the stream open, and goes on behind the row that it reached.
+
+A spool keeps what the log does not hold yet. Beside a sidecar a correlator runs; beside an import there may be none, so when the spool is half
+full it is asked for.
 
     rows = stored + duplicates + dead-lettered      for every file, always
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from collector.batch import StreamId, stream_id
+from collector.batch import EventRef, StreamId, stream_id
 from collector.deadletters import DeadLetters
 from collector.disk import Disk
-from collector.errors import Overloaded, StateUnknown
+from collector.errors import Malformed, NotFound, Overloaded, StateUnknown
+from collector.event import decode_event
 from collector.headerlog import HeaderLog
 from collector.incarnation import Incarnation, find_incarnations, mint, remove
+from collector.intake import groups_of
 from collector.journal import Journal
-from collector.prepare import Preparer, raw_of
+from collector.prepare import Prepared, Preparer, raw_of
 from collector.receive import Arrival
 from collector.rejection import Rejection, first_of
 from collector.retry import Breaker
 from collector.ship import BatchLimits, Shipper
-from collector.spool import Group, Spool, Spooled
+from collector.spool import Group, Spool, Spooled, SpoolLimits
 from collector.store import EventStore
 
 __all__ = ["IMPORT", "FileAccount", "Importer", "Row"]
@@ -35,8 +41,8 @@ __all__ = ["IMPORT", "FileAccount", "Importer", "Row"]
 IMPORT = "import"
 """The collector's name in the stream ids of imported files."""
 
-_GROUP_ROWS = 1_000
-
+_SENT_EVENTS = 1_000
+"""So many wait before a batch is sent, until the file's end."""
 
 Row = Arrival | Rejection
 """A row of a file, or its bytes and why it cannot be read."""
@@ -78,10 +84,12 @@ class Importer:
         ledger, store, key, breaker: as a pipeline's. The breaker's waits are slept here.
         preparer: with no clock, so that a row's bytes do not depend on when it is imported.
         dead_letters: where rows go that cannot be taken.
+        limits: of a file's spool.
+        correlate: called when a spool is half full: takes what the store holds into the log, unless another process does that: then False.
 
     Raises:
         StateUnknown: another import is running, or a spool in `root` is damaged.
-        Overloaded: the store does not answer.
+        Overloaded: the store does not answer, or does not take what earlier imports have left.
     """
 
     def __init__(
@@ -97,6 +105,8 @@ class Importer:
         clock: Callable[[], int],
         breaker: Breaker,
         journal_ids: int,
+        limits: SpoolLimits | None = None,
+        correlate: Callable[[], bool] = lambda: False,
         patience_seconds: float = 60.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -109,6 +119,9 @@ class Importer:
         self._disk = disk
         self._clock = clock
         self._breaker = breaker
+        self._limits = limits or SpoolLimits()
+        self._correlate = correlate
+        self._correlated_elsewhere = False
         self._patience_seconds = patience_seconds
         self._sleep = sleep
         disk.make_directory(root)
@@ -118,8 +131,13 @@ class Importer:
         self._lock = lock
         disk.make_directory(root / "journal")
         self._journal = Journal(root / "journal", horizon=journal_ids)
-        self._known = {one.stream: one for one in find_incarnations(root, ledger=ledger, disk=disk)}
-        self._recover()
+        try:
+            self._known = {one.stream: one for one in find_incarnations(root, ledger=ledger, disk=disk)}
+            self._recover()
+        except BaseException:
+            self._journal.close()
+            lock.release()
+            raise
 
     def close(self) -> None:
         """Release the lock and the journal."""
@@ -128,27 +146,39 @@ class Importer:
         self._dead_letters.close()
         self._lock.release()
 
-    def run(self, sha256: str, rows: Iterable[Row], progress: Callable[[int], None] = lambda _: None) -> FileAccount:
+    def run(
+        self, sha256: str, groups: Iterable[Sequence[Row]], progress: Callable[[int], None] = lambda _: None
+    ) -> FileAccount:
         """Import the file with this SHA-256; returns when the store holds all of it and its stream is closed.
 
-        `progress` is called with the number of rows taken since its last call.
+        `groups` are its rows; a group's are in memory together. `progress` is called with the number of rows taken since its last call.
 
         Raises:
-            Overloaded: the store or the disk did not take it for too long; importing again goes on from there.
+            Overloaded: the store, the log or the disk did not take it for too long; importing again goes on from there.
             StateUnknown: the spool does not read back.
+            Malformed, OSError: what `groups` raises; the store has the rows before.
         """
         account = FileAccount(stream=stream_id(IMPORT, sha256))
         if self._is_closed(account.stream):
             account.again = True
-            for group in _groups(rows):
+            for group in groups:
                 self._count_again(group, account)
                 progress(len(group))
             return account
         opened = self._open(account.stream, sha256)
         try:
-            for group in _groups(rows):
-                self._take(group, opened, account)
-                progress(len(group))
+            try:
+                reached = self._reached(opened)
+                for group in groups:
+                    known = sum(0 < _number(row) <= reached for row in group)
+                    if known:
+                        self._count_again(group[:known], account)
+                    if known < len(group):
+                        self._take(group[known:], opened, account)
+                    progress(len(group))
+            except (Malformed, OSError):
+                self._ship(opened.shipper)  # who goes on with other files must not find duplicates of what is only here
+                raise
             self._ship(opened.shipper)
             opened.shipper.close_stream()
             self._ship(opened.shipper)
@@ -158,7 +188,7 @@ class Importer:
         self._journal.flush()
         return account
 
-    def _take(self, rows: list[Row], opened: _Open, account: FileAccount) -> None:
+    def _take(self, rows: Sequence[Row], opened: _Open, account: FileAccount) -> None:
         account.rows += len(rows)
         arrivals = [row for row in rows if isinstance(row, Arrival)]
         prepared = self._preparer.prepare(arrivals)
@@ -167,28 +197,64 @@ class Importer:
             arrival = refused.arrival
             rejections.append(Rejection(raw_of(arrival), refused.error, arrival.event.origin, arrival.source_id or b""))
         self._bury(rejections, account)
-        for arrival in arrivals:
-            account.marks.update(arrival.event.marks)
-        if prepared.events:
-            group = Group(source_ids=prepared.source_ids, events=prepared.events, facts=prepared.facts)
-            outcome = _append(opened.spool, group)
+        _count_marks(arrivals, prepared, account)
+        for group in groups_of(prepared, b""):  # events may be many times as long as the rows, by their columns' names
+            outcome = self._append(opened, group)
             account.stored += outcome.stored
             account.duplicates += outcome.duplicates
         self._ship(opened.shipper, whole=False)
+        if opened.spool.size_bytes * 2 >= self._limits.total_bytes:
+            self._make_room(opened)
 
-    def _count_again(self, rows: list[Row], account: FileAccount) -> None:
-        """Rows of a file whose stream is closed: what was stored is a duplicate now, what was refused is refused again."""
+    def _append(self, opened: _Open, group: Group) -> Spooled:
+        waited = 0.0
+        while True:
+            try:
+                spooled = _append(opened.spool, group)
+            except Overloaded as error:
+                waited = self._wait(waited, error)
+                self._make_room(opened)
+            else:
+                self._breaker.succeeded()
+                return spooled
+
+    def _make_room(self, opened: _Open) -> None:
+        """Let go of what the log holds; where that is little, and nobody else sees to it, take into it what the store has."""
+        self._ship(opened.shipper)
+        opened.shipper.release()
+        if opened.spool.size_bytes * 2 >= self._limits.total_bytes and not self._correlated_elsewhere:
+            self._correlated_elsewhere = not self._correlate()
+            opened.shipper.release()
+
+    def _reached(self, opened: _Open) -> int:
+        """The row up to which everything was taken when the stream was broken off: its last event's; 0 where none says it.
+
+        The journal may have forgotten rows that the spool has let go of; and rows that were refused leave no id at all.
+        """
+        last = opened.spool.next_sequence - 1
+        if last < 0:
+            return 0
+        try:
+            (event,) = self._store.events([EventRef(stream=opened.incarnation.stream, sequence=last)])
+        except NotFound:
+            return 0
+        origin = decode_event(event).origin
+        return origin.row if origin else 0
+
+    def _count_again(self, rows: Sequence[Row], account: FileAccount) -> None:
+        """Rows that an import before took: what was stored is a duplicate now, what was refused is refused again."""
         account.rows += len(rows)
         for row in rows:
             if isinstance(row, Rejection):
                 account.dead_lettered += 1
                 account.reasons[row.error.label] += 1
         arrivals = [row for row in rows if isinstance(row, Arrival)]
-        refused = self._preparer.prepare(arrivals).refused
-        for one in refused:
+        prepared = self._preparer.prepare(arrivals)
+        for one in prepared.refused:
             account.dead_lettered += 1
             account.reasons[one.error.label] += 1
-        account.duplicates += len(arrivals) - len(refused)
+        account.duplicates += len(prepared.events)
+        _count_marks(arrivals, prepared, account)
 
     def _bury(self, rejections: list[Rejection], account: FileAccount) -> None:
         while rejections:
@@ -201,19 +267,25 @@ class Importer:
     def _ship(self, shipper: Shipper, *, whole: bool = True) -> None:
         """Send what is cut; with `whole` until nothing is left, else only full batches' worth."""
         waited = 0.0
-        while whole or shipper.waiting_events >= _GROUP_ROWS:
+        while whole or shipper.waiting_events >= _SENT_EVENTS:
             try:
                 progressed = shipper.step()
-            except Overloaded:
-                pause_seconds = self._breaker.failed(at_least_seconds=0.01)
-                waited += pause_seconds
-                if waited > self._patience_seconds:
-                    raise
-                self._sleep(pause_seconds)
+            except Overloaded as error:
+                waited = self._wait(waited, error)
                 continue
+            except OSError as error:  # of our own disk: not to be taken for a file that cannot be read
+                raise Overloaded(f"a header could not be written: {error}") from error
             self._breaker.succeeded()
             if not progressed:
                 return
+
+    def _wait(self, waited_seconds: float, error: Overloaded) -> float:
+        """Sleep before the next attempt; returns the sum of such waits, raises the error when it is beyond all patience."""
+        pause_seconds = self._breaker.failed(at_least_seconds=0.01)
+        if waited_seconds + pause_seconds > self._patience_seconds:
+            raise error
+        self._sleep(pause_seconds)
+        return waited_seconds + pause_seconds
 
     def _is_closed(self, stream: StreamId) -> bool:
         known = self._known.get(stream)
@@ -242,7 +314,7 @@ class Importer:
 
     def _open_known(self, incarnation: Incarnation) -> _Open:
         headers = HeaderLog(incarnation.directory, disk=self._disk)
-        spool = Spool(incarnation.directory, disk=self._disk, journal=self._journal)
+        spool = Spool(incarnation.directory, disk=self._disk, journal=self._journal, limits=self._limits)
         shipper = Shipper(
             stream=incarnation.stream,
             ledger=self._ledger,
@@ -252,22 +324,36 @@ class Importer:
             key=self._key,
             clock=self._clock,
             limits=BatchLimits(heartbeat_seconds=0),
+            asks=False,
         )
         return _Open(incarnation=incarnation, spool=spool, headers=headers, shipper=shipper)
 
     def _recover(self) -> None:
-        """Read every spool that is still here: its ids go to the journal before another file's rows are looked at."""
+        """Read every spool that is still here: its ids go to the journal, and its rows to the store, before another file's are looked at."""
         for incarnation in list(self._known.values()):
             opened = self._open_known(incarnation)
-            if opened.shipper.closed:
+            try:
                 self._ship(opened.shipper)
                 opened.shipper.release()
-            self._journal.flush()
-            opened.spool.close()
-            opened.headers.close()
+                self._journal.flush()
+            finally:
+                opened.spool.close()
+                opened.headers.close()
             if opened.shipper.finished:
                 remove(incarnation, disk=self._disk)
                 del self._known[incarnation.stream]
+
+
+def _count_marks(arrivals: Sequence[Arrival], prepared: Prepared, account: FileAccount) -> None:
+    refused = {one.at for one in prepared.refused}
+    for at, arrival in enumerate(arrivals):
+        if arrival.event.marks and at not in refused:
+            account.marks.update(arrival.event.marks)
+
+
+def _number(row: Row) -> int:
+    origin = row.event.origin if isinstance(row, Arrival) else row.origin
+    return origin.row if origin else 0
 
 
 def _append(spool: Spool, group: Group) -> Spooled:
@@ -278,14 +364,3 @@ def _append(spool: Spool, group: Group) -> Spooled:
     if isinstance(result, Exception):
         raise result
     return result
-
-
-def _groups(rows: Iterable[Row]) -> Iterator[list[Row]]:
-    group: list[Row] = []
-    for row in rows:
-        group.append(row)
-        if len(group) >= _GROUP_ROWS:
-            yield group
-            group = []
-    if group:
-        yield group

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from collector.deadletters import DeadLetters
@@ -18,7 +19,9 @@ from collector.imports import IMPORT, FileAccount, Importer
 from collector.prepare import Preparer
 from collector.protect import Protector
 from collector.retry import Breaker, RetryLimits
+from collector.settings import SpoolSettings
 from collector.sidecar import DEAD_LETTERS
+from collector.spool import SpoolLimits
 from correlator.errors import Conflict
 from correlator.index import TrailIndex, TrailQuery, TrailSummary
 from deploy.config import Config
@@ -33,6 +36,11 @@ __all__ = ["Imported", "ImportedFile", "Total", "correlate", "hubs", "import_fil
 
 _GUESSED_ROW_BYTES = 64
 """How many bytes of a file a row is taken to be until one file was read: only the progress bar depends on it."""
+
+_LEAST_SPOOL_BYTES = 64 * 1024**2
+"""A file's spool may hold so much whatever the settings say: some groups of rows."""
+
+_SEGMENT_BYTES = 32 * 1024**2
 
 _HUBS_LOOKED_AT = 100_000
 
@@ -133,6 +141,8 @@ def open_importer(config: Config, places: Places) -> Iterator[Importer]:
             clock=time.time_ns,
             breaker=Breaker(RetryLimits(), uniform=random.uniform),
             journal_ids=settings.spool.journal_ids,
+            limits=_limits(settings.spool),
+            correlate=partial(correlate, config, places, expected_events=0),
         )
         try:
             yield importer
@@ -140,6 +150,15 @@ def open_importer(config: Config, places: Places) -> Iterator[Importer]:
             importer.close()
     finally:
         store.close()
+
+
+def _limits(settings: SpoolSettings) -> SpoolLimits:
+    total_bytes = max(settings.max_bytes, _LEAST_SPOOL_BYTES)
+    return SpoolLimits(
+        total_bytes=total_bytes,
+        segment_bytes=min(_SEGMENT_BYTES, total_bytes // 8),
+        keep_free_bytes=settings.keep_free_bytes,
+    )
 
 
 def import_files(
@@ -165,7 +184,7 @@ def import_files(
 
         try:
             file = ImportFile(path, mappings)
-            account = importer.run(file.sha256, file.rows(), taken)
+            account = importer.run(file.sha256, file.groups(), taken)
         except (Malformed, OSError) as error:
             files.append(ImportedFile(path=str(path), problem=str(error)))
         else:

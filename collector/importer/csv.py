@@ -37,12 +37,15 @@ class Broken:
 
 
 def records(lines: Iterable[bytes], delimiter: str = ",", max_bytes: int = MAX_ROW_BYTES) -> Iterator[bytes | Broken]:
-    """The records without their line ends; empty lines are none. Raises what `lines` raises."""
+    """The records without their line ends; empty lines are none. Raises what `lines` raises, behind the records before it."""
     waiting: deque[bytes] = deque()
-    source = iter(lines)
+    damage: list[Malformed] = []
+    source = _up_to(damage, lines)
     while True:
         line = waiting.popleft() if waiting else next(source, None)
         if line is None:
+            if damage:
+                raise damage[0]
             return
         if len(line) > max_bytes:
             yield Broken(raw=line, error=Malformed(f"a row of more than {max_bytes} bytes", label="too_large"))
@@ -55,6 +58,14 @@ def records(lines: Iterable[bytes], delimiter: str = ",", max_bytes: int = MAX_R
             line = taken
         if record := _bare(line):
             yield record
+
+
+def _up_to(damage: list[Malformed], lines: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines up to where they are damaged, as if they ended there: what was read in search of a quote must not go with the error."""
+    try:
+        yield from lines
+    except Malformed as error:
+        damage.append(error)
 
 
 def _rest(line: bytes, waiting: deque[bytes], source: Iterator[bytes], delimiter: str, max_bytes: int) -> bytes | None:

@@ -5,9 +5,11 @@ Marks that only a whole file or a plain look at the time can tell are set here: 
 """
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from itertools import chain, islice, pairwise
+from itertools import chain, dropwhile, islice, pairwise
 from pathlib import Path
 
 from collector.errors import Malformed
@@ -25,10 +27,14 @@ from collector.rejection import Rejection
 
 __all__ = ["ImportFile", "read_rows"]
 
-_SAMPLED_ROWS = 1_000
-"""Rows from which it is told whether a file runs newest first."""
+_GROUP_ROWS = 1_000
+_GROUP_BYTES = 4 * 1024**2
+"""A group of rows is closed when it has so many, or so many bytes of the file: so much is held in memory, and a row."""
 
 _MAX_HEADER_BYTES = 65_536
+_LIKE_A_VALUE = re.compile(r"\d{4}-\d\d-\d\d|\d:\d\d|\d{9}", re.ASCII).search
+"""A date, a time of day or a number since 1970: such words name no column, unless a mapping says so."""
+
 _FIRST_TIME, _LAST_TIME = "1970", "2200"  # RFC 3339 texts compare as times do
 
 
@@ -60,14 +66,14 @@ class ImportFile:
         self._delimiter = ","
         self._mapping: Mapping | None = None
         with closing(self._source.open()) as stream:
-            first = next((line for line in lines(stream) if line.strip()), b"").removeprefix(b"\xef\xbb\xbf").strip()
-        if not first:
+            first = next((line for line in lines(stream) if line.strip()), b"").removeprefix(b"\xef\xbb\xbf")
+        if not first.strip():
             raise Malformed("an empty file", where=self.name, label="bad_file")
         self.format = "csv"
-        if first.startswith(b"{"):
-            self.format = "docker" if _looks_like_docker(first) else "jsonlines"
+        if first.strip().startswith(b"{"):
+            self.format = "docker" if _looks_like_docker(first.strip()) else "jsonlines"
         else:
-            self._read_header(first, mappings)
+            self._read_header(first.strip(b" \r\n"), mappings)  # tabs at its ends stand for columns without a name
 
     @property
     def mapping(self) -> str:
@@ -90,6 +96,11 @@ class ImportFile:
                 raise Malformed(
                     "its first line is neither a JSON object nor a header of several columns", label="bad_file"
                 )
+            if any(map(_LIKE_A_VALUE, self._header)):
+                raise Malformed(
+                    "its first line looks like a row: a CSV begins with a header, and another text is nothing to import",
+                    label="bad_file",
+                )
             CsvRows(self._header, None)
         except UnicodeDecodeError as error:
             raise Malformed("its first line is not text", where=self.name, label="bad_file") from error
@@ -101,23 +112,29 @@ class ImportFile:
 
         Raises OSError. Compressed data that is damaged gives its rows up to there, and then one `Rejection`.
         """
+        return chain.from_iterable(self.groups())
+
+    def groups(self) -> Iterator[list[Row]]:
+        """The rows as `rows` gives them, in groups of up to a thousand rows or some 4 MiB. Raises OSError."""
         with closing(self._source.open()) as stream:
             source = lines(stream)
             read = self._csv_rows(source) if self.format == "csv" else self._json_rows(source)
-            yield from _marked(read)
+            yield from _marked(_grouped(read))
 
-    def _csv_rows(self, source: Iterator[bytes]) -> Iterator[Row]:
+    def _csv_rows(self, source: Iterator[bytes]) -> Iterator[tuple[Row, int]]:
         rows = CsvRows(self._header, self._mapping)
-        taken = records(source, self._delimiter)
+        taken = records(dropwhile(lambda line: not line.strip(), source), self._delimiter)
         delimiter = self._delimiter
 
         def arrival(record: bytes, origin: Origin, source_id: bytes) -> Arrival:
             text = record.decode("utf-8", "surrogateescape")
             return rows.arrival(fields(text, delimiter), origin=origin, source_id=source_id)
 
-        yield from self._numbered(islice(taken, 1, None), arrival)
+        # the same bytes under other columns are another row; under another mapping they are the same, which only says what it means
+        columns = json.dumps([delimiter, *self._header]).encode()
+        yield from self._numbered(islice(taken, 1, None), arrival, b"row2\0", hashlib.sha256(columns).digest())
 
-    def _json_rows(self, source: Iterator[bytes]) -> Iterator[Row]:
+    def _json_rows(self, source: Iterator[bytes]) -> Iterator[tuple[Row, int]]:
         docker = self.format == "docker"
 
         def arrival(line: bytes, origin: Origin, source_id: bytes) -> Arrival:
@@ -134,11 +151,16 @@ class ImportFile:
                 elif bare := line.removeprefix(b"\xef\xbb\xbf").strip():
                     yield bare
 
-        yield from self._numbered(taken(), arrival)
+        yield from self._numbered(taken(), arrival, b"row\0")
 
     def _numbered(
-        self, taken: Iterable[bytes | Broken], arrival: Callable[[bytes, Origin, bytes], Arrival]
-    ) -> Iterator[Row]:
+        self,
+        taken: Iterable[bytes | Broken],
+        arrival: Callable[[bytes, Origin, bytes], Arrival],
+        kind: bytes,
+        under: bytes = b"",
+    ) -> Iterator[tuple[Row, int]]:
+        """Each row and its bytes; one without an id of its own is recognised by `kind`, and the SHA-256 of `under` and its bytes."""
         number = 0
         iterator = iter(taken)
         while True:
@@ -152,16 +174,17 @@ class ImportFile:
                     raw = record.raw
                     raise record.error
                 raw = record
-                source_id = b"row\0" + hashlib.sha256(record).digest()
-                yield arrival(record, Origin(receiver="import", file=self.name, row=number), source_id)
+                source_id = kind + hashlib.sha256(under + record).digest()
+                yield arrival(record, Origin(receiver="import", file=self.name, row=number), source_id), len(record)
             except Malformed as error:
                 where = f"{self.name} row {number}" + (f", {error.where}" if error.where else "")
-                yield Rejection(
+                rejection = Rejection(
                     raw=raw,
                     error=Malformed(error.reason, where=where, label=error.label),
                     origin=Origin(receiver="import", file=self.name, row=number),
                     source_id=b"bad\0" + hashlib.sha256(f"{self.sha256}/{number}".encode()).digest(),
                 )
+                yield rejection, len(raw)
                 if error.label == "bad_gzip":
                     return
 
@@ -178,17 +201,37 @@ def _looks_like_docker(line: bytes) -> bool:
         return False
 
 
-def _marked(rows: Iterator[Row]) -> Iterator[Row]:
-    sample = list(islice(rows, _SAMPLED_ROWS))
+def _grouped(rows: Iterator[tuple[Row, int]]) -> Iterator[list[Row]]:
+    group: list[Row] = []
+    size = 0
+    for row, row_bytes in rows:
+        group.append(row)
+        size += row_bytes
+        if len(group) >= _GROUP_ROWS or size >= _GROUP_BYTES:
+            yield group
+            group, size = [], 0
+    if group:
+        yield group
+
+
+def _marked(groups: Iterator[list[Row]]) -> Iterator[list[Row]]:
+    """The groups with their rows' marks; whether a file runs newest first is told from the first of them."""
+    newest_first = None
+    for group in groups:
+        if newest_first is None:
+            newest_first = _runs_back(group)
+        for row in group:
+            if isinstance(row, Arrival):
+                time = row.event.time
+                if time and not _FIRST_TIME <= time < _LAST_TIME:
+                    row.event.marks.append("time_implausible")
+                if newest_first and row.event.span is None:
+                    row.event.marks.append("newest_first")
+        yield group
+
+
+def _runs_back(sample: list[Row]) -> bool:
     times = [row.event.time for row in sample if isinstance(row, Arrival) and row.event.span is None and row.event.time]
     back = sum(later < earlier for earlier, later in pairwise(times))
     forth = sum(later > earlier for earlier, later in pairwise(times))
-    newest_first = back > 1 and back > 2 * forth
-    for row in chain(sample, rows):
-        if isinstance(row, Arrival):
-            time = row.event.time
-            if time and not _FIRST_TIME <= time < _LAST_TIME:
-                row.event.marks.append("time_implausible")
-            if newest_first and row.event.span is None:
-                row.event.marks.append("newest_first")
-        yield row
+    return back > 1 and back > 2 * forth

@@ -1,11 +1,13 @@
 """What the columns of a CSV mean: a mapping, written in TOML by whoever knows the file.
 
 A mapping file holds one or more tables ``[[mapping]]``; a CSV is read by the one whose `columns` are exactly those of its header, in any
-order. ``examples/import/`` has two. Columns that a mapping does not name become attributes under their own names.
+order. ``examples/import/`` has two. Columns that a mapping does not name become attributes under their own names; one that it names has
+one use, but for the service's, which may be a resource attribute as well.
 """
 
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -79,16 +81,25 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     duration_us: str = ""
 
     def check(self) -> None:
-        """Raises `Malformed` when the mapping cannot be used: a column that is not there, a pattern without a group."""
+        """Raises `Malformed` when the mapping cannot be used: a column that is not there or has two uses, a pattern without a group."""
         where = f"mapping {self.name!r}"
-        named = {
-            self.time, *self.same_time, self.trace_id, self.span_id, *self.resource, self.operation, self.parent, self.end,
-            self.duration_us, self.service.column if self.service else "", self.body.column if self.body else "",
-        } - {""}  # fmt: skip
+        named = Counter((
+            self.time, *self.same_time, self.trace_id, self.span_id, self.operation, self.parent, self.end, self.duration_us,
+            self.body.column if self.body else "", *{*self.resource, self.service.column if self.service else ""},
+        ))  # fmt: skip
+        del named[""]
         if len(set(self.columns)) != len(self.columns) or "" in self.columns:
             raise Malformed("a column is named twice, or not at all, in `columns`", where=where, label="bad_mapping")
-        if missing := sorted(named - set(self.columns)):
+        if missing := sorted(set(named) - set(self.columns)):
             raise Malformed(f"{', '.join(missing)} not among its `columns`", where=where, label="bad_mapping")
+        if twice := sorted(
+            column for column, uses in named.items() if uses > 1
+        ):  # the first would take it from the second
+            raise Malformed(
+                f"{', '.join(twice)} has two uses; only the service and a resource attribute may come from one column",
+                where=where,
+                label="bad_mapping",
+            )
         if self.kind == "span" and not (self.trace_id and self.span_id):
             raise Malformed("spans need `trace_id` and `span_id`", where=where, label="bad_mapping")
         for pattern in (self.severity_pattern, self.operation_pattern, self.service.pattern if self.service else ""):

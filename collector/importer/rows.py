@@ -9,7 +9,7 @@ from collector.event import Event, Origin, Span, format_time, parse_time
 from collector.importer.mapping import Body, Mapping
 from collector.receive import Arrival
 from collector.receive.docker import DockerLine, arrival_of_text, docker_line, same_time
-from collector.receive.record import arrival_of_record, record_uid, severity_of, span_id_of, trace_id_of
+from collector.receive.record import arrival_of_record, record_uid, severity_of, span_id_of, span_uid, trace_id_of
 
 __all__ = ["CsvRows"]
 
@@ -141,7 +141,7 @@ class CsvRows:
             origin=origin,
             marks=marks,
         )
-        return Arrival(event=event, source_id=b"span\0" + bytes.fromhex(trace_id + span_id))
+        return Arrival(event=event, source_id=span_uid(trace_id, span_id, kind=span.kind, time=time))
 
     def _resource(self, mapping: Mapping, values: dict[str, str]) -> dict[str, Any]:
         resource: dict[str, Any] = {}

@@ -2,10 +2,11 @@
 
 import gzip
 import hashlib
+import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from collector.errors import Malformed
 
@@ -19,7 +20,7 @@ _PIECE_BYTES = 1 << 20
 
 
 class Source:
-    """A file that is read once for its SHA-256 and once for its content.
+    """A file that is read once for its SHA-256 and once for its content: of one that grows meanwhile, only what the SHA-256 is of.
 
     Attributes:
         path: where it is.
@@ -46,12 +47,47 @@ class Source:
         self.compressed = first == _GZIP_MAGIC
 
     def open(self) -> BinaryIO:
-        """The content, decompressed; the caller closes it."""
+        """The content, decompressed; the caller closes it. Reading raises OSError when the file has become shorter."""
+        content = cast("BinaryIO", io.BufferedReader(_Front(self.path, self.size_bytes), _PIECE_BYTES))
         if not self.compressed:
-            return self.path.open("rb")
+            return content
         # GzipFile reads member after member and checks each checksum; what it raises is wrapped by `lines`. A larger buffer
         # around it would lose what stands before the damage.
-        return cast("BinaryIO", gzip.GzipFile(self.path, "rb"))
+        return cast("BinaryIO", _Gzip(content))
+
+
+class _Front(io.RawIOBase):
+    """The first `size_bytes` of a file."""
+
+    def __init__(self, path: Path, size_bytes: int) -> None:
+        self._left_bytes = size_bytes
+        self._file = path.open("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        read = self._file.readinto(memoryview(buffer)[: self._left_bytes])
+        if not read and self._left_bytes:
+            raise OSError("it has become shorter while it was read")
+        self._left_bytes -= read
+        return read
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+class _Gzip(gzip.GzipFile):
+    """A GzipFile that closes what it reads from."""
+
+    def __init__(self, content: BinaryIO) -> None:
+        super().__init__(fileobj=content, mode="rb")
+        self._content = content
+
+    def close(self) -> None:
+        super().close()
+        self._content.close()
 
 
 def lines(stream: BinaryIO, max_bytes: int = MAX_ROW_BYTES) -> Iterator[bytes]:

@@ -11,9 +11,10 @@ from zoneinfo import ZoneInfo
 from collector.errors import Malformed
 from collector.event import format_time
 from collector.mapping.language import Take
+from collector.mapping.places import Unfit
 from collector.receive.record import time_of
 
-__all__ = ["Conversion", "Unfit", "conversion_of"]
+__all__ = ["Conversion", "conversion_of"]
 
 _MAX_TEXT = 65_536
 """Longest text that is searched, matched or read as a number or time."""
@@ -21,10 +22,6 @@ _MAX_TEXT = 65_536
 _SCALES = {"unix": 10**9, "unix_ms": 10**6, "unix_us": 1000, "unix_ns": 1}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TRUE, _FALSE = frozenset(("true", "yes", "on", "1")), frozenset(("false", "no", "off", "0"))
-
-
-class Unfit(Exception):
-    """The value cannot become what was asked for."""
 
 
 Conversion = Callable[[Any], Any]
@@ -87,7 +84,13 @@ def _decimal(value: Any) -> int | float:
                 value = float(value)
             except ValueError:
                 raise Unfit from None
-    if type(value) not in (int, float) or not math.isfinite(value):
+    if type(value) not in (int, float):
+        raise Unfit
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # JSON knows integers beyond the largest double
+        raise Unfit from None
+    if not finite:
         raise Unfit
     number: int | float = value
     return number
@@ -145,7 +148,9 @@ def _time(form: str, zone: ZoneInfo) -> Conversion:
 
 
 def _scaled(value: Any, scale: int) -> int:
-    """Nanoseconds of a number in this unit; decimal digits of a text are exact (``1700000000.123``, as nginx writes $msec)."""
+    """Nanoseconds of a number in this unit; decimal digits are exact (``1700000000.123``, as nginx writes $msec), in a text or a JSON number."""
+    if type(value) is float:
+        value = repr(value)  # the digits that were written, where there are no more than a float can tell apart
     if type(value) is str and len(value) <= 64:
         whole, _, part = value.partition(".")
         digits = len(str(scale)) - 1

@@ -6,6 +6,7 @@ A file holds one or more tables ``[[mapping]]``; the first whose `when` holds fo
 import re
 import tomllib
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Literal
@@ -14,22 +15,18 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from collector.errors import Malformed
+from collector.mapping.places import PLACES, Unfit, fitted
+from collector.statedkeys import is_key_name
 
-__all__ = ["PLACES", "PRESETS", "Mapping", "Parse", "Take", "When", "load_mappings", "read_mappings"]
-
-PLACES = (
-    "time", "body", "severity_text", "severity_number", "event_name", "trace_id", "span_id", "service", "transaction",
-    "tenant", "actor", "outcome",
-)  # fmt: skip
-"""Places of an event that a mapping may fill; beside them ``attributes.NAME``, ``resource.NAME`` and ``keys.NAME``."""
+__all__ = ["PRESETS", "Mapping", "Parse", "Take", "When", "load_mappings", "read_mappings"]
 
 PRESETS = ("aws-alb", "aws-api-gateway", "envoy", "kong", "nginx")
 """Mappings that come with Tallystick: ``preset:NAME``."""
 
 MAX_FILE_BYTES = 262_144
 MAX_PATTERN_CHARACTERS = 4_096
-_KEY_NAME = re.compile(r"[a-z0-9_.]+", re.ASCII)
 _UNITS = ("unix", "unix_ms", "unix_us", "unix_ns")
+_SOME_TIME = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 Scalar = str | int | float | bool
 
@@ -128,7 +125,8 @@ def read_mappings(text: str, where: str) -> list[Mapping]:
     """The mappings of a TOML text; `where` stands in front of errors.
 
     Raises:
-        Malformed: not TOML, an unknown key, a place that there is not, an expression or a time zone that cannot be used.
+        Malformed: not TOML, an unknown key, a place that there is not, a constant that does not fit its place, an expression, a time's format or
+            a time zone that cannot be used.
     """
     try:
         read = msgspec.convert(tomllib.loads(text), _File)
@@ -179,8 +177,16 @@ def _check(mapping: Mapping, where: str) -> None:
         root, _, name = place.partition(".")
         if place not in PLACES and (root not in ("attributes", "resource", "keys") or not name):
             raise _bad(f"there is no place {place!r}: {', '.join(PLACES)}, attributes.…, resource.… or keys.…", where)
-        if root == "keys" and (not _KEY_NAME.fullmatch(name) or name == "transaction"):
-            raise _bad(f"{place!r}: a key's name is lower-case letters, digits, dots and underscores", where)
+        if root == "keys" and (not is_key_name(name) or name == "transaction"):
+            raise _bad(
+                f"{place!r}: a key's name is lower-case letters, digits, dots and underscores; from a letter, at most 64",
+                where,
+            )
+    for place, value in mapping.set.items():
+        try:
+            fitted(place, value)
+        except Unfit:
+            raise _bad(f"{place!r} cannot be {value!r}", where) from None
     if twice := sorted(set(mapping.set) & set(mapping.take)):
         raise _bad(f"{', '.join(twice)} both in `set` and in `take`", where)
     parse = mapping.parse
@@ -204,6 +210,11 @@ def _check_take(take: Take, where: str) -> None:
         raise _bad("`format` and `zone` go with as = 'time'", where)
     if take.format and take.format not in _UNITS and "%" not in take.format:
         raise _bad(f"the format is none of {', '.join(_UNITS)}, and no pattern of strptime", where)
+    if take.format and take.format not in _UNITS:
+        try:
+            datetime.strptime(_SOME_TIME.strftime(take.format), take.format)  # noqa: DTZ007 - only whether it can be read
+        except ValueError as error:
+            raise _bad(f"the format {take.format!r} cannot be used: {error}", where) from error
     try:
         ZoneInfo(take.zone)
     except (OSError, ValueError) as error:  # ZoneInfoNotFoundError is a KeyError

@@ -1,30 +1,38 @@
 """A record that a mapping is for, as the event that it means. Pure.
 
 What was taken leaves its old place at the top of the attributes (unless it is to be kept); everything else stays where it was. A value
-that does not fit stays too, and the event says so: ``unmapped:<place>``. Nothing is lost and nothing is guessed.
+that does not fit stays too, and the event says so: ``unmapped:<place>``. Nothing is lost and nothing is guessed. Nor is anything raised, whatever
+a record holds: who reads a file or a broker stands still at a record that raises, and meets it again after every restart.
 """
 
 import fnmatch
+import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
 from collector.errors import Malformed
-from collector.event import Event, parse_time
-from collector.mapping.convert import Conversion, Unfit, conversion_of
+from collector.event import Event
+from collector.mapping.convert import Conversion, conversion_of
 from collector.mapping.language import Mapping, Parse
-from collector.paths import as_key, compile_path, lookup
+from collector.mapping.places import fitted
+from collector.paths import compile_path, lookup
 from collector.receive import Arrival
 from collector.receive.json_lines import object_of_line
-from collector.receive.record import FIELDS, severity_of, span_id_of, trace_id_of
+from collector.receive.record import FIELDS, severity_of
 
 __all__ = ["Mapper"]
 
+_log = logging.getLogger(__name__)
+
 _MAX_PARSED = 65_536
 """Longest text in which a pattern or an object is looked for."""
+
+_STATED = ("body", "severity_text", "event_name", "trace_id", "span_id", "transaction", "tenant", "actor", "outcome")
+"""Fields that hold what the record itself said; its time may be that of the way in, as its service may."""
 
 _ROOTS = ("attributes.", "resource.", "body.", "scope.")
 _NOWHERE: dict[str, Any] = {}
@@ -41,9 +49,15 @@ class Mapper:
         self._compiled = [_Compiled(mapping) for mapping in mappings]
 
     def map(self, arrival: Arrival) -> Arrival:
-        """The arrival as its mapping says; the same one when none is for it. The arrival that came is not changed."""
+        """The arrival as its mapping says; the same one when none is for it. The arrival that came is not changed.
+
+        Where a mapping fails at a record, which is a defect of ours, the record passes as it came, marked ``mapping_failed:<name>``.
+        """
         for mapping in self._compiled:
-            event = mapping.mapped(arrival.event)
+            try:
+                event = mapping.mapped(arrival.event)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the record must be taken
+                return Arrival(event=mapping.failed(arrival.event, error), source_id=arrival.source_id)
             if event is not None:
                 return Arrival(event=event, source_id=arrival.source_id)
         return arrival
@@ -51,9 +65,12 @@ class Mapper:
 
 class _Compiled:
     def __init__(self, mapping: Mapping) -> None:
+        self._name = mapping.name
         self._mark = f"mapped:{mapping.name}"
+        self._told = False
         self._conditions = list(_conditions(mapping))
         self._parse = _parser(mapping.parse) if mapping.parse else None
+        self._parsed = _Source(mapping.parse.source) if mapping.parse else None
         self._absent = frozenset(mapping.absent)
         self._set = dict(mapping.set)
         self._takes = [
@@ -72,6 +89,8 @@ class _Compiled:
                 return None
             parsed = found
         made = _Made(event, self._mark)
+        if self._parsed is not None:
+            made.taken_places.add(self._parsed.place_in(event))
         for place, value in self._set.items():
             made.put(place, value)
         filled: set[str] = set()
@@ -79,6 +98,15 @@ class _Compiled:
             if choice.place not in filled and self._take(made, choice, parsed):
                 filled.add(choice.place)
         return made.event()
+
+    def failed(self, event: Event, error: Exception) -> Event:
+        """The event as it came, with the mark that says so; the first one is told in the log, without what the record held."""
+        if not self._told:
+            self._told = True
+            _log.error(
+                "mapping %s failed at a record (%s): such records pass unmapped", self._name, type(error).__name__
+            )
+        return msgspec.structs.replace(event, marks=sorted({*event.marks, f"mapping_failed:{self._name}"}))
 
     def _take(self, made: "_Made", choice: "_Choice", parsed: dict[str, Any]) -> bool:
         """Fill a place by this choice; says whether it did."""
@@ -91,11 +119,12 @@ class _Compiled:
                 if taken is None:
                     continue
                 made.put(choice.place, taken)
-            except Unfit:
+            except Exception:  # noqa: BLE001 - `Unfit`, or what nobody thought of: the value stays where it is
                 made.marks.add(f"unmapped:{choice.place}")
                 continue
             if not choice.keep and lookup(parsed, source.name) is None:
                 made.taken.add(source.name)
+                made.taken_places.add(source.place_in(made.former))
             return True
         return False
 
@@ -131,13 +160,18 @@ class _Source:
             return event.service or None
         return (getattr(event, self._place) or None) if self._place else None
 
+    def place_in(self, event: Event) -> str:
+        """The place of the event that the value comes from; empty when it comes from a name in the record."""
+        return self._place if self._place and self._path.get(event) is None else ""
+
 
 class _Made:
-    """The event in the making; `taken` are names that leave the attributes."""
+    """The event in the making; `taken` are names that leave the attributes, `taken_places` fields of the event that a rule has read."""
 
     def __init__(self, event: Event, mark: str) -> None:
         self.former = event
         self.taken: set[str] = set()
+        self.taken_places: set[str] = set()
         self.marks = {*event.marks, mark}
         self._fields: dict[str, Any] = {}
         self._attributes: dict[str, Any] = {}
@@ -146,17 +180,18 @@ class _Made:
 
     def put(self, place: str, value: Any) -> None:
         """Fill a place. Raises `Unfit`: the value is none for it."""
+        value = fitted(place, value)
         root, _, name = place.partition(".")
         if root == "attributes":
             self._attributes[name] = value
         elif root == "resource":
             self._resource[name] = value
         elif root == "keys":
-            self._keys[name] = _fitted(as_key(value))
+            self._keys[name] = value
         elif place == "service":
-            self._resource["service.name"] = _fitted(as_key(value))
+            self._resource["service.name"] = value
         else:
-            self._fields[place] = _FITS[place](value)
+            self._fields[place] = value
 
     def event(self) -> Event:
         """What it has become."""
@@ -164,6 +199,8 @@ class _Made:
         if "severity_text" in fields and "severity_number" not in fields:
             fields["severity_number"] = severity_of(fields["severity_text"])
         attributes = {name: value for name, value in self.former.attributes.items() if name not in self.taken}
+        for name, value in [*self._displaced(attributes)]:
+            attributes.setdefault(f"{name}.stated", value)
         attributes.update(self._attributes)
         return msgspec.structs.replace(
             self.former,
@@ -174,55 +211,15 @@ class _Made:
             **fields,
         )
 
-
-def _fitted(value: Any) -> Any:
-    if not value:
-        raise Unfit
-    return value
-
-
-def _text(value: Any) -> str:
-    if type(value) is not str or not value:
-        raise Unfit
-    return value
-
-
-def _rfc3339(value: Any) -> str:
-    text = _text(value)
-    try:
-        parse_time(text)
-    except Malformed:
-        raise Unfit from None
-    return text
-
-
-def _severity(value: Any) -> int:
-    if type(value) is not int or not 1 <= value <= 24:
-        raise Unfit
-    return value
-
-
-def _outcome(value: Any) -> str:
-    text = _text(value)
-    if text not in {"success", "failure"}:
-        raise Unfit
-    return text
-
-
-_FITS: dict[str, Conversion] = {
-    "time": _rfc3339,
-    "body": lambda value: value,
-    "severity_text": _text,
-    "severity_number": _severity,
-    "event_name": _text,
-    "trace_id": lambda value: _fitted(trace_id_of(value)),
-    "span_id": lambda value: _fitted(span_id_of(value)),
-    "transaction": lambda value: _fitted(as_key(value)),
-    "tenant": lambda value: _fitted(as_key(value)),
-    "actor": lambda value: _fitted(as_key(value)),
-    "outcome": _outcome,
-}
-"""What a value must be in a place of the event."""
+    def _displaced(self, left: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+        """What stood in places that are filled now, and that nothing has taken: of the attributes and of the event's fields."""
+        for name, value in self._attributes.items():
+            if name in left and left[name] != value:
+                yield name, left[name]
+        for place, value in self._fields.items():
+            former = getattr(self.former, place)
+            if place in _STATED and place not in self.taken_places and former and former != value:
+                yield place, former
 
 
 def _conditions(mapping: Mapping) -> Sequence[Callable[[Event], bool]]:

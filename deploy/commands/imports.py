@@ -18,6 +18,8 @@ MARKS = {
     "time_implausible": "dated before 1970 or after 2199; kept as stated",
     "time_unusable": "with a time that cannot be read; kept among the attributes",
     "truncated": "cut short at their source",
+    "key_too_long": "with an identity longer than 256 bytes; kept among the attributes",
+    "name_too_long": "with a name longer than 256 characters; kept whole among the attributes",
     "newest_first": "in files that run newest first",
     "body_unparsed": "whose body is not in the format that the mapping says",
     "duration_unequal": "spans whose stated duration is not end minus start",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
@@ -38,6 +39,19 @@ def test_a_quote_that_is_not_closed_within_the_limit_loses_one_line() -> None:
     first, *others = split(data, max_bytes=100)
     assert isinstance(first, Broken)
     assert others == [b"good,2"] * 30 + [b'a,"b"']
+
+
+def test_lines_that_end_in_damage_are_given_before_it_is_told() -> None:
+    def lines() -> Iterator[bytes]:
+        yield from (b'"broken,1\n', b"good,2\n", b"good,3\n")
+        raise Malformed("damaged", label="bad_gzip")
+
+    read = records(lines())
+    first = next(read)
+    assert isinstance(first, Broken)
+    assert [next(read), next(read)] == [b"good,2", b"good,3"]
+    with pytest.raises(Malformed, match="damaged"):
+        next(read)
 
 
 def test_an_overlong_line_is_broken_alone() -> None:

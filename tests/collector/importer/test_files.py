@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -94,6 +94,72 @@ def test_csv_rows_are_counted_from_the_one_behind_the_header(tmp_path: Path) -> 
     assert [row.origin.row for row in rows if isinstance(row, Rejection) and row.origin] == [2, 4]
 
 
+@pytest.mark.parametrize("pack", [bytes, lambda data: gzip.compress(data, mtime=0)], ids=["plain", "gzip"])
+def test_of_a_file_that_grows_what_its_sha256_is_of_is_read(tmp_path: Path, pack: Callable[[bytes], bytes]) -> None:
+    first, more = (pack(b'{"message": "%s"}\n' % body) for body in (b"one", b"two"))
+    file = ImportFile(written(tmp_path / "x.jsonl", first))
+    written(tmp_path / "x.jsonl", first + more)
+    assert file.sha256 == hashlib.sha256(first).hexdigest()
+    assert bodies(file.rows()) == ["one"]
+    written(tmp_path / "x.jsonl", first[:-5])
+    with pytest.raises(OSError, match="shorter"):
+        bodies(file.rows())
+
+
+def test_a_csv_row_is_recognised_by_its_bytes_and_what_they_stand_under(
+    tmp_path: Path, mappings: list[Mapping]
+) -> None:
+    def ids(data: bytes, *mappings: Mapping) -> list[bytes | None]:
+        rows = ImportFile(written(tmp_path / "x.csv", data), mappings).rows()
+        return [row.source_id for row in rows if isinstance(row, Arrival)]
+
+    debits, more = ids(b"debited,credited,amount\nA1,B2,100\nA1,B2,100\n")
+    assert debits == more
+    assert ids(b'\xef\xbb\xbf"debited",credited,amount\r\nA1,B2,100') == [debits], "however the header is written"
+    (refunds,) = ids(b"refunded_to,refunded_from,amount\nA1,B2,100\n")
+    (other,) = ids(b"credited,debited,amount\nA1,B2,100\n")
+    assert len({debits, refunds, other}) == 3
+    row = b"1,2;3,4;5\n"
+    semicolons, commas = ids(b"a;b;c\n" + row), ids(b"a,b,c\n" + row)
+    assert len(semicolons) == len(commas) == 1
+    assert semicolons != commas
+    columns = mappings[0].columns
+    data = ",".join(columns).encode() + b"\n" + b"," * (len(columns) - 1)
+    assert ids(data) == ids(data, *mappings), "a mapping says what a row means, and not which it is"
+
+
+def test_a_json_line_is_recognised_by_its_bytes_as_ever(tmp_path: Path) -> None:
+    """Journals of earlier imports hold these ids."""
+    (row,) = read_rows(written(tmp_path / "x.jsonl", b'{"message": "a"}\n'))
+    assert isinstance(row, Arrival)
+    assert row.source_id == b"row\0" + hashlib.sha256(b'{"message": "a"}').digest()
+
+
+def test_blank_lines_before_a_header_and_columns_without_a_name(tmp_path: Path) -> None:
+    assert bodies(read_rows(written(tmp_path / "x.csv", b" \t\r\n\ntime,message\n1,a\n2,b\n"))) == ["a", "b"]
+    assert bodies(read_rows(written(tmp_path / "x.tsv", b"time\tmessage\t\n1\ta\t\n2\tb\t\n"))) == ["a", "b"]
+    assert bodies(read_rows(written(tmp_path / "x.jsonl", b'\t {"message": "a"}\n'))) == ["a"]
+    assert bodies(read_rows(written(tmp_path / "y.tsv", b"\ttime\tmessage\n0\t1\ta\n"))) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "2026-01-30 10:00:00, INFO payment P-1 settled",
+        "Jan 30 10:00:00 host app: one, two",
+        "1675077059, payment settled",
+        "P-1|settled|2026-01-30",
+    ],
+)
+def test_the_lines_of_a_log_are_no_csv(tmp_path: Path, line: str) -> None:
+    """The first of them would become names and be gone."""
+    with pytest.raises(Malformed, match="its first line looks like a row"):
+        ImportFile(written(tmp_path / "app.log", f"{line}\n{line}\n".encode()))
+    text = line.replace("|", ",").encode() + b"\n1,2\n"
+    columns = tuple(text.decode().splitlines()[0].split(","))
+    assert ImportFile(written(tmp_path / "pivot.csv", text), [Mapping(name="m", columns=columns)]).mapping == "m"
+
+
 def test_a_row_beyond_the_limit_is_bad_and_the_next_is_read(tmp_path: Path) -> None:
     big = b"x" * (3 * MAX_ROW_BYTES)
     for name, data in (
@@ -119,6 +185,17 @@ def test_damaged_gzip_gives_its_rows_up_to_there_and_one_bad_row(tmp_path: Path,
     assert all(isinstance(row, Arrival) for row in rows[:-1])
     assert isinstance(rows[-1], Rejection)
     assert rows[-1].error.label == "bad_gzip"
+
+
+def test_damaged_gzip_behind_a_quote_that_is_never_closed_gives_its_rows_up_to_there(tmp_path: Path) -> None:
+    plain = b"a,b\n" + b"".join(b"%d,x\n" % n for n in range(10_000))
+    quoted = plain.replace(b"\n5000,", b'\n"5000,')
+    counts = []
+    for data in (plain, quoted):
+        rows = list(read_rows(written(tmp_path / "x.csv.gz", gzip.compress(data, mtime=0) + b"no gzip member")))
+        assert isinstance(rows[-1], Rejection)
+        counts.append(Counter(row.error.label if isinstance(row, Rejection) else "" for row in rows))
+    assert counts == [{"": 10_000, "bad_gzip": 1}, {"": 9_999, "bad_csv": 1, "bad_gzip": 1}]
 
 
 @pytest.mark.parametrize(
@@ -151,6 +228,15 @@ def test_a_file_that_runs_newest_first_is_marked_and_no_other(tmp_path: Path) ->
     assert marks(range(50)) == {}
     assert marks([5, 4]) == {}
     assert marks([1, 9, 2, 8, 3, 7, 4]) == {}
+
+
+def test_rows_are_held_up_to_a_thousand_or_a_few_mib(tmp_path: Path) -> None:
+    small = ImportFile(written(tmp_path / "x.csv", b"a,b\n" + b"1,2\n" * 2_500))
+    assert [len(group) for group in small.groups()] == [1_000, 1_000, 500]
+    large = b'{"message": "%s"}\n' % (b"x" * 1_000_000)
+    assert [len(group) for group in ImportFile(written(tmp_path / "x.jsonl", large * 12)).groups()] == [5, 5, 2]
+    broken = b'{"message: "%s"}\n' % (b"x" * 1_000_000)
+    assert [len(group) for group in ImportFile(written(tmp_path / "x.jsonl", broken * 12)).groups()] == [5, 5, 2]
 
 
 def test_rows_dated_before_1970_or_after_2199_are_marked(tmp_path: Path) -> None:

@@ -194,6 +194,10 @@ GOOD = Mapping(name="m", columns=("t", "pod", "log"), time="t", service=Service(
         ({"time": "when"}, "when not among its `columns`"),
         ({"columns": ("t", "t", "pod", "log")}, "twice"),
         ({"columns": ("t", "", "pod", "log")}, "not at all"),
+        ({"operation": "pod"}, "pod has two uses"),
+        ({"resource": {"log": "log.message"}}, "log has two uses"),
+        ({"same_time": ("t",)}, "t has two uses"),
+        ({"trace_id": "log", "span_id": "log"}, "log has two uses"),
         ({"kind": "span"}, "spans need"),
         ({"severity_pattern": "(["}, "pattern"),
         ({"operation_pattern": "abc"}, "has no group"),
@@ -202,6 +206,7 @@ GOOD = Mapping(name="m", columns=("t", "pod", "log"), time="t", service=Service(
 )
 def test_a_mapping_that_cannot_be_used_says_why(changed: dict[str, Any], reason: str) -> None:
     GOOD.check()
+    msgspec.structs.replace(GOOD, resource={"pod": "k8s.pod.name"}).check()
     with pytest.raises(Malformed, match=reason):
         msgspec.structs.replace(GOOD, **changed).check()
 

@@ -26,6 +26,8 @@ GOOD = '[[mapping]]\nname = "m"\n'
         (GOOD + 'take = { "attributes." = "a" }\n', "no place 'attributes.'"),
         (GOOD + 'take = { "keys.Order" = "a" }\n', "a key's name"),
         (GOOD + 'take = { "keys.transaction" = "a" }\n', "a key's name"),
+        (GOOD + 'take = { "keys._order" = "a" }\n', "a key's name"),
+        (GOOD + f'take = {{ "keys.{"o" * 65}" = "a" }}\n', "a key's name"),
         (GOOD + 'set = { body = 1 }\ntake = { body = "a" }\n', "both in `set` and in `take`"),
         (GOOD + 'take = { body = "" }\n', "names no field"),
         (GOOD + "take = { body = { from = [] } }\n", "names no field"),
@@ -37,6 +39,16 @@ GOOD = '[[mapping]]\nname = "m"\n'
         (GOOD + 'take = { time = { from = "a", as = "time", zone = "Mars/Base" } }\n', "'Mars/Base' is not known here"),
         (GOOD + 'take = { time = { from = "a", as = "time", zone = "../etc" } }\n', "cannot be used"),
         (GOOD + 'take = { time = { from = "a", as = "time", format = "ISO" } }\n', "the format is none of"),
+        (GOOD + 'take = { time = { from = "a", as = "time", format = "%d.%Q.%Y" } }\n', "'Q' is a bad directive"),
+        (GOOD + 'take = { time = { from = "a", as = "time", format = "%Y %" } }\n', "the format '%Y %' cannot be used"),
+        (GOOD + 'set = { outcome = "ok" }\n', "'outcome' cannot be 'ok'"),
+        (GOOD + 'set = { severity_number = "9" }\n', "'severity_number' cannot be '9'"),
+        (GOOD + "set = { severity_number = 25 }\n", "'severity_number' cannot be 25"),
+        (GOOD + 'set = { time = "now" }\n', "'time' cannot be 'now'"),
+        (GOOD + 'set = { trace_id = "x" }\n', "'trace_id' cannot be 'x'"),
+        (GOOD + 'set = { event_name = "" }\n', "'event_name' cannot be ''"),
+        (GOOD + "set = { service = 1.5 }\n", "'service' cannot be 1.5"),
+        (GOOD + 'set = { "keys.order" = "" }\n', "'keys.order' cannot be ''"),
         (GOOD + 'parse = { pattern = "a" }\n', "names no group"),
         (GOOD + "parse = {}\n", "needs a pattern"),
         (GOOD + 'parse = { format = "json", pattern = "(?P<a>.)" }\n', "needs a pattern"),
@@ -48,6 +60,24 @@ def test_what_cannot_be_used_is_refused_and_says_where(text: str, reason: str) -
         read_mappings(text, "site.toml")
     assert reason in str(refused.value)
     assert str(refused.value).startswith("site.toml: ")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "%d/%b/%Y:%H:%M:%S %z",
+        "%a %d %B %I:%M:%S.%f %p %Y %Z",
+        "%j %y %H",
+        "%G-W%V-%u",
+        "%H:%M",
+        "%c",
+        "%x %X",
+        "100%% %Y",
+    ],
+)
+def test_what_strptime_knows_may_be_a_times_format(form: str) -> None:
+    take = f'take = {{ time = {{ from = "a", as = "time", format = "{form}" }} }}\n'
+    assert read_mappings(GOOD + take, "site.toml")
 
 
 @given(

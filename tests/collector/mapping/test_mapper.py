@@ -88,6 +88,11 @@ def test_fields_go_to_their_places_and_the_rest_stays() -> None:
         ('as = "time"', "1700000000123", "2023-11-14T22:13:20.123000000Z"),
         ('as = "time"', "yesterday", None),
         ('as = "time", format = "unix"', "1700000000.123456789", "2023-11-14T22:13:20.123456789Z"),
+        ('as = "time", format = "unix"', 1700000000.123, "2023-11-14T22:13:20.123000000Z"),
+        ('as = "time", format = "unix_ms"', 1700000000123.5, "2023-11-14T22:13:20.123500000Z"),
+        ('as = "time", format = "unix"', 1e-05, "1970-01-01T00:00:00.000010000Z"),
+        ('as = "time", format = "unix_ms"', -0.5, "1969-12-31T23:59:59.999500000Z"),
+        ('as = "time", format = "unix"', float("inf"), None),
         ('as = "time", format = "unix_ms"', 1700000000123, "2023-11-14T22:13:20.123000000Z"),
         ('as = "time", format = "unix_ns"', 5, "1970-01-01T00:00:00.000000005Z"),
         ('as = "time", format = "unix"', -1e30, None),
@@ -124,6 +129,17 @@ def test_what_is_made_of_a_value(take: str, value: Any, expected: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "take",
+    ['as = "number"', 'as = "integer"', 'as = "number", times = 0.1', 'as = "time"', 'as = "time", format = "unix"'],
+)
+def test_an_integer_beyond_the_largest_double_does_not_fit(take: str) -> None:
+    """JSON has such integers, and `math` raises at them."""
+    event = mapped(f'take = {{ "attributes.out" = {{ from = "in", {take} }} }}', {"in": 10**400})
+    assert event.attributes == {"in": 10**400}
+    assert event.marks == ["mapped:m", "unmapped:attributes.out"]
+
+
+@pytest.mark.parametrize(
     ("place", "value"),
     [
         ("outcome", "maybe"),
@@ -138,6 +154,28 @@ def test_what_does_not_fit_its_place_stays_and_is_marked(place: str, value: Any)
     event = mapped(f'take = {{ {place} = "in" }}', {"in": value})
     assert event.attributes == {"in": value}
     assert event.marks == ["mapped:m", f"unmapped:{place}"]
+
+
+@pytest.mark.parametrize(
+    ("rules", "record", "attributes"),
+    [
+        ('take = { "attributes.amount" = "AMT" }', {"AMT": 5, "amount": 7}, {"amount": 5, "amount.stated": 7}),
+        ('take = { "attributes.amount" = "AMT" }', {"AMT": 5, "amount": 5}, {"amount": 5}),
+        ('take = { "attributes.amount" = { from = "amount", as = "integer" } }', {"amount": "7"}, {"amount": 7}),
+        ('take = { body = "TXT" }', {"TXT": "new", "message": "old"}, {"body.stated": "old"}),
+        ('take = { body = "TXT", actor = "message" }', {"TXT": "new", "message": "old"}, {}),
+        ('take = { body = { from = "message", pattern = "(o)" } }', {"message": "old"}, {}),
+        ('parse = { pattern = "(?P<rest>.*)" }\ntake = { body = "rest" }', {"message": "old\n"}, {}),
+        ('set = { event_name = "paid" }', {"event.name": "order"}, {"event_name.stated": "order"}),
+        ('take = { severity_text = { from = "level", cases = { "W" = "warn" } } }', {"level": "W"}, {}),
+        ('take = { outcome = "o" }', {"o": "failure", "outcome": "success"}, {"outcome.stated": "success"}),
+        ('take = { time = "t" }', {"t": "2026-01-02T03:04:05Z", "time": "2026-01-02T03:04:04Z"}, {}),
+    ],
+)
+def test_what_stood_in_a_place_that_is_filled_is_kept(
+    rules: str, record: dict[str, Any], attributes: dict[str, Any]
+) -> None:
+    assert mapped(rules, record).attributes == attributes
 
 
 def test_a_field_that_the_way_in_has_placed_is_found_under_its_old_name() -> None:
@@ -195,7 +233,13 @@ def test_parsed_fields_leave_the_text_and_json_inside_is_found() -> None:
 
 
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.binary(max_size=5),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(10**308, 10**4299)
+    | st.floats()
+    | st.text(max_size=20)
+    | st.binary(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=10,
 )
@@ -227,6 +271,24 @@ def test_any_record_is_mapped_without_an_error_and_nothing_is_lost(record: dict[
     for name, value in arrival.event.attributes.items():
         if name not in after.event.attributes and isinstance(value, str) and value.isascii() and value.isalnum():
             assert value in values or value.lower() in values or value.isdecimal()
+
+
+class Unreadable(dict[str, Any]):
+    """Attributes at which whatever reads all of them fails."""
+
+    def items(self) -> Any:
+        raise RuntimeError("4111 1111 1111 1111")
+
+
+def test_a_record_at_which_a_mapping_fails_passes_as_it_came(caplog: pytest.LogCaptureFixture) -> None:
+    by = mapper('take = { body = "a" }')
+    arrival = Arrival(event=Event(attributes=Unreadable(a="x"), marks=["truncated"]), source_id=b"id")
+    for _ in range(2):
+        after = by.map(arrival)
+        assert (after.source_id, after.event.attributes) == (b"id", {"a": "x"})
+        assert after.event.marks == ["mapping_failed:m", "truncated"]
+    (told,) = caplog.messages  # once, and nothing of what the record held
+    assert told == "mapping m failed at a record (RuntimeError): such records pass unmapped"
 
 
 def test_source_ids_are_kept() -> None:

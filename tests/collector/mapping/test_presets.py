@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import time
 from typing import Any
 
 import msgspec
@@ -183,6 +185,16 @@ LINES: dict[str, tuple[str, str | dict[str, Any], dict[str, Any]]] = {
             "outcome": "success",
         },
     ),
+    "one whose client sent a trace, to which the balancer adds its Self": (
+        "aws-alb",
+        (
+            "http 2026-07-02T22:23:00.186641Z app/my-lb/50dc6c495c0c9188 192.168.131.39:2817 10.0.0.1:80 0.086 0.048 0.037 200 200 0 57 "
+            '"GET http://www.example.com:80/ HTTP/1.1" "curl/7.46.0" - - arn:aws:x '
+            '"Self=1-58337281-1d84f3d73c47ec4e58577259;Root=1-58337262-36d228ad5d99923122bbe354" "-" "-" 0 '
+            '2026-07-02T22:22:48.364000Z "forward" "-" "-" "10.0.0.1:80" "200" "-" "-"'
+        ),
+        {"trace_id": "5833726236d228ad5d99923122bbe354", "request_id": "1-58337262-36d228ad5d99923122bbe354"},
+    ),
     "one that the balancer answered itself": (
         "aws-alb",
         (
@@ -210,6 +222,21 @@ def test_a_line_as_the_gateway_writes_it(name: str) -> None:
     plain = msgspec.to_builtins(event)
     found = {**plain.pop("attributes"), **plain.pop("keys", {}), **plain, "mark": event.marks[0]}
     assert {field: found.get(field) for field in expected} == expected
+
+
+@pytest.mark.parametrize("name", [name for name, (_, line, _) in LINES.items() if isinstance(line, str)])
+def test_a_hostile_line_takes_no_longer_than_it_is(name: str) -> None:
+    preset, line, _ = LINES[name]
+    assert isinstance(line, str)
+    mapper = Mapper(load_mappings([f"preset:{preset}"]))
+    words = [*dict.fromkeys(re.findall(r"\W\w?", line)), "u [", "\\", " "]
+    for cut in {0, *(at.end() for at in re.finditer(r"\W+", line))}:
+        for word in words:
+            text = line[:cut] + word * (30_000 // len(word))
+            started = time.process_time()
+            mapper.map(arrival_of_record({"message": text}, origin=Origin()))
+            # about a hundredth of it is needed; where each of these words may begin a field it is more
+            assert time.process_time() - started < 0.3, (line[:cut], word)
 
 
 def test_each_mapping_of_each_preset_has_a_line_here() -> None:

@@ -1,0 +1,256 @@
+"""Importing files: what the store has is what the accounts say, whatever happened to the imports before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from hashlib import sha256
+from itertools import accumulate
+from pathlib import Path
+
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from collector.deadletters import DeadLetters
+from collector.disk import OsDisk
+from collector.errors import Malformed, Overloaded
+from collector.event import Event, Origin
+from collector.extract import Extractor, StitchSettings
+from collector.imports import Importer, Row
+from collector.prepare import Preparer
+from collector.protect import Protector
+from collector.receive import Arrival
+from collector.rejection import Rejection
+from collector.retry import Breaker, RetryLimits
+from collector.spool import SpoolLimits
+from tests.support.memory_store import MemoryStore
+from tests.support.shipper import LEDGER, START_NS
+
+
+@contextmanager
+def importing(
+    root: Path,
+    store: MemoryStore,
+    *,
+    journal_ids: int = 10_000,
+    limits: SpoolLimits | None = None,
+    correlate: Callable[[], bool] = lambda: False,
+    sleep: Callable[[float], None] = lambda _: None,
+) -> Iterator[Importer]:
+    """An importer of its own, as each `tally import` has."""
+    disk = OsDisk()
+    protector = Protector(token_key=b"k" * 32)
+    disk.make_directory(root)
+    importer = Importer(
+        root,
+        ledger=LEDGER,
+        store=store,
+        key=Ed25519PrivateKey.from_private_bytes(b"\x05" * 32),
+        preparer=Preparer(extractor=Extractor(StitchSettings()), protector=protector, clock=None),
+        dead_letters=DeadLetters(
+            root / "dead", disk=disk, protector=protector, clock=lambda: START_NS, total_bytes=1 << 20
+        ),
+        disk=disk,
+        clock=lambda: START_NS,
+        breaker=Breaker(RetryLimits(), uniform=min),
+        journal_ids=journal_ids,
+        limits=limits,
+        correlate=correlate,
+        sleep=sleep,
+    )
+    with closing(importer):
+        yield importer
+
+
+def rows(*bodies: str) -> list[Row]:
+    return [Arrival(event=Event(body=body), source_id=sha256(body.encode()).digest()) for body in bodies]
+
+
+def file_of(bodies: Sequence[str], *, at_a_time: int = 20) -> Iterator[list[Row]]:
+    """As a file gives its rows: numbered, in groups; a text that begins with ! is a row that cannot be read."""
+    whole: list[Row] = []
+    for number, body in enumerate(bodies, 1):
+        origin = Origin(receiver="import", file="a", row=number)
+        source_id = sha256(body.encode()).digest()
+        if body.startswith("!"):
+            whole.append(Rejection(body.encode(), Malformed("bad", label="bad_json"), origin, source_id))
+        else:
+            whole.append(Arrival(event=Event(body=body, origin=origin), source_id=source_id))
+    for start in range(0, len(whole), at_a_time):
+        yield whole[start : start + at_a_time]
+
+
+def taken_into_the_log(store: MemoryStore) -> None:
+    """What a correlator tells the store when its log holds everything."""
+    store.acknowledge({stream: max(numbered) for stream, numbered in store.batches.items()})
+
+
+def named(body: str) -> str:
+    return sha256(body.encode()).hexdigest()
+
+
+def stored(store: MemoryStore) -> list[str]:
+    """The bodies of all events in the store."""
+    events = [
+        batch.events[end - length : end]
+        for numbered in store.batches.values()
+        for batch in numbered.values()
+        for end, length in zip(accumulate(batch.lengths), batch.lengths, strict=True)
+    ]
+    return sorted(msgspec.json.decode(event)["body"] for event in events)
+
+
+BODIES = [f"row {at}" for at in range(1_500)]
+
+
+def broken_off(bodies: Sequence[str], error: BaseException) -> Iterator[list[Row]]:
+    for start in range(0, len(bodies), 1_000):
+        yield rows(*bodies[start : start + 1_000])
+    raise error
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError("the disk is gone")])
+def test_rows_of_an_import_that_was_broken_off_are_in_the_store_before_they_are_duplicates(
+    tmp_path: Path, error: BaseException
+) -> None:
+    store = MemoryStore()
+    with pytest.raises(type(error)), importing(tmp_path, store) as importer:
+        importer.run(named("a"), broken_off([*BODIES, *BODIES[:500]], error))
+    with importing(tmp_path, store) as importer:
+        account = importer.run(named("b"), [rows(*BODIES, "one more")])
+    assert (account.rows, account.stored, account.duplicates) == (1_501, 1, 1_500)
+    assert stored(store) == sorted([*BODIES, "one more"])
+
+
+def test_the_files_behind_one_that_cannot_be_read_to_its_end_find_no_duplicates_of_what_is_not_stored(
+    tmp_path: Path,
+) -> None:
+    store = MemoryStore()
+    with importing(tmp_path, store) as importer:
+        with pytest.raises(OSError, match="gone"):
+            importer.run(named("a"), broken_off([*BODIES, *BODIES[:500]], OSError("gone")))
+        assert stored(store) == sorted(BODIES)
+        importer.run(named("b"), [rows(*BODIES)])
+    assert stored(store) == sorted(BODIES)
+
+
+def test_a_file_that_was_broken_off_goes_on_behind_its_rows(tmp_path: Path) -> None:
+    store = MemoryStore()
+    with pytest.raises(KeyboardInterrupt), importing(tmp_path, store) as importer:
+        importer.run(named("a"), broken_off([*BODIES, *BODIES[:500]], KeyboardInterrupt()))
+    with importing(tmp_path, store) as importer:
+        importer.run(named("b"), [rows("another file")])
+        account = importer.run(named("a"), [rows(*BODIES, "the rest")])
+    assert (account.stored, account.duplicates, account.again) == (1, 1_500, False)
+    assert stored(store) == sorted([*BODIES, "another file", "the rest"])
+
+
+def test_no_import_begins_while_the_store_does_not_take_what_is_left_of_another(tmp_path: Path) -> None:
+    store = MemoryStore()
+    with pytest.raises(KeyboardInterrupt), importing(tmp_path, store) as importer:
+        importer.run(named("a"), broken_off(BODIES[:500] * 2, KeyboardInterrupt()))
+    store.down = "away"
+    with pytest.raises(Overloaded), importing(tmp_path, store):
+        pass
+    store.down = ""
+    with importing(tmp_path, store):
+        assert stored(store) == sorted(BODIES[:500])
+
+
+def test_a_group_of_rows_may_be_longer_than_a_frame(tmp_path: Path) -> None:
+    bodies = [f"{at} " + "x" * 100_000 for at in range(700)]  # and a frame holds 32 MiB of events
+    store = MemoryStore()
+    with importing(tmp_path, store) as importer:
+        account = importer.run(named("a"), [rows(*bodies)])
+    assert (account.rows, account.stored) == (700, 700)
+    assert stored(store) == sorted(bodies)
+
+
+def test_marks_are_counted_of_rows_that_are_stored_or_were_and_of_no_others(tmp_path: Path) -> None:
+    store = MemoryStore()
+
+    def marked() -> list[Row]:
+        found = rows("a", "b", "c", "x" * 2_000_000)  # the last one is too long to be taken
+        for row in found:
+            if isinstance(row, Arrival) and row.event.body != "a":
+                row.event.marks.append("truncated")
+        return found
+
+    with importing(tmp_path, store) as importer:
+        first, again = (importer.run(named("a"), [marked()]) for _ in range(2))
+    assert (first.stored, first.dead_lettered, first.marks) == (3, 1, {"truncated": 2})
+    assert (again.duplicates, again.dead_lettered, again.marks, again.again) == (3, 1, {"truncated": 2}, True)
+
+
+SMALL = SpoolLimits(total_bytes=1 << 20, segment_bytes=1 << 17, reserve_bytes=1 << 12)
+LONG = [f"{at} " + "x" * 10_000 for at in range(400)]  # four times as much as such a spool takes
+
+
+def test_a_file_may_be_longer_than_its_spool(tmp_path: Path) -> None:
+    store = MemoryStore()
+    correlations = 0
+
+    def correlate() -> bool:
+        nonlocal correlations
+        correlations += 1
+        taken_into_the_log(store)
+        return True
+
+    with importing(tmp_path, store, limits=SMALL, correlate=correlate) as importer:
+        account = importer.run(named("a"), file_of(LONG))
+    assert (account.rows, account.stored) == (400, 400)
+    assert stored(store) == sorted(LONG)
+    assert 0 < correlations < 20
+
+
+def test_a_file_that_is_longer_than_its_spool_waits_for_the_correlator_that_runs(tmp_path: Path) -> None:
+    store = MemoryStore()
+    asked = []
+
+    def correlate() -> bool:
+        asked.append(True)
+        return False
+
+    with importing(
+        tmp_path, store, limits=SMALL, correlate=correlate, sleep=lambda _: taken_into_the_log(store)
+    ) as importer:
+        importer.run(named("a"), file_of(LONG))
+    assert stored(store) == sorted(LONG)
+    assert len(asked) == 1
+
+
+def test_a_long_file_goes_on_behind_the_row_that_it_reached(tmp_path: Path) -> None:
+    """Though the spool has let go of its first rows and the journal has forgotten them."""
+    bodies = [*LONG[:30], "! broken", *LONG[30:], LONG[0], "! broken, too"]
+    store = MemoryStore()
+    with (
+        pytest.raises(Overloaded, match="the spool is full"),
+        importing(tmp_path, store, limits=SMALL, journal_ids=5) as importer,
+    ):
+        importer.run(named("a"), file_of(bodies))
+    taken_into_the_log(store)
+
+    def correlate() -> bool:
+        taken_into_the_log(store)
+        return True
+
+    with importing(tmp_path, store, limits=SMALL, journal_ids=5, correlate=correlate) as importer:
+        account = importer.run(named("a"), file_of(bodies))
+    assert account.rows == 403 == account.stored + account.duplicates + account.dead_lettered
+    assert account.dead_lettered == 2
+    assert 0 < account.stored < 400
+    assert set(stored(store)) == set(LONG)
+    assert len(stored(store)) <= 401  # the last row but one is the first once more: the journal is very short
+
+
+def test_what_the_store_lost_of_a_file_comes_back_with_the_next_import(tmp_path: Path) -> None:
+    store = MemoryStore()
+    with importing(tmp_path, store) as importer:
+        account = importer.run(named("file"), [rows("a")])
+    batches = store.batches[account.stream]
+    assert sorted(batches) == [1, 2]
+    lost = batches.pop(1)
+    with importing(tmp_path, store):  # no import runs long enough to find out what is missing, so all is sent again
+        pass
+    assert batches[1] == lost
