@@ -12,6 +12,7 @@ MAX_BUCKETS = 1_000
 """Of a histogram of either sign, and quantiles of a summary; a point with more is dropped."""
 
 _MAX_EXEMPLARS = 10
+_SPAN_ID_BYTES = 8
 _MAX_SCALE, _MAX_OFFSET = 40, 2**30  # SDKs begin at 20
 _INT64 = 2**63
 
@@ -61,6 +62,8 @@ def trim_exemplars(point: Any) -> None:
         point.exemplars.extend(kept[-_MAX_EXEMPLARS:])
     for exemplar in point.exemplars:
         del exemplar.filtered_attributes[:]
+        if len(exemplar.span_id) != _SPAN_ID_BYTES:  # it goes on as it is
+            exemplar.ClearField("span_id")
 
 
 def added_up(running: Any, point: Any, kind: str) -> Any:

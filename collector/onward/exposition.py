@@ -14,13 +14,16 @@ from collector.onward.promseries import NativeHistogram, PromPoint, PromSeries, 
 __all__ = ["Exposition"]
 
 _Labels = tuple[tuple[str, str], ...]
+_OF_PART = {"histogram": "le", "summary": "quantile"}
+_Known = dict[_Labels, tuple[PromSeries, ...]]
+"""What the newest point of each labels became, those of its buckets and quantiles left out."""
 
 
 class Exposition(Collector):
-    """The newest sample of each series. Safe for several threads.
+    """The newest data point of each series of OpenTelemetry. Safe for several threads.
 
     What goes in are points that a `SeriesTable` has let through, and the ends of series that it forgets. Samples are shown without their time, so that
-    Prometheus takes a series that is no longer shown for ended.
+    Prometheus takes a series that is no longer shown for ended. A point replaces the one before as a whole: buckets that it has not are no longer shown.
 
     Args:
         most: series at most, of Prometheus: a histogram is one for each bucket, and two; a point beyond them is not shown.
@@ -35,7 +38,7 @@ class Exposition(Collector):
         self._stale_seconds = stale_seconds
         self._monotonic = monotonic
         self._targets: dict[_Labels, float] = {}  # in the order of when they came last
-        self._families: dict[str, tuple[str, str, dict[_Labels, PromSeries]]] = {}  # name -> type, help, series
+        self._families: dict[str, tuple[str, str, _Known]] = {}  # name -> type, help, series
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -48,20 +51,19 @@ class Exposition(Collector):
             return point.points
         with self._lock:
             kind, _, known = self._families.get(point.family) or (point.kind, point.help, {})
-            more = sum(series.labels not in known for series in point.series if not is_stale(series.value))
-            if kind != point.kind or (more and self._shown + more > self._most):
+            labels = _around(point)
+            ended = is_stale(point.series[0].value)
+            more = 0 if ended else len(point.series) - len(known.get(labels, ()))
+            if kind != point.kind or (more > 0 and self._shown + more > self._most):
                 return point.points
             self._families[point.family] = kind, point.help, known
-            for series in point.series:
-                if is_stale(series.value):
-                    self._hide(known, series.labels)
-                else:
-                    self._shown += series.labels not in known
-                    known[series.labels] = series
-                    if point.kind == "info":
-                        self._targets.pop(series.labels, None)
-                        self._targets[series.labels] = self._monotonic()
+            self._hide(known, labels)
+            if not ended:
+                self._shown += len(point.series)
+                known[labels] = point.series
             if point.kind == "info":
+                self._targets.pop(labels, None)
+                self._targets[labels] = self._monotonic()
                 self._forget_targets(known)
             if not known:
                 del self._families[point.family]
@@ -77,7 +79,7 @@ class Exposition(Collector):
             if "target" in self._families:
                 self._forget_targets(self._families["target"][2])
             shown = [
-                (name, kind, text, list(known.values()))
+                (name, kind, text, [one for point in known.values() for one in point])
                 for name, (kind, text, known) in self._families.items()
                 if known
             ]
@@ -86,7 +88,7 @@ class Exposition(Collector):
             metric.samples = [_sample(dict(one.labels), one) for one in sorted(series, key=_order)]
             yield metric
 
-    def _forget_targets(self, known: dict[_Labels, PromSeries]) -> None:
+    def _forget_targets(self, known: _Known) -> None:
         while self._targets:
             labels, since = next(iter(self._targets.items()))
             if self._monotonic() - since <= self._stale_seconds:
@@ -94,13 +96,19 @@ class Exposition(Collector):
             del self._targets[labels]
             self._hide(known, labels)
 
-    def _hide(self, known: dict[_Labels, PromSeries], labels: _Labels) -> None:
-        self._shown -= known.pop(labels, None) is not None
+    def _hide(self, known: _Known, labels: _Labels) -> None:
+        self._shown -= len(known.pop(labels, ()))
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """A scrape's answer and its content type, by the header ``Accept``."""
         encoder, content_type = choose_encoder(accept)
         return encoder(self._registry), content_type
+
+
+def _around(point: PromPoint) -> _Labels:
+    """What the series of a point share: those of its first one, which is no bucket and no quantile, without what an attribute may have named so."""
+    own = {"__name__", _OF_PART.get(point.kind, "")}
+    return tuple(label for label in point.series[0].labels if label[0] not in own)
 
 
 def _order(series: PromSeries) -> tuple[_Labels, str, float]:

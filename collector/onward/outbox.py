@@ -27,11 +27,13 @@ _LAST_WAIT_SECONDS = 0.5
 class Part:
     """What is sent in one go: so many data points, and whatever else a way needs.
 
-    `unsayable`: so many that the way has no words for; `empty`: there is nothing to send.
+    `unsayable`: so many that the way has no words for; `overtaken`: so many that are no newer than what another series of the same name has sent;
+    `empty`: there is nothing to send.
     """
 
     points: int
     unsayable: int = 0
+    overtaken: int = 0
     empty: bool = False
 
 
@@ -170,9 +172,10 @@ class Outbox:
         reason = ""
         try:
             for part in self._way.parts(waiting.request):
-                if part.unsayable:
-                    self._counting.metric_points_dropped("name", part.unsayable)
-                    left -= part.unsayable
+                for why, points in (("name", part.unsayable), ("same_name", part.overtaken)):
+                    if points:
+                        self._counting.metric_points_dropped(why, points)
+                        left -= points
                 reason = "" if part.empty else self._send_part(part, waiting.since)
                 if reason:
                     break

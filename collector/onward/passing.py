@@ -29,6 +29,7 @@ from collector.onward.ownmetrics import own_metrics
 from collector.onward.promseries import translate
 from collector.onward.seriestable import REJECTED, SeriesTable
 from collector.onward.settings import MetricsToSettings
+from collector.protect import Protector
 from collector.receive.otlp_export import Taken
 
 __all__ = ["PATH", "MetricsPassing"]
@@ -51,7 +52,7 @@ class MetricsPassing:
         collector: the sidecar's name.
         registry: of its own metrics.
         counting: hears what becomes of data points.
-        mask: of attributes, see `SeriesTable`.
+        protector: returns the one in force, see `SeriesTable`.
         clock: Unix time in nanoseconds.
 
     Raises:
@@ -66,7 +67,7 @@ class MetricsPassing:
         collector: str,
         registry: CollectorRegistry,
         counting: Counting,
-        mask: Callable[[dict[str, Any], str], dict[str, Any]],
+        protector: Callable[[], Protector],
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         self._settings = settings
@@ -78,7 +79,7 @@ class MetricsPassing:
             most=settings.max_series,
             most_of_service=settings.max_series_of_service,
             stale_ns=round(settings.stale_seconds * 1e9),
-            mask=mask,
+            protector=protector,
         )
         self._exposition = None
         if settings.expose:

@@ -54,7 +54,8 @@ def metric_name(name: str, unit: str, *, counter: bool = False, gauge: bool = Fa
         if part and f"_{part}_" not in f"_{'_'.join(words)}_":
             words.append(part)
     if counter:
-        words = [*(word for word in words if word != "total"), "total"]
+        # one that is named "total" keeps it: without a name in front of the suffix it is no counter of OpenMetrics
+        words = [*([word for word in words if word != "total"] or ["total"]), "total"]
     elif gauge and unit == "1":
         words = [*(word for word in words if word != "ratio"), "ratio"]
     text = "_".join(words)

@@ -2,8 +2,7 @@
 
 By OpenTelemetry's compatibility specification
 (https://opentelemetry.io/docs/specs/otel/compatibility/prometheus_and_openmetrics/#otlp-metric-points-to-prometheus): ``job`` and ``instance`` are of the
-resource, its other attributes stand in ``target_info``, the scope's name and version in ``otel_scope_name`` and ``otel_scope_version``. What goes in has
-been through a `collector.onward.seriestable.SeriesTable`: cumulative, bounded, its buckets sound.
+resource, its other attributes stand in ``target_info``, the scope's name, version and attributes in ``otel_scope_…``. What goes in has been through a `collector.onward.seriestable.SeriesTable`: cumulative, bounded, its buckets sound.
 """
 
 import struct
@@ -99,7 +98,7 @@ def translate(request: Any, *, native: bool) -> Iterator[PromPoint]:
         newest_ns = 0
         ended = True
         for scoped in group.scope_metrics:
-            scope = {f"otel_scope_{name}": getattr(scoped.scope, name) for name in ("name", "version")}
+            scope = _scope_of(scoped.scope)
             for metric in scoped.metrics:
                 kind = metric.WhichOneof("data")
                 for point in getattr(metric, kind).data_points if kind else ():
@@ -114,6 +113,12 @@ def _target_of(resource: dict[str, str]) -> dict[str, str]:
     name, namespace = resource.get("service.name", ""), resource.get("service.namespace", "")
     job = f"{namespace}/{name}" if name and namespace else name
     return {"job": job, "instance": resource.get("service.instance.id", "")}
+
+
+def _scope_of(scope: Any) -> dict[str, str]:
+    """Series of one name may differ in their scope alone; what is called as its name or version is passed over (the specification's "Instrumentation Scope")."""
+    told = labels_of((f"otel_scope_{pair.key}", _text(PROTOBUF.value_of(pair.value))) for pair in scope.attributes)
+    return {**told, "otel_scope_name": scope.name, "otel_scope_version": scope.version}
 
 
 def _target_info(resource: dict[str, str], target: dict[str, str], ms: int) -> PromPoint:
@@ -209,9 +214,9 @@ def _summary(common: _Common, point: Any) -> Iterator[PromSeries]:
     ms, start_ms = _ms(point), _start_ms(point)
     yield _series(f"{common.family}_sum", common.labels, STALE if stale else point.sum, ms, start_ms)
     yield _series(f"{common.family}_count", common.labels, STALE if stale else float(point.count), ms, start_ms)
-    for at in point.quantile_values:
-        labels = {**common.labels, "quantile": float_text(at.quantile)}
-        yield _series(common.family, labels, STALE if stale else at.value, ms, start_ms)
+    values = {float_text(at.quantile): at.value for at in point.quantile_values}  # one that stands twice is one series
+    for quantile, value in values.items():
+        yield _series(common.family, {**common.labels, "quantile": quantile}, STALE if stale else value, ms, start_ms)
 
 
 def _series(

@@ -25,6 +25,7 @@ __all__ = ["RemoteWrite"]
 _log = logging.getLogger(__name__)
 
 _SERIES_A_REQUEST = 2_000
+_MOST_KNOWN = 2**17  # more than `max_series` may be
 _NO_NATIVE = "native histograms are disabled"
 _WRITTEN = "x-prometheus-remote-write-{}-written"
 _HEADERS = {
@@ -56,6 +57,7 @@ class RemoteWrite:
         self._endpoint = endpoint
         self._version = newest
         self._native = native
+        self._known: dict[int, int] = {}  # hash of labels -> ms of the newest, in the order of when it came
 
     @property
     def version(self) -> int:
@@ -65,19 +67,37 @@ class RemoteWrite:
     def parts(self, request: bytes) -> Iterator[Part]:
         """A serialised ExportMetricsServiceRequest as requests of so many series; a point's stay together."""
         held: list[PromPoint] = []
-        count = points = unsayable = 0
+        count = points = unsayable = overtaken = 0
         for point in translate(ExportMetricsServiceRequest.FromString(request), native=self._native):
             if not point.series:
                 unsayable += point.points
                 continue
+            if not self._is_newer(point):
+                overtaken += point.points
+                continue
             if held and count + len(point.series) > _SERIES_A_REQUEST:
-                yield _Series(points=points, unsayable=unsayable, translated=tuple(held))
+                yield _Series(points=points, unsayable=unsayable, overtaken=overtaken, translated=tuple(held))
                 held.clear()
-                count = points = unsayable = 0
+                count = points = unsayable = overtaken = 0
             held.append(point)
             count += len(point.series)
             points += point.points
-        yield _Series(points=points, unsayable=unsayable, empty=not held, translated=tuple(held))
+        yield _Series(points=points, unsayable=unsayable, overtaken=overtaken, empty=not held, translated=tuple(held))
+
+    def _is_newer(self, point: PromPoint) -> bool:
+        """Whether a point is newer than the one before of its labels: 1.0 refuses a whole request for one sample that is out of order, or stands twice.
+
+        Series that differ in OpenTelemetry may be one in Prometheus, where names have fewer characters and of a resource only its identity stands. The time
+        of a ``target_info`` is that of its request's newest point, and what two readers send of one resource may overtake each other.
+        """
+        # one for all of them: of a histogram the bucket that holds everything, else the first, which is no quantile
+        series = point.series[-1 if point.kind == "histogram" else 0]
+        labels = hash(series.labels)
+        newest = self._known.pop(labels, -1)
+        self._known[labels] = max(newest, series.ms)
+        if len(self._known) > _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+        return series.ms > newest
 
     def close(self) -> None:
         """Close the connection."""

@@ -36,6 +36,7 @@ class Named(Part):
     def __init__(self, name: str, points: int) -> None:
         object.__setattr__(self, "points", points)
         object.__setattr__(self, "unsayable", 0)
+        object.__setattr__(self, "overtaken", 0)
         object.__setattr__(self, "empty", False)
         object.__setattr__(self, "name", name)
 
@@ -51,7 +52,11 @@ class Way:
         for word in request.decode().split():
             if word == "broken":
                 raise RuntimeError("a defect")
-            yield Named(word, 1) if word != "unsayable" else Part(points=0, unsayable=1, empty=True)
+            without = {
+                "unsayable": Part(points=0, unsayable=1, empty=True),
+                "late": Part(points=0, overtaken=1, empty=True),
+            }
+            yield without.get(word) or Named(word, 1)
 
     def send(self, part: Part) -> int:
         word: str = part.name  # type: ignore[attr-defined]  # a Named
@@ -79,11 +84,11 @@ def test_everything_is_sent_in_its_order_however_often_it_must_be() -> None:
 
     way, tally = Way(send), Tally()
     box = outbox(way, tally)
-    for request in (b"a b c", b"d unsayable e"):
+    for request in (b"a b c", b"d unsayable late e"):
         box.put(request, len(request.split()))
     box.close(5.0)
     assert way.told == ["a", "b", "c", "d", "e", "(closed)"]
-    assert (tally.sent, tally.dropped) == (5, {"name": 1})
+    assert (tally.sent, tally.dropped) == (5, {"name": 1, "same_name": 1})
     assert tally.answers == {"taken": 5, "later": 4}
     assert box.waiting_bytes == 0
 

@@ -32,7 +32,16 @@ from collector.settings import CollectorSettings, ForwardSettings, HttpSettings
 from collector.sidecar import run_sidecar
 from tests.support.memory_store import MemoryStore
 from tests.support.metrics_receiver import MetricsReceiver, Told
-from tests.support.otlp_points import DELTA, NOW_NS, add_exponential, add_gauge, add_histogram, add_sum, request_of
+from tests.support.otlp_points import (
+    DELTA,
+    MS_NS,
+    NOW_NS,
+    add_exponential,
+    add_gauge,
+    add_histogram,
+    add_sum,
+    request_of,
+)
 from tests.support.prompb import labels_v1, write_request
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0"
@@ -84,11 +93,13 @@ def test_what_a_service_measures_is_scraped_in_both_formats(tmp_path: Path) -> N
         async with await sidecar.client() as client:
             for at in (1, 2):
                 request = request_of(instance="i", host="h")
-                point = add_sum(request, "paid", at, temporality=DELTA, at_ns=NOW_NS + at, card="4111111111111111")
+                point = add_sum(
+                    request, "paid", at, temporality=DELTA, at_ns=NOW_NS + at * MS_NS, card="4111111111111111"
+                )
                 point.exemplars.add(as_int=1, trace_id=b"\1" * 16, time_unix_nano=NOW_NS)
-                add_histogram(request, "took", [1, 1, at], at_ns=NOW_NS + at)
-                add_exponential(request, "spread", {0: at}, at_ns=NOW_NS + at)
-                add_gauge(request, "extra", 1.0, at_ns=NOW_NS + at)
+                add_histogram(request, "took", [1, 1, at], at_ns=NOW_NS + at * MS_NS)
+                add_exponential(request, "spread", {0: at}, at_ns=NOW_NS + at * MS_NS)
+                add_gauge(request, "extra", 1.0, at_ns=NOW_NS + at * MS_NS)
                 count, why = told(
                     await client.post("/v1/metrics", content=request.SerializeToString(), headers=PROTOBUF)
                 )
@@ -126,7 +137,7 @@ def test_a_server_that_is_away_for_a_while_gets_everything_in_order(tmp_path: Pa
             async with await sidecar.client() as client:
                 for at in range(1, 6):
                     request = request_of()
-                    add_sum(request, "paid", at, at_ns=NOW_NS + at * 10**6)
+                    add_sum(request, "paid", at, at_ns=NOW_NS + at * MS_NS)
                     answer = await client.post("/v1/metrics", content=request.SerializeToString(), headers=PROTOBUF)
                     assert told(answer) == (0, "")
                 down = False
@@ -220,6 +231,54 @@ def test_a_family_keeps_its_type_and_what_ends_is_not_shown() -> None:
     show(table.forget(now_ns=NOW_NS + 61 * 10**9))
     now = 61.0
     assert shown.render("")[0] == b""
+
+
+def test_a_histogram_is_shown_with_the_buckets_of_its_last_point_and_ends_whole() -> None:
+    shown = Exposition(most=20, stale_seconds=60)
+    table = SeriesTable(most=9, most_of_service=9, stale_ns=60 * 10**9)
+
+    def bounds_after(request: Any) -> dict[str, list[str]]:
+        table.take(request, now_ns=NOW_NS)
+        assert not sum(map(shown.update, translate(request, native=False)))
+        out: dict[str, list[str]] = {}
+        for family in text_families(shown.render("")[0].decode()):
+            out[family.name] = [one.labels["le"] for one in family.samples if one.name.endswith("_bucket")]
+        return out
+
+    before, after = request_of(), request_of()
+    add_histogram(before, "took", [1, 1, 1], unit="")
+    add_exponential(before, "spread", {3: 100, 4: 900}, unit="")
+    assert bounds_after(before) == {"took": ["0.1", "1.0", "+Inf"], "spread": ["16.0", "32.0", "+Inf"]}
+    add_histogram(after, "took", [1, 1], bounds=[5.0], unit="", at_ns=NOW_NS + MS_NS)  # the service began anew
+    add_exponential(after, "spread", {0: 5}, unit="", at_ns=NOW_NS + MS_NS)
+    assert bounds_after(after) == {"took": ["5.0", "+Inf"], "spread": ["2.0", "+Inf"]}
+    ends = table.forget(now_ns=NOW_NS + 61 * 10**9)
+    assert not sum(map(shown.update, translate(ends, native=False)))
+    assert (shown.render("")[0], shown._shown) == (b"", 0)
+
+
+@pytest.mark.parametrize("name", ["total", "_total", "total.total"])
+def test_a_counter_named_total_does_not_keep_others_from_being_scraped(name: str) -> None:
+    shown = Exposition(most=50, stale_seconds=60)
+    request = request_of()
+    add_sum(request, "paid", 1)
+    add_sum(request, name, 1).exemplars.add(as_int=1, trace_id=b"\1" * 16, time_unix_nano=NOW_NS)
+    for point in translate(request, native=False):
+        shown.update(point)
+    parse: Any = text_string_to_metric_families
+    families = list(parse(shown.render(OPENMETRICS)[0].decode()))
+    assert [sample.name for family in families for sample in family.samples] == ["paid_total", "total_total"]
+
+
+def test_attributes_named_as_parts_of_histograms_are_shown_once() -> None:
+    shown = Exposition(most=50, stale_seconds=60)
+    request = request_of()
+    for name in ("one", "other"):
+        add_histogram(request, "took", [1, 1, 1], le=name)
+    for point in translate(request, native=False):
+        shown.update(point)
+    lines = [line for line in shown.render("")[0].decode().splitlines() if "_bucket" in line]
+    assert len(lines) == len(set(lines)) == 3
 
 
 def test_json_says_the_same_as_protobuf() -> None:

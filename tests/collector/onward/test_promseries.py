@@ -83,6 +83,18 @@ def test_version_1_says_everything() -> None:
     }  # fmt: skip
 
 
+def test_series_that_differ_in_their_scope_are_told_apart() -> None:
+    request = request_of(scope="lib")
+    add_gauge(request, "load", 0.5, otel__scope__name="mine")
+    scope = request.resource_metrics[0].scope_metrics[0].scope
+    for key, value in (("short.name", "x"), ("short_name", "y"), ("name", "evil"), ("version", "9"), ("", "z")):
+        scope.attributes.add(key=key).value.string_value = value
+    (told, _) = translate(request, native=True)
+    assert dict(told.series[0].labels) == {
+        "__name__": "load", "job": "shop", "otel_scope_name": "lib", "otel_scope_short_name": "x;y", "otel_scope_": "z",
+    }  # fmt: skip
+
+
 def test_version_2_says_the_same_with_symbols_start_times_and_metadata() -> None:
     read = read_v2(request_v2(translate(everything(), native=True)))
     assert read.symbols[0] == ""
@@ -134,6 +146,15 @@ def test_what_ends_is_said_with_prometheus_own_nan(native: bool) -> None:
             assert struct.pack("<d", value) == struct.pack("<Q", 0x7FF0000000000002)
     assert not is_stale(math.nan)
     assert is_stale(STALE)
+
+
+def test_a_quantile_that_stands_twice_is_one_series() -> None:
+    request = request_of()
+    summary = request.resource_metrics[0].scope_metrics[0].metrics.add(name="old").summary.data_points.add()
+    for value in (0.3, 0.4):
+        summary.quantile_values.add(quantile=0.5, value=value)
+    (point,) = translate(request, native=True)
+    assert [series.value for series in point.series] == [0.0, 0.0, 0.4]
 
 
 def test_who_it_is_comes_from_the_resource() -> None:

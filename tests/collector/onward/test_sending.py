@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import gzip
+import itertools
 import ssl
 import time
 from collections.abc import Callable
@@ -24,18 +25,19 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import (
 from collector.errors import Malformed
 from collector.onward.endpoint import Answer, Endpoint, Later, Refused
 from collector.onward.otlpwrite import OtlpWrite
+from collector.onward.promseries import NativeHistogram
 from collector.onward.remotewrite import RemoteWrite
 from collector.onward.settings import MetricsToSettings
 from tests.servers.certificates import Authority
 from tests.support.metrics_receiver import Asked, MetricsReceiver, Told
-from tests.support.otlp_points import add_exponential, add_gauge, add_sum, request_of
+from tests.support.otlp_points import MS_NS, NOW_NS, add_exponential, add_gauge, add_histogram, add_sum, request_of
 from tests.support.prompb import labels_v1, request_v2, write_request
 
 
-def a_request(points: int = 1) -> bytes:
+def a_request(points: int = 1, *, at_ns: int = NOW_NS) -> bytes:
     request = request_of()
     for at in range(points):
-        add_sum(request, "hits", at, user=str(at))
+        add_sum(request, "hits", at, user=str(at), at_ns=at_ns)
     return bytes(request.SerializeToString())
 
 
@@ -90,13 +92,64 @@ def test_one_that_does_not_gets_version_1_from_then_on(first: Told) -> None:
         way, taken = write(receiver.url, a_request(2))
         assert (way.version, taken) == (1, 2)
         with closing(way):
-            assert sum(way.send(part) for part in way.parts(a_request(2))) == 2
+            assert sum(way.send(part) for part in way.parts(a_request(2, at_ns=NOW_NS + MS_NS))) == 2
     assert [is_v2(asked) for asked in receiver.asked] == [True, False, False]
     last = receiver.asked[-1]
     assert last.headers["content-type"] == "application/x-protobuf"
     assert last.headers["x-prometheus-remote-write-version"] == "0.1.0"
     read = write_request(bytes(cramjam.snappy.decompress_raw(last.body)))
     assert [labels_v1(one)["user"] for one in read.timeseries] == ["0", "1"]
+
+
+def test_what_is_said_of_a_resource_does_not_go_back_in_time() -> None:
+    way = RemoteWrite(Endpoint(MetricsToSettings(url="http://127.0.0.1:9/write")), newest=1, native=True)
+    each = itertools.count()
+
+    def told(*millis: int, host: str = "h") -> list[tuple[str, int]]:
+        request = request_of(host=host)
+        for at in millis:
+            add_gauge(request, f"g{at}", 1.0, at_ns=NOW_NS + at * MS_NS, of=str(next(each)))
+        return [
+            (one.family, one.series[0].ms - NOW_NS // MS_NS)
+            for part in way.parts(bytes(request.SerializeToString()))
+            for one in getattr(part, "translated", ())
+        ]
+
+    with closing(way):
+        assert told(200) == [("g200", 200), ("target", 200)]
+        assert told(100, 150) == [("g100", 100), ("g150", 150)]  # another reader of it, overtaken on the way
+        assert told(200) == [("g200", 200)]
+        assert told(100, host="other") == [("g100", 100), ("target", 100)]
+        assert told(201) == [("g201", 201), ("target", 201)]
+
+
+@pytest.mark.parametrize("newest", [1, 2])
+def test_series_that_are_one_in_prometheus_have_one_point_of_a_time(newest: int) -> None:
+    way = RemoteWrite(Endpoint(MetricsToSettings(url="http://127.0.0.1:9/write")), newest=newest, native=True)
+
+    def told(*processes: str, at: int) -> tuple[list[tuple[str, float]], int]:
+        request = ExportMetricsServiceRequest()
+        for process in processes:
+            one = request_of(process__pid=process)  # which is no part of a series' name
+            add_sum(one, "hits", int(process), at_ns=NOW_NS + at * MS_NS)
+            add_histogram(one, "took", [int(process), 0, 0], at_ns=NOW_NS + at * MS_NS)
+            add_gauge(one, "a.b", float(process), at_ns=NOW_NS + at * MS_NS)
+            add_gauge(one, "a_b", 0.5, at_ns=NOW_NS + at * MS_NS)
+            request.resource_metrics.append(one.resource_metrics[0])
+        parts = list(way.parts(bytes(request.SerializeToString())))
+        assert sum(part.points + part.overtaken for part in parts) == 4 * len(processes)
+        return [
+            (one.family, point.value)
+            for part in parts
+            for one in getattr(part, "translated", ())
+            for point in one.series[-1:]
+            if one.points and not isinstance(point.value, NativeHistogram)
+        ], sum(part.overtaken for part in parts)
+
+    with closing(way):
+        assert told("1", "2", at=10) == ([("hits", 1.0), ("took_seconds", 1.0), ("a_b", 1.0)], 5)
+        assert told("2", at=9) == ([], 4)
+        assert told("2", at=11) == ([("hits", 2.0), ("took_seconds", 2.0), ("a_b", 2.0)], 1)
 
 
 def test_a_400_that_is_about_the_samples_does_not_settle_the_version() -> None:
@@ -130,15 +183,17 @@ def test_a_server_without_native_histograms_gets_classic_ones_from_then_on() -> 
     request = request_of()
     add_sum(request, "hits", 1)
     add_exponential(request, "spread", {0: 1})
-    only = request_of()
-    add_exponential(only, "spread", {0: 1})
+    only, later = request_of(), request_of()
+    add_exponential(only, "spread", {0: 1}, at_ns=NOW_NS + MS_NS)
+    add_sum(later, "hits", 1, at_ns=NOW_NS + 2 * MS_NS)
+    add_exponential(later, "spread", {0: 1}, at_ns=NOW_NS + 2 * MS_NS)
     with (
         MetricsReceiver(answer) as receiver,
         closing(RemoteWrite(Endpoint(MetricsToSettings(url=receiver.url)), newest=1, native=True)) as way,
     ):
         parts = [*way.parts(request.SerializeToString()), *way.parts(only.SerializeToString())]
         assert [way.send(part) for part in parts] == [1, 0]  # what was translated by then is counted as not written
-        assert [way.send(part) for part in way.parts(request.SerializeToString())] == [2]
+        assert [way.send(part) for part in way.parts(later.SerializeToString())] == [2]
     last = write_request(bytes(cramjam.snappy.decompress_raw(receiver.asked[-1].body)))
     assert "spread_seconds_count" in {labels_v1(one)["__name__"] for one in last.timeseries}
 
