@@ -5,6 +5,7 @@ a way in is changed, the new one listens before the old one ends, and no connect
 """
 
 import contextlib
+import errno
 import os
 import socket
 import stat
@@ -22,7 +23,9 @@ _Key = tuple[str, str, int | str]
 @dataclass(slots=True, kw_only=True)
 class _Kept:
     sockets: list[socket.socket]
+    use: str = ""
     path: Path | None = None
+    inode: tuple[int, int] = (0, 0)
     holders: int = 0
 
 
@@ -55,38 +58,49 @@ class Sockets:
         self._kept: dict[_Key, _Kept] = {}
 
     def tcp(self, host: str, port: int, *, use: str) -> Held:
-        """Listen on a TCP port (0: the system chooses one for this use, and who asks again for it gets the same). Raises OSError."""
+        """Listen on a TCP port (0: the system chooses one for this use, and who asks again for it gets the same).
+
+        Raises OSError: it cannot be had, or has another use here: connections would go to whichever of the two wakes first.
+        """
         key = ("tcp", host, port or use)
-        return self._hold(key, lambda: _Kept(sockets=_bound(host, port, socket.SOCK_STREAM)))
+        return self._hold(key, lambda: _Kept(sockets=_bound(host, port, socket.SOCK_STREAM), use=use), use)
 
     def udp(self, host: str, port: int, *, use: str) -> Held:
         """Take datagrams. Arguments and errors as `tcp`."""
         key = ("udp", host, port or use)
-        return self._hold(key, lambda: _Kept(sockets=_bound(host, port, socket.SOCK_DGRAM)))
+        return self._hold(key, lambda: _Kept(sockets=_bound(host, port, socket.SOCK_DGRAM), use=use), use)
 
     def unix(self, path: Path, *, mode: int = 0o660) -> Held:
-        """Listen on a unix socket; one left there by a process that died is replaced. The last release removes it. Raises OSError."""
+        """Listen on a unix socket; one left there by a process that died is replaced. The last release removes it.
+
+        Raises OSError: it cannot be had, or somebody listens there.
+        """
 
         def made() -> _Kept:
-            with contextlib.suppress(FileNotFoundError):
-                if stat.S_ISSOCK(path.stat().st_mode):
-                    path.unlink()
+            _clear(path)
             unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             try:
                 unix.bind(os.fspath(path))
+                inode = _inode(path)
                 path.chmod(mode)
                 unix.listen(_BACKLOG)
             except OSError:
                 unix.close()
                 raise
-            return _Kept(sockets=[unix], path=path)
+            return _Kept(sockets=[unix], path=path, inode=inode)
 
-        return self._hold(("unix", str(path), ""), made)
+        return self._hold(("unix", str(path), ""), made, "")
 
-    def _hold(self, key: _Key, made: Callable[[], _Kept]) -> Held:
+    def _hold(self, key: _Key, made: Callable[[], _Kept], use: str) -> Held:
         kept = self._kept.get(key)
         if kept is None:
             kept = self._kept[key] = made()
+        elif kept.use != use:
+            _, host, port = key
+            where = (
+                f"{os.strerror(errno.EADDRINUSE)} (on {host}, port {port}: by {kept.use}, and {use} is to listen there)"
+            )
+            raise OSError(errno.EADDRINUSE, where)
         kept.holders += 1
         return Held(sockets=[one.dup() for one in kept.sockets], _of=self, _key=key)
 
@@ -99,7 +113,30 @@ class Sockets:
         for one in kept.sockets:
             one.close()
         if kept.path is not None:
-            kept.path.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                if _inode(kept.path) == kept.inode:  # else somebody has put another one there
+                    kept.path.unlink()
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    found = path.lstat()
+    return found.st_dev, found.st_ino
+
+
+def _clear(path: Path) -> None:
+    """Remove a socket on which nobody listens. Raises OSError: somebody does, or it cannot be told."""
+    with contextlib.suppress(FileNotFoundError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+        if not stat.S_ISSOCK(path.stat().st_mode):
+            return
+        asking.setblocking(False)  # noqa: FBT003 - as the standard library has it
+        try:
+            asking.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except BlockingIOError:
+            pass  # its backlog is full
+        raise OSError(errno.EADDRINUSE, f"{os.strerror(errno.EADDRINUSE)} (somebody listens on {path})")
 
 
 def _bound(host: str, port: int, kind: socket.SocketKind) -> list[socket.socket]:

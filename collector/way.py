@@ -95,10 +95,10 @@ class Way:
                 task.result()
 
     async def drain(self, grace_seconds: float) -> None:
-        """Take nothing more in, finish and acknowledge what is in flight. HTTP servers go on until `close`."""
+        """Take nothing more in, finish and acknowledge what is in flight. HTTP servers go on until `close`. Raises nothing, as `close` does: see `_each`."""
         if not self.serving:
             self._let_go()
-        await asyncio.gather(
+        await self._each(
             *(close(grace_seconds) for close in self.closing),
             *(_end(one, task, grace_seconds) for one, task in self.running),
         )
@@ -106,9 +106,14 @@ class Way:
     async def close(self, grace_seconds: float) -> None:
         """Close what `drain` left open."""
         self._let_go()
-        await asyncio.gather(*(server.stop(grace_seconds) for server in self.serving))
-        for end in self.ends:
-            end()
+        await self._each(*(server.stop(grace_seconds) for server in self.serving))
+        await self._each(*(_call(end) for end in self.ends))
+
+    async def _each(self, *endings: Awaitable[object]) -> None:
+        """Await all. One that fails is told of and keeps nothing else from its end: the spool is not drained before all ways have ended."""
+        for outcome in await asyncio.gather(*endings, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                _log.error("%s did not end in order: %s: %s", self.name, type(outcome).__name__, outcome)
 
     def _let_go(self) -> None:
         for held in self.held:
@@ -159,6 +164,10 @@ def _files_of(settings: Any) -> Sequence[str]:
         elif (name in _FILES or name.endswith("_file")) and isinstance(value, str) and value:
             found.append(value)
     return found
+
+
+async def _call(end: Callable[[], object]) -> None:
+    end()
 
 
 async def _end(running: Running, task: asyncio.Task[None], grace_seconds: float) -> None:

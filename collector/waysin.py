@@ -312,6 +312,7 @@ class WaysIn:
                 disk=self._disk,
                 clock=self._clock,
                 pods=pods,
+                turns=self._turns(way),
                 report=self._metrics.tail,
             )
         )

@@ -91,6 +91,8 @@ class Connection:
     def stop_reading(self) -> None:
         """Take nothing more from the sender: what has arrived here is read to its end, and what is in flight is finished."""
         peer = self._writer.get_extra_info("socket")
+        if peer is None:
+            return  # over TLS: it has left already, and we are about to hear it
         with contextlib.suppress(OSError):  # it has left already
             peer.shutdown(socket.SHUT_RD)
 

@@ -1,5 +1,8 @@
 """Messages of a broker that are in hand and not durable yet, and how long they wait when they cannot be taken."""
 
+import os
+from collections.abc import Callable
+
 from collector.errors import Malformed, Overloaded
 from collector.receive import Arrival, Intake
 from collector.receive.brokermessage import BrokerMessage, Reading, arrival_of_broker_message
@@ -17,16 +20,19 @@ class BrokerBatch:
     Args:
         reading: how its messages are read.
         observed: when they came, RFC 3339.
+        random: gives as many random bytes as asked for.
 
     Attributes:
         count: of its messages.
     """
 
-    def __init__(self, reading: Reading, *, observed: str) -> None:
+    def __init__(self, reading: Reading, *, observed: str, random: Callable[[int], bytes] = os.urandom) -> None:
         self._reading = reading
         self._observed = observed
         self._arrivals: list[Arrival] = []
         self._refusals: list[Rejection] = []
+        self._random = random
+        self._portions: Portions | None = None
         self.count = 0
 
     def add(self, message: BrokerMessage, *, again: bool = False) -> None:
@@ -45,10 +51,14 @@ class BrokerBatch:
         """Make the events durable, and dead letters of what cannot be read.
 
         Raises:
-            Overloaded: not all of it is. Called again it does the rest, and what was done by then is recognised.
+            Overloaded: not all of it is. Called again it does the rest, and what was done by then is recognised. Nothing can be added any more.
         """
         await intake.reject(self._refusals)
-        await Portions(self._arrivals).hand_over(intake)
+        if self._portions is None:
+            # a name, where messages have none: what the spool has, but the store had not in time, is recognised when it is tried again
+            named = any(arrival.source_id is None for arrival in self._arrivals)
+            self._portions = Portions(self._arrivals, group_id=self._random(16) if named else None)
+        await self._portions.hand_over(intake)
 
 
 class Pressure:

@@ -17,7 +17,7 @@ from collector.errors import Malformed
 from collector.event import Event, Origin
 from collector.receive import Arrival
 from collector.receive.json_lines import arrival_of_line
-from collector.receive.record import ORIGINAL, arrival_of_record
+from collector.receive.record import ORIGINAL, arrival_of_record, put_over
 
 __all__ = ["HEADER", "MAX_HEADERS", "BrokerMessage", "Format", "Reading", "arrival_of_broker_message"]
 
@@ -77,8 +77,7 @@ def arrival_of_broker_message(message: BrokerMessage, reading: Reading, *, obser
     """
     arrival = _arrival(message, reading, observed)
     event = arrival.event
-    for name, value in message.attributes.items():
-        event.attributes.setdefault(name, value)
+    put_over(event.attributes, message.attributes)
     headers = _headers(message, event)
     changes: dict[str, Any] = {}
     if not event.time and message.time:
@@ -103,14 +102,16 @@ def _headers(message: BrokerMessage, event: Event) -> dict[str, str]:
     if message.headers_cut or len(message.headers) > MAX_HEADERS:
         event.marks.append("headers_cut")
     headers: dict[str, str] = {}
+    kept: dict[str, str | bytes] = {}
     for name, value in message.headers[:MAX_HEADERS]:
         try:
             text = value.decode()
         except UnicodeDecodeError:
-            event.attributes[HEADER + name] = value  # becomes base64
+            kept[HEADER + name] = value  # becomes base64
             continue
-        event.attributes[HEADER + name] = text
+        kept[HEADER + name] = text
         headers[name.lower()] = text
+    put_over(event.attributes, kept)
     return headers
 
 

@@ -6,6 +6,7 @@ document. A line of an action that is none makes the rest of the body meaningles
 it is taken, as both servers do.
 """
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ __all__ = ["ACTIONS", "Item", "items_of"]
 
 ACTIONS = ("index", "create", "update", "delete")
 
+_SPACE = 0x20
+_EMPTY_LINES = re.compile(rb"[ \t\v\f\r\n]*\n")
 _MAX_ACTION_BYTES = 65_536
 _MAX_NAME_BYTES = 512  # the longest _id of both servers; names of indexes are shorter
 
@@ -80,9 +83,12 @@ def items_of(body: bytes, *, index: str = "", max_items: int = 100_000, max_docu
 
 
 def _lines(body: bytes) -> Iterator[tuple[int, int, int]]:
-    """Number, from 1, start and end of each line."""
+    """Number, from 1, start and end of each line; of several empty ones in a row of the last, since they compress to nothing and there may be millions."""
     start, number = 0, 0
     while start < len(body):
+        if body[start] <= _SPACE and (run := _EMPTY_LINES.match(body, start)) is not None:
+            number += body.count(b"\n", start, run.end() - 1)
+            start = run.end() - 1
         end = body.find(b"\n", start)
         end = len(body) if end < 0 else end
         number += 1

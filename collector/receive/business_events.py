@@ -17,10 +17,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from collector.errors import Malformed, Overloaded
+from collector.errors import Malformed, Overloaded, TooLarge
 from collector.event import Origin, format_time
 from collector.receive import Arrival, Intake
 from collector.receive.body import BodyLimits, ClientDisconnect, media_type, read_body, sender_of
+from collector.receive.census import check_json
 from collector.receive.cloudevent import HEADER, arrival_of_cloudevent, context_of_headers, data_of_body
 from collector.receive.json_lines import value_of_json
 from collector.receive.problem import json_response, overloaded, problem
@@ -35,6 +36,8 @@ _STRUCTURED = ("application/cloudevents+json", "application/cloudevent+json")  #
 _BATCHED = "application/cloudevents-batch+json"
 _MAX_KEY_CHARACTERS = 255
 _ERRORS_SHOWN = 10
+_MAX_EVENTS = 131_072
+"""Most in a request; as many as a message of Forward may have."""
 
 One = tuple[bytes, Arrival | Malformed]
 """An event of a request: its bytes for the dead letters, and what it is."""
@@ -105,6 +108,7 @@ class BusinessEventReceiver:
         try:
             with self._room.claim() as claim:
                 body = await read_body(request, self._limits, claim)
+                check_json(body)
                 return told(
                     await self._take(
                         decode(request, body, format_time(self._clock())), key.encode("latin-1"), sender_of(request)
@@ -138,7 +142,7 @@ class BusinessEventReceiver:
         await self._intake.reject(rejections)
         account = {"events": len(events), "stored": 0, "duplicates": 0, "dead_lettered": len(errors)}
         if arrivals:
-            receipt = await self._intake.accept(arrivals, group_id=_group_id(key), sender=sender)
+            receipt = await self._intake.accept(arrivals, group_id=_group_id(key, events), sender=sender)
             account["stored"], account["duplicates"] = receipt.stored, receipt.duplicates
             account["dead_lettered"] += receipt.dead_lettered
             errors += [{"event": places[at], "reason": reason} for at, reason in receipt.refused]
@@ -195,6 +199,8 @@ class BusinessEventReceiver:
 def _array(value: Any) -> Sequence[Any]:
     if not isinstance(value, list):
         raise Malformed("not a JSON array", label="bad_json")
+    if len(value) > _MAX_EVENTS:
+        raise TooLarge(f"more than {_MAX_EVENTS} events in a request: send them in several")
     return value
 
 
@@ -206,5 +212,12 @@ def _json(value: Any) -> bytes:
         return repr(value).encode("utf-8", "backslashreplace")
 
 
-def _group_id(key: bytes) -> bytes | None:
-    return hashlib.sha256(b"business\0" + key).digest() if key else None
+def _group_id(key: bytes, events: Sequence[One]) -> bytes | None:
+    """By what is said, too: other events under the same key are no re-send of these."""
+    if not key:
+        return None
+    said = hashlib.sha256()
+    for raw, one in events:
+        name = (one.source_id if isinstance(one, Arrival) else None) or b""  # in binary mode it stands in headers
+        said.update(b"%d\0%b%d\0%b" % (len(raw), raw, len(name), name))
+    return hashlib.sha256(b"business\0%d\0%b%b" % (len(key), key, said.digest())).digest()

@@ -8,9 +8,9 @@ from typing import Any
 import msgspec
 
 from collector.errors import Malformed
-from collector.event import Event, Origin, Scope, Span, format_time, parse_time
+from collector.event import MAX_TRACE_FLAGS, Event, Origin, Scope, Span, format_time, parse_time
 from collector.receive import Arrival
-from collector.receive.record import record_uid, span_id_of, trace_id_of
+from collector.receive.record import record_uid, span_id_of, span_uid, trace_id_of
 
 __all__ = ["EventLine", "arrival_of_event"]
 
@@ -51,19 +51,20 @@ def arrival_of_event(line: EventLine, *, origin: Origin, service: str, observed:
         (line.trace_id and not trace_id)
         or (line.span_id and not span_id)
         or not 0 <= line.severity_number <= 24
-        or not 0 <= line.trace_flags <= 255
+        or not 0 <= line.trace_flags <= MAX_TRACE_FLAGS
         or line.outcome not in {"", "success", "failure"}
         or (line.span is not None and not (trace_id and span_id))
     ):
         raise Malformed("a field of the Event with a value that it cannot have", label="bad_event")
+    time = format_time(parse_time(line.time)) if line.time else ""
     if line.span is not None:
-        source_id: bytes | None = b"span\0" + bytes.fromhex(trace_id) + bytes.fromhex(span_id)
+        source_id: bytes | None = span_uid(trace_id, span_id, kind=line.span.kind, time=time)
     else:
         source_id = record_uid(line.attributes.get("log.record.uid"))
     if service and "service.name" not in line.resource:
         line.resource["service.name"] = service
     event = Event(
-        time=format_time(parse_time(line.time)) if line.time else "",
+        time=time,
         observed=observed,
         severity_number=line.severity_number,
         severity_text=line.severity_text,

@@ -14,7 +14,7 @@ import msgspec
 from msgspec.msgpack import Ext
 
 from collector.errors import Malformed
-from collector.event import Event, Origin, Scope
+from collector.event import MAX_TRACE_FLAGS, Event, Origin, Scope
 from collector.receive import Arrival
 from collector.receive.fluent_msgpack import kept_time, time_text, unpack
 from collector.receive.record import arrival_of_record, record_uid, span_id_of, trace_id_of
@@ -139,7 +139,10 @@ def _marker(time: Any) -> bytes | None:
 
 
 def _log_group(metadata: dict[Any, Any], body: dict[Any, Any]) -> _LogGroup:
-    size_bytes = len(repr((metadata, body)))
+    try:
+        size_bytes = len(repr((metadata, body)))
+    except RecursionError as error:
+        raise Malformed("a group's header that is nested too deeply", label="too_deep") from error
     if metadata.get("schema") != "otlp":
         rest = {name: part for name, part in (("metadata", metadata), ("attributes", body)) if part}
         return _LogGroup(rest=rest, size_bytes=size_bytes)
@@ -208,7 +211,7 @@ def _places(otlp: dict[Any, Any], event: Event) -> dict[str, Any]:
         if found and found == (known or found):
             del otlp[name]
     flags = otlp.get("trace_flags")
-    if type(flags) is int and 0 <= flags <= 255 and not event.trace_flags:
+    if type(flags) is int and 0 <= flags <= MAX_TRACE_FLAGS and not event.trace_flags:
         changes["trace_flags"] = otlp.pop("trace_flags")
     stated = otlp.get("timestamp")
     if type(stated) is int and event.time and event.time == _time_of_ns(stated):

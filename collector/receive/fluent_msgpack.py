@@ -18,6 +18,7 @@ __all__ = [
     "Entry",
     "Wire",
     "careful_unpacker",
+    "count_of",
     "decode_entries",
     "decode_message",
     "decode_plain_entries",
@@ -55,6 +56,22 @@ decode_plain_entries = msgspec.msgpack.Decoder(list[_PlainEntry]).decode
 """At the same cost as `decode_entries`; what it takes without an error is `collector.receive.Arrival.plain`."""
 
 
+def count_of(packed: bytes, most: int) -> int | None:
+    """How many records stand in `packed`; None when it does not end with a record's last byte. Raises Malformed: more than so many."""
+    framer = msgpack.Unpacker(max_buffer_size=len(packed) or 1)
+    framer.feed(packed)
+    count = 0
+    try:
+        while framer.tell() < len(packed):
+            framer.skip()
+            count += 1
+            if count > most:
+                raise Malformed(f"more than {most} records in a message", label="too_large")
+    except MSGPACK_ERRORS:
+        return None
+    return count
+
+
 def time_text(time: Any) -> str:
     """RFC 3339 of a Forward time; empty when it is none."""
     if type(time) is Ext:
@@ -83,16 +100,36 @@ def kept_time(time: Any, record: dict[Any, Any]) -> None:
 
 
 def careful_unpacker(data: bytes) -> Any:
-    """Takes what the fast decoder refuses: text that is not UTF-8 (kept as surrogates) and keys of any type."""
+    """Takes what the fast decoder refuses: text that is not UTF-8 (kept as surrogates) and keys of any type.
+
+    Keys that are binary data and UTF-8 become text, as some loggers pack all of their strings so.
+    """
     unpacker = msgpack.Unpacker(
         max_buffer_size=len(data) or 1,
         strict_map_key=False,
         unicode_errors="surrogateescape",
         timestamp=3,  # MessagePack's own time, inside a record: a datetime
         ext_hook=Ext,
+        object_hook=_named,
     )
     unpacker.feed(data)
     return unpacker
+
+
+def _named(record: dict[Any, Any]) -> dict[Any, Any]:
+    if bytes not in set(map(type, record)):
+        return record
+    named = {_text_of(name): value for name, value in record.items()}
+    return named if len(named) == len(record) else record  # two become one: the event will say so
+
+
+def _text_of(name: Any) -> Any:
+    if type(name) is not bytes:
+        return name
+    try:
+        return name.decode()
+    except UnicodeDecodeError:
+        return name
 
 
 def unpack(raw: bytes) -> Any:

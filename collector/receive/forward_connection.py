@@ -183,9 +183,10 @@ class Connection(asyncio.BufferedProtocol):
     def _greet(self, greeting: Greeting, data: bytes) -> None:
         try:
             self._transport.write(greeting.hear(data))
-        except Malformed as error:
-            self._lose_framing(error)
-            return
+        except Malformed:
+            greeting.over = (
+                True  # and nothing is kept: whoever can connect could fill the dead letters, which keeps out everybody
+            )
         if greeting.over:
             assert self._greeting_timer is not None
             self._greeting_timer.cancel()
@@ -305,9 +306,6 @@ class Connection(asyncio.BufferedProtocol):
     def _lose_framing(self, error: Malformed) -> None:
         self._terms.refused("framing")
         self._ended = True
-        self._greeting = None
-        if self._greeting_timer is not None:
-            self._greeting_timer.cancel()
         raw = self._messages.framing.take()
         origin = Origin(receiver="forward", peer=self._messages.peer)
         self._start(Group(origin=origin, refused=[(raw, error)]), self._terms.room.claim())

@@ -3,6 +3,8 @@
 MessagePack says how long a thing is only bit by bit; its structure is followed without building anything, so a lying length costs nothing.
 """
 
+import re
+
 import msgpack
 
 from collector.errors import Malformed
@@ -12,6 +14,9 @@ __all__ = ["NIL", "Framing"]
 
 NIL = b"\xc0"
 """A heartbeat; no other message begins with it."""
+
+_NILS = re.compile(re.escape(NIL) + b"+")
+"""Found without a copy of what stands behind them: there may be one between any two messages of a read."""
 
 _SHORT_RUN_BYTES = 65_536 + 16
 """More than a run of bytes whose length has 16 bits, and the head of whatever follows."""
@@ -63,7 +68,10 @@ class Framing:
             return None
         try:
             if self._buffer[:1] == NIL:
-                count = len(self._buffer) - len(self._buffer.lstrip(NIL))
+                run = _NILS.match(self._buffer)
+                assert run is not None
+                count = run.end()
+                del run  # it holds the buffer
                 unpacker.read_bytes(min(count, self._max_message_bytes))
             else:
                 unpacker.skip()

@@ -15,6 +15,7 @@ UTF-8, keys that are no text, one bad record among good ones) is taken again rec
 the dead letters.
 """
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from collector.receive.fluent_msgpack import (
     MSGPACK_ERRORS,
     RAW,
     careful_unpacker,
+    count_of,
     decode_entries,
     decode_message,
     decode_plain_entries,
@@ -157,7 +159,12 @@ class MessageReader:
         """The group that one whole message tells; None for heartbeats. What is wrong with it stands in `refused`."""
         if message.startswith(NIL):
             return None
-        group = self._decode(message, observed)
+        try:
+            group = self._decode(message, observed)
+        except MemoryError:
+            raise  # that is not the message's fault: it may be read when it comes again
+        except Exception as error:  # noqa: BLE001 - whatever breaks: without an ack the sender would come again with it for ever
+            group = self._broken(message, error)
         group.size_bytes = max(group.size_bytes, len(message))
         if self._stamped is not None:
             group.size_bytes += self._stamped.repeated_bytes
@@ -199,6 +206,15 @@ class MessageReader:
         group = self._group(tag, option)
         group.refused.append((message, error))
         return group
+
+    def _broken(self, message: bytes, error: Exception) -> Group:
+        """A message on which our own reading has failed: a dead letter, under its tag and chunk if these can be read."""
+        tag, option = "", {}
+        with contextlib.suppress(msgspec.DecodeError, ValueError, RecursionError):
+            wire = decode_message(message)
+            tag, option = wire.tag, (wire.third if type(wire.second) in {bytes, list} else wire.fourth) or {}
+        reason = Malformed(f"cannot be read: {type(error).__name__}", label="bad_message")
+        return self._whole_refused(message, tag, option, reason)
 
     def _add_all(self, group: Group, entries: bytes, observed: str, message: bytes) -> None:
         try:
@@ -258,7 +274,8 @@ class MessageReader:
         events = found - self._stamped.markers if self._stamped is not None else found  # Fluent Bit counts either
         if type(size) is int and size not in {found, events, packed_bytes}:
             error = Malformed(f"the option says {size} records, the message has {found}", label="size_mismatch")
-            note = {"tag": group.origin.tag, "chunk": group.chunk, "size": size, "found": found}
+            chunk = group.chunk and group.chunk.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+            note = {"tag": group.origin.tag, "chunk": chunk, "size": size, "found": found}
             group.refused.append((msgspec.json.encode(note), error))
 
     def _packed(self, message: bytes, tag: str, packed: bytes, option: dict[Any, Any], observed: str) -> Group:
@@ -270,7 +287,7 @@ class MessageReader:
             inflate = _CODINGS.get(coding) if type(coding) in {str, bytes} else None
             if inflate is not None:
                 packed = inflate(packed, max_bytes=self._limits.max_inflated_bytes)
-            count = self._count(packed)
+            count = count_of(packed, self._limits.max_records)
         except Malformed as error:
             return self._whole_refused(message, tag, option, error)
         group = self._group(tag, option)
@@ -286,21 +303,6 @@ class MessageReader:
             count = self._add_carefully(group, self._slices(packed, group), observed, message)
         self._check_size(group, option, count, packed_bytes)
         return group
-
-    def _count(self, packed: bytes) -> int | None:
-        """How many records stand in `packed`; None when it does not end with a record's last byte."""
-        framer = msgpack.Unpacker(max_buffer_size=len(packed) or 1)
-        framer.feed(packed)
-        count = 0
-        try:
-            while framer.tell() < len(packed):
-                framer.skip()
-                count += 1
-                if count > self._limits.max_records:
-                    raise Malformed(f"more than {self._limits.max_records} records in a message", label="too_large")
-        except MSGPACK_ERRORS:
-            return None
-        return count
 
     # --------------------------------------------------------------------------- record by record, when speed has failed
 

@@ -84,9 +84,10 @@ class HttpServer:
         app: what to serve.
         host: address to bind; this machine alone by default, since nobody is asked who they are.
         port: 0 lets the system choose.
-        max_concurrency: connections and requests beyond it are answered 503; before that, silent connections give their places.
-        refused: called with a reason for connections that are ended: ``slow_head``, ``silent``.
+        max_concurrency: connections and requests beyond it are answered 503, but for ``/livez`` and ``/readyz``; before that, silent connections give their places.
+        refused: called with a reason for connections that are ended: ``slow_head``, ``stalled``, ``silent``.
         head_seconds: how long a request's head may take.
+        stalled_seconds: a connection on which nothing comes for so long in the middle of a body is closed.
         tls_certificate, tls_key: PEM files; both or neither.
         tls_client_ca: PEM file with the authorities whose certificates clients must show; empty: none is demanded.
     """
@@ -100,6 +101,7 @@ class HttpServer:
         max_concurrency: int = 512,
         refused: Callable[[str], None] = lambda _: None,
         head_seconds: float = 20.0,
+        stalled_seconds: float = 60.0,
         tls_certificate: str = "",
         tls_key: str = "",
         tls_client_ca: str = "",
@@ -112,7 +114,12 @@ class HttpServer:
                 access_log=False,
                 lifespan="off",
                 # uvicorn calls it as it calls its own class
-                http=cast("Any", functools.partial(BoundedProtocol, refused=refused, head_seconds=head_seconds)),
+                http=cast(
+                    "Any",
+                    functools.partial(
+                        BoundedProtocol, refused=refused, head_seconds=head_seconds, stalled_seconds=stalled_seconds
+                    ),
+                ),
                 ws="none",
                 server_header=False,
                 limit_concurrency=max_concurrency,

@@ -2,11 +2,12 @@
 
 The body is taken in parts of `part_lines` lines as it arrives, so that a long body needs little memory; the answer comes after
 the last part's fsync and counts what became of each line. With the header ``Idempotency-Key`` a request sent again is recognised part by
-part, also when the first try broke off in the middle. Without it a repeated request is stored again, except for lines that carry an id
+part, also when the first try broke off in the middle; one that says something else under the same key is another. Without it a repeated request is stored again, except for lines that carry an id
 (spans, ``log.record.uid``).
 """
 
 import hashlib
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,7 +23,7 @@ from collector.receive.body import BodyLimits, ClientDisconnect, chunks_of, medi
 from collector.receive.json_lines import arrival_of_line
 from collector.receive.problem import json_response, overloaded, problem
 from collector.receive.room import Claim, Room
-from collector.receive.turns import Turns
+from collector.receive.turns import Share, Turns
 from collector.rejection import Rejection, place_in
 from collector.sender import Sender
 
@@ -31,6 +32,10 @@ __all__ = ["NdjsonReceiver"]
 _MEDIA_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
 _MAX_KEY_CHARACTERS = 255
 _ERRORS_SHOWN = 10
+_SPACE = 0x20
+_EMPTY_LINES = re.compile(rb"[ \t\v\f\r\n]*\n")
+_EMPTY_BYTES = 2**20
+"""So much of empty lines is passed over in one go before other connections get their turn."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -122,23 +127,26 @@ class NdjsonReceiver:
         arrivals: list[Arrival] = []
         refused: list[tuple[bytes, Malformed, int]] = []
         number = size = 0
-        async for line in self._lines(request, claim):
-            number += 1
+        said = hashlib.sha256()  # all lines so far: another body under the same key is no re-send of this one
+        async for number, line in self._lines(request, claim, self._turns.of(sender)):
+            if len(line) <= self._max_line_bytes and not line.strip():
+                continue
             size += len(line)
             claim.add(len(line))
+            if key:
+                said.update(line + b"\n")
             try:
                 if len(line) > self._max_line_bytes:
                     raise Malformed(f"a line of more than {self._max_line_bytes} bytes", label="too_large")
-                if line.strip():
-                    arrivals.append(arrival_of_line(line, origin=origin, observed=observed))
+                arrivals.append(arrival_of_line(line, origin=origin, observed=observed))
             except Malformed as error:
                 refused.append((line, error, number))
             if len(arrivals) + len(refused) >= self._part_lines or size >= self._part_bytes:
-                await self._part(arrivals, refused, _part_id(key, number), account, sender)
+                await self._part(arrivals, refused, _part_id(key, number, said.digest()), account, sender)
                 arrivals, refused = [], []
                 claim.add(-size)
                 size = 0
-        await self._part(arrivals, refused, _part_id(key, number), account, sender)
+        await self._part(arrivals, refused, _part_id(key, number, said.digest()), account, sender)
 
     async def _part(
         self,
@@ -168,28 +176,38 @@ class NdjsonReceiver:
             account.duplicates += receipt.duplicates
             account.dead_lettered += receipt.dead_lettered
 
-    async def _lines(self, request: Request, claim: Claim) -> AsyncIterator[bytes]:
-        """The lines of the body, without their ends; an over-long one is cut to one byte more than allowed."""
+    async def _lines(self, request: Request, claim: Claim, share: Share) -> AsyncIterator[tuple[int, bytes]]:
+        """Number and bytes of the body's lines, without their ends; an over-long one is cut to one byte more than allowed.
+
+        Of many empty lines in a row it gives the last: they compress to nothing, so a short body may hold millions of them.
+        """
+        most = self._max_line_bytes + 1
         held = b""
-        skipping = False
+        number, skipping = 1, False
         async for piece in chunks_of(request, self._limits, claim):
-            first, *others = piece.split(b"\n")
+            start = 0
+            while (end := piece.find(b"\n", start)) >= 0:
+                if piece[start] <= _SPACE and not held and not skipping:
+                    run = _EMPTY_LINES.match(piece, start, start + _EMPTY_BYTES)
+                    if run is not None:
+                        end = run.end() - 1
+                        number += piece.count(b"\n", start, end)
+                        start = end
+                        await share.turn()
+                if not skipping:
+                    yield number, (held + piece[start : min(end, start + most)])[:most]
+                number, held, skipping = number + 1, b"", False
+                start = end + 1
             if not skipping:
-                held += first
-            if not others:
-                if len(held) > self._max_line_bytes and not skipping:
-                    held, skipping = held[: self._max_line_bytes + 1], True
-                continue
-            yield held
-            for line in others[:-1]:
-                yield line
-            held, skipping = others[-1], False
+                held += piece[start : start + most]
+                if len(held) >= most:
+                    yield number, held[:most]
+                    held, skipping = b"", True
         if held:
-            yield held
+            yield number, held
 
 
-def _part_id(key: bytes, last_line: int) -> bytes | None:
+def _part_id(key: bytes, last_line: int, said: bytes) -> bytes | None:
     if not key:
         return None
-    # "bulk": what journals have had in these ids from the beginning
-    return hashlib.sha256(b"bulk\0%d\0%b\0%d" % (len(key), key, last_line)).digest()
+    return hashlib.sha256(b"ndjson\0%d\0%b\0%d\0%b" % (len(key), key, last_line, said)).digest()

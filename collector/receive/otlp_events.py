@@ -13,13 +13,15 @@ from typing import Any
 from collector.errors import Malformed
 from collector.event import Event, Origin, Scope, Span, format_time
 from collector.receive import Arrival, otlp_json
-from collector.receive.record import record_uid, span_id_of, trace_id_of
+from collector.receive.record import record_uid, span_id_of, span_uid, trace_id_of
 
 __all__ = [
     "JSON",
     "PROTOBUF",
+    "VOID",
     "Reading",
     "Refused",
+    "Void",
     "attributes_of",
     "events_of_logs",
     "events_of_traces",
@@ -75,6 +77,14 @@ def _protobuf_number(exemplar: Any) -> int | float | None:
     return getattr(exemplar, which) if which else None
 
 
+class Void:
+    """A resource, a scope or a metric went by that holds nothing: of bytes that are few there may be very many."""
+
+    __slots__ = ()
+
+
+VOID = Void()
+
 PROTOBUF = Reading(
     identifier=_protobuf_identifier,
     value_of=_protobuf_value,
@@ -89,26 +99,38 @@ JSON = Reading(
 )
 
 
-def events_of_logs(request: Any, reading: Reading, *, observed: str) -> Iterator[Arrival | Refused]:
+def events_of_logs(request: Any, reading: Reading, *, observed: str) -> Iterator[Arrival | Refused | Void]:
     """The log records of an ExportLogsServiceRequest (protobuf's class or `otlp_json.LogsRequest`), in their order."""
     for group in request.resource_logs or ():
+        if not group.scope_logs:
+            yield VOID
+            continue
         resource = resource_of(group, reading)
-        for scoped in group.scope_logs or ():
+        for scoped in group.scope_logs:
+            if not scoped.log_records:
+                yield VOID
+                continue
             scope = scope_of(scoped, reading)
-            for record in scoped.log_records or ():
+            for record in scoped.log_records:
                 try:
                     yield _log(record, resource, scope, reading, observed)
                 except Malformed as error:
                     yield Refused(raw=reading.raw_of(record), error=error)
 
 
-def events_of_traces(request: Any, reading: Reading, *, observed: str) -> Iterator[Arrival | Refused]:
+def events_of_traces(request: Any, reading: Reading, *, observed: str) -> Iterator[Arrival | Refused | Void]:
     """The spans of an ExportTraceServiceRequest (protobuf's class or `otlp_json.TraceRequest`), in their order."""
     for group in request.resource_spans or ():
+        if not group.scope_spans:
+            yield VOID
+            continue
         resource = resource_of(group, reading)
-        for scoped in group.scope_spans or ():
+        for scoped in group.scope_spans:
+            if not scoped.spans:
+                yield VOID
+                continue
             scope = scope_of(scoped, reading)
-            for span in scoped.spans or ():
+            for span in scoped.spans:
                 try:
                     yield _span(span, resource, scope, reading, observed)
                 except Malformed as error:
@@ -230,7 +252,8 @@ def _span(span: Any, resource: dict[str, Any], scope: Scope | None, reading: Rea
         origin=_ORIGIN,
         marks=marks,
     )
-    return Arrival(event=event, source_id=b"span\0" + bytes.fromhex(trace_id + span_id))
+    assert event.span is not None
+    return Arrival(event=event, source_id=span_uid(trace_id, span_id, kind=event.span.kind, time=event.time))
 
 
 def _span_event(item: Any, reading: Reading, marks: list[str]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ long as the collector's journal remembers it; spans, exemplars and records with 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
@@ -15,12 +15,13 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
-from collector.errors import Malformed
+from collector.errors import Malformed, TooLarge
 from collector.event import Origin, format_time
 from collector.receive import Arrival, Intake, otlp_json
-from collector.receive.otlp_events import JSON, PROTOBUF, Refused, events_of_logs, events_of_traces
+from collector.receive.census import Path, check_decoded, check_json, check_protobuf
+from collector.receive.otlp_events import JSON, PROTOBUF, Refused, Void, events_of_logs, events_of_traces
 from collector.receive.otlp_metrics import Points, events_of_metrics
-from collector.receive.turns import Turns
+from collector.receive.turns import Share, Turns
 from collector.rejection import Rejection, place_in
 from collector.sender import OURSELVES, Sender
 
@@ -29,12 +30,19 @@ __all__ = ["LOGS", "METRICS", "TRACES", "Onward", "OtlpExports", "Signal", "Take
 _BREATH = 250
 """Records that are mapped in one go before other connections get their turn."""
 
+_MAX_VOIDS = 100_000
+"""Resources, scopes and metrics that hold nothing, of one request. No SDK sends any; two bytes are one, and each takes memory and time as a full one does."""
+
+_MAX_EVENTS = 131_072
+"""Most that one request may become; as many as a message of Forward. A data point, which becomes none, takes less room."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signal:
     """One of OpenTelemetry's signals: its request, and how its answer counts what was not taken.
 
-    `service`: gRPC's name of it; `rejected`: the field of its partial success in OTLP/JSON.
+    `service`: gRPC's name of it; `rejected`: the field of its partial success in OTLP/JSON; `path`: from its request to its records, of which, and of
+    what they stand in, there may be `max_records`.
     """
 
     name: str
@@ -42,7 +50,9 @@ class Signal:
     rejected: str
     message: Any
     read_json: Callable[[bytes], Any]
-    records: Callable[..., Iterator[Arrival | Refused | Points]]
+    records: Callable[..., Iterator[Arrival | Refused | Points | Void]]
+    path: Path = ((1,), (2,), (2,))
+    max_records: int = _MAX_EVENTS
 
 
 LOGS = Signal(
@@ -68,6 +78,8 @@ METRICS = Signal(
     message=ExportMetricsServiceRequest,
     read_json=otlp_json.read_metrics,
     records=events_of_metrics,
+    path=((1,), (2,), (2,), (5, 7, 9, 10, 11), (1,)),  # any kind of data (metrics.proto, `oneof data`), and its points
+    max_records=8 * _MAX_EVENTS,
 )
 
 
@@ -84,6 +96,16 @@ class Onward(Protocol):
 
     async def pass_on(self, body: bytes, *, json: bool, points: int) -> Taken:
         """Take a whole request with so many points; returns what does not go on of them. Raises `Overloaded`: not now."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Records:
+    """What a request holds: events to be, what cannot be one, data points by their kind, and exemplars that name no trace."""
+
+    arrivals: list[Arrival] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    points: Counter[str] = field(default_factory=Counter)
+    untraced: int = 0
 
 
 class OtlpExports:
@@ -117,38 +139,24 @@ class OtlpExports:
         """Make a request's records durable; what cannot be an event is in the dead letters. `sender`: as in `Intake.accept`.
 
         Raises:
-            Malformed: the body is no OTLP; it is in the dead letters.
-            TooLarge: it is more than the spool may hold; nothing of it was taken.
+            Malformed: the body is no OTLP, or nearly nothing of it; it is in the dead letters.
+            TooLarge: it has more records than a request may have, or is more than the spool may hold; nothing of it was taken.
             Overloaded: not now. What was taken all the same is recognised when it comes again.
         """
         origin = Origin(receiver="otlp")
         share = self._turns.of(sender)
         await share.turn()
-        arrivals: list[Arrival] = []
-        refused: list[Refused] = []
-        points: Counter[str] = Counter()
-        untraced = kept = seen = 0
         try:
-            for record in _read(body, signal, json, format_time(self._clock())):
-                if isinstance(record, Arrival):
-                    arrivals.append(record)
-                    if not len(arrivals) % _BREATH:
-                        await share.turn()
-                elif isinstance(record, Refused):
-                    refused.append(record)
-                else:
-                    points[record.kind] += record.count
-                    untraced += record.untraced
-                    seen += record.count
-                    if seen >= _BREATH:
-                        seen = 0
-                        await share.turn()
+            read = await self._read(body, signal, json, share)
+        except TooLarge:
+            raise
         except Malformed as error:
             await self._intake.reject([Rejection(body, error, origin)])
             raise
         except RecursionError as error:
             raise await self._too_deep(body, origin) from error
-        group_id = b""
+        arrivals, refused, points = read.arrivals, read.refused, read.points
+        kept, group_id = 0, b""
         if arrivals or refused:  # of metrics it is rarely needed, and it is a pass over the body
             group_id = hashlib.sha256(b"otlp\0%b\0%b" % (signal.name.encode(), body)).digest()
         await self._intake.reject(
@@ -165,8 +173,35 @@ class OtlpExports:
         if signal is not METRICS:
             return Taken(rejected=rejected, reason=reason)
         taken = await self._points_of(body, json, points.total(), kept, reason)
-        self._passed(points, kept, untraced)
+        self._passed(points, kept, read.untraced)
         return taken
+
+    async def _read(self, body: bytes, signal: Signal, json: bool, share: Share) -> "_Records":
+        """Decode a request, while other connections get their turns. Raises `Malformed`, `TooLarge`, RecursionError."""
+        read, seen, voids = _Records(), 0, 0
+        for record in _records(body, signal, json, format_time(self._clock())):
+            if isinstance(record, Arrival):
+                read.arrivals.append(record)
+                seen += 1
+            elif isinstance(record, Refused):
+                read.refused.append(record)
+            elif isinstance(record, Void):
+                voids += 1
+                seen += 1
+            else:
+                read.points[record.kind] += record.count
+                read.untraced += record.untraced
+                seen += record.count + record.untraced
+            if seen >= _BREATH:
+                seen = 0
+                await share.turn()
+            if voids > _MAX_VOIDS:
+                raise Malformed(
+                    f"more than {_MAX_VOIDS} resources, scopes or metrics that hold nothing", label="bad_otlp"
+                )
+            if len(read.arrivals) + len(read.refused) > _MAX_EVENTS:  # exemplars, which are not counted before
+                raise TooLarge(f"more than {_MAX_EVENTS} events in a request: send them in several")
+        return read
 
     async def _too_deep(self, body: bytes, origin: Origin) -> Malformed:
         # not a local of `take`: an error that its own traceback's frame holds is a cycle, and would keep the body until the next collection
@@ -189,9 +224,13 @@ class OtlpExports:
         return Taken(rejected=taken.rejected, reason="; ".join(filter(None, (taken.reason, reason))))
 
 
-def _read(body: bytes, signal: Signal, json: bool, observed: str) -> Iterator[Arrival | Refused | Points]:
+def _records(body: bytes, signal: Signal, json: bool, observed: str) -> Iterator[Arrival | Refused | Points | Void]:
     if json:
-        return signal.records(signal.read_json(body), JSON, observed=observed)
+        check_json(body)
+        told = signal.read_json(body)
+        check_decoded(told, signal.message.DESCRIPTOR, signal.path, signal.max_records)
+        return signal.records(told, JSON, observed=observed)
+    check_protobuf(body, signal.path, signal.max_records)
     try:
         request = signal.message.FromString(body)
     except DecodeError as error:

@@ -7,12 +7,13 @@ ignored, as the specification demands. The attribute names are those of the gene
 """
 
 import base64
-import binascii
+import json
 from typing import Any, TypeVar
 
 import msgspec
 
 from collector.errors import Malformed
+from collector.receive.json_mending import mended, restore_halves
 
 __all__ = [
     "LogsRequest",
@@ -245,7 +246,7 @@ class MetricsRequest(_Shape):
     resource_metrics: list[ResourceMetrics] | None = None
 
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound=_Shape)
 _logs = msgspec.json.Decoder(LogsRequest, strict=False)  # not strict: 64-bit integers come as text
 _traces = msgspec.json.Decoder(TraceRequest, strict=False)
 _metrics = msgspec.json.Decoder(MetricsRequest, strict=False)
@@ -268,11 +269,23 @@ def read_metrics(body: bytes) -> MetricsRequest:
 
 def _read(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
     try:
-        return decoder.decode(body)
+        return _decoded(decoder, body)
     except RecursionError as error:
         raise Malformed("nested too deeply", label="too_deep") from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Malformed(f"not OTLP/JSON: {error}", label="bad_otlp") from error
+
+
+def _decoded(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:
+    try:
+        return decoder.decode(body)
+    except msgspec.DecodeError:
+        better = mended(body)
+        if better is None:
+            raise
+    request = decoder.decode(better)
+    restore_halves(request)
+    return request
 
 
 def identifier(value: str) -> str:
@@ -299,7 +312,7 @@ def value_of(value: AnyValue | None) -> Any:
     if value.bytes_value is not None:
         try:
             return base64.b64decode(value.bytes_value.replace("-", "+").replace("_", "/"), validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error, or letters that are not ASCII
             raise Malformed("a bytesValue that is no base64", label="bad_otlp") from error
     return None
 
@@ -320,4 +333,7 @@ def _double(value: float | str, what: str) -> float:
 
 def raw_of(shape: LogRecord | Span | Exemplar) -> bytes:
     """A record's own JSON again, for the dead letters."""
-    return msgspec.json.encode(shape)
+    try:
+        return msgspec.json.encode(shape)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return json.dumps(msgspec.to_builtins(shape)).encode()

@@ -14,7 +14,7 @@ from typing import Any
 from collector.errors import Malformed
 from collector.event import Event, Origin, Scope
 from collector.receive import Arrival
-from collector.receive.otlp_events import Reading, Refused, attributes_of, resource_of, scope_of, time_of
+from collector.receive.otlp_events import VOID, Reading, Refused, Void, attributes_of, resource_of, scope_of, time_of
 from collector.receive.record import trace_id_of
 
 __all__ = ["EXEMPLAR", "KINDS", "Points", "events_of_metrics"]
@@ -60,15 +60,18 @@ class _Metric:
             for exemplar in (point.exemplars or ()) if has_exemplars else ():
                 if not identifier(exemplar.trace_id):
                     untraced += 1
+                    if untraced == _POINTS_A_TURN:
+                        yield Points(kind=self.kind, count=count, untraced=untraced)
+                        count = untraced = 0
                     continue
                 try:
                     yield self._event_of(exemplar, point)
                 except Malformed as error:
                     yield Refused(raw=self.reading.raw_of(exemplar), error=error)
-            if count == _POINTS_A_TURN:
+            if count >= _POINTS_A_TURN:
                 yield Points(kind=self.kind, count=count, untraced=untraced)
                 count = untraced = 0
-        if count:
+        if count or untraced:
             yield Points(kind=self.kind, count=count, untraced=untraced)
 
     def _event_of(self, exemplar: Any, point: Any) -> Arrival:
@@ -97,23 +100,33 @@ class _Metric:
         return Arrival(event=event, source_id=_source_id(event))
 
 
-def events_of_metrics(request: Any, reading: Reading, *, observed: str) -> Iterator[Arrival | Refused | Points]:
+def events_of_metrics(request: Any, reading: Reading, *, observed: str) -> Iterator[Arrival | Refused | Points | Void]:
     """The exemplars with a trace of an ExportMetricsServiceRequest (protobuf's class or `otlp_json.MetricsRequest`), in their order.
 
-    Between them, at least every 1,000 data points, what has gone by.
+    Between them, at least every 1,000 data points or exemplars, what has gone by.
     """
     for group in request.resource_metrics or ():
+        if not group.scope_metrics:
+            yield VOID
+            continue
         resource = resource_of(group, reading)
-        for scoped in group.scope_metrics or ():
+        for scoped in group.scope_metrics:
+            if not scoped.metrics:
+                yield VOID
+                continue
             scope = scope_of(scoped, reading)
-            for metric in scoped.metrics or ():
+            for metric in scoped.metrics:
+                empty = True
                 for kind in KINDS:
                     data = getattr(metric, kind)
                     if data and data.data_points:
+                        empty = False
                         named = _Metric(
                             name=metric.name, unit=metric.unit, kind=kind, resource=resource, scope=scope, reading=reading, observed=observed,
                         )  # fmt: skip
                         yield from named.events_of(data.data_points)
+                if empty:
+                    yield VOID
 
 
 def _source_id(event: Event) -> bytes:

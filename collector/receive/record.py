@@ -3,7 +3,7 @@
 Fields that have a place in OpenTelemetry's log data model go there; every other one stays, under its own name, in the
 attributes. The table below is the whole rule (docs/ways-in.md shows it to users). Where a record has two fields for one place, the
 one that stands first in the table is taken and the others stay attributes; a value that does not fit its place (a trace id
-that is no trace id) stays an attribute too. Nothing is lost and nothing is guessed.
+that is no trace id) stays an attribute too. Nothing that the decoder gave is lost, and nothing is guessed; of a name that stood twice decoders give the last value.
 """
 
 import hashlib
@@ -14,25 +14,24 @@ from typing import Any
 from collector.errors import Malformed
 from collector.event import Event, Origin, format_time, parse_time
 from collector.memo import Memo
+from collector.protect.classify import find_cards
 from collector.receive import Arrival
 
 __all__ = [
     "FIELDS",
-    "MAX_SOURCE_ID_BYTES",
     "ORIGINAL",
     "arrival_of_record",
+    "put_over",
     "record_uid",
     "severity_of",
     "span_id_of",
+    "span_uid",
     "time_of",
     "trace_id_of",
 ]
 
 ORIGINAL = "log.record.original"
 """The attribute (OpenTelemetry semantic conventions) that keeps the bytes of a text that is not UTF-8."""
-
-MAX_SOURCE_ID_BYTES = 64
-"""Longest `Arrival.source_id`; longer ids of a source are replaced by their SHA-256."""
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "body": ("body", "message", "msg", "log"),
@@ -53,6 +52,11 @@ _PLACES = {
 }
 _TRACE_ID = re.compile(r"(?!0+$)(?:[0-9a-f]{16}){1,2}", re.ASCII)
 _SPAN_ID = re.compile(r"(?!0+$)[0-9a-f]{16}", re.ASCII)
+_SERVING = frozenset({"SERVER", "CONSUMER"})
+_MADE_UP = re.compile(
+    r"(?=.*[a-z])(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32}|[0-9a-f]{40}|[0-7][0-9a-hjkmnp-tv-z]{25})",
+    re.ASCII | re.IGNORECASE,
+)
 
 _SEVERITIES: Mapping[str, int] = {
     "TRACE": 1, "FINEST": 1, "VERBOSE": 1, "FINER": 3,
@@ -99,11 +103,28 @@ def span_id_of(value: Any) -> str:
 
 
 def record_uid(value: Any) -> bytes | None:
-    """The source id that attribute ``log.record.uid`` (OpenTelemetry semantic conventions) gives; None when it is no text."""
+    """The source id that attribute ``log.record.uid`` (OpenTelemetry semantic conventions) gives; None when it is no text.
+
+    Ids stand unmasked in the spool, the journal and the dead letters. So a UUID, a ULID or a digest in hex stays as it is, and
+    whatever else somebody calls a record, or holds a card number, is replaced by its SHA-256.
+    """
     if type(value) is not str or not value:
         return None
     uid = b"log\0" + value.encode("utf-8", "surrogatepass")
-    return uid if len(uid) <= MAX_SOURCE_ID_BYTES else b"log\0" + hashlib.sha256(uid).digest()
+    plain = _MADE_UP.fullmatch(value) and not find_cards(value)
+    return uid if plain else b"log\0" + hashlib.sha256(uid).digest()
+
+
+def span_uid(trace_id: str, span_id: str, *, kind: str, time: str) -> bytes:
+    """The source id of a span: its ids are 32 and 16 hex digits, its kind and start as the event has them.
+
+    A server may report under the ids of the client that called it (Zipkin's "shared spans", which Brave and Envoy make and OpenTelemetry's
+    collector keeps), and where the call was tried again, several do. So what serves is told apart by its kind and its start; what calls has ids of its own.
+    """
+    ids = bytes.fromhex(trace_id + span_id)
+    if kind in _SERVING:
+        ids = hashlib.sha256(b"%b%b\0%b" % (ids, kind.encode(), time.encode())).digest()
+    return b"span\0" + ids
 
 
 def time_of(value: Any) -> str:
@@ -172,6 +193,20 @@ def arrival_of_record(
     uid = record.get("log.record.uid")
     event = Event(observed=observed, attributes=record, resource=attributes, origin=origin, marks=list(marks), **found)
     return Arrival(event=event, source_id=None if uid is None else record_uid(uid), plain=plain)
+
+
+def put_over(stated: dict[str, Any], known: Mapping[str, Any]) -> None:
+    """Put what we know of an event's way into what its text states: of two that differ ours has the name, and the other is kept as ``<name>.stated``.
+
+    Else whoever writes the text could say that it came from elsewhere.
+    """
+    for name, value in known.items():
+        if name in stated and (stated[name] != value or type(stated[name]) is not type(value)):
+            other = f"{name}.stated"
+            while other in stated or other in known:
+                other += ".stated"
+            stated[other] = stated[name]
+        stated[name] = value
 
 
 def states_time(record: Mapping[str, Any]) -> bool:

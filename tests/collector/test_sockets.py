@@ -89,3 +89,40 @@ def test_a_unix_socket_replaces_what_a_dead_process_left_and_is_removed_in_the_e
     with pytest.raises(OSError, match="Address already in use"):
         sockets.unix(path)
     assert path.read_text() == "somebody's file"
+
+
+def test_a_unix_socket_on_which_somebody_lives_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "forward.sock"
+    first = Sockets().unix(path)
+    for _ in range(2):
+        with pytest.raises(OSError, match=r"somebody listens on .*forward\.sock"):
+            Sockets().unix(path)
+    with socket.socket(socket.AF_UNIX) as sender:
+        sender.connect(str(path))
+    path.unlink()  # by hand, or by another program
+    second = Sockets().unix(path)
+    let_go(first)
+    with socket.socket(socket.AF_UNIX) as sender:
+        sender.connect(str(path))  # the end of the first one has not taken it away
+    let_go(second)
+    assert not path.exists()
+
+
+def test_a_port_has_one_use() -> None:
+    sockets = Sockets()
+    held = sockets.tcp("127.0.0.1", 0, use="forward")
+    fixed = sockets.tcp("127.0.0.1", free_port(), use="forward")
+    with pytest.raises(OSError, match="by forward, and http is to listen there"):
+        sockets.tcp("127.0.0.1", fixed.port, use="http")
+    let_go(sockets.udp("127.0.0.1", fixed.port, use="syslog"))  # datagrams do not meet connections
+    let_go(sockets.tcp("127.0.0.1", fixed.port, use="forward"))
+    port = fixed.port
+    let_go(fixed)
+    let_go(sockets.tcp("127.0.0.1", port, use="http"))
+    let_go(held)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port

@@ -17,6 +17,7 @@ from collector.errors import Overloaded
 from collector.event import format_time
 from collector.receive import Intake
 from collector.receive.amqp.message import Delivery, message_of_delivery
+from collector.receive.amqp.properties import read_all_properties
 from collector.receive.amqp.settings import AmqpSettings
 from collector.receive.brokerbatch import BrokerBatch, Pressure
 from collector.receive.brokermessage import Reading
@@ -55,6 +56,7 @@ class AmqpConsumer:
         service: str = "",
         report: BrokerReport = lambda *_: None,
     ) -> None:
+        read_all_properties()
         self._settings = settings
         self._intake = intake
         self._clock = clock

@@ -12,7 +12,7 @@ from collector.errors import Malformed
 from collector.event import Origin
 from collector.receive import Arrival
 from collector.receive.json_lines import object_of_line
-from collector.receive.record import ORIGINAL, arrival_of_record, states_time
+from collector.receive.record import ORIGINAL, arrival_of_record, put_over, states_time
 from collector.receive.syslog.message import SyslogMessage
 
 __all__ = ["RECEIVER", "arrival_of_syslog"]
@@ -54,8 +54,7 @@ def arrival_of_syslog(
             attributes[f"syslog.{name}.{key}"] = texts[0] if len(texts) == 1 else texts
     if raw:
         attributes[ORIGINAL] = raw
-    for name, value in attributes.items():
-        record.setdefault(name, value)
+    put_over(record, attributes)
     arrival = arrival_of_record(
         record,
         origin=Origin(receiver=RECEIVER),

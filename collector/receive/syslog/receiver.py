@@ -111,8 +111,11 @@ class SyslogReceiver:
             transport.close()
             queue.end()
         for writer in self._connections.values():
+            peer = writer.get_extra_info("socket")
+            if peer is None:
+                continue  # over TLS: it has left already, and its task reads the end of what it said
             with contextlib.suppress(OSError):  # it has left already
-                writer.get_extra_info("socket").shutdown(socket.SHUT_RD)
+                peer.shutdown(socket.SHUT_RD)
         tasks = [*self._connections, *(task for _, _, task in self._datagrams)]
         if tasks:
             _, late = await asyncio.wait(tasks, timeout=grace_seconds)
@@ -129,7 +132,8 @@ class SyslogReceiver:
         task = asyncio.current_task()
         assert task is not None
         self._connections[task] = writer
-        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if (connected := writer.get_extra_info("socket")) is not None:  # over TLS it may have left already
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         peer = str((writer.get_extra_info("peername") or ("",))[0])
         frames = FrameReader(max_bytes=self._max_message_bytes)
         sender = Sender(connection=next(self._numbers))

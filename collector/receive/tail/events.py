@@ -9,7 +9,7 @@ from collector.event import Origin
 from collector.receive import Arrival
 from collector.receive.docker import DockerLine, arrival_of_text
 from collector.receive.json_lines import arrival_of_line
-from collector.receive.record import ORIGINAL, arrival_of_record
+from collector.receive.record import ORIGINAL, arrival_of_record, put_over
 from collector.receive.tail.formats import Form
 from collector.receive.tail.messages import Message
 
@@ -56,9 +56,8 @@ def arrival_of_message(
     arrival = _arrival(message, form, origin)
     event = arrival.event
     if message.raw:
-        event.attributes.setdefault(ORIGINAL, message.raw)
-    for name, value in resource.items():
-        event.resource.setdefault(name, value)
+        put_over(event.attributes, {ORIGINAL: message.raw})
+    put_over(event.resource, resource)
     if service:
         event.resource.setdefault("service.name", service)
     event.marks.extend((*message.marks, *marks))

@@ -26,6 +26,8 @@ from collector.receive.tail.kubernetes_api import Pods
 from collector.receive.tail.reading import Batch, Tracked
 from collector.receive.tail.settings import TailSettings
 from collector.receive.tail.watch import Watch
+from collector.receive.turns import Turns
+from collector.sender import OURSELVES
 
 __all__ = ["NO_METADATA", "Report", "Tailer"]
 
@@ -37,7 +39,8 @@ NO_METADATA = "k8s_metadata_missing"
 Report = Callable[[str, int, int, int], object]
 """Hears for each entry: its label, bytes that are not taken yet, open files, files that wait to be opened."""
 
-_TURNS = 8
+_READERS = 8
+_PORTION_EVENTS = 2_048  # what is read at a time may be a hundred thousand short lines, and nobody else is heard while a portion is prepared
 _SAVE_SECONDS = 1.0
 _METADATA_SECONDS = 1.0  # how long the first reading of a file waits for what is told of its pod
 _MAX_BACKOFF_SECONDS = 5.0
@@ -51,6 +54,7 @@ class Tailer:
         directory: of the checkpoint.
         intake: takes the events; what it has returned for is durable.
         pods: what the Kubernetes API says; None: it is not asked.
+        turns: shares of the event loop's time, of which all files together have one.
         clock: Unix time in nanoseconds; `monotonic` in seconds; `random` gives so many random bytes.
 
     Raises:
@@ -66,6 +70,7 @@ class Tailer:
         disk: Disk,
         clock: Callable[[], int],
         pods: Pods | None = None,
+        turns: Turns | None = None,
         report: Report = lambda *_: None,
         monotonic: Callable[[], float] = time.monotonic,
         random: Callable[[int], bytes] = os.urandom,
@@ -79,7 +84,8 @@ class Tailer:
         self._watch = Watch(entries, self._checkpoint.files, self._checkpoint.begun, random=random, clock=clock)
         self._poll_seconds = min(entry.poll_seconds for entry in entries)
         self._stopping = asyncio.Event()
-        self._turns = asyncio.Semaphore(_TURNS)
+        self._share = (turns or Turns()).of(OURSELVES)
+        self._readers = asyncio.Semaphore(_READERS)
         self._saving = asyncio.Lock()
         self._moved = False
         self._saved_seconds = -_SAVE_SECONDS
@@ -139,7 +145,7 @@ class Tailer:
         return any(one.file is not None and one.unread and not one.replaced for one in able)
 
     async def _read(self, one: Tracked) -> None:
-        async with self._turns:
+        async with self._readers:
             if self._monotonic() < self._not_before_seconds:
                 return
             try:
@@ -163,7 +169,7 @@ class Tailer:
         """Make a batch durable; if that cannot be now, it waits, and so does everything."""
         try:
             await self._intake.reject(batch.refusals)
-            await Portions(batch.arrivals).hand_over(self._intake)
+            await Portions(batch.arrivals, most=_PORTION_EVENTS, turn=self._share.turn).hand_over(self._intake)
         except Overloaded as error:
             self._backoff_seconds = min(
                 max(error.retry_after_seconds, 2 * self._backoff_seconds), _MAX_BACKOFF_SECONDS

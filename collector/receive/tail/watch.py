@@ -196,7 +196,11 @@ class Watch:
         one.leaving = True
 
     def _attach_to_neighbour(self, one: Tracked, known: set[tuple[int, int] | None], now_seconds: float) -> bool:
-        """Find its contents in another file of its folder: itself under another name, or a copy."""
+        """Find its contents in another file of its folder: itself under another name, or a copy.
+
+        Raises OSError: it was not found, and a file that may have it cannot be read now.
+        """
+        unreadable: OSError | None = None
         for file in neighbours(one.real):
             if file.key in known or file.size < one.prints.read_to:
                 continue
@@ -205,10 +209,16 @@ class Watch:
             content = opened(file)
             if content is None:
                 continue
-            if like(one, content).same:
+            try:
+                same = like(one, content).same
+            except OSError as error:
+                same, unreadable = False, error
+            if same:
                 self._attach(one, content, file.path, now_seconds)
                 return True
             content.close()
+        if unreadable is not None:
+            raise unreadable
         return False
 
     def _attach(self, one: Tracked, file: OpenFile, path: str, now_seconds: float) -> bool:
@@ -316,7 +326,13 @@ class Watch:
             if one.key is not None or one.ended or one.settings is None:
                 continue
             known = {other.key for other in self.tracked}
-            if not self._attach_to_neighbour(one, known, now_seconds):
+            try:
+                found = self._attach_to_neighbour(one, known, now_seconds)
+            except OSError as error:
+                self._tell(f"{one.path} cannot be looked for: {error.strerror}")
+                self._fresh.append(one)
+                continue
+            if not found:
                 _log.warning(
                     "%s is gone: it was taken to byte %d, and what was written behind that is not read",
                     one.path,

@@ -340,6 +340,28 @@ def test_a_close_that_waits_in_vain_gives_no_ack() -> None:
     run(story())
 
 
+def test_close_ends_though_a_tls_sender_has_left_while_its_documents_wait(certificate: tuple[Path, Path]) -> None:
+    terms = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    terms.load_cert_chain(*certificate)
+    context = ssl.create_default_context(cafile=str(certificate[0]))
+
+    async def story() -> None:
+        async with Setting() as at:
+            at.intake.hold = asyncio.Event()
+            port = await at.receiver.listen(port=0, tls=terms)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context, server_hostname="localhost")
+            Sender(reader, writer).say({"message": "a"})
+            await at.intake.called.wait()
+            writer.transport.abort()
+            (ours,) = at.receiver._connections.values()
+            await until(lambda: ours._writer.get_extra_info("socket") is None)
+            at.intake.hold.set()
+            await at.receiver.close(5.0)
+            assert at.bodies() == ["a"]
+
+    run(story())
+
+
 def test_tls_with_client_certificates(tmp_path: Path) -> None:
     authority = Authority(tmp_path / "ours")
     (certificate, key), (client, client_key) = authority.issue("collector"), authority.issue("filebeat")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
 from collector.errors import Overloaded
 from collector.event import Origin
+from collector.receive import Arrival, Receipt
 from collector.receive.brokerbatch import BrokerBatch, Pressure
 from collector.receive.brokermessage import BrokerMessage, Reading
 from tests.support.memory_intake import MemoryIntake
@@ -47,6 +50,42 @@ def test_a_trial_that_failed_is_taken_up_where_it_was() -> None:
         assert [event.body for event in intake.events] == ["a"]
 
     asyncio.run(story())
+
+
+class SlowStore(MemoryIntake):
+    """Keeps what it is given, and says for some calls that the store has not taken it yet: what ``ack = "store"`` does."""
+
+    late = 0
+
+    async def accept(self, arrivals: Sequence[Arrival], **how: Any) -> Receipt:
+        receipt = await super().accept(arrivals, **how)
+        if self.late > 0:
+            self.late -= 1
+            raise Overloaded("kept, but the store has not taken it")
+        return receipt
+
+
+@pytest.mark.parametrize("largest_group", [0, 2])
+def test_what_is_kept_and_not_yet_stored_is_not_kept_again_by_the_next_trial(largest_group: int) -> None:
+    async def story() -> None:
+        intake = SlowStore(largest_group=largest_group)
+        whole, other = (batch(*[message(b"{}") for _ in range(3)]) for _ in range(2))
+        intake.late = 3
+        for _ in range(intake.late):
+            with pytest.raises(Overloaded):
+                await whole.store(intake)
+        await whole.store(intake)
+        assert len(intake.events) == 3
+        await other.store(intake)  # that it says the same makes it no re-send
+        assert len(intake.events) == 6
+
+    asyncio.run(story())
+
+
+def test_a_batch_whose_messages_all_have_ids_needs_no_name() -> None:
+    intake = MemoryIntake()
+    asyncio.run(batch(message(b"{}", b"a"), message(b"{}", b"b")).store(intake))
+    assert intake.groups == [None]  # known by its messages alone, it costs no frame when it comes again
 
 
 def test_only_what_nothing_tells_from_its_like_is_marked() -> None:

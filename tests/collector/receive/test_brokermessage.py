@@ -55,6 +55,20 @@ def test_what_a_message_states_goes_before_its_headers() -> None:
     assert (event.time, event.resource) == ("2025-01-01T00:00:00.000000000Z", {"service.name": "own"})
 
 
+def test_a_message_does_not_say_where_it_stood() -> None:
+    known = {"messaging.destination.name": "public", "messaging.kafka.offset": 1}
+    said = b'{"messaging.destination.name": "ledger", "messaging.kafka.offset": true, "messaging.message.header.tx": "t-2"}'
+    message = replace(MESSAGE, attributes=known, value=said, headers=(("tx", b"t-1"),))
+    assert arrival_of_broker_message(message, Reading()).event.attributes == {
+        "messaging.destination.name": "public",
+        "messaging.destination.name.stated": "ledger",
+        "messaging.kafka.offset": 1,
+        "messaging.kafka.offset.stated": True,
+        "messaging.message.header.tx": "t-1",
+        "messaging.message.header.tx.stated": "t-2",
+    }
+
+
 @pytest.mark.parametrize(
     "header", [f"ff-{TRACE}-{SPAN}-01", f"00-{'0' * 32}-{SPAN}-01", f"00-{TRACE}-{'0' * 16}-01", f"00-{TRACE}", ""]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -36,6 +37,14 @@ def test_actions_and_documents_in_order() -> None:
 def test_the_last_newline_may_be_missing_and_lines_may_end_like_on_windows() -> None:
     items = items_of(b'{"index":{}}\r\n{"n":1}\r\n\r\n\n{"index":{}}\n{"n":2}')
     assert [(item.action, item.document) for item in items] == [("index", b'{"n":1}'), ("index", b'{"n":2}')]
+
+
+def test_empty_lines_are_passed_over_together_and_counted() -> None:
+    began = time.process_time()
+    with pytest.raises(Malformed) as refused:
+        items_of(b'{"index":{}}\n{"n":1}\n' + b"\n \r\n" * (4 * 2**20) + b"broken\n")
+    assert (refused.value.label, refused.value.where) == ("bad_action", f"line {8 * 2**20 + 3}")
+    assert time.process_time() - began < 1.5  # a look at each would take several
 
 
 def test_a_documents_own_bytes_are_not_looked_at() -> None:

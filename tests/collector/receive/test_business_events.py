@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 from collections.abc import Callable
 from typing import Any
 
@@ -171,6 +172,22 @@ def test_data_in_base64_is_what_its_media_type_says() -> None:
     assert body("image/png", b"\x89PNG") == b"\x89PNG"
 
 
+@pytest.mark.parametrize("body", [b"[" + b"0," * 131_072 + b"0]", b"[" + b"0," * (4 * 2**20) + b"0]"])
+def test_a_small_request_with_very_many_events_is_refused_before_they_are_made(
+    intake: MemoryIntake, serve: Callable[..., None], body: bytes
+) -> None:
+    async def story(client: httpx.AsyncClient) -> None:
+        for path, headers in (("/v1/cloudevents", BATCHED), ("/api/v2/bizevents/ingest", JSON)):
+            coded = {**headers, "content-encoding": "gzip"}
+            answer = await client.post(path, content=gzip.compress(body), headers=coded)
+            assert answer.status_code == 413
+            assert "more than" in answer.text
+        assert not intake.groups
+        assert not intake.dead
+
+    serve(receiver(intake).routes, story)
+
+
 def test_requests_that_are_refused_whole(intake: MemoryIntake, serve: Callable[..., None]) -> None:
     reasons: list[str] = []
 
@@ -233,6 +250,9 @@ def test_a_request_with_an_idempotency_key_is_taken_once(intake: MemoryIntake, s
             )
             assert answer.status_code == 202
             assert len(intake.events) == {"k1": 2, "k2": 4}[key], stored
+        other = [{"event.type": "paid"}, {"event.type": "paid", "amount": 7}]  # no re-send, whatever the key says
+        await client.post("/api/v2/bizevents/ingest", json=other, headers={**JSON, "idempotency-key": "k1"})
+        assert len(intake.events) == 6
 
     serve(receiver(intake).routes, story)
 

@@ -18,6 +18,7 @@ from collector.event import Scope
 from collector.receive import Arrival
 from collector.receive.forward_group import Group, Limits
 from collector.receive.forward_message import MessageReader
+from collector.receive.record import record_uid
 from tests.support.memory_intake import normalised
 
 NOW_NS = 1_700_000_000_000_000_000
@@ -96,7 +97,7 @@ def test_what_opentelemetry_says_beside_the_record_goes_to_its_places() -> None:
         "message": "an attribute",  # an attribute there is none of the record's well-known fields
         "fluent.metadata": {"otlp": {"observed_timestamp": 1_675_079_460_000_000_000}},
     }
-    assert arrival.source_id == b"log\0u-1"
+    assert arrival.source_id == record_uid("u-1")
     assert not arrival.plain
 
 

@@ -72,6 +72,21 @@ def test_the_handshake_keeps_out_everybody_else(ping: object) -> None:
     run(story())
 
 
+def test_of_who_has_not_shown_the_key_nothing_is_kept() -> None:
+    async def story() -> None:
+        async with Setting(handshake=Handshake(shared_key=KEY, timeout_seconds=0.1)) as at:
+            for _ in range(3):
+                sender = await at.sender()
+                await sender.hear()
+                sender.writer.write(b"\xc1" + b"x" * 65_535)  # dead letters have a bound, beyond which nobody is heard
+                await sender.hear_the_end()
+            await asyncio.sleep(0.2)  # longer than a sender may take: its end is told once
+            assert at.intake.dead == []
+            assert at.reasons == ["handshake"] * 3
+
+    run(story())
+
+
 def test_a_sender_that_never_answers_is_let_go() -> None:
     async def story() -> None:
         async with Setting(handshake=Handshake(shared_key=KEY, timeout_seconds=0.05)) as at:

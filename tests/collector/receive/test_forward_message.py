@@ -12,6 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from collector.errors import Malformed
+from collector.event import decode_event, decode_facts
 from collector.extract import Extractor, StitchSettings
 from collector.prepare import Preparer
 from collector.protect import Protector
@@ -201,6 +202,42 @@ def test_a_wrong_size_is_put_on_record_and_the_records_are_kept() -> None:
     assert [error.label for _, error in group.refused] == ["size_mismatch"]
 
 
+def test_a_chunk_that_is_not_utf8_may_have_a_wrong_size() -> None:
+    (group,) = read(["t", [[1, {"a": 1}]], {"chunk": b"\xff\xfe", "size": 7}])
+    assert len(group.arrivals) == 1
+    assert [error.label for _, error in group.refused] == ["size_mismatch"]
+    assert group.chunk == "\udcff\udcfe"  # as its sender will be told
+
+
+@pytest.mark.parametrize("depth", [800, 985, 990, 1_020])
+def test_a_group_whose_header_is_nested_very_deeply_is_refused_with_its_chunk(depth: int) -> None:
+    """Fluent Bit's groups: an entry whose time is -1 begins one, and its record is the header."""
+    stamp = b"\x92\xd7\x00\xff\xff\xff\xff\0\0\0\0\x80"
+    entry = b"\x92" + stamp + b"\x81\xa1a" + b"\x91" * depth + b"\x01"
+    (group,) = read(b"\x93\xa1t" + msgpack.packb(entry) + msgpack.packb({"chunk": "c"}))
+    assert (group.chunk, group.arrivals) == ("c", [])
+    assert [error.label for _, error in group.refused] in (
+        [],
+        ["too_deep"],
+    )  # how deep is too deep is the interpreter's
+
+
+class Defective(MessageReader):
+    """One that has a defect of ours in it."""
+
+    def _packed(self, *_: object) -> Group:
+        raise ZeroDivisionError
+
+
+def test_a_message_on_which_our_own_reading_fails_is_a_dead_letter_and_its_chunk_is_acknowledged() -> None:
+    message = msgpack.packb(["shop", packed([1, {"a": 1}]), {"chunk": "c"}])
+    one = Defective(clock=lambda: 1_700_000_000_000_000_000)
+    (group,) = one.groups(message)
+    assert (group.origin.tag, group.chunk, group.arrivals) == ("shop", "c", [])
+    ((raw, error),) = group.refused
+    assert (raw, error.label, error.reason) == (message, "bad_message", "cannot be read: ZeroDivisionError")
+
+
 def test_the_length_in_bytes_is_taken_for_a_size_too_as_npm_s_fluent_logger_says_it() -> None:
     blob = packed(*ENTRIES)
     squeezed = gzip.compress(blob)
@@ -216,6 +253,17 @@ def test_text_that_is_not_utf8_and_keys_that_are_no_text_are_kept() -> None:
     (group,) = read(b"\x93\xa1t\x01\x82\xa1a\xa2\xff\xfe\x05\x06")
     stored, _ = normalised(group.arrivals[0].event)
     assert stored.attributes == {"a": "\ufffd\ufffd", "5": 6}
+
+
+def test_keys_that_are_binary_data_are_the_names_that_they_spell() -> None:
+    record = {b"message": "m", b"transaction_id": "T", b"password": "hunter2", "in": {b"cvv": 672, b"\xff": 1}}
+    (group,) = read(["t", 1, record], ["t", [[TIME, {b"a": 1, "a": 2}]]])
+    made = PREPARER.prepare(group.arrivals)
+    assert b"hunter2" not in made.events[0]
+    assert b"672" not in made.events[0]
+    assert decode_facts(made.facts[0]).transaction == "T"
+    assert decode_event(made.events[0]).attributes["in"] == {"cvv": "***", "/w==": 1}
+    assert [refused.error.label for refused in made.refused] == ["duplicate_key"]
 
 
 def test_a_tag_that_is_not_utf8_is_made_text() -> None:

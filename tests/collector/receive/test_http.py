@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
@@ -170,3 +170,98 @@ def test_a_body_and_a_kept_connection_may_take_their_time() -> None:
 
     asyncio.run(story())
     assert refused == []
+
+
+async def _echo(request: Request) -> Response:
+    try:
+        return Response(await request.body())
+    except ClientDisconnect:
+        return Response(status_code=400)  # nobody hears it
+
+
+_ECHO = Route("/reads", _echo, methods=["POST"])
+_BEGUN = b"POST /reads HTTP/1.1\r\nhost: a\r\ncontent-length: 100\r\n\r\na"
+
+
+@pytest.mark.parametrize("before", [b"", b"POST /reads HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nab"])
+def test_a_body_of_which_nothing_more_comes_ends_its_connection(before: bytes) -> None:
+    refused: list[str] = []
+
+    async def story() -> None:
+        app = create_app([_ECHO], registry=CollectorRegistry())
+        server = HttpServer(app, port=0, stalled_seconds=0.3, refused=refused.append)
+        port = await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        if before:
+            writer.write(before)
+            assert (await reader.readuntil(b"ab")).startswith(b"HTTP/1.1 200")
+        writer.write(_BEGUN)
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
+        await server.stop()
+
+    asyncio.run(story())
+    assert refused == ["stalled"]
+
+
+def test_a_body_that_comes_slowly_is_read_to_its_end() -> None:
+    refused: list[str] = []
+
+    async def story() -> None:
+        app = create_app([_ECHO], registry=CollectorRegistry())
+        server = HttpServer(app, port=0, stalled_seconds=0.5, refused=refused.append)
+        port = await server.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(_BEGUN)
+        for _ in range(11):
+            await asyncio.sleep(0.1)  # more than half a second in all, which is what is tested
+            writer.write(b"b" * 9)
+        assert (await reader.readuntil(b"ab")).startswith(b"HTTP/1.1 200")
+        writer.close()
+        await server.stop()
+
+    asyncio.run(story())
+    assert refused == []
+
+
+def test_a_body_that_the_server_does_not_read_is_not_stalled() -> None:
+    refused: list[str] = []
+
+    async def story() -> None:
+        waited = asyncio.Event()
+
+        async def later(request: Request) -> Response:
+            await waited.wait()
+            return Response(str(len(await request.body())))
+
+        app = create_app([Route("/later", later, methods=["POST"])], registry=CollectorRegistry())
+        server = HttpServer(app, port=0, stalled_seconds=0.2, refused=refused.append)
+        port = await server.start()
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            asking = asyncio.ensure_future(client.post("/later", content=b"x" * 20_000_000))
+            await asyncio.sleep(0.8)  # longer than it may stall: that is what is tested
+            waited.set()
+            assert (await asking).text == "20000000"
+        await server.stop()
+
+    asyncio.run(story())
+    assert refused == []
+
+
+def test_whether_it_lives_is_answered_while_others_hold_all_places() -> None:
+    async def story() -> None:
+        server = HttpServer(create_app([_ECHO], registry=CollectorRegistry()), port=0, max_concurrency=4)
+        port = await server.start()
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(6)]
+        for _, writer in held:
+            writer.write(_BEGUN)
+            await writer.drain()
+        for path, status in (("/livez", 200), ("/readyz", 200), ("/metrics", 503)):
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+                assert (await client.get(path)).status_code == status
+        for _, writer in held:
+            writer.close()
+        await server.stop()
+
+    asyncio.run(story())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -11,6 +13,7 @@ import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from starlette.requests import Request
 
 from collector.errors import Malformed
 from collector.event import Origin
@@ -18,6 +21,7 @@ from collector.receive import Arrival, Receipt
 from collector.receive.body import BodyLimits
 from collector.receive.json_lines import arrival_of_line
 from collector.receive.ndjson import NdjsonReceiver
+from collector.receive.record import span_uid
 from collector.sender import OURSELVES, Sender
 from tests.support.memory_intake import MemoryIntake, normalised
 
@@ -61,6 +65,58 @@ def test_each_line_is_accounted_for(intake: MemoryIntake, serve: Callable[..., N
     serve(receiver(intake).routes, story)
 
 
+@pytest.mark.parametrize("empty", [b"\n", b"\r\n", b" \n"])
+def test_millions_of_empty_lines_are_passed_over_together_and_counted(
+    intake: MemoryIntake, serve: Callable[..., None], empty: bytes
+) -> None:
+    async def story(client: httpx.AsyncClient) -> None:
+        body = b'{"n":1}\n' + empty * (8 * 2**20) + b"[1]"
+        began = time.process_time()
+        answer = await client.post(
+            "/v1/events", content=gzip.compress(body, 1), headers={**ND, "content-encoding": "gzip"}
+        )
+        assert time.process_time() - began < 1.5  # a look at each would take longer
+        assert answer.json()["errors"] == [
+            {"line": 8 * 2**20 + 2, "reason": f"line {8 * 2**20 + 2}: not a JSON object"}
+        ]
+        assert answer.json()["stored"] == 1
+
+    serve(receiver(intake).routes, story)
+
+
+@given(
+    st.lists(st.sampled_from([b"", b" ", b"\r", b"\t ", b'{"a":1}', b"broken", b' {"a":2}\r', b"x" * 30]), max_size=9),
+    st.integers(1, 40),
+    st.integers(1, 9),
+)
+def test_lines_and_their_numbers_do_not_depend_on_how_the_body_arrives(
+    written: list[bytes], step: int, part_lines: int
+) -> None:
+    body = b"\n".join(written)
+
+    async def told() -> tuple[MemoryIntake, Any]:
+        intake = MemoryIntake()
+        pieces = [body[at : at + step] for at in range(0, len(body), step)]
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": pieces.pop(0) if pieces else b"", "more_body": bool(pieces)}
+
+        scope = {
+            "type": "http",
+            "method": "POST",
+            "headers": [(b"content-type", b"application/x-ndjson")],
+            "client": None,
+        }
+        answer = await receiver(intake, max_line_bytes=20, part_lines=part_lines).post(Request(scope, receive))
+        return intake, json.loads(bytes(answer.body))
+
+    intake, answer = asyncio.run(told())
+    full = [(number, line[:21]) for number, line in enumerate(written, 1) if line.strip()]
+    bad = [(number, line) for number, line in full if not line.strip().startswith(b"{")]
+    assert [(origin.row, raw) for raw, _, origin in intake.dead] == bad
+    assert (answer["lines"], answer["stored"]) == (len(full), len(full) - len(bad))
+
+
 def test_an_idempotency_key_makes_a_repeated_request_all_duplicates(
     intake: MemoryIntake, serve: Callable[..., None]
 ) -> None:
@@ -74,6 +130,22 @@ def test_an_idempotency_key_makes_a_repeated_request_all_duplicates(
         assert len(intake.events) == 50
 
     serve(receiver(intake, part_lines=10).routes, story)
+
+
+def test_another_body_under_the_same_key_is_no_repeated_request(
+    intake: MemoryIntake, serve: Callable[..., None]
+) -> None:
+    async def story(client: httpx.AsyncClient) -> None:
+        headers = {**ND, "idempotency-key": "1"}
+        for bodies in (["A"], ["B"], ["B"], ["B", "C"], ["D", "C"]):  # parts of one line each
+            content = lines(*[{"message": body} for body in bodies])
+            assert (await client.post("/v1/events", content=content, headers=headers)).status_code == 200
+        assert [event.body for event in intake.events] == ["A", "B", "C", "D", "C"]
+        for raw in (b"[1]", b"[2]", b"[2]"):
+            await client.post("/v1/events", content=raw, headers=headers)
+        assert [raw for raw, _, _ in intake.dead] == [b"[1]", b"[2]"]
+
+    serve(receiver(intake, part_lines=1).routes, story)
 
 
 def test_lines_refused_again_under_the_same_key_are_no_second_letters(
@@ -208,7 +280,7 @@ def test_a_line_with_only_event_fields_is_that_event() -> None:
     assert arrival.event.time == "2023-01-30T11:50:59.000000000Z"
     assert arrival.event.span is not None
     assert arrival.event.keys == {"order": "7"}
-    assert arrival.source_id == b"span\0" + bytes.fromhex(TRACE + SPAN)
+    assert arrival.source_id == span_uid(TRACE, SPAN, kind="SERVER", time=arrival.event.time)
 
 
 @pytest.mark.parametrize(

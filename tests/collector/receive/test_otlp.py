@@ -29,9 +29,11 @@ from collector.event import Event, Scope, Span
 from collector.receive import Arrival, otlp_json
 from collector.receive.body import BodyLimits
 from collector.receive.otlp import OtlpReceiver
-from collector.receive.otlp_events import JSON, PROTOBUF, Refused, events_of_logs, events_of_traces
-from collector.receive.otlp_export import OtlpExports
+from collector.receive.otlp_events import JSON, PROTOBUF, Refused, Void, events_of_logs, events_of_traces
+from collector.receive.otlp_export import LOGS, METRICS, TRACES, OtlpExports, Signal, Taken
+from collector.receive.record import span_uid
 from collector.receive.room import Room
+from collector.receive.turns import LoopTime, Turns
 from tests.support.memory_intake import MemoryIntake, normalised
 
 PB = {"content-type": "application/x-protobuf"}
@@ -53,15 +55,15 @@ def spans_json(*spans: dict[str, Any]) -> bytes:
     return json.dumps({"resourceSpans": [{"scopeSpans": [{"spans": list(spans)}]}]}).encode()
 
 
-def logs(body: bytes) -> list[Arrival | Refused]:
+def logs(body: bytes) -> list[Arrival | Refused | Void]:
     return list(events_of_logs(otlp_json.read_logs(body), JSON, observed=NOW))
 
 
-def traces(body: bytes) -> list[Arrival | Refused]:
+def traces(body: bytes) -> list[Arrival | Refused | Void]:
     return list(events_of_traces(otlp_json.read_traces(body), JSON, observed=NOW))
 
 
-def only(records: list[Arrival | Refused]) -> Arrival:
+def only(records: list[Arrival | Refused | Void]) -> Arrival:
     (record,) = records
     assert isinstance(record, Arrival)
     return record
@@ -90,7 +92,7 @@ def test_the_specification_s_examples(data_dir: Path) -> None:
     assert named
     assert all(event.event_name for event in named)
     arrival = only(traces((examples / "trace.json").read_bytes()))
-    assert arrival.source_id == b"span\0" + bytes.fromhex(TRACE + SPAN)
+    assert arrival.source_id == span_uid(TRACE, SPAN, kind="SERVER", time=arrival.event.time)
     assert arrival.event.span == Span(
         name="I'm a server span",
         parent_span_id="eee19b7ec3c1b173",
@@ -98,6 +100,18 @@ def test_the_specification_s_examples(data_dir: Path) -> None:
         end="2018-12-13T14:51:01.000000000Z",
     )
     assert arrival.event.observed == NOW
+
+
+def test_a_server_that_shares_the_ids_of_its_client_is_a_span_of_its_own() -> None:
+    def span(kind: int, start_ns: int) -> bytes:
+        return spans_json({"traceId": TRACE, "spanId": SPAN, "kind": kind, "startTimeUnixNano": str(start_ns)})
+
+    # the client, the server that it called, and the one that was asked when that did not answer
+    halves = [span(3, 10**18), span(2, 10**18 + 1), span(2, 10**18 + 2)]
+    ids = [only(traces(half)).source_id for half in halves]
+    assert len(set(ids)) == 3
+    assert ids == [only(traces(half)).source_id for half in halves]
+    assert ids[0] == b"span\0" + bytes.fromhex(TRACE + SPAN)
 
 
 def all_spans(data_dir: Path) -> ExportTraceServiceRequest:
@@ -294,6 +308,27 @@ def test_null_is_as_good_as_absent() -> None:
     assert only(traces(body % (TRACE.encode(), SPAN.encode()))).event.trace_id == TRACE
 
 
+@pytest.mark.parametrize("signal", [LOGS, TRACES])
+def test_a_text_cut_within_a_character_and_a_null_harm_no_record(signal: Signal) -> None:
+    cut = json.dumps({"stringValue": "cut \ud83d"})  # as JSON.stringify writes it
+    if signal is LOGS:
+        body = b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{"severityText":null,"body":%b},{"body":%b}]}]}]}'
+        body %= (cut.encode(), b'{"stringValue":"good"}')
+    else:
+        span = b'{"traceId":"%b","spanId":"%%b","traceState":null,"attributes":[{"key":"a","value":%b}]}'
+        span %= (TRACE.encode(), cut.encode())
+        body = b'{"resourceSpans":[{"scopeSpans":[{"spans":[%b,%b,%b]}]}]}'
+        body %= (span % SPAN.encode(), span % SPAN[::-1].encode(), span % b"none")
+    intake = MemoryIntake()
+    taken = asyncio.run(OtlpExports(intake, clock=lambda: 1_700_000_000_000_000_000).take(body, signal, json=True))
+    texts = [event.body or event.attributes["a"] for event in intake.events]
+    if signal is LOGS:
+        assert (texts, taken.rejected) == (["cut \ufffd", "good"], 0)
+    else:
+        assert (texts, taken.rejected) == (["cut \ufffd", "cut \ufffd"], 1)
+        assert b"cut \\ud800" in intake.dead[0][0]
+
+
 @pytest.mark.parametrize(
     ("trace_id", "span_id"),
     [("", SPAN), (TRACE, ""), ("0" * 32, SPAN), (TRACE, "0" * 16), (TRACE[:-2], SPAN), (TRACE, SPAN + "00"),
@@ -309,6 +344,14 @@ def test_a_span_without_its_ids_is_refused_with_its_bytes(trace_id: str, span_id
     (record,) = events_of_traces(request, PROTOBUF, observed=NOW)
     assert isinstance(record, Refused)
     assert b"lost" in record.raw
+
+
+@pytest.mark.parametrize("text", ["é", "a", "🙂", "=", "!!!!"])
+def test_bytes_that_are_no_base64_refuse_their_record_alone(text: str) -> None:
+    bad, good = logs(logs_json({"body": {"bytesValue": text}}, {"body": {"stringValue": "good"}}))
+    assert isinstance(bad, Refused)
+    assert bad.error.label == "bad_otlp"
+    assert isinstance(good, Arrival)
 
 
 def test_a_log_record_with_bad_ids_is_kept() -> None:
@@ -354,6 +397,43 @@ def test_the_same_log_request_twice_is_stored_once(intake: MemoryIntake, serve: 
         assert [event.body for event in intake.events] == ["once"]
 
     serve(receiver(intake).routes, story)
+
+
+def _delimited(field: int, content: bytes) -> bytes:
+    length, out = len(content), bytearray([field << 3 | 2])
+    while length > 127:
+        out.append(length & 127 | 128)
+        length >>= 7
+    return bytes(out) + bytes([length]) + content
+
+
+@pytest.mark.parametrize("signal", [LOGS, TRACES, METRICS])
+def test_what_holds_nothing_takes_turns_and_has_a_bound(intake: MemoryIntake, signal: Signal) -> None:
+    waited = 0
+
+    def waits() -> None:
+        nonlocal waited
+        waited += 1
+
+    async def take(body: bytes) -> int:
+        nonlocal waited
+        waited = 0
+        exports = OtlpExports(intake, clock=lambda: 1, turns=Turns(LoopTime(turn_seconds=0.0), waits))
+        assert await exports.take(body, signal, json=False) == Taken()
+        return waited
+
+    async def story() -> None:
+        empty = b"\x0a\x00", _delimited(1, b"\x12\x00" * 10_000), _delimited(1, _delimited(2, b"\x12\x00" * 10_000))
+        resources, scopes, metrics = empty[0] * 10_000, *empty[1:]
+        assert await take(b"") == 0
+        for body in (resources, scopes, *([metrics] if signal is METRICS else [])):
+            assert await take(body) >= 10
+            assert not intake.dead
+            with pytest.raises(Malformed, match="hold nothing"):
+                await take(body * 11)
+            assert intake.dead.pop()[0] == body * 11
+
+    asyncio.run(story())
 
 
 def test_a_refused_span_that_comes_again_is_no_second_letter(intake: MemoryIntake, serve: Callable[..., None]) -> None:
@@ -408,6 +488,33 @@ def test_what_cannot_be_decoded_is_told_as_a_status_and_is_in_the_dead_letters(
         assert reasons == []  # dead letters are counted where they are put
 
     serve(receiver(intake, refused=reasons.append).routes, story)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        (PB, b"\x0a\x84\x80\x10\x12\x80\x80\x10" + b"\x12\x00" * 131_072),
+        (JS, b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[' + b"{}," * 131_071 + b"{}]}]}]}"),
+        (JS, b'{"resourceLogs":[' + b"{}," * 131_072 + b"{}]}"),
+        (JS, b'{"resourceLogs":[' + b"{}," * 2_200_000 + b"{}]}"),
+    ],
+)
+def test_a_small_request_with_very_many_records_is_refused_before_they_are_made(
+    intake: MemoryIntake, serve: Callable[..., None], headers: dict[str, str], body: bytes
+) -> None:
+    reasons: list[str] = []
+
+    async def story(client: httpx.AsyncClient) -> None:
+        answer = await client.post(
+            "/v1/logs", content=gzip.compress(body), headers={**headers, "content-encoding": "gzip"}
+        )
+        assert answer.status_code == 413  # the sender is told, and repeats it no more
+        assert "more than" in answer.text
+        assert not intake.groups
+        assert not intake.dead
+
+    serve(receiver(intake, refused=reasons.append).routes, story)
+    assert reasons == ["too_large"]
 
 
 def test_limits_and_pressure(intake: MemoryIntake, serve: Callable[..., None]) -> None:
@@ -522,7 +629,7 @@ def test_any_json_is_records_or_malformed(records: list[dict[str, Any]]) -> None
             found = read(body)
         except Malformed:
             continue
-        assert len(found) == len(records)
+        assert len(found) == (len(records) or 1)  # a scope that holds none
 
 
 @pytest.mark.parametrize("depth", [60, 200, 400, 900, 5_000, 100_000])

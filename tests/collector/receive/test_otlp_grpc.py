@@ -230,6 +230,19 @@ def test_sizes_are_bounded_as_sent_and_when_inflated(intake: MemoryIntake) -> No
     assert running.reasons[2:] == ["bad_gzip", "bad_zlib"]
 
 
+def test_a_small_message_with_very_many_records_is_refused_before_they_are_made(intake: MemoryIntake) -> None:
+    async def story(running: Running) -> None:
+        async with running.channel() as channel:
+            many = b"\x0a\x84\x80\x10\x12\x80\x80\x10" + b"\x12\x00" * 131_072
+            error = await refusal(export(channel, LOGS, many, compression=grpc.Compression.Gzip))
+            assert error.code() == grpc.StatusCode.INVALID_ARGUMENT
+            assert "more than 131072 records" in str(error.details())
+
+    assert told(intake, story).reasons == ["too_large"]
+    assert not intake.events
+    assert not intake.dead
+
+
 @pytest.mark.parametrize("transport", ["grpc", "http"])
 def test_what_is_refused_is_let_go_at_once(intake: MemoryIntake, transport: str) -> None:
     # an error in a cycle with its own traceback would keep the message until the next collection, gigabytes later

@@ -29,7 +29,7 @@ from collector.prepare import Preparer
 from collector.protect import Protector
 from collector.receive import Arrival, otlp_json
 from collector.receive.otlp import OtlpReceiver
-from collector.receive.otlp_events import JSON, PROTOBUF, Refused
+from collector.receive.otlp_events import JSON, PROTOBUF, Refused, Void
 from collector.receive.otlp_export import OtlpExports
 from collector.receive.otlp_metrics import KINDS, Points, events_of_metrics
 from tests.support.memory_intake import MemoryIntake, normalised
@@ -37,7 +37,7 @@ from tests.support.memory_intake import MemoryIntake, normalised
 NOW = "2023-11-14T22:13:20.000000000Z"
 TRACE = "5b8efff798038103d269b633813fc60c"
 SPAN = "eee19b7ec3c1b174"
-Record = Arrival | Refused | Points
+Record = Arrival | Refused | Points | Void
 
 
 def exemplar(**changes: Any) -> Exemplar:
@@ -165,6 +165,13 @@ def test_exemplars_without_a_trace_are_counted_and_those_with_a_bad_one_refused(
     assert isinstance(spanless, Arrival)
     assert spanless.event.span_id == ""
     assert points == Points(kind="histogram", count=1, untraced=2)
+
+
+def test_exemplars_of_one_point_take_turns() -> None:
+    request = request_of("gauge", *[exemplar(trace_id=b"")] * 10_000)
+    passed = [one for one in events_of_metrics(request, PROTOBUF, observed=NOW) if isinstance(one, Points)]
+    assert (sum(one.count for one in passed), sum(one.untraced for one in passed)) == (1, 10_000)
+    assert max(one.untraced for one in passed) == 1_000
 
 
 def test_an_attribute_of_both_and_an_impossible_time_are_marked() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,17 @@ from hypothesis import strategies as st
 
 from collector.errors import Malformed
 from collector.event import Event, Origin, parse_time
-from collector.receive.record import FIELDS, arrival_of_record, severity_of, span_id_of, time_of, trace_id_of
+from collector.protect.classify import find_cards
+from collector.receive.record import (
+    FIELDS,
+    arrival_of_record,
+    put_over,
+    record_uid,
+    severity_of,
+    span_id_of,
+    time_of,
+    trace_id_of,
+)
 
 TRACE = "2ffbc4a03bbc5600a45841d05e452454"
 SPAN = "04ba577c01a08838"
@@ -95,14 +106,56 @@ def test_the_wire_s_own_time_and_the_record_s_own_service_win() -> None:
     assert event_of({}, service="the tag's").service == "the tag's"
 
 
-def test_a_record_uid_is_the_source_id_and_stays_readable() -> None:
-    arrival = arrival_of_record({"log.record.uid": "01H"}, origin=ORIGIN)
-    assert arrival.source_id == b"log\x0001H"
-    assert arrival.event.attributes == {"log.record.uid": "01H"}
-    long = arrival_of_record({"log.record.uid": "x" * 1000}, origin=ORIGIN).source_id
-    assert long is not None
-    assert len(long) <= 64
-    assert arrival_of_record({"log.record.uid": 5}, origin=ORIGIN).source_id is None
+@pytest.mark.parametrize(
+    "uid",
+    [
+        "f81d4fae-7dec-11d0-a765-00a0c91e6bf6",
+        "F81D4FAE-7DEC-11D0-A765-00A0C91E6BF6",
+        "01ARZ3NDEKTSV4RRFFQ69G5FAV",
+        "01arz3ndektsv4rrffq69g5fav",
+        TRACE,
+        "da39a3ee5e6b4b0d3255bfef95601890afd80709",
+    ],
+)
+def test_a_record_uid_is_the_source_id_and_stays_as_it_is_where_a_generator_made_it(uid: str) -> None:
+    arrival = arrival_of_record({"log.record.uid": uid}, origin=ORIGIN)
+    assert arrival.source_id == b"log\0" + uid.encode()
+    assert arrival.event.attributes == {"log.record.uid": uid}
+
+
+@pytest.mark.parametrize(
+    "uid",
+    [
+        "auth-4111111111111111-7",
+        "4111111111111111",
+        "41111111-1111-1111-7777-777777777777",
+        "4111-1111-1111-1111-a",
+        "a@example.org",
+        "DE89370400440532013000",
+        "TR330006100519786457841326",
+        "12345678901234567890123456789012",
+        "01H",
+        "\ud800",
+        "x" * 1_000,
+    ],
+)
+def test_another_record_uid_is_a_source_id_by_its_digest_alone(uid: str) -> None:
+    arrival = arrival_of_record({"log.record.uid": uid}, origin=ORIGIN)
+    assert arrival.source_id == b"log\0" + sha256(b"log\0" + uid.encode("utf-8", "surrogatepass")).digest()
+    assert arrival.event.attributes == {"log.record.uid": uid}
+
+
+@pytest.mark.parametrize("hidden", ["4111111111111111", "4111-1111-1111-1111"])
+def test_no_card_number_is_a_source_id_whatever_is_around_it(hidden: str) -> None:
+    for before in range(25):
+        for after in range(25):
+            source_id = record_uid("a" * before + hidden + "b" * after)
+            assert source_id is not None
+            assert find_cards((source_id[4:]).decode("latin-1")) == []
+
+
+def test_a_record_uid_that_is_no_text_is_none() -> None:
+    assert [record_uid(value) for value in (5, "", None, ["a"])] == [None] * 4
 
 
 @pytest.mark.parametrize(
@@ -166,6 +219,14 @@ values = (
     | st.just(TRACE)
     | st.just("INFO")
 )
+
+
+def test_what_is_known_stands_over_what_is_stated_and_nothing_is_lost() -> None:
+    stated = {"a": 1, "b": 2, "c": 3, "a.stated": 4, "b.stated": 5}
+    put_over(stated, {"a": 9, "b": 2, "d": 6, "a.stated.stated": 7})
+    assert stated == {
+        "a": 9, "b": 2, "c": 3, "d": 6, "a.stated": 4, "b.stated": 5, "a.stated.stated": 7, "a.stated.stated.stated": 1
+    }  # fmt: skip
 
 
 @given(st.dictionaries(names, values, max_size=12))

@@ -109,6 +109,33 @@ def test_what_a_message_becomes_and_what_is_recognised(rabbitmq: RabbitMq) -> No
     asyncio.run(story())
 
 
+class Microseconds(spec.Basic.Properties):
+    """Properties with a time that is no time in seconds, which our publisher's library would not write."""
+
+    def encode_property(self, name: str, value: Any) -> bytes:
+        if name == "timestamp":
+            return (1_700_000_000_000_000).to_bytes(8)
+        return super().encode_property(name, value)
+
+
+class MicrosecondsMessage(aio_pika.Message):
+    @property
+    def properties(self) -> spec.Basic.Properties:
+        return Microseconds(delivery_mode=2, timestamp=datetime.now(UTC))
+
+
+def test_a_time_that_the_library_cannot_read_stops_nothing(rabbitmq: RabbitMq) -> None:
+    async def story() -> None:
+        intake, queue = MemoryIntake(), a_queue()
+        await publish(rabbitmq, queue, [message(b"one"), MicrosecondsMessage(b"two"), message(b"three")])
+        async with consuming(intake, rabbitmq, queue) as consumption:
+            await consumption.until(lambda: len(intake.events) == 3)
+        assert [(event.body, event.time[:4]) for event in intake.events][1] == ("two", "2023")
+        assert await left(rabbitmq, queue) == 0
+
+    asyncio.run(story())
+
+
 def test_nothing_is_acknowledged_before_it_is_durable(rabbitmq: RabbitMq) -> None:
     async def story() -> None:
         intake, queue = MemoryIntake(overloaded=2), a_queue()

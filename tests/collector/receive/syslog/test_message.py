@@ -159,6 +159,17 @@ def test_json_is_a_record_also_behind_its_cookie() -> None:
     assert (named.event_name, named.severity_number, named.time) == ("paid", 9, "2026-01-01T00:00:00.000000000Z")
 
 
+def test_json_does_not_say_where_it_came_from() -> None:
+    text = '{"message":"login ok","network.peer.address":"10.0.0.1","syslog.facility":"kern","syslog.procid":"7"}'
+    assert arrival(f"<34>1 - h app 7 - - {text}", peer="203.0.113.66").event.attributes == {
+        "network.peer.address": "203.0.113.66",
+        "network.peer.address.stated": "10.0.0.1",
+        "syslog.facility": "auth",
+        "syslog.facility.stated": "kern",
+        "syslog.procid": "7",
+    }
+
+
 def test_bytes_that_are_no_text_are_kept() -> None:
     event = arrival(b"<11>1 - - - - - - caf\xe9").event
     assert event.attributes["log.record.original"] == b"caf\xe9"

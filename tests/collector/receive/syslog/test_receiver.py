@@ -117,6 +117,26 @@ def test_what_a_stop_lets_go_is_counted() -> None:
     assert run(story).refused == {"unacknowledged_lost": 2}
 
 
+def test_a_stop_counts_what_a_tls_sender_that_has_left_had_said(certificate: tuple[Path, Path]) -> None:
+    server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    server.load_cert_chain(*certificate)
+    client = ssl.create_default_context(cafile=str(certificate[0]))
+
+    async def story(listening: Listening) -> None:
+        listening.intake.overloaded = 1_000_000
+        listening.intake.retry_after_seconds = 1.0
+        port = await listening.receiver.listen_tcp("127.0.0.1", 0, tls=server)
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client, server_hostname="localhost")
+        writer.write(HELLO + b"\n")
+        await listening.intake.called.wait()
+        writer.transport.abort()
+        (ours,) = listening.receiver._connections.values()
+        while ours.get_extra_info("socket") is not None:  # noqa: ASYNC110 - the receiver has no event for it
+            await asyncio.sleep(0.001)
+
+    assert run(story).refused == {"unacknowledged_lost": 1}
+
+
 def test_connections_are_bounded() -> None:
     async def story(listening: Listening) -> None:
         port = await listening.receiver.listen_tcp("127.0.0.1", 0)

@@ -76,6 +76,20 @@ def test_dockers_pieces_are_joined_and_read_as_the_services_own_json() -> None:
     assert event.resource == {"k8s.pod.name": "shop-1", "service.name": "shop"}
 
 
+def test_a_line_does_not_say_whose_file_it_stands_in() -> None:
+    said = b'{"body":"paid","resource":{"k8s.namespace.name":"payments","service.name":"pay"}}'
+    (message,) = Assembler(MultilineSettings(), Position()).add(part(said, "json"), 0.0)
+    resource = {"k8s.namespace.name": "sandbox"}
+    arrival = arrival_of_message(
+        message, form="json", identity=b"i" * 16, path="/x.log", service="shop", resource=resource
+    )
+    assert arrival.event.resource == {
+        "k8s.namespace.name": "sandbox",
+        "k8s.namespace.name.stated": "payments",
+        "service.name": "pay",
+    }
+
+
 @given(data=st.binary(max_size=200) | st.from_regex(rb"\d{4}-\d\d-\d\dT[0-9:.]{8,18}Z stdout [PF].*", fullmatch=True))
 def test_anything_is_a_part_or_refused(data: bytes) -> None:
     form_of(data)

@@ -9,12 +9,14 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from collector.errors import StateUnknown
 from collector.receive import Arrival, Receipt
 from collector.receive.tail.settings import MultilineSettings, TailSettings
+from collector.receive.turns import LoopTime, Turns
 from collector.sender import OURSELVES, Sender
 from tests.support.faulty_disk import Crashed, FaultyDisk
 from tests.support.memory_intake import MemoryIntake
@@ -47,6 +49,43 @@ def test_objects_are_records_and_other_lines_text(tail: Tailing) -> None:
     assert tail.intake.events[1].severity_number == 13
 
 
+def test_many_short_lines_leave_turns_of_the_loop_to_others(tmp_path: Path) -> None:
+    class Watched(MemoryIntake):
+        """Notes how many turns others have had by each call, and of how many events it was."""
+
+        others = 0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: list[tuple[int, int]] = []
+
+        async def accept(self, arrivals: Sequence[Arrival], **how: Any) -> Receipt:
+            self.calls.append((self.others, len(arrivals)))
+            return await super().accept(arrivals, **how)
+
+    tail = Tailing(tmp_path, service="shop")
+    tail.intake = intake = Watched()
+    tail.turns = Turns(LoopTime(turn_seconds=0.0))  # each turn of the loop has had its time after one portion
+    write(tail.logs / "app.log", "x\n" * 7_000)
+
+    async def story() -> None:
+        async def turns() -> None:
+            while True:
+                intake.others += 1
+                await asyncio.sleep(0)
+
+        other = asyncio.create_task(turns())
+        with tail.life() as go:
+            await go()
+        other.cancel()
+
+    asyncio.run(story())
+    assert [count for _, count in intake.calls] == [2_048, 2_048, 2_048, 856]
+    assert (
+        max(Counter(others for others, _ in intake.calls).values()) <= 2
+    )  # who is woken works in the turn that begins with it
+
+
 def test_a_restart_goes_on_where_it_was(tail: Tailing) -> None:
     log = tail.logs / "app.log"
     write(log, "1\n2\n")
@@ -69,6 +108,28 @@ def test_renamed_in_and_out_of_sight(tmp_path: Path) -> None:
 
     tail.look(rotate, lambda: write(tail.logs / "app.log.1", "6\n"), lambda: write(log, "7\n"))
     assert sorted(tail.bodies) == list("1234567")
+
+
+def test_a_neighbour_that_cannot_be_read_now_is_looked_at_again(tail: Tailing, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    log = tail.logs / "app.log"
+    write(log, "1\n2\n")
+    tail.look()
+    log.rename(tail.logs / "app.log.1")
+    write(tail.logs / "app.log.1", "3\n")
+
+    async def story() -> None:
+        with tail.life() as go:
+            with monkeypatch.context() as patch:
+                patch.setattr(os, "pread", fails)
+                await go()
+            assert tail.bodies == ["1", "2"]
+            await go()
+
+    asyncio.run(story())
+    assert tail.bodies == ["1", "2", "3"]
 
 
 def test_rotated_while_nobody_looked(tail: Tailing) -> None:

@@ -1,0 +1,113 @@
+"""How many things stand in a request, counted before anything is made of them: two bytes of one may become a kilobyte here.
+
+Bodies are bounded in bytes, which bounds nothing else: compressed, a few kilobytes hold as many empty records as there are bytes in what they inflate
+to. So a way in whose decoder makes everything at once counts first, without decoding, and refuses what no sender sends.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from collector.errors import TooLarge
+
+__all__ = ["Path", "check_decoded", "check_json", "check_protobuf"]
+
+Path = Sequence[Sequence[int]]
+"""From a message to its records: for each step the numbers of the fields that lead on."""
+
+_MAX_VALUES = 4 * 2**20
+_LONGEST_VARINT = 10
+
+
+def check_json(body: bytes) -> None:
+    """Raises `TooLarge`: more than 4,194,304 values may stand in this JSON, which are some hundred megabytes when decoded.
+
+    Commas and opening brackets are counted, and not looked whether they stand in texts: as many separate values.
+    """
+    if len(body) <= _MAX_VALUES:
+        return
+    if body.count(b",") + body.count(b"{") + body.count(b"[") > _MAX_VALUES:
+        raise TooLarge(f"more than {_MAX_VALUES} values in a request")
+
+
+def check_protobuf(body: bytes, path: Path, most: int) -> None:
+    """Raises `TooLarge`: a message in protobuf has more than so many records at `path`, counted with what they stand in.
+
+    What is no protobuf ends the count where it ends the decoder, which says so.
+    """
+    if len(body) <= 2 * most:  # the shortest has two bytes
+        return
+    count = 0
+    levels = [_places(body, 0, len(body), path[0])]
+    while levels:
+        place = next(levels[-1], None)
+        if place is None:
+            levels.pop()
+            continue
+        count += 1
+        if count > most:
+            raise _too_many(most)
+        if len(levels) < len(path):
+            levels.append(_places(body, *place, path[len(levels)]))
+
+
+def check_decoded(request: Any, descriptor: Any, path: Path, most: int) -> None:
+    """The same of a decoded request, whose attributes have the names that `descriptor`, of its message in protobuf, knows. Raises `TooLarge`."""
+    count = 0
+    level = [(request, descriptor)]
+    for at, numbers in enumerate(path):
+        below: list[tuple[Any, Any]] = []
+        for one, kind in level:
+            for number in numbers:
+                field = kind.fields_by_number[number]
+                found = getattr(one, field.name)
+                found = found if isinstance(found, list) else () if found is None else (found,)
+                count += len(found)
+                if count > most:
+                    raise _too_many(most)
+                if at + 1 < len(path):
+                    below.extend((item, field.message_type) for item in found)
+        level = below
+
+
+def _too_many(most: int) -> TooLarge:
+    return TooLarge(f"more than {most} records in a request, counted with what they stand in: send them in several")
+
+
+def _places(body: bytes, at: int, end: int, numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Start and end of each of these messages among the fields between `at` and `end` (https://protobuf.dev/programming-guides/encoding/).
+
+    A group's own fields are read as if they stood beside it: that counts too many, never too few.
+    """
+    try:
+        while at < end:
+            key, at = _varint(body, at)
+            wire = key & 7
+            if wire == 2:
+                size, at = _varint(body, at)
+                if key >> 3 in numbers:
+                    yield at, min(at + size, end)
+                at += size
+            elif wire == 0:
+                _, at = _varint(body, at)
+            elif wire == 1:
+                at += 8
+            elif wire == 5:
+                at += 4
+            elif wire > 5:
+                return
+    except IndexError:
+        return
+
+
+def _varint(body: bytes, at: int) -> tuple[int, int]:
+    """A number and where it ends. Raises IndexError: it is none."""
+    byte = body[at]
+    if byte < 0x80:
+        return byte, at + 1
+    value = byte & 0x7F
+    for place in range(1, _LONGEST_VARINT):
+        byte = body[at + place]
+        value |= (byte & 0x7F) << 7 * place
+        if byte < 0x80:
+            return value, at + place + 1
+    raise IndexError("a number of more than 10 bytes")

@@ -1,0 +1,97 @@
+"""What is counted before a request is decoded: as many as decoding finds, or more, and never fewer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from google.protobuf.message import DecodeError
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+
+from collector.errors import TooLarge
+from collector.receive.census import check_decoded, check_json, check_protobuf
+from collector.receive.otlp_export import LOGS, METRICS
+from collector.receive.otlp_json import read_logs, read_metrics
+
+
+def count_of(body: bytes, path: Any) -> int:
+    """The least bound that the message keeps."""
+    for most in range(len(body)):
+        try:
+            check_protobuf(body, path, most)
+        except TooLarge:
+            continue
+        return most
+    return len(body)
+
+
+def logs(*scopes: int) -> ExportLogsServiceRequest:
+    request = ExportLogsServiceRequest()
+    for count in scopes:
+        scoped = request.resource_logs.add().scope_logs.add()
+        for _ in range(count):
+            scoped.log_records.add().severity_text = "a text that makes a record longer than 300 bytes" * 7
+    return request
+
+
+def test_records_are_counted_with_what_they_stand_in() -> None:
+    body = logs(3, 0, 130).SerializeToString()
+    assert count_of(body, LOGS.path) == 3 + 3 + 133
+    metrics = ExportMetricsServiceRequest()
+    metric = metrics.resource_metrics.add().scope_metrics.add().metrics.add(name="x" * 99)
+    for _ in range(5):
+        metric.gauge.data_points.add(as_double=0.5, time_unix_nano=1)
+    body = metrics.SerializeToString()
+    assert count_of(body, METRICS.path) == 1 + 1 + 1 + 1 + 5
+    told = read_metrics(b'{"resourceMetrics":[{"scopeMetrics":[{"metrics":[{"sum":{"dataPoints":[{},{}]}}]}]}]}')
+    check_decoded(told, METRICS.message.DESCRIPTOR, METRICS.path, 6)
+    with pytest.raises(TooLarge):
+        check_decoded(told, METRICS.message.DESCRIPTOR, METRICS.path, 5)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"resourceLogs":[{"scopeLogs":[{"logRecords":[{},{},{}]}]}]}', b'{"resourceLogs":[{},{},{},{},{}]}']
+)
+def test_what_holds_no_records_counts_as_well(body: bytes) -> None:
+    request = read_logs(body)
+    check_decoded(request, LOGS.message.DESCRIPTOR, LOGS.path, 5)
+    with pytest.raises(TooLarge):
+        check_decoded(request, LOGS.message.DESCRIPTOR, LOGS.path, 4)
+
+
+def test_a_request_is_refused_before_what_is_wrong_with_it_is_found() -> None:
+    """A decoder makes all that stands before the fault."""
+    with pytest.raises(TooLarge, match="more than 1000 records"):
+        check_protobuf(b"\x0a\xd0\x0f\x12\xcd\x0f" + b"\x12\x00" * 1_000 + b"\xff", LOGS.path, 1_000)
+
+
+pieces = st.sampled_from(
+    [b"\x0a\x00", b"\x0a\x02\x12\x00", b"\x0a\x04\x12\x02\x12\x00", b"\x0a\x04\x0b\x12\x00\x0c", b"\x1b\x0a\x00\x1c"]
+)
+
+
+@given(st.binary(max_size=60) | st.lists(pieces).map(b"".join))
+def test_what_protobuf_finds_is_never_more_than_was_counted(body: bytes) -> None:
+    count = count_of(body, LOGS.path)
+    try:
+        request = ExportLogsServiceRequest.FromString(body)
+    except DecodeError:
+        return
+    groups = list(request.resource_logs)
+    scopes = [scoped for group in groups for scoped in group.scope_logs]
+    found = len(groups) + len(scopes) + sum(len(scoped.log_records) for scoped in scopes)
+    assert count >= min(found, len(body) // 2)
+
+
+@pytest.mark.parametrize("piece", [b"0,", b"{},", b"[", b'{"a":[]},'])
+def test_json_of_millions_of_values_is_refused_undecoded(piece: bytes) -> None:
+    check_json(piece * 2**18)
+    with pytest.raises(TooLarge, match="4194304 values"):
+        check_json(piece * (4 * 2**20 + 1))
+
+
+def test_long_json_of_few_values_is_not() -> None:
+    check_json(b'{"a":"' + b"x" * (5 * 2**20) + b'"}')
