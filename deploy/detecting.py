@@ -4,11 +4,11 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
-from alerting.detect.cursor import read_cursor, write_cursor
+from alerting.detect.cursor import Cursor
 from alerting.detect.engine import Engine
 from alerting.detect.follow import Follower
 from alerting.detect.freeze import Freezer
@@ -17,8 +17,8 @@ from alerting.detect.metrics import DetectorMetrics
 from alerting.detect.payment import Payment, PaymentReader
 from alerting.detect.settings import DetectorSettings
 from alerting.detect.tell import Alertmanagers
-from audit_api.logs import Logs
-from collector.errors import Malformed, NotFound, Overloaded, StateUnknown
+from audit_api.logs import Logs, ServedLog
+from collector.errors import Malformed, NotFound, Overloaded
 from collector.paths import compile_path
 from collector.recorder import Recorder
 from correlator.trail import key_trail, trace_trail, transaction_trail
@@ -28,7 +28,7 @@ from deploy.health import health_server
 from deploy.places import Places
 from deploy.recording import open_recorder
 
-__all__ = ["DETECTOR", "engine_of", "readers_of", "serve_detector", "trail_of"]
+__all__ = ["DETECTOR", "Pulse", "engine_of", "followed", "readers_of", "serve_detector", "trail_of"]
 
 DETECTOR = "detector"
 """Its name as a collector of its own findings, and of its spool."""
@@ -71,6 +71,16 @@ def trail_of(payment: Payment) -> str:
     return key_trail("leaf", str(payment.leaf), payment.tenant)
 
 
+def followed(log: ServedLog) -> FollowedLog:
+    """A log as the detector follows it."""
+    evidence = log.evidence
+
+    def kept(leaves: Sequence[int]) -> list[int]:
+        return [one.leaf for one in evidence.kept(evidence.entries(leaves))]
+
+    return FollowedLog(origin=log.key.name, reader=evidence.reader, kept=kept)
+
+
 async def serve_detector(
     config: Config, places: Places, *, stopped: asyncio.Event, ready: Callable[[Mapping[str, str]], None]
 ) -> None:
@@ -78,7 +88,7 @@ async def serve_detector(
 
     Raises:
         ConfigError: ``[detector]`` cannot be used.
-        StateUnknown: its spool is another process's, or its cursor does not read.
+        StateUnknown: its spool is another process's, or its cursor does not read or cannot be written.
         VerificationError: a log or an event was changed.
         OSError: the address of the probes cannot be bound.
     """
@@ -100,18 +110,21 @@ async def serve_detector(
             open_recorder(config, places, spool=DETECTOR, heartbeat_seconds=_HEARTBEAT_SECONDS, collector=DETECTOR)
         )
         freezer = _freezer(settings, recorder, metrics)
+        cursor, pulse = Cursor(places.detector), Pulse()
         follower = Follower(
-            [FollowedLog(origin=log.key.name, reader=log.evidence.reader) for log in logs.all],
-            payments=LoggedPayments(logs.store, readers, metrics),
+            [followed(log) for log in logs.all],
+            payments=LoggedPayments(logs.store, readers, metrics, beat=pulse.beat),
             engine=engine,
             findings=recorder,
-            positions=read_cursor(places.detector),
+            cursor=cursor,
             metrics=metrics,
             tells=bool(settings.alertmanager.urls),
             freezes=freezer is not None,
             clock=time.time_ns,
         )
-        work = _Work(follower, alertmanagers, freezer, metrics, places=places, poll_seconds=settings.poll_seconds)
+        work = _Work(
+            follower, alertmanagers, freezer, metrics, cursor=cursor, pulse=pulse, poll_seconds=settings.poll_seconds
+        )
         address = open_files.enter_context(
             health_server(metrics.registry, port=settings.metrics_port, alive=work.alive, ready=work.ready)
         )
@@ -141,6 +154,22 @@ def _freezer(settings: DetectorSettings, recorder: Recorder, metrics: DetectorMe
         raise ConfigError(str(error)) from error
 
 
+class Pulse:
+    """When the detector's thread did something last."""
+
+    def __init__(self) -> None:
+        self.beat()
+
+    def beat(self) -> None:
+        """It does something."""
+        self._at = time.monotonic()
+
+    @property
+    def felt(self) -> bool:
+        """Whether that is not long ago."""
+        return time.monotonic() - self._at < _ALIVE_SECONDS
+
+
 class _Work:
     """What the detector's thread does, and what probes hear of it."""
 
@@ -151,23 +180,23 @@ class _Work:
         freezer: Freezer | None,
         metrics: DetectorMetrics,
         *,
-        places: Places,
+        cursor: Cursor,
+        pulse: Pulse,
         poll_seconds: float,
     ) -> None:
         self._follower = follower
         self._alertmanagers = alertmanagers
         self._freezer = freezer
         self._metrics = metrics
-        self._cursor = places.detector
+        self._cursor = cursor
         self._poll_seconds = poll_seconds
-        self._written = read_cursor(places.detector)
-        self._beat = time.monotonic()
+        self._pulse = pulse
         self._well = False
         self._retry_seconds = 0.0  # what did not answer in this round asks for so much
 
     def alive(self) -> bool:
         """Whether it goes on, be it in vain."""
-        return time.monotonic() - self._beat < _ALIVE_SECONDS
+        return self._pulse.felt
 
     def ready(self) -> bool:
         """Whether the last step did what it had to."""
@@ -196,20 +225,10 @@ class _Work:
             self._well = not self._retry_seconds
             stop.wait(self._retry_seconds)
             self._alertmanagers.tell(self._follower.waiting)
-            self._write()
-            self._beat = time.monotonic()
+            self._cursor.write(self._follower.positions())
+            self._pulse.beat()
             if not seen:
                 stop.wait(self._poll_seconds)
-
-    def _write(self) -> None:
-        positions = self._follower.positions()
-        if positions == self._written:
-            return
-        try:
-            write_cursor(self._cursor, positions)
-        except OSError as error:
-            raise StateUnknown(f"{self._cursor} cannot be written: {error}") from error
-        self._written = positions
 
 
 async def _stopped(stopped: asyncio.Event, seconds: float) -> bool:

@@ -5,6 +5,7 @@ S. C. Tan, K. M. Ting, T. F. Liu, "Fast anomaly detection for streaming data", I
 it ranks, and the rule tells of the share of payments that ranks highest.
 """
 
+import re
 from importlib import import_module
 from math import log1p, sqrt
 from typing import Annotated, Any
@@ -21,6 +22,10 @@ __all__ = ["AnomalyRule"]
 
 _DAY_SECONDS = 86_400.0
 _COUNTERPARTIES = 100
+_MOST_MODELS = 50
+"""Of kinds and currencies, those that had payments last. One of the default settings takes some three MiB, and a while to make."""
+_CODE = re.compile(r"[A-Z]{3}", re.ASCII)
+_NO_CODE = "no code"
 _FORGET = 0.05  # of an account's mean with each payment
 
 _MOST_PAUSE_SECONDS = 90 * _DAY_SECONDS
@@ -162,13 +167,13 @@ class _Anomalies:
         self._rule = rule
         self._usual: Accounts[tuple[str, str], _Usual] = Accounts(_Usual)
         self._categories: Accounts[tuple[str, str, str], _Sizes] = Accounts(_Sizes, most=10_000)
-        self._models: dict[tuple[str, str], _Model] = {}
+        self._models: Accounts[tuple[str, str], _Model] = Accounts(
+            lambda: _Model(self._rule, self._river), most=_MOST_MODELS
+        )
 
     def look(self, payment: Payment) -> str:
-        key = (payment.kind, payment.currency)
-        model = self._models.get(key)
-        if model is None:
-            model = self._models[key] = _Model(self._rule, self._river)
+        key = (payment.kind, _learned_as(payment.currency))
+        model = self._models.of(key)
         usual = self._usual.of((payment.tenant, payment.account))
         category = self._categories.of((*key, payment.category))
         score, least, most = model.rank(_features(payment, usual, category))
@@ -180,6 +185,11 @@ class _Anomalies:
             f"{amount} is unlike the last {self._rule.window_payments:,} payments: {_WORDS[most]}"
             f" (score {score:.3f}, told from {least:.3f})"
         )
+
+
+def _learned_as(currency: str) -> str:
+    """A currency itself; a name for all texts that are none: events may hold anything there, and each another."""
+    return currency if not currency or _CODE.fullmatch(currency) else _NO_CODE
 
 
 def _features(payment: Payment, usual: _Usual, category: _Sizes) -> dict[str, float]:

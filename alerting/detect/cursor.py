@@ -1,7 +1,8 @@
 """How far the detector has come: one small file, written whole or not at all.
 
-For each log a number: leaves below `recorded` are looked at, and their findings on record; and those of these findings that are not told
-yet, or for which a freeze is still to be asked. They are kept, not found again: rules may be others by then, or remember less.
+For each log a number: leaves below `recorded` are looked at; and those of their findings that are not on record yet, not told, or for which
+a freeze is still to be asked. They are kept, not found again: rules may be others by then, or remember less. It is written before anything
+that was found goes on record, so that whatever is on record stands here until it is told.
 A crash before a write repeats what came after the last one: findings are recognised by their ids, alerts by their labels.
 """
 
@@ -14,13 +15,14 @@ import msgspec
 from alerting.detect.waiting import Told
 from collector.errors import StateUnknown
 
-__all__ = ["Position", "read_cursor", "write_cursor"]
+__all__ = ["Cursor", "Position", "read_cursor", "write_cursor"]
 
 
-class Position(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Of one log: the first leaf that is not looked at yet, and findings of leaves below it that wait."""
+class Position(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Of one log: the first leaf that is not looked at yet, and findings of leaves below it that wait, the first of them to go on record."""
 
     recorded: int
+    to_record: tuple[Told, ...] = ()
     to_tell: tuple[Told, ...] = ()
     to_freeze: tuple[Told, ...] = ()
 
@@ -33,7 +35,7 @@ class _Stored(Position, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def position(self) -> Position:
         # what waited then is found again, known by its id, and told; some of it once more
         recorded = min(one for one in (self.recorded, self.told, self.frozen) if one is not None)
-        return Position(recorded=recorded, to_tell=self.to_tell, to_freeze=self.to_freeze)
+        return Position(recorded=recorded, to_record=self.to_record, to_tell=self.to_tell, to_freeze=self.to_freeze)
 
 
 _decode = msgspec.json.Decoder(dict[str, _Stored]).decode
@@ -64,3 +66,25 @@ def write_cursor(path: Path, positions: Mapping[str, Position | int]) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+class Cursor:
+    """The file of a detector that runs. Raises `StateUnknown` when it does not read.
+
+    Attributes:
+        positions: as they stand in the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.positions: Mapping[str, Position] = read_cursor(path)
+
+    def write(self, positions: Mapping[str, Position]) -> None:
+        """Durable on return; nothing is done where the file says so already. Raises `StateUnknown` when it cannot be written."""
+        if positions == self.positions:
+            return
+        try:
+            write_cursor(self._path, positions)
+        except OSError as error:
+            raise StateUnknown(f"{self._path} cannot be written: {error}") from error
+        self.positions = positions

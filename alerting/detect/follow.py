@@ -1,17 +1,17 @@
 """Follows the logs by leaf index: payments to the engine, findings on record, then told.
 
-    entry → facts match? → event from the store → digest as in the entry? → payment → rules → recorder → cursor → alert
+    entry → facts match? → event from the store → digest as in the entry? → payment → rules → cursor → recorder → alert → cursor
 
 What rules remember is in memory alone. After a restart the log is read again from `horizon_seconds` of recorded time before the
 cursor, which brings the memory back; what rules find in what was looked at before is passed over: it was found then, or is not on record.
-What waits is kept with the cursor.
+What waits is kept with the cursor, from before it goes on record: what is on record may be more than the rules could find again.
 """
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from alerting.detect.cursor import Position
+from alerting.detect.cursor import Cursor, Position
 from alerting.detect.engine import Engine
 from alerting.detect.finding_event import finding_event
 from alerting.detect.logged import FollowedLog, LoggedPayments
@@ -44,7 +44,7 @@ class Follower:
         payments: reads payments off the logs.
         engine: the rules.
         findings: puts findings on record.
-        positions: how far it had come, and what waits, by origin.
+        cursor: how far it had come, and what waits; told here before anything goes on record.
         freezes: whether requests to stop a payment go to anybody: then they wait in `to_freeze`.
         tells: whether findings are told to anybody: then they wait in `waiting` until they are taken from there.
         clock: Unix time in nanoseconds.
@@ -57,7 +57,7 @@ class Follower:
         payments: LoggedPayments,
         engine: Engine,
         findings: Findings,
-        positions: Mapping[str, Position],
+        cursor: Cursor,
         metrics: DetectorMetrics,
         tells: bool,
         freezes: bool,
@@ -71,25 +71,27 @@ class Follower:
         self._tells = tells
         self._freezes = freezes
         self._clock = clock
-        known = {log.origin: positions[log.origin] for log in logs if log.origin in positions}
-        self._recorded = {origin: position.recorded for origin, position in known.items()}
+        self._cursor = cursor
+        known = {log.origin: cursor.positions[log.origin] for log in logs if log.origin in cursor.positions}
+        # leaves below these were looked at once, by origin: what is found there again is passed over
+        self._seen = {origin: position.recorded for origin, position in known.items()}
         self._next: dict[str, int] = {}  # the leaf to read next, by origin, once it is known where to begin
         self._behind: dict[str, int] = {}  # leaves not read yet, by origin
-        self._found: deque[Told] = (
-            deque()
-        )  # not on record yet: the rules have seen these payments, and must not see them again
+        # not on record yet: the rules have seen these payments, and must not see them again
+        self._found: deque[Told] = deque(one for position in known.values() for one in position.to_record)
         self.waiting: deque[Told] = deque(one for position in known.values() if tells for one in position.to_tell)
         self.to_freeze: deque[Told] = deque(one for position in known.values() if freezes for one in position.to_freeze)
 
     def positions(self) -> dict[str, Position]:
-        """How far it has come, and what waits, for `write_cursor`."""
+        """How far it has come, and what waits, for the cursor."""
         return {
             origin: Position(
-                recorded=recorded,
-                to_tell=_below(recorded, origin, self.waiting),
-                to_freeze=_below(recorded, origin, self.to_freeze),
+                recorded=seen,
+                to_record=_of(origin, self._found),
+                to_tell=_of(origin, self.waiting),
+                to_freeze=_of(origin, self.to_freeze),
             )
-            for origin, recorded in self._recorded.items()
+            for origin, seen in self._seen.items()
         }
 
     def step(self) -> int:
@@ -99,7 +101,7 @@ class Follower:
             Overloaded: log, store or spool did not answer; call again later, nothing is passed over.
             VerificationError: the log or an event was changed.
             NotFound: nothing is published yet.
-            StateUnknown: the spool failed.
+            StateUnknown: the spool failed, or the cursor cannot be written.
         """
         seen = 0
         for log in self._logs:
@@ -119,12 +121,12 @@ class Follower:
         return seen
 
     def _tell_behind(self, origin: str, size: int) -> None:
-        self._behind[origin] = size - self._next.get(origin, self._recorded.get(origin, 0))
+        self._behind[origin] = size - self._next.get(origin, self._seen.get(origin, 0))
         self._metrics.behind.set(sum(self._behind.values()))
 
     def _beginning(self, log: FollowedLog, size: int) -> int:
         """The first leaf whose entry was recorded within the horizon before the cursor. Entries' times never decrease along a log."""
-        known = min(self._recorded.get(log.origin, 0), size)
+        known = min(self._seen.get(log.origin, 0), size)
         if known == 0:
             return 0
         wanted = self._recorded_ns(log, known - 1) - int(self._engine.horizon_seconds * 1e9)
@@ -141,20 +143,24 @@ class Follower:
         return parse_time(decode_entry(log.reader.entry(leaf)).recorded)
 
     def _look(self, log: FollowedLog, start: int, end: int) -> None:
+        seen = self._seen.get(log.origin, 0)
         for payment, _ in self._payments.between(log, start, end):
-            self._found += (Told(origin=log.origin, finding=finding) for finding in self._engine.look(payment))
+            findings = self._engine.look(payment)
+            if payment.leaf >= seen:
+                self._found += (Told(origin=log.origin, finding=finding).nameless() for finding in findings)
         self._next[log.origin] = end
+        self._seen[log.origin] = max(seen, end)
 
     def _put_on_record(self) -> None:
         """Record what was found, one after the other; an error leaves the rest for the next call."""
+        if self._found:
+            # the rules have seen these payments, and after a crash may not find the same of them: from here on the file knows.
+            # A crash before this line: nothing of it is on record, and the payments are looked at again
+            self._cursor.write(self.positions())
         while self._found:
-            one = self._found[0]
-            if one.finding.payment.leaf >= self._recorded.get(one.origin, 0):
-                self._record(one)
-                self._keep(one.nameless())
-            self._found.popleft()
-        for origin, leaf in self._next.items():
-            self._recorded[origin] = max(self._recorded.get(origin, 0), leaf)
+            self._record(self._found[0])
+            # a crash here: it is recorded again, under the same id, and waits then
+            self._keep(self._found.popleft())
 
     def _keep(self, one: Told) -> None:
         if self._tells:
@@ -166,11 +172,10 @@ class Follower:
         finding = one.finding
         event = finding_event(finding, origin=one.origin, now_ns=self._clock())
         if not self._findings.record_once(event, finding.id_in(one.origin)):
-            return  # the cursor was not written before a crash
+            return  # it was on record before a crash
         self._metrics.findings.labels(finding.rule, finding.severity).inc()
         self._metrics.found_seconds.observe(max(0.0, (self._clock() - finding.payment.time_ns) / 1e9))
 
 
-def _below(recorded: int, origin: str, waiting: deque[Told]) -> tuple[Told, ...]:
-    """What waits of leaves that will not be looked at again. What is above will be, and is known by its id then."""
-    return tuple(one for one in waiting if one.origin == origin and one.finding.payment.leaf < recorded)
+def _of(origin: str, waiting: deque[Told]) -> tuple[Told, ...]:
+    return tuple(one for one in waiting if one.origin == origin)

@@ -164,10 +164,10 @@ class Freezer:
 
 
 def _outcome(status: int | None) -> str:
-    """``accepted``, ``refused`` for good, or empty: not now."""
-    if status is None or status >= 500 or status in _LATER:
-        return ""
-    return "accepted" if 200 <= status < 300 else "refused"
+    """``accepted``, ``refused`` for good, or empty: not now, as of one who points elsewhere, where a signed request does not follow."""
+    if status is not None and 200 <= status < 300:
+        return "accepted"
+    return "refused" if status is not None and 400 <= status < 500 and status not in _LATER else ""
 
 
 def _secret(file: str) -> bytes:

@@ -2,15 +2,15 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from alerting.detect.finding_event import SERVICE
 from alerting.detect.metrics import DetectorMetrics
-from alerting.detect.payment import Payment, PaymentReader
+from alerting.detect.payment import Payment, PaymentReader, credible
 from collector.batch import EventRef
 from collector.errors import Malformed, NotFound, VerificationError
-from collector.event import Event, Facts, decode_event, decode_facts
+from collector.event import Event, Facts, decode_event, decode_facts, parse_time
 from collector.store import EventStore
 from correlator.entry import Entry, decode_entry, ref_of
 from correlator.log import LogReader
@@ -22,10 +22,15 @@ _log = logging.getLogger("tally.detector")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FollowedLog:
-    """A log of the ledger: its origin, and what reads it."""
+    """A log of the ledger: its origin, and what reads it.
+
+    Attributes:
+        kept: of leaves of events, those that no retirement lets go of; raises `NotFound` where the index does not know yet.
+    """
 
     origin: str
     reader: LogReader
+    kept: Callable[[Sequence[int]], Collection[int]]
 
 
 class LoggedPayments:
@@ -35,20 +40,31 @@ class LoggedPayments:
         store: the events.
         readers: of each kind of payment; the first whose `matches` holds reads the event.
         metrics: where payments and what cannot be read are counted.
+        beat: called before each request to the store: where events are missing there are many before `between` returns.
     """
 
-    def __init__(self, store: EventStore, readers: Sequence[PaymentReader], metrics: DetectorMetrics) -> None:
+    def __init__(
+        self,
+        store: EventStore,
+        readers: Sequence[PaymentReader],
+        metrics: DetectorMetrics,
+        *,
+        beat: Callable[[], None] | None = None,
+    ) -> None:
         self._store = store
+        self._beat = beat
         self._readers = readers
         self._metrics = metrics
         for reader in readers:
             metrics.payments.labels(reader.settings.name)
             metrics.unreadable.labels(reader.settings.name)
+            metrics.future.labels(reader.settings.name)
 
     def between(self, log: FollowedLog, start: int, end: int) -> list[tuple[Payment, Event]]:
         """The payments of the leaves from `start` to below `end`, in this order, each with its event.
 
-        An event that was retired by policy or lost, and one that lacks what a payment needs, is counted and left out.
+        An event that was retired by policy or lost, one that lacks what a payment needs, and one that this version cannot decode, is
+        counted and left out.
 
         Raises:
             Overloaded: log or store did not answer.
@@ -63,10 +79,11 @@ class LoggedPayments:
             reader = next((one for one in self._readers if one.matches(facts)), None)
             if reader is not None and facts.service != SERVICE:
                 wanted.append((leaf, entry, facts, reader))
-        events = self._events([ref_of(entry) for _, entry, _, _ in wanted])
+        events = self._events(log, {leaf: ref_of(entry) for leaf, entry, _, _ in wanted})
         payments = []
-        for (leaf, entry, facts, reader), data in zip(wanted, events, strict=True):
+        for leaf, entry, facts, reader in wanted:
             kind = reader.settings.name
+            data = events.get(leaf)
             if data is None:  # `tally check` says whether it was retired
                 self._metrics.unreadable.labels(kind).inc()
                 continue
@@ -74,26 +91,50 @@ class LoggedPayments:
                 raise VerificationError(
                     f"event {entry.sequence} of stream {entry.stream} in the store is not the one in the log (leaf {leaf})"
                 )
-            event = decode_event(data)
             try:
-                payments.append((reader.payment(event, leaf), event))
+                # the digest says that these are the bytes that were signed, not that they are an event: they may be a newer
+                # collector's, or anything that whoever holds an enrolled key likes
+                event = decode_event(data)
+                stated = reader.payment(event, leaf)
             except Malformed as error:
                 self._metrics.unreadable.labels(kind).inc()
                 _log.warning("no payment can be read", extra={"leaf": leaf, "payment": kind, "reason": str(error)})
-            else:
-                self._metrics.payments.labels(kind).inc()
+                continue
+            payment = credible(stated, event, recorded_ns=parse_time(entry.recorded))
+            if payment is not stated:
+                self._metrics.future.labels(kind).inc()
+            self._metrics.payments.labels(kind).inc()
+            payments.append((payment, event))
         return payments
 
-    def _events(self, refs: Sequence[EventRef]) -> Sequence[bytes | None]:
-        if not refs:
-            return []
+    def _events(self, log: FollowedLog, refs: Mapping[int, EventRef]) -> dict[int, bytes]:
+        """The events of these leaves, as far as the store has them."""
         try:
-            return self._store.events(refs)
+            return self._read(refs)
         except NotFound:
-            return [self._event(ref) for ref in refs]
+            pass
+        try:
+            # of a month that was let go of a store has nothing, and says so of each one that it is asked for
+            kept = set(log.kept(list(refs)))
+        except NotFound:
+            kept = set(refs)
+        return self._there({leaf: ref for leaf, ref in refs.items() if leaf in kept})
 
-    def _event(self, ref: EventRef) -> bytes | None:
+    def _there(self, refs: Mapping[int, EventRef]) -> dict[int, bytes]:
+        """As `_events`, by halves: a few that are lost cost a few dozen requests, whatever is beside them."""
         try:
-            return self._store.events([ref])[0]
+            return self._read(refs)
         except NotFound:
-            return None
+            if len(refs) == 1:
+                return {}
+        leaves = list(refs)
+        middle = len(leaves) // 2
+        halves = leaves[:middle], leaves[middle:]
+        return {leaf: data for half in halves for leaf, data in self._there({one: refs[one] for one in half}).items()}
+
+    def _read(self, refs: Mapping[int, EventRef]) -> dict[int, bytes]:
+        if not refs:
+            return {}
+        if self._beat is not None:
+            self._beat()
+        return dict(zip(refs, self._store.events(list(refs.values())), strict=True))

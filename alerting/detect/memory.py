@@ -5,6 +5,8 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from alerting.detect.payment import MOST_AHEAD_NS
+
 __all__ = ["Accounts", "Window"]
 
 _Key = TypeVar("_Key")
@@ -49,8 +51,8 @@ class Accounts(Generic[_Key, _Kept]):
 class Window(Generic[_Value]):
     """The values of the last `length_ns` of event time, in the order of their times however they come.
 
-    What is older than the newest by more than the length is let go of, and of more than `MAX_WINDOW` values the oldest: a count
-    then says "so many at least".
+    What is older than the newest by more than the length, and by what the newest may be dated too late, is let go of: until then the
+    others are counted all the same. Of more than `MAX_WINDOW` values the oldest go: a count then says "so many at least".
     """
 
     __slots__ = ("_length_ns", "_times", "_values")
@@ -66,7 +68,7 @@ class Window(Generic[_Value]):
         at = bisect_right(times, time_ns)
         times.insert(at, time_ns)
         values.insert(at, value)
-        gone = max(bisect_right(times, times[-1] - self._length_ns), len(times) - MAX_WINDOW)
+        gone = max(bisect_right(times, times[-1] - self._length_ns - MOST_AHEAD_NS), len(times) - MAX_WINDOW)
         if gone > 0:
             del times[:gone], values[:gone]
 

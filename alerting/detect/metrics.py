@@ -19,6 +19,7 @@ class DetectorMetrics:
         registry: what ``/metrics`` shows.
         payments: payments looked at, by their kind.
         unreadable: events that should be payments and cannot be read as one, or are not in the store, by kind.
+        future: payments dated so much later than they were recorded that their time is not believed, by kind.
         findings: findings put on record, by rule and severity.
         found_seconds: from the time at which a payment was made until its finding was on record.
         told: findings that an Alertmanager took, and those that it refused for good, by outcome (``taken``, ``refused``).
@@ -37,6 +38,12 @@ class DetectorMetrics:
         self.unreadable = Counter(
             "tally_detector_unreadable_total",
             "Events that should be payments and cannot be read as one, or are not in the store.",
+            ["payment"],
+            registry=registry,
+        )
+        self.future = Counter(
+            "tally_detector_future_total",
+            "Payments dated later than they were recorded, by so much that their time is not believed.",
             ["payment"],
             registry=registry,
         )

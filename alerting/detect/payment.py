@@ -5,7 +5,7 @@ none, and says why.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
@@ -15,8 +15,10 @@ import msgspec
 from collector.errors import Malformed
 from collector.event import Event, Facts, parse_time
 
-__all__ = ["Payment", "PaymentReader", "PaymentSettings", "Unreadable"]
+__all__ = ["MOST_AHEAD_NS", "Payment", "PaymentReader", "PaymentSettings", "Unreadable", "credible"]
 
+MOST_AHEAD_NS = 300 * 1_000_000_000
+"""A payment may be dated so much later than its entry was recorded: clocks differ by as much. What is later still has not happened yet."""
 MAX_TEXT = 200
 _MAX_DIGITS = 34  # of an amount, as decimal128 has them
 _Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -38,7 +40,7 @@ class PaymentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         service, event: which events: patterns with ``*`` and ``?`` for the service's and the event's name.
         outcome: only events of this outcome; ``not_failure`` leaves failures out; empty: any.
         amount: path to the amount, a number or its text in decimal digits.
-        currency: path to the currency (ISO 4217).
+        currency: path to the currency (ISO 4217, in capitals or not).
         default_currency: what it is where the event does not say.
         account: path to who pays.
         counterparty: path to who is paid.
@@ -75,8 +77,9 @@ class Payment:
     Attributes:
         kind: the name of its `PaymentSettings`.
         leaf: of its event's entry in the log; −1 for one of a file.
-        time_ns: when it was made, Unix time, as its service stated it; else when the collector saw it.
+        time_ns: when it was made, Unix time, as its service stated it; else when the collector saw it. See `credible`.
         amount: never negative: a refund's sign is cut off.
+        currency: in capitals; empty where none is said.
         place: latitude and longitude in degrees; None where one is missing or out of range.
         transaction, tenant, trace_id: of its event.
     """
@@ -132,7 +135,7 @@ class PaymentReader:
             leaf=leaf,
             time_ns=_time_ns(event),
             amount=self._amount(event),
-            currency=self._text(event, "currency") or self.settings.default_currency,
+            currency=self._text(event, "currency").strip().upper() or self.settings.default_currency,
             account=account,
             counterparty=self._text(event, "counterparty"),
             category=self._text(event, "category"),
@@ -166,6 +169,28 @@ class PaymentReader:
         if amount is None or not amount.is_finite() or amount.adjusted() >= _MAX_DIGITS:
             raise Unreadable("not an amount", where=self.settings.amount)
         return abs(amount)
+
+
+def credible(payment: Payment, event: Event, *, recorded_ns: int) -> Payment:
+    """The payment at a time that can be: one from the future would be the latest of its account for as long as it is remembered.
+
+    Args:
+        payment: as its event states it.
+        event: the event.
+        recorded_ns: when the entry of its event was recorded.
+
+    Returns:
+        The payment itself, unless it is dated more than `MOST_AHEAD_NS` later than that; then with the time at which the collector saw
+        it, or, where that cannot be either, with `recorded_ns`.
+    """
+    latest_ns = recorded_ns + MOST_AHEAD_NS
+    if payment.time_ns <= latest_ns:
+        return payment
+    try:
+        observed_ns = parse_time(event.observed)
+    except Malformed:  # there is none, of imported files
+        observed_ns = recorded_ns
+    return replace(payment, time_ns=observed_ns if observed_ns <= latest_ns else recorded_ns)
 
 
 def _time_ns(event: Event) -> int:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from alerting.detect.exchange import NoRedirects, exchanges
 from collector.errors import Malformed
 
 __all__ = ["TURN_SECONDS", "Pause", "Poster", "check_url", "read_secret"]
@@ -51,30 +52,30 @@ class Pause:
         self._seconds = 0.0
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A secret must not follow a redirect to somebody else."""
-
-    def redirect_request(self, *_: object) -> None:
-        """Follow none."""
-
-
 class Poster:
-    """Posts JSON. `ca_file`: PEM file with the authorities that are believed; empty: the system's. Raises `Malformed` for `where`."""
+    """Posts JSON.
 
-    def __init__(self, *, ca_file: str, where: str) -> None:
+    Args:
+        ca_file: PEM file with the authorities that are believed; empty: the system's.
+        where: what `Malformed` is raised for when it cannot be read.
+        seconds: an answer has so long to come.
+    """
+
+    def __init__(self, *, ca_file: str, where: str, seconds: float = _TIMEOUT_SECONDS) -> None:
+        self._seconds = seconds
         try:
             self._tls = ssl.create_default_context(cafile=ca_file or None)
         except (OSError, ssl.SSLError) as error:
             raise Malformed(f"{ca_file}: {error}", where=where) from error
 
     def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> int | None:
-        """The status of the answer; None when there was none within two seconds, or it is not HTTP. What is not 2xx is logged, without the query."""
+        """The status of the answer; None when there was none in time, or it is not HTTP. What is not 2xx is logged, without the query."""
         sent = {"content-type": "application/json", "user-agent": "tally", **headers}
         request = urllib.request.Request(url, body, sent)  # noqa: S310 - http or https, see `check_url`
-        opener = urllib.request.build_opener(_NoRedirects, urllib.request.HTTPSHandler(context=self._tls))
+        opener = urllib.request.build_opener(NoRedirects, *exchanges(self._tls))
         shown = url.partition("?")[0]
         try:
-            with opener.open(request, timeout=_TIMEOUT_SECONDS) as answer:
+            with opener.open(request, timeout=self._seconds) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             with error:

@@ -7,6 +7,7 @@ it is enough that one takes it. Telling is at least once: the same finding has t
 import logging
 from collections import deque
 from collections.abc import Callable
+from itertools import islice, takewhile
 from urllib.parse import quote
 
 import msgspec
@@ -89,7 +90,8 @@ class Alertmanagers:
         self._clock = clock
         self._monotonic = monotonic
         self._pause = Pause(monotonic)
-        self._alone = 0  # so many of what waits are sent one by one: together they were refused
+        # by the id of the finding: together they were refused, so each is sent by itself; and when, where it was refused by some again
+        self._alone: dict[bytes, Pause] = {}
         where = "detector.alertmanager"
         for url in settings.urls:
             check_url(url, secret=bool(settings.token_file), where=f"{where}.urls")
@@ -100,11 +102,20 @@ class Alertmanagers:
         self._post_to = Poster(ca_file=settings.ca_file, where=f"{where}.ca_file").post
 
     def tell(self, waiting: deque[Told]) -> int:
-        """Tell of what waits, oldest first, for a turn, and take it from there; gives how many. Nothing is taken while nobody can be told."""
+        """Tell of what waits, oldest first, for a turn, and take it from there; gives how many. Nothing is taken while nobody can be told.
+
+        What one Alertmanager refuses while another is away goes behind what waits: who is away may yet take it, and the others do not wait for that.
+        """
         told = 0
+        passed = 0  # in a row: each of them waits for its time
         ends = self._monotonic() + TURN_SECONDS
-        while waiting and self._pause.over and self._monotonic() < ends:
-            some = [waiting[at] for at in range(min(len(waiting), 1 if self._alone else _AT_ONCE))]
+        while passed < len(waiting) and self._pause.over and self._monotonic() < ends:
+            if not self._due(waiting[0]):
+                waiting.rotate(-1)
+                passed += 1
+                continue
+            passed = 0
+            some = self._together(waiting)
             now_ns = self._clock()
             alerts = [
                 alert_of(one, trail=self._trail_of(one.finding.payment), settings=self._settings, now_ns=now_ns)
@@ -116,27 +127,50 @@ class Alertmanagers:
                 self._metrics.telling_failures.inc()
                 break
             self._pause.forget()
-            if outcome == "refused" and len(some) > 1:  # one of them may be at fault, which the others must not pay for
-                self._alone = len(some)
+            if outcome != "taken" and len(some) > 1:  # one of them may be at fault, which the others must not pay for
+                self._alone |= {_id(one): Pause(self._monotonic) for one in some}
                 continue
-            self._alone = max(0, self._alone - 1)
+            if outcome == "unsure":
+                self._pause.longer()  # the others wait a second for it, and it alone longer each time
+                self._alone.setdefault(_id(some[0]), Pause(self._monotonic)).longer()
+                self._metrics.telling_failures.inc()
+                waiting.rotate(-1)
+                break
             if outcome == "refused":
                 _refused(some[0], trail=self._trail_of(some[0].finding.payment))
             self._metrics.told.labels(outcome).inc(len(some))
-            for _ in some:
+            for one in some:
                 waiting.popleft()
+                self._alone.pop(_id(one), None)
             told += len(some)
         self._metrics.waiting.set(len(waiting))
         return told
 
+    def _due(self, one: Told) -> bool:
+        pause = self._alone.get(_id(one))
+        return pause is None or pause.over
+
+    def _together(self, waiting: deque[Told]) -> list[Told]:
+        """Of what waits the first, with those behind it that may go with it."""
+        if _id(waiting[0]) in self._alone:
+            return [waiting[0]]
+        return list(takewhile(lambda one: _id(one) not in self._alone, islice(waiting, _AT_ONCE)))
+
     def _post(self, body: bytes) -> str | None:
-        """``taken`` by one at least, ``refused`` by all that answered, or None: nobody answered."""
+        """``taken`` by one at least, ``refused`` by all, ``unsure`` where some refused and the others are away, or None: nobody said either."""
         answers = [
             self._post_to(f"{url.rstrip('/')}/api/v2/alerts", body, self._headers) for url in self._settings.urls
         ]
         if any(status is not None and status < 300 for status in answers):
             return "taken"
-        return "refused" if answers and all(status in _REFUSALS for status in answers) else None
+        refusals = sum(status in _REFUSALS for status in answers)
+        if not refusals:
+            return None
+        return "refused" if refusals == len(answers) else "unsure"
+
+
+def _id(told: Told) -> bytes:
+    return told.finding.id_in(told.origin)
 
 
 def _refused(told: Told, *, trail: str) -> None:

@@ -10,6 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 
+from alerting.detect.exchange import NoRedirects, proxies
 from alerting.detect.post import check_url, read_secret
 from alerting.incidents.condition import Condition
 from alerting.incidents.metrics import IncidentMetrics
@@ -67,7 +68,8 @@ class Outside:
         """Why it was not told, without the URL; empty when it was."""
         request = urllib.request.Request(self._url, b"", {"user-agent": "tally"})  # noqa: S310 - http(s), see above
         try:
-            with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS):  # noqa: S310 - the same
+            opener = urllib.request.build_opener(NoRedirects, proxies())
+            with opener.open(request, timeout=_TIMEOUT_SECONDS):
                 return ""
         except urllib.error.HTTPError as error:
             with error:

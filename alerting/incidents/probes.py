@@ -13,6 +13,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from alerting.detect.exchange import proxies
 from alerting.incidents.condition import Condition
 from collector.batch import StreamId
 from collector.errors import Overloaded, TallyError
@@ -58,7 +59,7 @@ def fetch(url: str) -> str:
     request = urllib.request.Request(url, headers={"user-agent": "tally"})  # noqa: S310 - http(s), as the settings demand
     handler = urllib.request.HTTPSHandler(context=ssl.create_default_context())
     try:
-        with urllib.request.build_opener(handler).open(request, timeout=_TIMEOUT_SECONDS) as answer:
+        with urllib.request.build_opener(proxies(), handler).open(request, timeout=_TIMEOUT_SECONDS) as answer:
             data = answer.read(_MAX_BYTES)
             if answer.length and len(data) < _MAX_BYTES:  # half a page says 0 of what stands in the other half
                 raise http.client.IncompleteRead(data, answer.length)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 
 import pytest
@@ -44,6 +45,20 @@ def test_the_same_history_gives_the_same_findings() -> None:
 def test_each_currency_is_learned_for_itself() -> None:
     yen = [payment(HOUR * 40 + at, "9000", currency="JPY") for at in range(5)]
     assert not any(told(RULE, [*usual(700), *yen])[-5:])
+
+
+def test_what_is_no_currency_is_learned_together_however_many_there_are() -> None:
+    history = [dataclasses.replace(one, currency=f"order {at}") for at, one in enumerate(usual(1_000))]
+    odd = payment(1_000 * 60, "25000", account="a1", counterparty="s1", category="food", currency="order 1000")
+    assert told(RULE, [*history, odd])[-1]
+
+
+@pytest.mark.parametrize(("others", "known"), [(49, True), (50, False)])
+def test_of_too_many_currencies_the_one_that_was_idle_longest_is_forgotten(others: int, known: bool) -> None:
+    codes = [f"X{chr(65 + at // 26)}{chr(65 + at % 26)}" for at in range(others)]
+    odd = payment(1_000 * 60, "25000", account="a1", counterparty="s1", category="food")
+    history = [*usual(1_000), *(payment(0, currency=code) for code in codes)]
+    assert bool(told(RULE, [*history, odd])[-1]) == known
 
 
 @pytest.mark.parametrize("amount", ["0", "9" * 34])

@@ -15,9 +15,12 @@ from alerting.detect.flows import FanRule, RoundTripRule
 from alerting.detect.habits import DormantRule, NewRule, TravelRule, kilometres
 from alerting.detect.listed import ListedRule
 from alerting.detect.memory import MAX_WINDOW, Accounts, Window
+from alerting.detect.payment import MOST_AHEAD_NS
 from alerting.detect.rule import version_of
 from collector.errors import Malformed
 from tests.alerting.payments import DAY, HOUR, payment, told
+
+SECOND_NS = 1_000_000_000
 
 
 def test_an_amount_above_the_limit_is_told_and_the_limit_itself_is_not() -> None:
@@ -184,15 +187,21 @@ def test_of_too_many_accounts_the_one_that_was_idle_longest_is_forgotten() -> No
     assert (kept.look("a"), kept.look("b"), kept.forgotten) == ([1], None, 1)
 
 
-@given(st.lists(st.integers(0, 300), max_size=60), st.integers(1, 100))
-def test_a_window_holds_what_is_in_it(times: list[int], length: int) -> None:
-    window: Window[int] = Window(length)
+@given(st.lists(st.integers(0, 2_000), max_size=60), st.integers(1, 600))
+def test_a_window_holds_what_is_in_it(seconds: list[int], length: int) -> None:
+    window: Window[int] = Window(length * SECOND_NS)
     newest = 0
-    for at, time in enumerate(times):
-        window.add(time, time)
-        newest = max(newest, time)
-        expected = sorted(one for one in times[: at + 1] if time - length < one <= time and one > newest - length)
-        assert window.until(time) == expected
+    for at, second in enumerate(seconds):
+        window.add(second * SECOND_NS, second)
+        newest = max(newest, second)
+        kept = [one for one in seconds[: at + 1] if one > newest - length - MOST_AHEAD_NS // SECOND_NS]
+        assert window.until(second * SECOND_NS) == sorted(one for one in kept if second - length < one <= second)
+
+
+def test_a_payment_that_is_dated_a_little_too_late_hides_no_others() -> None:
+    rule = VelocityRule(name="r", within_seconds=60, count=3)
+    found = told(rule, [payment(299), payment(0), payment(1), payment(2)])
+    assert found == ["", "", "", "3 payments of one account within 1 minute"]
 
 
 def test_a_window_is_bounded() -> None:

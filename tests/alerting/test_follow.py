@@ -10,19 +10,25 @@ from pathlib import Path
 import pytest
 
 from alerting.detect.amounts import AmountRule, VelocityRule
-from alerting.detect.cursor import Position, read_cursor, write_cursor
+from alerting.detect.cursor import Cursor, Position, read_cursor, write_cursor
 from alerting.detect.engine import Engine
 from alerting.detect.finding_event import EVENT_NAME, SERVICE
 from alerting.detect.follow import Follower
 from alerting.detect.habits import NewRule
-from alerting.detect.logged import FollowedLog, LoggedPayments
+from alerting.detect.logged import LoggedPayments
 from alerting.detect.metrics import DetectorMetrics
 from alerting.detect.rule import Rule
+from audit_api.evidence import Evidence
+from audit_api.logs import ServedLog
+from collector.batch import StreamId
 from collector.errors import Overloaded, StateUnknown, VerificationError
 from collector.event import Event
 from correlator.index.sqlite import SqliteIndex
-from tests.alerting.payments import DAY, HOUR, event, reader
-from tests.support.ledgers import SmallLedger
+from correlator.retired import MonthAccount
+from correlator.trail import RETIREMENTS
+from deploy.detecting import followed
+from tests.alerting.payments import BEGIN_NS, DAY, HOUR, event, reader
+from tests.support.ledgers import LEDGER, SIGNER, SmallLedger
 from tests.support.memory_store import MemoryStore
 
 RULES: tuple[Rule, ...] = (
@@ -51,6 +57,16 @@ class Kept:
         return new
 
 
+class CountingIndex(SqliteIndex):
+    """Counts how often it was asked for retirements."""
+
+    asked = 0
+
+    def leaves(self, trail: str, *, start: int = 0, limit: int = 1_000, size: int | None = None) -> Sequence[int]:
+        self.asked += trail == RETIREMENTS
+        return super().leaves(trail, start=start, limit=limit, size=size)
+
+
 @dataclass
 class Desk:
     """A ledger with a follower, which may be started anew."""
@@ -58,21 +74,30 @@ class Desk:
     folder: Path
     kept: Kept = field(default_factory=Kept)
     tells: bool = True
+    beats: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.store = MemoryStore()
-        self.index = SqliteIndex(self.folder / "index.sqlite", hub_links=20)
+        self.index = CountingIndex(self.folder / "index.sqlite", hub_links=20)
         self.ledger = SmallLedger(store=self.store, index=self.index)
-        self.start({})
+        self.evidence = Evidence(index=self.index, reader=self.ledger.reader, store=self.store)
+        self.start()
 
-    def start(self, positions: dict[str, Position], rules: Sequence[Rule] = RULES) -> None:
+    @property
+    def cursor(self) -> Path:
+        return self.folder / "detector.json"
+
+    def start(self, rules: Sequence[Rule] = RULES) -> None:
+        """From what the cursor says, which is what a crash leaves."""
         self.metrics = DetectorMetrics()
         self.follower = Follower(
-            [FollowedLog(origin="log", reader=self.ledger.reader)],
-            payments=LoggedPayments(self.store, [reader()], self.metrics),
+            [followed(ServedLog(evidence=self.evidence, storage=self.ledger.storage, key=SIGNER.verifier))],
+            payments=LoggedPayments(
+                self.store, [reader()], self.metrics, beat=lambda: self.beats.append(self.store.reads)
+            ),
             engine=Engine(rules),
             findings=self.kept,
-            positions=positions,
+            cursor=Cursor(self.cursor),
             metrics=self.metrics,
             tells=self.tells,
             freezes=True,
@@ -81,9 +106,8 @@ class Desk:
 
     def restart(self, rules: Sequence[Rule] = RULES) -> None:
         """A crash after the cursor was written, and all that there is read again."""
-        path = self.folder / "detector.json"
-        write_cursor(path, self.follower.positions())
-        self.start(read_cursor(path), rules)
+        write_cursor(self.cursor, self.follower.positions())
+        self.start(rules)
         self.run()
 
     def add(self, *events: Event) -> None:
@@ -124,7 +148,7 @@ def test_a_recorder_that_is_full_loses_and_doubles_nothing(desk: Desk) -> None:
     for _ in range(2):
         with pytest.raises(Overloaded):
             desk.follower.step()
-        assert desk.follower.positions()["log"].recorded == 0 if desk.follower.positions() else True
+        assert len(desk.follower.positions()[LEDGER].to_record) == 4
     desk.run()
     assert desk.found == ["large", "large", "large", "fast"], "each payment was shown to the rules once"
 
@@ -167,8 +191,9 @@ def test_after_a_restart_rules_remember_and_nothing_is_recorded_or_told_twice(de
     desk.run()
     desk.follower.waiting.clear()  # told
     positions = desk.follower.positions()
-    assert (positions["log"].recorded, positions["log"].to_tell) == (desk.ledger.log.next_leaf_index, ())
-    desk.start(positions)
+    assert (positions[LEDGER].recorded, positions[LEDGER].to_tell) == (desk.ledger.log.next_leaf_index, ())
+    write_cursor(desk.cursor, positions)
+    desk.start()
     desk.add(event(2, 6))
     desk.run()
     assert desk.found == ["large", "fast"], "the third within the hour, of which it saw two before it was restarted"
@@ -201,7 +226,7 @@ def test_what_waits_is_told_as_it_was_found_whatever_the_rules_are_by_then(desk:
 
 def test_what_waits_is_told_though_its_rule_remembers_less_than_it_knew(desk: Desk) -> None:
     rules = (NewRule(name="new", field="device", known_payments=3, remember_seconds=90 * DAY, freeze=True),)
-    desk.start({}, rules)
+    desk.start(rules)
     desk.add(*(event(at, 5, device="phone") for at in range(3)))
     desk.ledger.clock.now_ns += 120 * DAY * 1_000_000_000
     desk.add(event(120 * DAY, 500, device="other"))
@@ -209,6 +234,40 @@ def test_what_waits_is_told_though_its_rule_remembers_less_than_it_knew(desk: De
     desk.restart(rules)
     assert [told.finding.rule for told in desk.follower.waiting] == ["new"]
     assert [told.finding.rule for told in desk.follower.to_freeze] == ["new"]
+
+
+@pytest.mark.parametrize("crash", ["before it is on record", "before the turn is over"])
+def test_what_was_found_is_recorded_and_told_though_a_crash_comes_and_nobody_finds_it_again(
+    desk: Desk, crash: str
+) -> None:
+    rules = (NewRule(name="new", field="device", known_payments=3, remember_seconds=90 * DAY, freeze=True),)
+    desk.start(rules)
+    desk.add(*(event(at, 5, device="phone") for at in range(3)))
+    desk.run()
+    desk.ledger.clock.now_ns += 120 * DAY * 1_000_000_000
+    desk.add(event(120 * DAY, 500, card="B"))
+    desk.run()
+    write_cursor(desk.cursor, desk.follower.positions())
+    desk.add(event(120 * DAY, 500, device="other", card="A"))
+    if crash == "before it is on record":
+        desk.kept.down = 1
+        with pytest.raises(Overloaded):
+            desk.follower.step()
+    else:
+        desk.follower.step()
+    desk.start(rules)
+    desk.run()
+    assert desk.found == ["new"]
+    assert [told.finding.rule for told in desk.follower.waiting] == ["new"]
+    assert [told.finding.rule for told in desk.follower.to_freeze] == ["new"]
+
+
+def test_nothing_goes_on_record_that_a_crash_could_keep_from_being_told(desk: Desk) -> None:
+    desk.add(event(0, 2_000))
+    desk.cursor.with_suffix(".new").mkdir()  # in its way
+    with pytest.raises(StateUnknown, match="cannot be written"):
+        desk.follower.step()
+    assert desk.found == []
 
 
 def test_a_crash_in_the_midst_of_recording_loses_and_doubles_nothing(desk: Desk) -> None:
@@ -228,7 +287,8 @@ def test_a_crash_in_the_midst_of_recording_loses_and_doubles_nothing(desk: Desk)
 def test_a_crash_before_the_cursor_was_written_records_nothing_twice(desk: Desk) -> None:
     desk.add(event(0, 2_000))
     desk.run()
-    desk.start({})
+    desk.cursor.unlink()
+    desk.start()
     desk.run()
     assert desk.found == ["large"]
     assert desk.metrics.registry.get_sample_value("tally_detector_found_seconds_count") == 0
@@ -251,7 +311,7 @@ def test_with_nobody_to_tell_nothing_waits(tmp_path: Path) -> None:
     desk.add(event(0, 2_000))
     desk.run()
     assert not desk.follower.waiting
-    assert desk.follower.positions()["log"].recorded > 0
+    assert desk.follower.positions()[LEDGER].recorded > 0
 
 
 def test_what_cannot_be_read_is_counted_and_the_rest_goes_on(desk: Desk) -> None:
@@ -259,6 +319,58 @@ def test_what_cannot_be_read_is_counted_and_the_rest_goes_on(desk: Desk) -> None
     desk.run()
     assert desk.found == ["large"]
     assert desk.metrics.registry.get_sample_value("tally_detector_unreadable_total", {"payment": "card"}) == 1
+
+
+def test_a_payment_dated_in_the_future_blinds_no_rule_for_its_account(desk: Desk) -> None:
+    now = (desk.ledger.clock.now_ns - BEGIN_NS) // 1_000_000_000
+    desk.add(event(now + 30 * DAY, 5), event(now + 1, 6), event(now + 2, 7))
+    desk.run()
+    assert desk.found == ["fast"]
+    assert desk.metrics.registry.get_sample_value("tally_detector_future_total", {"payment": "card"}) == 1
+
+
+@pytest.mark.parametrize(
+    "foreign", [b"\xff\x00", b'{"attributes":{"amount":9999,"card":"A"},"newer":1}'], ids=["bytes", "a newer version's"]
+)
+def test_what_was_signed_and_is_no_event_of_this_version_is_counted_and_the_rest_goes_on(
+    desk: Desk, foreign: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It stands in the log for good: a detector that ends here ends after each start."""
+    desk.ledger.ship("payments/00000000000000aa", [event(0, 2_000), event(1, 3_000)], foreign={0: foreign})
+    desk.ledger.publish()
+    desk.run()
+    assert desk.found == ["large"]
+    assert desk.metrics.registry.get_sample_value("tally_detector_unreadable_total", {"payment": "card"}) == 1
+    (said,) = (record for record in caplog.records if "no payment can be read" in record.getMessage())
+    assert b'"sequence":0' in desk.ledger.reader.entry(vars(said)["leaf"])
+
+
+def test_a_month_that_was_let_go_of_is_passed_over_in_a_few_requests(desk: Desk) -> None:
+    desk.add(*(event(at, 5) for at in range(200)))
+    account = MonthAccount()
+    batch = desk.evidence.batch_of(desk.evidence.entries([desk.ledger.log.size - 1])[0])
+    account.add(batch.leaf, batch.signed.header, batch.signed.digest)
+    retirement = account.retirement("2026.01", desk.ledger.log.size)
+    desk.ledger.ship("api/00000000000000cc", [Event(actor="ann", retirement=retirement)], role="recorder")
+    desk.store.batches.clear()
+    desk.add(event(0, 2_000, card="B"))
+    asked = desk.index.asked
+    desk.run()
+    assert desk.found == ["large"]
+    assert desk.metrics.registry.get_sample_value("tally_detector_unreadable_total", {"payment": "card"}) == 200
+    assert desk.store.reads == len(desk.beats) == 2
+    assert desk.index.asked - asked <= 2, "for retirements"
+
+
+def test_one_event_that_is_lost_costs_few_requests(desk: Desk) -> None:
+    desk.ledger.ship("payments/00000000000000bb", [event(0, 3_000)])
+    desk.add(*(event(at, 5) for at in range(0, 200 * HOUR, HOUR)))
+    desk.ledger.ship("payments/00000000000000bb", [event(0, 2_000, card="B")])
+    desk.ledger.publish()
+    del desk.store.batches[StreamId("payments/00000000000000bb")][1]
+    desk.run()
+    assert desk.found == ["large"], "of the other"
+    assert desk.store.reads == len(desk.beats) < 20
 
 
 def test_an_event_that_was_changed_is_told_apart(desk: Desk) -> None:
@@ -300,21 +412,21 @@ def test_what_waits_in_the_cursor_names_no_account(desk: Desk) -> None:
     desk.add(event(0, 2_000, card="4711", transaction="T-1"))
     desk.run()
     positions = desk.follower.positions()
-    path = desk.folder / "detector.json"
+    path = desk.cursor
     write_cursor(path, positions)
     assert read_cursor(path) == positions
-    assert (len(positions["log"].to_tell), len(positions["log"].to_freeze)) == (1, 1)
+    assert (len(positions[LEDGER].to_tell), len(positions[LEDGER].to_freeze)) == (1, 1)
     assert (b"T-1" in path.read_bytes(), b"4711" in path.read_bytes()) == (True, False)
 
 
 def test_a_cursor_of_an_older_version_finds_again_what_waited(desk: Desk) -> None:
     desk.add(event(0, 2_000), event(1, 3_000, card="B"))
     desk.run()
-    recorded = desk.follower.positions()["log"].recorded
-    path = desk.folder / "detector.json"
-    path.write_text(f'{{"log":{{"recorded":{recorded},"told":{recorded},"frozen":{recorded - 1}}}}}')
-    assert read_cursor(path) == {"log": Position(recorded=recorded - 1)}
-    desk.start(read_cursor(path))
+    recorded = desk.follower.positions()[LEDGER].recorded
+    path = desk.cursor
+    path.write_text(f'{{"{LEDGER}":{{"recorded":{recorded},"told":{recorded},"frozen":{recorded - 1}}}}}')
+    assert read_cursor(path) == {LEDGER: Position(recorded=recorded - 1)}
+    desk.start()
     desk.run()
     assert [told.finding.reason for told in desk.follower.to_freeze] == ["3000 EUR is above 1000"]
     assert desk.found == ["large", "large"]

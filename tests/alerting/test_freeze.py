@@ -100,13 +100,13 @@ def test_a_definite_no_is_an_outcome_too(secret: Path) -> None:
 def test_what_may_pass_is_asked_again_under_the_same_id(secret: Path) -> None:
     kept, clock = Kept(), Clock()
     left = waiting()
-    with receiver(503, 429, 200) as (url, got):
+    with receiver(503, 429, 302, 200) as (url, got):
         asks = freezer(url, secret, kept, clock)
-        for second in range(8):
+        for second in range(16):
             clock.seconds = float(second)
             asks.ask(left)
         assert len({posted.headers["webhook-id"] for posted in got}) == 1
-        assert len(got) == 3
+        assert len(got) == 4
     assert [event.outcome for event in kept.events.values()] == ["success"]
 
 

@@ -531,6 +531,17 @@ def test_a_switch_that_does_not_speak_http_was_not_told(tmp_path: Path, answer: 
     assert "s3cret" not in heard.detail
 
 
+def test_a_switch_that_sends_one_elsewhere_was_not_told(tmp_path: Path) -> None:
+    with mumbler(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n") as page:
+        moved = f"HTTP/1.1 302 Found\r\nlocation: {page}/\r\ncontent-length: 0\r\n\r\n"
+        with mumbler(moved.encode()) as url:
+            (tmp_path / "url").write_text(f"{url}/ping/s3cret\n")
+            outside = Outside(str(tmp_path / "url"), seconds=60, metrics=IncidentMetrics(), monotonic=lambda: 0.0)
+            heard = outside.tell(1)
+    assert heard is not None
+    assert (heard.fails, heard.detail) == (True, "the dead man's switch outside was not told: the answer was 302")
+
+
 def test_notifications_that_fail_every_five_minutes_are_one_incident() -> None:
     """Alertmanager's counter grows once for each try of a group, and we look every 15 seconds."""
     failed = 0

@@ -5,14 +5,18 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from alerting.detect.payment import Unreadable
+from alerting.detect.payment import Unreadable, credible
 from collector.errors import Malformed
-from collector.event import Access, Event, facts_of
-from tests.alerting.payments import SETTINGS, event, reader
+from collector.event import Access, Event, facts_of, format_time
+from tests.alerting.payments import BEGIN_NS, DAY, SETTINGS, event, reader
+
+SECOND_NS = 1_000_000_000
+MINUTE_NS = 60 * SECOND_NS
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**40), 10**40) | st.floats() | st.text(max_size=40),
@@ -32,6 +36,13 @@ def test_all_that_is_declared_is_read() -> None:
     assert found.time_ns == 1_700_000_000_000_000_000
 
 
+@pytest.mark.parametrize(
+    ("stated", "read"), [("usd", "USD"), (" Usd ", "USD"), (" ", "EUR"), (None, "EUR"), (978, "978")]
+)
+def test_currencies(stated: Any, read: str) -> None:
+    assert reader().payment(event(0, currency=stated), 0).currency == read
+
+
 @pytest.mark.parametrize(("amount", "read"), [(3, "3"), (-2.5, "2.5"), ("1e3", "1E+3"), ("0.10", "0.10")])
 def test_amounts(amount: Any, read: str) -> None:
     assert str(reader().payment(event(0, amount), 0).amount) == read
@@ -48,6 +59,26 @@ def test_a_payment_has_an_account_and_a_time() -> None:
         reader().payment(event(0, 1, card=""), 0)
     with pytest.raises(Unreadable, match="no time"):
         reader().payment(Event(attributes={"amount": 1, "card": "A"}), 0)
+
+
+@pytest.mark.parametrize(
+    ("stated", "observed", "believed"),
+    [
+        (MINUTE_NS, "", MINUTE_NS),
+        (5 * MINUTE_NS, "", 5 * MINUTE_NS),
+        (-DAY * SECOND_NS, "", -DAY * SECOND_NS),
+        (6 * MINUTE_NS, "", 0),
+        (30 * DAY * SECOND_NS, format_time(BEGIN_NS - SECOND_NS), -SECOND_NS),
+        (30 * DAY * SECOND_NS, format_time(BEGIN_NS + 30 * DAY * SECOND_NS), 0),
+        (30 * DAY * SECOND_NS, "yesterday", 0),
+    ],
+)
+def test_a_time_that_cannot_be_is_not_believed(stated: int, observed: str, believed: int) -> None:
+    told = msgspec.structs.replace(event(stated / 1e9), observed=observed)
+    one = reader().payment(told, 0)
+    found = credible(one, told, recorded_ns=BEGIN_NS)
+    assert found.time_ns - BEGIN_NS == believed
+    assert (found is one) == (stated == believed)
 
 
 def test_which_events_are_payments() -> None:

@@ -150,6 +150,30 @@ def test_what_is_at_fault_takes_no_other_with_it(caplog: pytest.LogCaptureFixtur
     assert (vars(said)["leaf"], vars(said)["log"]) == (1, "log.example")
 
 
+def test_what_one_refuses_while_another_is_away_holds_up_no_other_and_waits_for_that_one() -> None:
+    metrics, clock = DetectorMetrics(), Clock()
+    with receiver(400, 400, 200, 200, 400, 200, 400) as (one, got), receiver(*[503] * 6, 400) as (other, also):
+        tell = alertmanagers(metrics, clock, one, other)
+        left = waiting(3)
+        assert tell.tell(left) == 0
+        clock.seconds = 1.0
+        assert tell.tell(left) == 2
+        assert [told.finding.payment.leaf for told in left] == [0]
+        clock.seconds = 2.0
+        left.append(waiting(4)[3])
+        assert tell.tell(left) == 1
+        assert [told.finding.payment.leaf for told in left] == [0], "its own pause is longer"
+        clock.seconds = 3.0
+        assert tell.tell(left) == 1
+        assert [len(posted.told) for posted in got] == [3, 1, 1, 1, 1, 1, 1]
+        assert len(also) == len(got)
+    assert not left
+    read = metrics.registry.get_sample_value
+    assert read("tally_detector_told_total", {"outcome": "refused"}) == 1
+    assert read("tally_detector_told_total", {"outcome": "taken"}) == 3
+    assert read("tally_detector_telling_failures_total") == 2
+
+
 def test_a_token_goes_along_and_never_to_where_a_redirect_points(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("secret\n")

@@ -7,10 +7,10 @@ from collections import deque
 from pathlib import Path
 from typing import Any, cast
 
+from alerting.detect.cursor import Cursor
 from alerting.detect.metrics import DetectorMetrics
 from collector.errors import Overloaded
-from deploy.detecting import _Work
-from deploy.places import Places
+from deploy.detecting import Pulse, _Work
 
 
 class AwayLog:
@@ -54,7 +54,8 @@ def test_what_waits_to_be_frozen_is_asked_for_while_the_log_is_away(tmp_path: Pa
         cast("Any", asked),
         cast("Any", asked),
         metrics,
-        places=Places(tmp_path),
+        cursor=Cursor(tmp_path / "detector.json"),
+        pulse=Pulse(),
         poll_seconds=0.01,
     )
     work.run(stop)
