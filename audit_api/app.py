@@ -7,7 +7,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
@@ -74,7 +73,7 @@ def create_app(
     monotonic: Callable[[], float] = time.monotonic,
     flows: Sequence[Flow] = (),
     provider: Provider | None = None,
-    exports_folder: Path | None = None,
+    export_shelf: Shelf | None = None,
     limits: Limits | None = None,
     metrics: ApiMetrics | None = None,
     search_shelf: SearchShelf | None = None,
@@ -90,7 +89,7 @@ def create_app(
         monotonic: seconds that only go forward.
         flows: as they are declared, for the pages to show a story beside what was to happen.
         provider: the identity provider, if there is one; closed with the application.
-        exports_folder: where export jobs and their files are kept; None: there are none.
+        export_shelf: where export jobs and their files are kept; None: there are none.
         limits: how much each principal may ask; closed with the application. None: this process's own.
         metrics: what `limits` counts in; None: new ones.
         search_shelf: where saved searches are kept; None: there are none.
@@ -137,11 +136,8 @@ def create_app(
         problem_page=desk.problem_page,
     )
     health = Health(gate=gate, logs=logs, metrics=metrics, days=days, monotonic=monotonic)
-    shelf = None
-    if exports_folder is not None:
-        shelf = Shelf(exports_folder, clock=clock, keep_seconds=settings.export_keep_seconds)
-    data = DataExports(logs, settings, limits, shelf)
-    jobs = ExportJobs.over(data, shelf, run=gate.reading.run_last) if shelf is not None else None
+    data = DataExports(logs, settings, limits, export_shelf)
+    jobs = ExportJobs.over(data, export_shelf, run=gate.reading.run_last) if export_shelf is not None else None
     schemas = {
         **(CUT_SCHEMAS if logs.cut else SCHEMAS),
         **LOGIN_SCHEMAS,

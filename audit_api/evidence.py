@@ -118,7 +118,7 @@ class Evidence:
         try:
             stored = self.store.events([_ref(one) for one in wanted])
         except NotFound:
-            kept = [one for one in wanted if self.retired(one) is None]
+            kept = self.kept(wanted)
             if len(kept) == len(wanted):
                 raise
             wanted, stored = kept, self.store.events([_ref(one) for one in kept])
@@ -149,7 +149,14 @@ class Evidence:
 
     def retired(self, one: LoggedEntry) -> RetiredMonth | None:
         """The retirement that lets go of the event of this entry; None: it must be in the store. Raises as `batch_of`."""
-        if one.entry.kind != "event" or not self.retirements():
+        return self._covering(one) if self.retirements() else None
+
+    def kept(self, entries: Sequence[LoggedEntry]) -> list[LoggedEntry]:
+        """Those of these whose events no retirement lets go of; asks the index for retirements once. Raises as `batch_of`."""
+        return [one for one in entries if self._covering(one) is None] if self.retirements() else list(entries)
+
+    def _covering(self, one: LoggedEntry) -> RetiredMonth | None:
+        if one.entry.kind != "event":
             return None
         batch = self.batch_of(one)
         return self._retirements.covers(month_of(batch.signed.header), batch.leaf)

@@ -133,7 +133,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "last_time": _nullable(_string("Greatest time that an event states.")),
             "services": _list(_string()),
             "events": _list(_string(), "Names of its events, of the first 256 different ones."),
-            "keys": _list(_object({"name": _string(), "value": _string()})),
+            "keys": _list(_object({"name": _string(), "value": _string()}), "Of very many keys some, 256 or more."),
             "amounts": _list(
                 _object({"currency": _string(), "least": _string(), "most": _string()}),
                 "The span of the amounts that its events tell, in each currency (ISO 4217; XXX: none is said).",

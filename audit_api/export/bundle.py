@@ -18,7 +18,7 @@ from correlator.bundle import (
     pack_bundle,
 )
 from correlator.note import Verifier
-from correlator.page import render_page
+from correlator.page import with_page
 from correlator.trail import RETIREMENTS, parse_trail
 
 __all__ = ["BundleExport", "TooLarge", "export_bundle"]
@@ -29,6 +29,9 @@ STEP_ENTRIES = 50
 
 MAX_EXPORT_BYTES = 256 << 20
 """Most bytes of entries and events: a bundle is made in memory."""
+
+MAX_PAGE_BYTES = 256 << 20
+"""Longest page for people: it may be many times as long as the events."""
 
 
 class TooLarge(TallyError):
@@ -165,11 +168,11 @@ class BundleExport:
             self._proofs[leaf] = tuple(self._evidence.reader.inclusion(leaf, self.tree.size))
 
     def finish(self) -> bytes:
-        """The bundle. Raises ValueError when it is larger than an archive may be."""
+        """The bundle. Raises ValueError when it is larger than an archive may be, `TooLarge` when its page is too long."""
         return self.seal(self.gather())
 
     def contents(self) -> Contents:
-        """What the bundle says, page and all; all steps must have been taken."""
+        """What the bundle says, page and all; all steps must have been taken. Raises `TooLarge` as `finish`."""
         return self._with_page(self.gather())
 
     def seal(self, contents: Contents) -> bytes:
@@ -177,7 +180,12 @@ class BundleExport:
         return pack_bundle(self._with_page(contents))
 
     def _with_page(self, contents: Contents) -> Contents:
-        return replace(contents, page=render_page(contents)) if self._page else contents
+        if not self._page:
+            return contents
+        try:
+            return with_page(contents, most_bytes=MAX_PAGE_BYTES)
+        except ValueError as error:
+            raise TooLarge(f"{error}: export it without one (page=false)", limit=MAX_PAGE_BYTES) from error
 
     def gather(self) -> Contents:
         """What the bundle says, but for its page; all steps must have been taken."""

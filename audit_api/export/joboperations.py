@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
-from urllib.parse import unquote_to_bytes
+from urllib.parse import parse_qsl, unquote_to_bytes
 
 import msgspec
 from starlette.requests import Request
@@ -211,6 +211,12 @@ class ExportJobs:
             raise Problem("format-unavailable", str(error)) from error
         scope = told_scope(call.scope).get("scope", {})
         query = call.request.scope.get("query_string", b"").decode("ascii")
+        for parameter, value in parse_qsl(query):  # it is kept with the job, and stands in the file's manifest
+            if not self.shelf.may_hold([value]):
+                detail = (
+                    "it holds a card number, which is kept nowhere in the clear: ask by its token, or without a job"
+                )
+                raise Problem("bad-parameter", detail, parameter=parameter)
         job = self.shelf.add(principal=name, form=form, query=query, scope=scope)
         self.worker.wake()
         return replace(self._told(job), headers={"Location": f"{_PATH}/{job.id}"})

@@ -4,9 +4,10 @@ Each job is ``<id>.json``, and ``<id>.zip`` once it is done. A file of another n
 is written is durable (fsync, rename, fsync of the folder) before anyone hears of it. Readable by the API's user alone: it is what trails hold.
 """
 
+import logging
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -15,6 +16,8 @@ import msgspec
 from audit_api.durablefile import write_durable
 
 __all__ = ["Job", "Shelf"]
+
+_log = logging.getLogger(__name__)
 
 _ID = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _DAY_NS = 86_400_000_000_000
@@ -71,13 +74,17 @@ class Shelf:
         folder: made if it is not there.
         clock: Unix time in nanoseconds.
         keep_seconds: a job is gone so long after it ended.
+        has_card: whether a text holds a card number, which is kept nowhere in the clear (PCI DSS 4.0.1, 3.5.1).
     """
 
-    def __init__(self, folder: Path, *, clock: Callable[[], int], keep_seconds: float) -> None:
+    def __init__(
+        self, folder: Path, *, clock: Callable[[], int], keep_seconds: float, has_card: Callable[[str], bool]
+    ) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
         self._clock = clock
         self._keep_ns = int(keep_seconds * 1e9)
+        self._has_card = has_card
         self._jobs: dict[str, Job] = {}
         self._spent: list[_Spent] = []
         self._open()
@@ -102,12 +109,20 @@ class Shelf:
     # Jobs -------------------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Job]:
-        """All jobs, oldest first; those whose time is over are gone."""
+        """All jobs, oldest first; those whose time is over are gone, or go once the disk lets them."""
         now = self._clock()
-        for job in [*self._jobs.values()]:
-            if job.finished_ns and job.finished_ns + self._keep_ns <= now:
+        over = [job for job in self._jobs.values() if job.finished_ns and job.finished_ns + self._keep_ns <= now]
+        for job in over:
+            try:
                 self.remove(job)
-        return iter(sorted(self._jobs.values(), key=lambda job: (job.created_ns, job.id)))
+            except OSError as error:
+                _log.warning("export %s is over and cannot be removed yet: %s", job.id, error)
+        jobs = [job for job in self._jobs.values() if job not in over]
+        return iter(sorted(jobs, key=lambda job: (job.created_ns, job.id)))
+
+    def may_hold(self, texts: Iterable[str]) -> bool:
+        """Whether these texts may be kept: none of them holds a card number."""
+        return not any(self._has_card(text) for text in texts)
 
     def find(self, name: str) -> Job | None:
         """The job of this id."""
@@ -133,10 +148,10 @@ class Shelf:
             write_durable(self._folder / f"{job.id}.json", msgspec.json.encode(job))
 
     def remove(self, job: Job) -> None:
-        """The job and its file are gone."""
-        self._jobs.pop(job.id, None)
+        """The job and its file are gone. Raises OSError: something of it is still there, and counts."""
         for suffix in (".json", ".zip", ".part"):
             (self._folder / f"{job.id}{suffix}").unlink(missing_ok=True)
+        self._jobs.pop(job.id, None)
 
     def has(self, job: Job) -> bool:
         """Whether it is still here."""

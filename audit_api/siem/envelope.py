@@ -73,7 +73,7 @@ def refused_in(answer: bytes, records: Sequence[Record]) -> list[Record]:
     """
     try:
         told = _decode_bulk(answer)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Overloaded(f"no answer to a bulk request: {error}") from error
     if not told.errors:
         return []

@@ -180,7 +180,8 @@ class _Cef(Form):
             if row.entry.kind == "verdict":
                 fields["outcome"] = str(row.entry.detail.get("verdict", ""))
                 signature = f"verdict.{fields['outcome']}"
-        fields["reason"] = (fields["reason"] or row.problem)[:_MAX_TEXT]
+        told = row.problem or (f"retired by policy with {row.retired}" if row.retired else "")
+        fields["reason"] = (fields["reason"] or told)[:_MAX_TEXT]
         return self._line(row, signature[:_MAX_TEXT], name[:512], fields)
 
     def bare(self, row: Row, mark: Mark) -> bytes:

@@ -66,6 +66,8 @@ def verify_held(held: Held, reader: LogReader) -> None:
     size = reader.tree().size
     if held.leaf >= size or held.checkpoint.size > size:
         raise VerificationError(f"{held.id} was sent of a log of {held.checkpoint.size} leaves, and there are {size}")
+    if held.id != f"{held.log}#{held.leaf}":
+        raise VerificationError(f"{held.id} is not the id of what stands at leaf {held.leaf} of {held.log}")
     if reader.leaf_hash(held.leaf).hex() != held.leaf_hash:
         raise VerificationError(f"{held.id}: the log has another entry at leaf {held.leaf}")
     root = base64.b64encode(reader.root(held.checkpoint.size)).decode("ascii")
@@ -74,6 +76,8 @@ def verify_held(held: Held, reader: LogReader) -> None:
             f"{held.id}: the log's first {held.checkpoint.size} leaves are not those it was sent under"
         )
     if held.entry is None:
+        if held.event is not None:
+            raise VerificationError(f"{held.id}: it has an event, and the entry that names it was taken out")
         return
     if leaf_hash(encode_exact(held.entry)).hex() != held.leaf_hash:
         raise VerificationError(f"{held.id}: its entry is not the one in the log")

@@ -45,7 +45,7 @@ class KafkaSender:
         if not records:
             return
         try:
-            self._runner.run(asyncio.wait_for(self._send(records), 2 * self._settings.timeout_seconds))
+            self._runner.run(self._send(records))
         except (KafkaError, OSError, TimeoutError) as error:
             self._begin_anew()
             raise Overloaded(f"{self._settings.place}: {str(error) or type(error).__name__}") from error
@@ -63,30 +63,31 @@ class KafkaSender:
         self._runner = asyncio.Runner()
 
     async def _send(self, records: Sequence[Record]) -> None:
-        begun = [(one, await self._begin(one)) for one in records]
-        outcomes = await asyncio.gather(*(answer for _, answer in begun), return_exceptions=True)
-        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-        if not any(isinstance(one, _TOO_LARGE) for one in failures):
-            if failures:
-                raise failures[0]
-            return
-        # a broker refuses what the library put together as a whole, and what came behind it in the same partition with it
-        for (one, _), outcome in zip(begun, outcomes, strict=True):
-            if isinstance(outcome, BaseException):
-                await self._alone(one)
-
-    async def _alone(self, record: Record) -> None:
-        """Alone, and with less in it while it is too large; each time by a new producer: the old one's sequence has a hole."""
-        trial: Record | None = record
-        while trial is not None:
-            await self._stop()
-            try:
-                await (await self._begin(trial))
-            except _TOO_LARGE:
-                trial = trial.refused()
+        """What a broker refuses as too large goes in halves, then alone, then with less in it; each has its time, so it comes on however many there are."""
+        waiting = [records]
+        while waiting:
+            part = waiting.pop()
+            refused = await asyncio.wait_for(self._together(part), 2 * self._settings.timeout_seconds)
+            if not refused:
+                continue
+            await self._stop()  # its sequence has a hole: the next one is a new producer's
+            if len(part) == 1:
+                less = part[0].refused()
+                if less is None:
+                    raise Overloaded(f"it refuses {part[0].mark.id} with nothing of the event in it")
+                waiting.append([less])
             else:
-                return
-        raise Overloaded(f"it refuses {record.mark.id} with nothing of the event in it")
+                middle = len(refused) // 2
+                waiting += [half for half in (refused[middle:], refused[:middle]) if half]
+
+    async def _together(self, records: Sequence[Record]) -> list[Record]:
+        """Gives those that were refused as too large: a broker refuses what the library put together as a whole, and what came behind it in the same partition with it."""
+        begun = [await self._begin(one) for one in records]
+        outcomes = await asyncio.gather(*begun, return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if failures and not any(isinstance(one, _TOO_LARGE) for one in failures):
+            raise failures[0]
+        return [one for one, outcome in zip(records, outcomes, strict=True) if isinstance(outcome, BaseException)]
 
     async def _started(self) -> Any:
         if self._producer is None:

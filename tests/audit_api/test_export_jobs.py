@@ -22,7 +22,7 @@ from audit_api.export.shelf import Shelf
 from audit_api.problems import PROBLEMS, Problem
 from audit_api.settings import ApiSettings
 from collector.errors import Overloaded
-from tests.support.apis import Api, open_api
+from tests.support.apis import Api, has_card, open_api
 from tests.support.exports import made, unpacked
 from tests.support.ledgers import SmallLedger
 
@@ -236,6 +236,19 @@ async def test_what_cannot_be_asked_makes_no_job(api: Api, monkeypatch: pytest.M
     assert (answer.status_code, answer.json()["type"]) == (422, "urn:tallystick:problem:format-unavailable")
 
 
+async def test_no_job_keeps_a_card_number(api: Api, tmp_path: Path) -> None:
+    for query in (
+        "key=order_id:4111111111111111",
+        "text=4111-1111-1111-1111",
+        "filter=key.a%20%3D%20%224111111111111111%22",
+    ):
+        answer = await api.send("POST", f"/v1/exports?format=csv&{query}")
+        assert (answer.status_code, answer.json()["type"]) == (400, "urn:tallystick:problem:bad-parameter")
+        assert answer.json()["parameter"] == query.partition("=")[0]
+        assert "4111" not in answer.json()["detail"]
+    assert not list((tmp_path / "exports").iterdir())
+
+
 async def test_the_document_and_the_page_know_them(api: Api, repo_root: Path) -> None:
     document = (await api.get("/openapi.json", None)).json()
     page = (repo_root / "docs" / "api.md").read_text(encoding="utf-8")
@@ -249,11 +262,26 @@ async def test_the_document_and_the_page_know_them(api: Api, repo_root: Path) ->
         assert f"`{name}`" in page
 
 
+def test_what_cannot_be_removed_is_over_all_the_same_and_holds_up_nobody(tmp_path: Path) -> None:
+    now = [1]
+    shelf = Shelf(tmp_path, clock=lambda: now[0], keep_seconds=60, has_card=has_card)
+    old = shelf.add(principal="a", form="csv", query="", scope={})
+    shelf.fail(old, "no")
+    shelf.part(old).mkdir()  # no unlink takes it
+    now[0] = 61_000_000_000
+    new = shelf.add(principal="a", form="csv", query="", scope={})
+    assert list(shelf) == [new]
+    assert shelf.find(old.id) is None
+    shelf.part(old).rmdir()
+    assert list(shelf) == [new]
+    assert not shelf.has(old)
+
+
 def test_a_shelf_keeps_nothing_that_it_does_not_know(tmp_path: Path) -> None:
-    shelf = Shelf(tmp_path, clock=lambda: 1, keep_seconds=60)
+    shelf = Shelf(tmp_path, clock=lambda: 1, keep_seconds=60, has_card=has_card)
     job = shelf.add(principal="ann", form="csv", query="", scope={})
     (tmp_path / "notes.txt").write_text("somebody's")
     (tmp_path / f"{job.id}.json.part").write_text("torn")
-    again = Shelf(tmp_path, clock=lambda: 1, keep_seconds=60)
+    again = Shelf(tmp_path, clock=lambda: 1, keep_seconds=60, has_card=has_card)
     assert [one.id for one in again] == [job.id]
     assert {one.name for one in tmp_path.iterdir()} == {f"{job.id}.json", "notes.txt"}

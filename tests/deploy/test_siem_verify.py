@@ -61,9 +61,12 @@ def test_a_copy_that_is_true(ledger: Workshop, cli: Cli, tmp_path: Path, form: s
     [
         (b'"body":"paid p1"', b'"body":"paid p7"', "its event is not the one in the log"),
         (b'"trail":"transaction/p1"', b'"trail":"transaction/p7"', "its entry is not the one in the log"),
-        (rb'"leaf":3,', b'"leaf":4,', "the log has another entry at leaf"),
+        (rb'"leaf":3,', b'"leaf":4,', "is not the id of what stands at leaf 4"),
+        (rb'#3","leaf":3,', b'#4","leaf":4,', "the log has another entry at leaf 4"),
         (rb'"leaf":3,', b'"leaf":3000,', "and there are"),
         (rb'"root":"....', b'"root":"AAAA', "are not those it was sent under"),
+        (rb'"id":"test.example/audit#3"', b'"id":"test.example/audit#4"', "is not the id of what stands at leaf 3"),
+        (rb'"entry":\{[^\n]*?\},"event":\{', b'"event":{', "the entry that names it was taken out"),
         (rb'"log":"test.example/audit"', b'"log":"other.example/audit"', "none of this ledger's"),
     ],
 )

@@ -107,9 +107,10 @@ def test_bulk_items_that_are_there_or_are_busy(ledger: SmallLedger) -> None:
             else:
                 with pytest.raises(Overloaded, match=r"taken now|is about 1"):
                     sender.send(records)
-        sink.answers.append((200, {}, b"<html>"))
-        with pytest.raises(Overloaded, match="no answer to a bulk request"):
-            sender.send(records)
+        for answer in (b"<html>", b"[" * 400_000, b'{"items":' + b"[" * 400_000, b"\xff"):
+            sink.answers.append((200, {}, answer))
+            with pytest.raises(Overloaded, match="no answer to a bulk request"):
+                sender.send(records)
 
 
 def test_a_batch_is_cut_by_bytes(ledger: SmallLedger) -> None:

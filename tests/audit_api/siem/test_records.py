@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,6 +77,15 @@ def test_what_is_too_long_is_cut_and_says_so(difficult: SmallLedger, form: str, 
         if one.mark.cut and form != "cef":
             said = told(one.data, form)["cut"]
             assert said == {"why": "oversized", "event_bytes": len(one.row.raw or b"")}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_event_that_was_let_go_of_by_policy_says_so(difficult: SmallLedger, form: str) -> None:
+    rows, tree = log_rows(difficult)
+    row = next(row for row in rows if row.entry.kind == "event")
+    gone = replace(row, raw=None, retired="2020.01")
+    record = Shaper(FORMS[form](), max_bytes=100_000, reduced=lambda _: None).record(gone, tree)
+    assert b"2020.01" in record.data
 
 
 class _Stumbling(Form):
