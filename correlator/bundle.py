@@ -86,7 +86,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         counts: lines of each member.
         key: the log's verifier key (vkey), as the bundle states it: for comparing, not for trust.
         ledger: the log's origin.
-        page: 1 when ``index.html`` is there, rendered by version 1 of the page; else null.
+        page: when ``index.html`` is there, which version of the page rendered it (`correlator.page`); else null.
         size: leaves of the log under the checkpoint.
         trails: the trail asked for, then those linked to it by name.
         v: version of the format, 1.
@@ -95,7 +95,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     counts: Counts
     key: str
     ledger: str
-    page: Literal[1] | None
+    page: Literal[1, 2] | None
     size: int
     trails: list[TrailRange]
     v: Literal[1]
@@ -133,7 +133,7 @@ class TrailPart:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contents:
-    """All that a bundle says. `proofs`: leaf index to inclusion path; `page`: index.html, None when left out."""
+    """All that a bundle says. `proofs`: leaf index to inclusion path; `page`: index.html, None when left out, and the version that rendered it."""
 
     key: Verifier
     checkpoint: bytes = field(repr=False)
@@ -142,6 +142,7 @@ class Contents:
     enrolments: tuple[BundleLine, ...]
     proofs: Mapping[int, tuple[bytes, ...]] = field(repr=False)
     page: bytes | None = field(default=None, repr=False)
+    page_version: Literal[1, 2] = 1
 
     def entry_lines(self) -> Iterator[BundleLine]:
         """The lines of trail.ndjson, in order."""
@@ -193,7 +194,7 @@ def manifest_of(contents: Contents) -> Manifest:
         ),
         key=contents.key.vkey,
         ledger=checkpoint.origin,
-        page=None if contents.page is None else 1,
+        page=None if contents.page is None else contents.page_version,
         size=checkpoint.size,
         trails=[
             TrailRange(

@@ -4,6 +4,7 @@ Works from the bundles up. Where a tile is not what lies below it hashes to, the
 changed: a tile that leads to the root is right, and then what lies below it is not.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ __all__ = ["Finding", "check_continues", "check_log"]
 _HEAD = "head"
 _TILE_BYTES = WIDTH * HASH_BYTES
 _NO_HASH = bytes(HASH_BYTES)  # stands for a leaf that can not be read; no entry has it
+_PAUSES_SECONDS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 3.2)
+"""How long a writer that has swapped the head is given to publish it: a few seconds, as many objects in slow object storage take."""
 _NOT_THE_BEGINNING = "it is not the beginning of what the tree has there: it was changed"
 
 
@@ -44,10 +47,12 @@ def check_log(
     since: Checkpoint | None = None,
     progress: Callable[[int, int], None] | None = None,
     visit: Callable[[int, Sequence[bytes]], None] | None = None,
+    pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[Finding]:
     """Check everything in ``storage`` against the log's key; yields what is wrong, nothing if all is well.
 
-    A writer may go on meanwhile: what it publishes after the start is not looked at. After a power cut, open the log for
+    A writer may go on meanwhile: what it publishes after the start is not looked at. A head that is not published yet is no finding before
+    its writer had some seconds for it; of a log that its writer has closed it is one at once. After a power cut, open the log for
     writing first: until then, what that restores is reported.
 
     Args:
@@ -57,6 +62,7 @@ def check_log(
         progress: told now and then how many leaves of how many are done.
         visit: given each bundle's entries as read, with the first one's leaf index, in order, for checks of one's own.
             They are hashed here all the same: believe nothing they say if there are findings.
+        pause: waits for so many seconds.
 
     Raises:
         Overloaded, StateUnknown: the storage could not be read; no finding follows from that.
@@ -64,6 +70,9 @@ def check_log(
     head, problems = _open_head(storage, verifier)
     yield from problems
     published, problems = _open_published(storage, verifier)
+    if published is None and head is not None and _is_missing(storage, CHECKPOINT):
+        # a log's first publish, between head and checkpoint
+        published, problems = _published_in_time(storage, verifier, 0, pause)
     yield from problems
     tree = published or head
     if tree is None:
@@ -85,7 +94,7 @@ def check_log(
     if progress is not None:
         progress(tree.size, tree.size)
     if head is not None and published is not None and head.size > published.size:
-        later, _ = _open_published(storage, verifier)  # a writer at work has published its head by now
+        later, _ = _published_in_time(storage, verifier, head.size, pause)
         if later is None or later.size < head.size:
             problem = (
                 f"it has {published.size} leaves, the head {head.size}: rolled back, or a writer died; open the log"
@@ -115,6 +124,35 @@ def _open_published(storage: LogStorage, verifier: Verifier) -> tuple[Checkpoint
         return open_checkpoint(storage.get(CHECKPOINT), verifier), []
     except (NotFound, VerificationError) as error:
         return None, [Finding(path=CHECKPOINT, problem=str(error))]
+
+
+def _published_in_time(
+    storage: LogStorage, verifier: Verifier, size: int, pause: Callable[[float], None]
+) -> tuple[Checkpoint | None, list[Finding]]:
+    """As `_open_published`, once that has `size` leaves, or nobody is at work who would publish them, or the patience is at its end."""
+    for seconds in _PAUSES_SECONDS:
+        at_work = _has_writer(storage)  # before the checkpoint: a writer that closed the log had published by then
+        published, problems = _open_published(storage, verifier)
+        if (published is not None and published.size >= size) or not at_work:
+            return published, problems
+        pause(seconds)
+    return _open_published(storage, verifier)
+
+
+def _is_missing(storage: LogStorage, path: str) -> bool:
+    try:
+        storage.get(path)
+    except NotFound:
+        return True
+    return False
+
+
+def _has_writer(storage: LogStorage) -> bool:
+    data = storage.read_head()
+    try:
+        return data is not None and decode_head(data).writer != ""
+    except VerificationError:
+        return False
 
 
 def _open_head(storage: LogStorage, verifier: Verifier) -> tuple[Checkpoint | None, list[Finding]]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from collector.batch import EventRef, StreamId
+from collector.canonical import MAX_DEPTH, is_too_deep
 from collector.event import Facts
 from correlator.errors import VerificationError
 
@@ -105,8 +106,13 @@ def decode_entry(data: bytes) -> Entry:
     """The entry of its bytes.
 
     Raises:
-        VerificationError: not an entry, an unknown field or kind, or not in canonical form.
+        VerificationError: not an entry, an unknown field or kind, not in canonical form, longer than `MAX_ENTRY_BYTES`, or nested more
+            than `MAX_DEPTH` levels deep: no log holds such an entry, and what shows it would take many times its bytes.
     """
+    if len(data) > MAX_ENTRY_BYTES:
+        raise VerificationError(f"entry has {len(data)} bytes, at most {MAX_ENTRY_BYTES} are one")
+    if is_too_deep(data):
+        raise VerificationError(f"entry is nested deeper than {MAX_DEPTH} levels")
     try:
         strict = _decode_strict(data)
         entry = _decode(data)

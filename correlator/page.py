@@ -1,12 +1,16 @@
 """The bundle's page for people: the same story as HTML, in one file that loads nothing and runs nothing. Pure.
 
 It is rendered from the bundle's content alone, so that a verifier can render it again and compare: a page that tells another
-story than the proved one is found. A change to what is rendered is a new version of the page (`correlator.bundle.Manifest`).
+story than the proved one is found. It is made, and compared, piece by piece: it may be much longer than what it is made of. A change to what is rendered is a new version of the page (`correlator.bundle.Manifest`), and
+earlier versions are rendered still. Version 2 shows an event or a detail as it is where indented it would have more than `MAX_INDENTED_BYTES`;
+nothing else differs, and where nothing is that long the page is of version 1, so that earlier verifiers know it.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from html import escape
+from io import BytesIO
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,13 +19,17 @@ from collector.errors import Malformed
 from collector.event import Facts, decode_facts
 from correlator.entry import Entry, decode_entry
 from correlator.errors import VerificationError
+from correlator.indented import indented
 from correlator.retired import RetiredMonth, retired_events
 from correlator.trail import RETIREMENTS
 
 if TYPE_CHECKING:
     from correlator.bundle import BundleLine, Contents
 
-__all__ = ["render_page"]
+__all__ = ["has_true_page", "with_page"]
+
+MAX_INDENTED_BYTES = 1 << 20
+"""Longest text, in UTF-8 and before it is made HTML, that one event or detail is indented to, since version 2."""
 
 _encode = msgspec.json.Encoder(order="sorted").encode
 
@@ -47,45 +55,130 @@ _NOTE = (
 )
 
 
-def render_page(contents: "Contents") -> bytes:
-    """index.html of a bundle; its own `page` is not looked at. UTF-8.
+def with_page(contents: "Contents", *, most_bytes: int) -> "Contents":
+    """The bundle with its page, as index.html in UTF-8: of version 1, or of version 2 where that is another one.
+
+    Raises:
+        VerificationError: an entry in it cannot be read.
+        ValueError: the page would have more than `most_bytes` bytes; it is given up when it has.
+    """
+    rendering = _Rendering(contents, version=2)
+    page = BytesIO()
+    for piece in rendering.pieces():
+        page.write(piece)
+        if page.tell() > most_bytes:
+            raise ValueError(f"the page for people would have more than {most_bytes} bytes")
+    return replace(contents, page=page.getvalue(), page_version=2 if rendering.plain else 1)
+
+
+def has_true_page(contents: "Contents") -> bool:
+    """Whether the page of a bundle is what its content renders to, in the version that it states; nothing is rendered beyond the first difference.
 
     Raises:
         VerificationError: an entry in it cannot be read.
     """
-    rows = []
-    retired = retired_events(contents)
-    for at, part in enumerate(contents.trails):
-        if at and part.trail == RETIREMENTS:
-            continue  # said of each event that it concerns
-        for line in part.lines:
-            entry = decode_entry(line.entry)
-            facts = _facts(entry)
-            rows.append(((facts and facts.time) or entry.recorded, line.leaf, part.trail, line, entry, facts))
-    rows.sort(key=lambda row: row[:2])
-    title = _text(contents.trails[0].trail)
-    out = [
-        f"{_HEAD}<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n",
-        _NOTE,
-        f"<p>Ledger <b>{_text(contents.key.name)}</b>, key <code>{_text(contents.key.fingerprint)}</code>.</p>\n",
-        *_verdicts(entry for _, _, _, _, entry, _ in rows),
-        "<h2>What happened</h2>\n<p>By the time that each source stated; entries without one by when they were recorded.</p>\n",
-        "<table>\n<tr><th>Time</th><th>Service</th><th>What</th><th>Outcome</th><th>Why it is here</th></tr>\n",
-    ]
-    several = len(contents.trails) > 1
-    out += [
-        _row(time, trail if several else "", line, entry, facts, retired=retired.get((entry.stream, entry.sequence)))
-        for time, _, trail, line, entry, facts in rows
-    ]
-    out.append("</table>\n<h2>Trails</h2>\n<table>\n<tr><th>Trail</th><th>Positions</th><th>Last leaf</th></tr>\n")
-    for part in contents.trails:
-        last = part.first + len(part.lines) - 1
-        out.append(
-            f"<tr><td><code>{_text(part.trail)}</code></td><td>{part.first}–{last}</td>"
-            f"<td>{part.lines[-1].leaf}</td></tr>\n"
-        )
-    out.append("</table>\n</body>\n</html>\n")
-    return "".join(out).encode("utf-8")
+    page = contents.page or b""
+    rendering = _Rendering(contents, version=contents.page_version)
+    at = 0
+    for piece in rendering.pieces():
+        if not page.startswith(piece, at):
+            return False
+        at += len(piece)
+    return at == len(page) and rendering.plain == (contents.page_version == 2)
+
+
+class _Rendering:
+    """One rendering of a bundle's page. `plain` says, once it is made, whether something is shown as it is because it is too long when indented."""
+
+    def __init__(self, contents: "Contents", *, version: int) -> None:
+        self._contents = contents
+        self._version = version
+        self.plain = False
+
+    def pieces(self) -> Iterator[bytes]:
+        """The page in UTF-8."""
+        return (piece.encode("utf-8") for piece in self._texts())
+
+    def _texts(self) -> Iterator[str]:
+        contents = self._contents
+        rows = []
+        retired = retired_events(contents)
+        for at, part in enumerate(contents.trails):
+            if at and part.trail == RETIREMENTS:
+                continue  # said of each event that it concerns
+            for line in part.lines:
+                entry = decode_entry(line.entry)
+                facts = _facts(entry)
+                rows.append(((facts and facts.time) or entry.recorded, line.leaf, part.trail, line, entry, facts))
+        rows.sort(key=lambda row: row[:2])
+        title = _text(contents.trails[0].trail)
+        yield f"{_HEAD}<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{_NOTE}"
+        yield f"<p>Ledger <b>{_text(contents.key.name)}</b>, key <code>{_text(contents.key.fingerprint)}</code>.</p>\n"
+        yield from _verdicts(entry for _, _, _, _, entry, _ in rows)
+        yield "<h2>What happened</h2>\n<p>By the time that each source stated; entries without one by when they were recorded.</p>\n"
+        yield "<table>\n<tr><th>Time</th><th>Service</th><th>What</th><th>Outcome</th><th>Why it is here</th></tr>\n"
+        several = len(contents.trails) > 1
+        for time, _, trail, line, entry, facts in rows:
+            known = retired.get((entry.stream, entry.sequence))
+            yield from self._row(time, trail if several else "", line, entry, facts, retired=known)
+        yield "</table>\n<h2>Trails</h2>\n<table>\n<tr><th>Trail</th><th>Positions</th><th>Last leaf</th></tr>\n"
+        for part in contents.trails:
+            last = part.first + len(part.lines) - 1
+            yield f"<tr><td><code>{_text(part.trail)}</code></td><td>{part.first}–{last}</td>"
+            yield f"<td>{part.lines[-1].leaf}</td></tr>\n"
+        yield "</table>\n</body>\n</html>\n"
+
+    def _row(
+        self,
+        time: str,
+        trail: str,
+        line: "BundleLine",
+        entry: Entry,
+        facts: Facts | None,
+        *,
+        retired: RetiredMonth | None,
+    ) -> Iterator[str]:
+        """A row of the story, in pieces; `trail` is empty where there is but one."""
+        bad = facts is not None and facts.error
+        place = ""
+        if facts is not None:
+            what = facts.name or "event"
+            data = line.event
+            instead = "The event is not shown in this bundle." if retired is None else f"The event was {retired}."
+            outcome = facts.outcome or ("error" if bad else "")
+            place = f"event {entry.sequence} of {entry.stream}"
+        else:
+            what, data, instead = entry.kind, _encode(entry.detail), ""
+            outcome = str(entry.detail.get("verdict", entry.detail.get("reason", "")))
+        leaf = f"leaf {line.leaf}, position {entry.position}" + (f" of {trail}" if trail else "")
+        notes = "; ".join(part for part in (entry.why, place, leaf, *(facts.marks if facts else ())) if part)
+        yield f'<tr><td><code class="time">{_text(time.replace("T", " "))}</code></td><td>{_text(facts.service if facts else "")}</td>'
+        yield f"<td><details><summary>{_text(what)}</summary><pre>"
+        yield from (_text(instead),) if data is None else self._detail(data)
+        told = f'<span class="bad">{_text(outcome)}</span>' if bad else _text(outcome)
+        yield f"</pre></details></td><td>{told}</td><td><small>{_text(notes)}</small></td></tr>\n"
+
+    def _detail(self, data: bytes) -> Iterator[str]:
+        """Canonical JSON as it is shown."""
+        try:
+            for piece in self._shown(data):
+                yield _text(piece.decode("utf-8"))
+        except UnicodeDecodeError as error:
+            raise VerificationError(f"what is shown on the page cannot be read: {error}") from error
+
+    def _shown(self, data: bytes) -> Iterable[bytes]:
+        """Indented for people; what that makes too long, since version 2 as it is."""
+        if self._version == 1:
+            return indented(data)
+        pieces: list[bytes] = []
+        length = 0
+        for piece in indented(data):
+            pieces.append(piece)
+            length += len(piece)
+            if length > MAX_INDENTED_BYTES:
+                self.plain = True
+                return (data,)
+        return pieces
 
 
 def _verdicts(entries: Iterable[Entry]) -> list[str]:
@@ -100,33 +193,6 @@ def _verdicts(entries: Iterable[Entry]) -> list[str]:
     return out
 
 
-def _row(
-    time: str, trail: str, line: "BundleLine", entry: Entry, facts: Facts | None, *, retired: RetiredMonth | None
-) -> str:
-    """A row of the story; `trail` is empty where there is but one."""
-    bad = facts is not None and facts.error
-    place = ""
-    if facts is not None:
-        what = facts.name or "event"
-        detail = "The event is not shown in this bundle." if retired is None else f"The event was {retired}."
-        detail = detail if line.event is None else _pretty(line.event)
-        outcome = facts.outcome or ("error" if bad else "")
-        place = f"event {entry.sequence} of {entry.stream}"
-    else:
-        what, detail = entry.kind, _pretty(_encode(entry.detail))
-        outcome = str(entry.detail.get("verdict", entry.detail.get("reason", "")))
-    leaf = f"leaf {line.leaf}, position {entry.position}" + (f" of {trail}" if trail else "")
-    notes = "; ".join(part for part in (entry.why, place, leaf, *(facts.marks if facts else ())) if part)
-    cells = (
-        f'<code class="time">{_text(time.replace("T", " "))}</code>',
-        _text(facts.service if facts else ""),
-        f"<details><summary>{_text(what)}</summary><pre>{_text(detail)}</pre></details>",
-        f'<span class="bad">{_text(outcome)}</span>' if bad else _text(outcome),
-        f"<small>{_text(notes)}</small>",
-    )
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>\n"
-
-
 def _facts(entry: Entry) -> Facts | None:
     if entry.kind != "event":
         return None
@@ -134,14 +200,6 @@ def _facts(entry: Entry) -> Facts | None:
         return decode_facts(bytes(entry.facts))
     except Malformed as error:
         raise VerificationError(f"the facts at position {entry.position} of {entry.trail}: {error}") from error
-
-
-def _pretty(data: bytes) -> str:
-    """Canonical JSON, indented for people."""
-    try:
-        return msgspec.json.format(data, indent=2).decode("utf-8")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise VerificationError(f"what is shown on the page cannot be read: {error}") from error
 
 
 def _text(text: str) -> str:

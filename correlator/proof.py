@@ -7,7 +7,8 @@
 
     <the signed checkpoint, verbatim>
 
-Such a file and the log's public key are all that an offline check needs, beside the entry itself.
+Such a file and the log's public key are all that an offline check needs, beside the entry itself. A consistency proof, for which C2SP has no file,
+is read as our API answers it.
 
 Specification: https://c2sp.org/tlog-proof
 """
@@ -15,12 +16,14 @@ Specification: https://c2sp.org/tlog-proof
 import base64
 from dataclasses import dataclass, field
 
+import msgspec
+
 from correlator.checkpoint import Checkpoint, open_checkpoint, parse_number
 from correlator.errors import VerificationError
 from correlator.merkle import HASH_BYTES, leaf_hash, verify_inclusion
 from correlator.note import MAX_NOTE_BYTES, Verifier, decode_base64
 
-__all__ = ["EntryProof"]
+__all__ = ["EntryProof", "read_consistency"]
 
 _HEADER = "c2sp.org/tlog-proof@v1"
 _MAX_HASHES = 63  # as many as a tree of 2^63 leaves needs
@@ -93,3 +96,22 @@ class EntryProof:
         checkpoint = open_checkpoint(self.checkpoint, verifier, origin=origin)
         verify_inclusion(leaf, self.index, checkpoint.size, self.hashes, checkpoint.root)
         return checkpoint
+
+
+class _Consistency(msgspec.Struct):
+    proof: list[str]
+
+
+def read_consistency(text: bytes) -> tuple[bytes, ...]:
+    """The hashes in what an API answers to ``/v1/consistency``: of its JSON ``proof`` alone, each in base64. Nothing of it is believed.
+
+    Raises:
+        VerificationError: malformed.
+    """
+    if len(text) > _MAX_PROOF_BYTES:
+        raise VerificationError(f"the consistency proof has {len(text)} bytes, at most {_MAX_PROOF_BYTES} are read")
+    try:
+        told = msgspec.json.decode(text, type=_Consistency)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise VerificationError(f"the consistency proof cannot be read: {error}") from error
+    return tuple(decode_base64(part, f"hash {at} of the consistency proof") for at, part in enumerate(told.proof))

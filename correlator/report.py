@@ -7,9 +7,13 @@ from correlator.checkpoint import Checkpoint, Verifier
 from correlator.entry import Entry
 from correlator.proved import EnrolledKey
 
-__all__ = ["Consistency", "EntryReport", "Report", "TrailReport"]
+__all__ = ["NOT_SHOWN", "Consistency", "EntryReport", "Report", "TrailReport"]
 
 Consistency = Literal["not asked", "same", "continues", "precedes", "not shown"]
+
+
+NOT_SHOWN = "nothing shows that its log continues the remembered checkpoint, or precedes it"
+"""What is left open when the two trees have other sizes, and no proof between them was given."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +47,8 @@ class Report:
         recorded: when the first and the last of the trails' entries were recorded, RFC 3339.
         consistency: how the checkpoint relates to the remembered one.
         page: whether there is a page for people (which then was checked).
+
+    What is said here holds; whether it is all that a reader may want of a bundle is what `doubts` says.
     """
 
     trusted: bool
@@ -60,16 +66,34 @@ class Report:
     page: bool
 
     @property
+    def doubts(self) -> tuple[str, ...]:
+        """Why it cannot be told that the bundle is true, though nothing in it is false; empty when it is true."""
+        no_key = () if self.trusted else ("no key was given from outside",)
+        cut = (
+            f"the beginning of {trail.trail} is not in it: it begins at position {trail.first}"
+            for trail in self.trails
+            if trail.first
+        )
+        alone = (NOT_SHOWN,) if self.consistency == "not shown" else ()
+        return (*no_key, *cut, *alone)
+
+    @property
     def exit_code(self) -> int:
         """What a command ends with: 0 true, 2 could not tell. False is a `VerificationError`: 1."""
-        return 0 if self.trusted else 2
+        return 2 if self.doubts else 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EntryReport:
-    """What a ``.tlog-proof`` file shows: that this entry is in the tree of this checkpoint."""
+    """What a ``.tlog-proof`` file shows: that this entry is in the tree of this checkpoint, and how that relates to the remembered one."""
 
     trusted_key: Verifier
     checkpoint: Checkpoint
     leaf: int
     entry: Entry
+    consistency: Consistency = "not asked"
+
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """As `Report.doubts`."""
+        return (NOT_SHOWN,) if self.consistency == "not shown" else ()

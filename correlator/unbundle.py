@@ -119,6 +119,7 @@ def parse_members(members: Mapping[str, bytes]) -> Contents:
         enrolments=tuple(_read_enrolments(members)),
         proofs=_read_proofs(members),
         page=members.get(PAGE),
+        page_version=manifest.page or 1,
     )
     _compare(manifest, manifest_of(contents))
     return contents

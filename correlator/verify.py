@@ -32,7 +32,7 @@ from correlator.checkpoint import Checkpoint, Verifier, open_checkpoint
 from correlator.entry import Entry
 from correlator.errors import VerificationError
 from correlator.merkle import leaf_hash, verify_consistency, verify_inclusion
-from correlator.page import render_page
+from correlator.page import has_true_page
 from correlator.proof import EntryProof
 from correlator.proved import (
     EnrolledKey,
@@ -88,7 +88,7 @@ def verify_bundle(
     check.headers()
     check.proofs()
     retired = check.retired()
-    if contents.page is not None and contents.page != render_page(contents):
+    if contents.page is not None and not has_true_page(contents):
         raise VerificationError(
             f"{PAGE} is not what this bundle renders to: it was changed, or another version made it"
         )
@@ -110,8 +110,17 @@ def verify_bundle(
     )
 
 
-def verify_proof(data: bytes, verifier: Verifier, *, entry: bytes | None = None) -> EntryReport:
+def verify_proof(
+    data: bytes,
+    verifier: Verifier,
+    *,
+    entry: bytes | None = None,
+    remembered: Checkpoint | None = None,
+    consistency: Sequence[bytes] | None = None,
+) -> EntryReport:
     """Check a ``.tlog-proof`` of one entry; by default of the entry that it carries as its extra data.
+
+    `remembered` and `consistency` are as for `verify_bundle`.
 
     Raises:
         VerificationError: it is not true, or there is no entry to check.
@@ -122,11 +131,12 @@ def verify_proof(data: bytes, verifier: Verifier, *, entry: bytes | None = None)
         raise VerificationError("the proof carries no entry, and none was given")
     key = key_of_log(verifier, proof.checkpoint.partition(b"\n")[0].decode("utf-8", "replace"))
     checkpoint = proof.verify(claimed, key)
+    relation = _compare_checkpoints(checkpoint, remembered, consistency)
     where = f"the entry (leaf {proof.index})"
     opened = open_entry(claimed, where)
     if not split_origin(checkpoint.origin)[1].may_hold(opened.trail, opened.kind, meant_for(opened)):
         raise VerificationError(f"{where}: {opened.trail} belongs into another shard's log")
-    return EntryReport(trusted_key=key, checkpoint=checkpoint, leaf=proof.index, entry=opened)
+    return EntryReport(trusted_key=key, checkpoint=checkpoint, leaf=proof.index, entry=opened, consistency=relation)
 
 
 def _report_of(part: TrailPart) -> TrailReport:

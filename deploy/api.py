@@ -9,6 +9,7 @@ from contextlib import ExitStack, suppress
 from audit_api.app import Provider, create_app, own_limits
 from audit_api.auth import TokenFile
 from audit_api.evidence import Evidence
+from audit_api.export.shelf import Shelf
 from audit_api.limits import Limits
 from audit_api.logs import Logs, ServedLog
 from audit_api.metrics import ApiMetrics
@@ -86,12 +87,21 @@ async def serve_api(
             settings=config.audit_api,
             flows=config.correlator.flows,
             provider=_provider(config),
-            exports_folder=places.exports_of(name),
-            search_shelf=SearchShelf(places.searches, clock=time.time_ns, has_card=lambda text: bool(find_cards(text))),
+            export_shelf=Shelf(
+                places.exports_of(name),
+                clock=time.time_ns,
+                keep_seconds=config.audit_api.export_keep_seconds,
+                has_card=_has_card,
+            ),
+            search_shelf=SearchShelf(places.searches, clock=time.time_ns, has_card=_has_card),
             limits=_limits(config, metrics),
             metrics=metrics,
         )
         await serve(app, config.audit_api, stopped=stopped, ready=lambda url: ready({"http": url}))
+
+
+def _has_card(text: str) -> bool:
+    return bool(find_cards(text))
 
 
 def api_name(name: str) -> str:

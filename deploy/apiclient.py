@@ -16,6 +16,8 @@ from urllib.parse import quote, urlencode, urlsplit
 
 import click
 
+from alerting.detect.exchange import NoRedirects, proxies
+from collector.receive.listening import is_this_machine
 from deploy.session import Failure
 from deploy.wording import harmless
 
@@ -23,27 +25,24 @@ __all__ = ["Api", "ApiProblem", "Unanswered", "api_options", "remote", "trail_pa
 
 TIMEOUT_SECONDS = 60
 MAX_BYTES = 512 * 1024 * 1024
-_HERE = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
 class ApiProblem(Failure):
-    """The API answered with a problem: its kind is the last word of the problem's type, empty where it said none."""
+    """The API, or what stands before it, answered with a problem.
 
-    def __init__(self, message: str, kind: str) -> None:
+    Attributes:
+        kind: the last word of the problem's type, empty where it said none: a proxy answered.
+        status: of the answer.
+    """
+
+    def __init__(self, message: str, kind: str, *, status: int) -> None:
         super().__init__(message)
         self.kind = kind
+        self.status = status
 
 
 class Unanswered(Failure):
     """The API did not answer: it may do so another time."""
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A token is for the one who was named."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Not followed: it becomes an error."""
-        return
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +118,7 @@ class Api:
         if body is not None:
             sent["Content-Type"] = "application/json"
         request = urllib.request.Request(f"{self.url}{path}", data=body, headers=sent, method=method or None)  # noqa: S310 - `remote` lets http and https in alone
-        handlers: list[urllib.request.BaseHandler] = [_NoRedirects()]
+        handlers: list[urllib.request.BaseHandler] = [NoRedirects(), proxies()]
         try:
             if self.url.startswith("https:"):
                 context = ssl.create_default_context(cafile=self.ca or None)
@@ -163,8 +162,8 @@ def _problem(status: int, body: bytes, url: str) -> ApiProblem:
         told = json.loads(body)
         kind, detail = str(told["type"]).rpartition(":")[2], str(told["detail"])
     except (ValueError, KeyError, TypeError):
-        return ApiProblem(f"{url} answered {status}, and no more", "")
-    return ApiProblem(harmless(f"{kind}: {detail}"), kind)
+        return ApiProblem(f"{url} answered {status}, and no more", "", status=status)
+    return ApiProblem(harmless(f"{kind}: {detail}"), kind, status=status)
 
 
 # ------------------------------------------------------------------------------------------------------------- options
@@ -208,7 +207,7 @@ def remote(*, api: str | None, token_file: str | None, ca: str | None, purpose: 
     parts = urlsplit(api)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.query or parts.fragment:
         raise Failure("--api: write a URL such as https://audit.example", exit_code=2)
-    if parts.scheme == "http" and parts.hostname not in _HERE:
+    if parts.scheme == "http" and not is_this_machine(parts.hostname):
         raise Failure("--api: a token goes to another machine over https alone", exit_code=2)
     token = _token(Path(token_file)) if token_file else os.environ.get("TALLY_TOKEN", "")
     if not token:

@@ -4,8 +4,8 @@ Each stage owns its own settings (`collector.settings`, `correlator.settings`, `
 together, and refuses what none of them knows. `docs/configuration.md` lists every key (`tally config --markdown`).
 
 Where the file is: ``--config FILE``, else the environment variable ``TALLY_CONFIG``, else ``tally.toml`` in the working
-directory if there is one, else the defaults. A relative `data` counts from the file's folder, and so do relative files of keys
-and certificates, so that it does not matter where a command is started.
+directory if there is one, else the defaults. A relative `data` counts from the file's folder, and so do all relative files that the
+settings name, so that it does not matter where a command is started.
 """
 
 import difflib
@@ -42,7 +42,7 @@ MAX_CONFIG_BYTES = 1_048_576
 _CLUSTER_FILES = ("ca_file", "client_certificate", "client_key", "password_file")
 
 _TLS_FILES = ("tls_certificate", "tls_key", "tls_client_ca")
-_FORWARD_FILES = ("shared_key_file", "client_key_files", "password_files")
+_FORWARD_FILES = ("unix_socket", "shared_key_file", "client_key_files", "password_files")
 _BROKER_FILES = ("tls_certificate", "tls_key", "tls_ca", "password_file")
 _PULSAR_FILES = ("tls_certificate", "tls_key", "tls_ca", "token_file")
 _GRAFANA_FILES = ("ca_file", "token_file", "opensearch_password_file")
@@ -205,6 +205,8 @@ def _located(table: _Table, folder: Path, files: Sequence[str] = _CLUSTER_FILES)
         path = getattr(table, name)
         if isinstance(path, dict):
             paths[name] = {key: str(folder / value) for key, value in path.items()}
+        elif isinstance(path, tuple):
+            paths[name] = tuple(str(folder / value) for value in path)
         elif path:
             paths[name] = str(folder / path)
     return msgspec.structs.replace(table, **paths)
@@ -213,9 +215,8 @@ def _located(table: _Table, folder: Path, files: Sequence[str] = _CLUSTER_FILES)
 def _audit_api(settings: ApiSettings, folder: Path) -> ApiSettings:
     oidc = _located(settings.oidc, folder, ("ca_file", "client_secret_file"))
     redis = _located(settings.redis, folder, _CLUSTER_FILES)
-    return msgspec.structs.replace(
-        settings, oidc=oidc, redis=redis, tls_client_ca=settings.tls_client_ca and str(folder / settings.tls_client_ca)
-    )
+    located = _located(settings, folder, (*_TLS_FILES, "report_fonts"))
+    return msgspec.structs.replace(located, oidc=oidc, redis=redis)
 
 
 def _collector(settings: CollectorSettings, folder: Path) -> CollectorSettings:
@@ -228,6 +229,7 @@ def _collector(settings: CollectorSettings, folder: Path) -> CollectorSettings:
         elasticsearch=_located(settings.elasticsearch, folder, (*_TLS_FILES, "credentials_file")),
         grpc=_located(settings.grpc, folder, _TLS_FILES),
         syslog=_located(settings.syslog, folder, _TLS_FILES),
+        kubernetes=_located(settings.kubernetes, folder, ("token_file", "ca_file")),
         kafka=tuple(_located(one, folder, _BROKER_FILES) for one in settings.kafka),
         amqp=tuple(_located(one, folder, _BROKER_FILES) for one in settings.amqp),
         pulsar=tuple(_located(one, folder, _PULSAR_FILES) for one in settings.pulsar),

@@ -1,35 +1,44 @@
-"""Fetches one document over HTTP for `tally verify`."""
+"""Fetches one document over HTTP for `tally verify` and `tally status`."""
 
 import http.client
 import os
 import urllib.error
 import urllib.request
+from urllib.parse import urlsplit
 
+from alerting.detect.exchange import NoRedirects
 from collector.errors import Overloaded
+from collector.receive.listening import is_this_machine
 
 __all__ = ["MAX_BYTES", "fetch"]
 
 MAX_BYTES = 256 * 1024**2
 _TIMEOUT_SECONDS = 60.0
+_HINT = " (TALLY_TOKEN: a token with the role auditor; it goes to this machine, or over https to the host of TALLY_API, alone)"
 
 
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A token must not follow a redirect to somebody else."""
+def fetch(url: str, *, api: str) -> bytes:
+    """The document at an http(s) URL.
 
-    def redirect_request(self, *_: object) -> None:
-        """Follow none."""
+    The bearer token in ``TALLY_TOKEN``, where that is set, goes along to this machine, and to the host of `api` over https: a document may
+    lie anywhere, and whoever put it there is not to have the token.
 
-
-def fetch(url: str) -> bytes:
-    """The document at an http(s) URL; the bearer token in ``TALLY_TOKEN`` goes along where it is set.
+    Args:
+        url: where it lies.
+        api: URL of the audit API that the token is for; empty: not known.
 
     Raises:
         Overloaded: it could not be had; the message says why.
     """
     headers = {"user-agent": "tally"}
-    if token := os.environ.get("TALLY_TOKEN"):
+    token = os.environ.get("TALLY_TOKEN")
+    asked = urlsplit(url)
+    here = is_this_machine(asked.hostname or "")
+    if token and (here or (asked.scheme == "https" and asked.netloc == urlsplit(api).netloc)):
         headers["authorization"] = f"Bearer {token}"
-    opener = urllib.request.build_opener(_NoRedirects)
+    # what may go in clear to this machine alone must not go by a proxy
+    direct = [urllib.request.ProxyHandler({})] if here else []
+    opener = urllib.request.build_opener(NoRedirects, *direct)
     request = urllib.request.Request(url, headers=headers)  # noqa: S310  (the caller lets http and https through alone)
     try:
         with opener.open(request, timeout=_TIMEOUT_SECONDS) as answer:
@@ -38,7 +47,7 @@ def fetch(url: str) -> bytes:
                 raise http.client.IncompleteRead(data, answer.length)
     except urllib.error.HTTPError as error:
         with error:
-            hint = " (set TALLY_TOKEN to a token with the role auditor)" if error.code in (401, 403) else ""
+            hint = _HINT if error.code in (401, 403) else ""
             raise Overloaded(f"{url}: {error.code} {error.reason}{hint}") from error
     except (urllib.error.URLError, OSError) as error:
         raise Overloaded(f"{url}: {getattr(error, 'reason', error)}") from error

@@ -108,6 +108,10 @@ class LastLook:
         """How many events of the month the store has that the logs know."""
         return self._passes[0].there(month)
 
+    def recorded(self, month: str) -> str:
+        """When the newest batch of the month came into a log, RFC 3339; empty when none did."""
+        return max(one.entries.retired.recorded.get(month, "") for one in self._passes)
+
     def headers(self, month: str) -> frozenset[str]:
         """Digests of the headers of the month's batches, as far as every log's retirement covers them: what came between two passes is in the later one alone."""
         first, *others = (one.account(month).digests(one.size) for one in self._passes)

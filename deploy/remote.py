@@ -1,6 +1,7 @@
 """A ledger behind its API, for the command line: finds what a person means, and tells its story as `deploy.reading` does from files.
 
-What is told comes from bundles, and each is verified here, with the key that the reader has from elsewhere: the API is not trusted.
+What is told comes from bundles, and each is verified here, with the key that the reader has from elsewhere: the API is not trusted. Its word alone are
+what lies beside the bundles: which trails a search finds and a story has, what the streams miss, and who read the trail before.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -10,13 +11,16 @@ from typing import Any
 import msgspec
 
 from audit_api.export.walk import told_query
-from correlator.bundle import Contents
+from collector.errors import Malformed
+from correlator.bundle import Contents, TrailPart
 from correlator.checkpoint import Checkpoint
 from correlator.entry import decode_entry
 from correlator.errors import NotFound, VerificationError
 from correlator.flow import Flow
-from correlator.index import TrailQuery, TrailSummary
+from correlator.index import IndexedLeaf, TrailQuery, TrailSummary
 from correlator.index.condition import HasText
+from correlator.index.rows import KEYS_A_PAGE, Row, absorb
+from correlator.index.vocabulary import STATUSES
 from correlator.index.words import TextSearch
 from correlator.note import Verifier
 from correlator.story import Related, StoryTrails
@@ -109,18 +113,21 @@ class RemoteLedger:
         except ValueError:
             return []
         found, _ = self.search(TrailQuery(tenant=tenant, condition=HasText(text=words)))
-        carry = [one for one in found if any(value == text for _, value in one.keys)]
+        # of a trail with very many keys not all are told
+        carry = [one for one in found if len(one.keys) >= KEYS_A_PAGE or any(value == text for _, value in one.keys)]
         # a key's own trail may hold nothing but links to the transactions that carry the key: those are what is meant
         return [one for one in carry if one.services] or carry
 
     def _trail(self, trail: str, *, limit: int) -> dict[str, Any]:
-        """What the API tells of a trail; raises `NotFound`."""
+        """What the API tells of a trail; raises `NotFound`, and `Failure` when it tells of another."""
         try:
             told = self.api.document(trail_path("/v1/trails", trail), {"limit": str(limit), "events": "false"})
         except ApiProblem as problem:
             if problem.kind in ("not-found", "bad-parameter"):
                 raise NotFound(str(problem)) from problem
             raise
+        if _read(self.api, _named, told) != trail:
+            raise Failure(f"{self.api.url}: asked for {trail}, it tells of another trail")
         assert isinstance(told, dict)
         return told
 
@@ -129,12 +136,15 @@ class RemoteLedger:
     def story(self, summary: TrailSummary) -> tuple[Story, int]:
         """As `deploy.reading.Ledger.story`: of bundles that were verified here, each of its own shard's log.
 
+        The status is that of the entries in the bundle, not the API's word.
+
         Raises:
-            Failure: the API does not give it out, or what it gives out is no bundle.
+            Failure: the API does not give it out, or what it gives out is no bundle, or is of another trail.
         """
         told = self._trail(summary.trail, limit=1)
         trails = _read(self.api, _trails, told)
-        contents, proof = self._verified(summary.trail, linked=True)
+        last_leaf = _read(self.api, _summary, told["summary"]).last_leaf
+        contents, proof = self._verified(summary.trail, linked=True, last_leaf=last_leaf)
         elsewhere: list[Contents] = []
         further: list[ProvedTree] = []
         here = {part.trail for part in contents.trails}
@@ -165,7 +175,7 @@ class RemoteLedger:
             proof = msgspec.structs.replace(proof, further=tuple(further))
         story = narrate(
             contents,
-            status=summary.status,
+            status=_status(contents.trails[0]),
             proof=proof,
             trails=trails,
             gaps=[*self._gaps((contents, *elsewhere)), *behind],
@@ -175,10 +185,21 @@ class RemoteLedger:
         )
         return story, contents.trails[0].lines[-1].leaf
 
-    def _verified(self, trail: str, *, linked: bool) -> tuple[Contents, Proof]:
-        data = self.api.get(trail_path("/v1/exports", trail), {"page": "false", "linked": str(linked).lower()})
+    def _contents(self, data: bytes, trail: str) -> Contents:
+        """What is in the bundle that the API gave out for this trail; raises `Failure` when it is none, or one of another trail."""
         try:
             contents = parse_members(unpack_bundle(data))
+        except VerificationError as error:
+            raise Failure(f"{self.api.url}: what it exports is no bundle: {error}") from error
+        if contents.trails[0].trail != trail:
+            raise Failure(f"{self.api.url}: asked for {trail}, it exports another trail, {contents.trails[0].trail}")
+        return contents
+
+    def _verified(self, trail: str, *, linked: bool, last_leaf: int = -1) -> tuple[Contents, Proof]:
+        """The trail's bundle, and what of it holds; `last_leaf` is where the API said before that the trail ends."""
+        data = self.api.get(trail_path("/v1/exports", trail), {"page": "false", "linked": str(linked).lower()})
+        contents = self._contents(data, trail)
+        try:
             checkpoint = Checkpoint.parse(contents.checkpoint[: contents.checkpoint.rindex(b"\n\n") + 1])
         except (ValueError, VerificationError) as error:
             raise Failure(f"{self.api.url}: what it exports is no bundle: {error}") from error
@@ -197,6 +218,13 @@ class RemoteLedger:
             report = verify_bundle(data, self.key)
         except VerificationError as error:
             return contents, msgspec.structs.replace(proof, state="false", problem=str(error))
+        if cut := _cut(contents):
+            return contents, msgspec.structs.replace(proof, state="false", problem=f"the API left something out: {cut}")
+        head = contents.trails[0].lines[-1].leaf
+        if proof.state == "verified" and head < last_leaf < checkpoint.size:
+            # not false: where several answer for one API, the index of the one that exports may be behind
+            problem = f"the API says that the trail goes on to leaf {last_leaf}, and gives it out up to leaf {head}"
+            proof = msgspec.structs.replace(proof, state="unknown", problem=problem)
         entries = sum(one.entries for one in report.trails)
         return contents, msgspec.structs.replace(proof, entries=entries, events=report.events)
 
@@ -219,13 +247,17 @@ class RemoteLedger:
         return told
 
     def export(self, summary: TrailSummary) -> tuple[bytes, int, tuple[str, ...]]:
-        """A trail's story as a bundle, its head as far as it is known here, and which of its traces are not in it."""
+        """A trail's story as a bundle, its head as far as it is known here, and which of its traces are not in it.
+
+        Raises:
+            Failure: what the API gives out is no bundle, is of another trail, or lacks the beginning of one.
+        """
         data = self.api.get(trail_path("/v1/exports", summary.trail))
         trails = _read(self.api, _trails, self._trail(summary.trail, limit=1))
-        try:
-            inside = {part.trail for part in parse_members(unpack_bundle(data)).trails}
-        except VerificationError as error:
-            raise Failure(f"{self.api.url}: what it exports is no bundle: {error}") from error
+        contents = self._contents(data, summary.trail)
+        if cut := _cut(contents):
+            raise Failure(f"{self.api.url}: it left something out of what it exports: {cut}")
+        inside = {part.trail for part in contents.trails}
         return data, summary.last_leaf, tuple(sorted(trace for trace in trails.traces if trace not in inside))
 
 
@@ -234,6 +266,29 @@ def _read(api: Api, made: Callable[[Any], Any], told: Any) -> Any:
         return made(told)
     except (KeyError, TypeError, ValueError) as error:
         raise Failure(f"{api.url}: an answer that is not as the API's document says") from error
+
+
+def _named(told: Mapping[str, Any]) -> str:
+    """Which trail an answer is about; its summary must say the same."""
+    return str(told["trail"]) if told["trail"] == told["summary"]["trail"] else ""
+
+
+def _cut(contents: Contents) -> str:
+    """Which trail's beginning is not in the bundle; empty when none is missing."""
+    for part in contents.trails:
+        if part.first:
+            return f"{part.trail} begins at position {part.first} there"
+    return ""
+
+
+def _status(part: TrailPart) -> str:
+    """`TrailSummary.status` of these entries."""
+    try:
+        leaves = [IndexedLeaf(leaf=line.leaf, entry=decode_entry(line.entry)) for line in part.lines]
+        (row,) = absorb(leaves, dict[str, Row]().get)
+    except (KeyError, TypeError, ValueError, Malformed) as error:
+        raise VerificationError(f"an entry of {part.trail} is none that this program knows") from error
+    return STATUSES[row.status]
 
 
 def _summary(told: Mapping[str, Any]) -> TrailSummary:

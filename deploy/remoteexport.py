@@ -29,6 +29,8 @@ _JOBS = "/v1/export-jobs"
 _PIECE = 256 << 10
 _POLL_SECONDS = 1.0
 _TRIES = 8
+_LATER = frozenset({429, 502, 503, 504})
+"""Answers after which the same question is worth asking again."""
 _LONGEST_PAUSE_SECONDS = 30.0
 _MANIFEST = "manifest.json"
 _MAX_MANIFEST_BYTES = 64 << 20
@@ -139,7 +141,8 @@ class RemoteExport:
                 if attempt == _TRIES - 1:
                     raise Failure(f"given up: {error}") from error
             except ApiProblem as problem:
-                if problem.kind not in ("unavailable", "not-on-record", "too-many-requests") or attempt == _TRIES - 1:
+                # a proxy before it may say so, too, without a word of ours
+                if problem.status not in _LATER or attempt == _TRIES - 1:
                     raise
             self.sleep(min(2.0**attempt, _LONGEST_PAUSE_SECONDS))
         raise AssertionError("the last try ends it")

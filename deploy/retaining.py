@@ -103,10 +103,15 @@ class Retaining:
             return [MonthPlan(held=one, kept=kept[one.month]) for one in held]
         with tempfile.TemporaryDirectory(prefix="tally-retain-") as folder:
             look = LastLook(due, self.store, self.logs, Path(folder), progress)
+        # the month is what a sidecar's clock said; a batch that came later than that stays as long as any that came then
+        for month in due:
+            came = look.recorded(month)[:7].replace("-", ".")
+            if came > month and (why := why_kept(came, today, self.config.retention)):
+                kept[month] = f"events of it came in {came}: {why}"
         return [
-            _due(one, look, despite_findings=despite_findings)
-            if one.month in due
-            else MonthPlan(held=one, kept=kept[one.month])
+            MonthPlan(held=one, kept=kept[one.month])
+            if kept[one.month]
+            else _due(one, look, despite_findings=despite_findings)
             for one in held
         ]
 

@@ -14,7 +14,8 @@ class RetentionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """When `tally retain` lets go of events. By default never.
 
     Attributes:
-        keep_months: so many whole months are kept beside the current one; 0: all. A month is that in which a batch was first shipped.
+        keep_months: so many whole months are kept beside the current one; 0: all. A month is that in which a batch was first shipped,
+            or, if it came into the log later, that in which it did.
         holds: months that are kept whatever `keep_months` says, ``"2026.01"``, each with the reason: a legal hold.
     """
 

@@ -85,7 +85,11 @@ class Desk:
 
     @contextmanager
     def correlator(
-        self, *, take_over: bool = False, progress: Callable[[int, int], None] | None = None
+        self,
+        *,
+        take_over: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+        clock: Callable[[], int] = time.time_ns,
     ) -> Iterator[Correlator]:
         """Become the log's writer for the block; see `Correlator.open`."""
         correlator = Correlator.open(
@@ -95,6 +99,7 @@ class Desk:
             index=self.index,
             state_folder=self.state_folder,
             settings=self.config.correlator,
+            clock=clock,
             writer_id=self.writer_id,
             metrics=self.metrics,
             progress=progress,
@@ -178,8 +183,9 @@ def open_correlator(
     shard: Shard = WHOLE,
     metrics: CorrelatorMetrics | None = None,
     progress: Callable[[int, int], None] | None = None,
+    clock: Callable[[], int] = time.time_ns,
 ) -> Iterator[Correlator]:
-    """Become the log's writer for the block, if nobody else is; the joint statement is renewed at its end.
+    """Become the log's writer for the block, if nobody else is; the joint statement is renewed at its end. `clock` says what time is recorded.
 
     Raises:
         Conflict: another process writes this log.
@@ -189,7 +195,7 @@ def open_correlator(
     """
     with open_desk(config, places, shard=shard, metrics=metrics) as desk:
         wait_for_silence(desk.storage, seconds=config.correlator.take_over_seconds)
-        with desk.correlator(progress=progress) as correlator:
+        with desk.correlator(progress=progress, clock=clock) as correlator:
             yield correlator
         if desk.statements is not None:
             desk.statements.look_quietly()

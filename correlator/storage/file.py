@@ -113,8 +113,10 @@ class FileStorage:
             # A file ends in 3 digits, or in up to 3 below a ".p"; whatever else lies there is looked into, or named.
             try:
                 inside = [] if prefix.endswith(".p") else self._disk.list_directory(folder / name)
-            except (NotADirectoryError, FileNotFoundError):
+            except NotADirectoryError:
                 inside = None
+            except FileNotFoundError:
+                continue  # a folder of partial tiles that the writer has dropped since: no object, and no damage
             if inside is None or prefix.endswith(".p"):
                 yield path
             else:

@@ -162,7 +162,7 @@ class EntryCheck:
         header = signed.header
         name = f"stream {header.stream}"
         self.account.batches += 1
-        self.retired.batch(leaf, header, signed.digest)
+        self.retired.batch(leaf, header, signed.digest, entry.recorded)
         self._owed_by(header.stream, stream)
         stream.key = stream.keys.get(header.key)
         if stream.key is None:
@@ -308,11 +308,14 @@ class EntryCheck:
             state = self._stream(name).state
             if state.frozen:
                 continue
-            missing = (number for gap in state.missing for number in range(gap.first, gap.last + 1))
-            for number in (number for number in missing if not state.told_of(number)):
-                late = self._store.batch(name, number)
-                if late is not None:
-                    yield late.header
+            for gap in state.missing:
+                # what is there is asked for, not each number: a gap may have more of them than a lifetime has seconds
+                number = gap.first - 1
+                while number < gap.last and (late := self._store.batches_after({name: number}, _WAITING_A_TURN)):
+                    for one in late:
+                        if one.header.number <= gap.last and not state.told_of(one.header.number):
+                            yield one.header
+                    number = late[-1].header.number
             number = state.next_number - 1
             while batches := self._store.batches_after({name: number}, _WAITING_A_TURN):
                 yield from (one.header for one in batches)

@@ -27,6 +27,7 @@ class RetiredCheck:
 
     Attributes:
         months: what the log has of each month.
+        recorded: when the newest batch of each month came into the log, RFC 3339.
         retirements: what it says was let go of.
         month: that of the batch that was given last.
         events: how many events were found to be retired; known after `finish`.
@@ -34,15 +35,18 @@ class RetiredCheck:
 
     def __init__(self, tell: Callable[[Finding], None]) -> None:
         self.months: dict[str, MonthAccount] = {}
+        self.recorded: dict[str, str] = {}
         self.retirements = Retirements()
         self.month = ""
         self.events = 0
         self._tell = tell
         self._absent: dict[str, list[_Absent]] = {}
 
-    def batch(self, leaf: int, header: BatchHeader, digest: str) -> None:
-        """The log's next batch, its entry at this leaf."""
+    def batch(self, leaf: int, header: BatchHeader, digest: str, recorded: str) -> None:
+        """The log's next batch, its entry at this leaf, recorded then."""
         self.month = month_of(header)
+        if header.count:
+            self.recorded[self.month] = max(self.recorded.get(self.month, ""), recorded)
         self.months.setdefault(self.month, MonthAccount()).add(leaf, header, digest)
 
     def absent(self, leaf: int, header: BatchHeader, problem: str) -> None:

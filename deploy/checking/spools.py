@@ -5,17 +5,18 @@ A collector may be writing meanwhile: what is torn at the very end of the newest
 
 import base64
 import binascii
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from pathlib import Path
 
 from collector.batch import SignedHeader, StreamId, open_header
+from collector.disk import OsDisk
 from collector.errors import StateUnknown, VerificationError
 from collector.frame import FrameError, find_frame, read_frame
 from collector.incarnation import read_meta
 from collector.relay import relays, upstream_has
-from collector.segments import only_zeros
+from collector.segments import Damaged, only_zeros, read_kept
 from deploy.checking import Account, Finding
 
 __all__ = ["check_spools"]
@@ -71,7 +72,7 @@ def _check_meta(
     """What ``meta.json`` says is what the folder and the signed headers say."""
     where = f"{name}, meta.json"
     try:
-        meta = read_meta((folder / "meta.json").read_bytes())
+        meta = read_meta(_read(folder / "meta.json"))
     except FileNotFoundError:
         if folder.is_dir():  # else it was let go of meanwhile
             tell(Finding(where=where, problem="it is missing"))
@@ -112,7 +113,13 @@ def _check_headers(
     files = sorted(folder.glob("headers-*.log"))
     before: SignedHeader | None = None
     for file in files:
-        for at, (line, torn) in enumerate(_lines(file, newest=file == files[-1])):
+        try:
+            lines = _lines(file, newest=file == files[-1])
+        except Damaged as error:
+            tell(Finding(where=f"{name}, {file.name}", problem=str(error)))
+            before = None
+            continue
+        for at, (line, torn) in enumerate(lines):
             try:
                 signed = _open(line)
             except (VerificationError, ValueError, binascii.Error) as error:
@@ -136,15 +143,24 @@ def _check_headers(
     return headers
 
 
-def _lines(file: Path, *, newest: bool) -> Iterator[tuple[bytes, bool]]:
-    """The lines of a header log, and whether this one may be torn: the last of the newest file, without its end."""
+def _lines(file: Path, *, newest: bool) -> list[tuple[bytes, bool]]:
+    """The lines of a header log, and whether this one may be torn: the last of the newest file, without its end. Raises `Damaged`."""
     try:
-        data = file.read_bytes()
+        data = _read(file)
     except FileNotFoundError:
-        return  # let go of meanwhile
+        return []  # let go of meanwhile
     lines = data.splitlines(keepends=True)
-    for at, line in enumerate(lines):
-        yield line, newest and at == len(lines) - 1 and not line.endswith(b"\n")
+    return [(line, newest and at == len(lines) - 1 and not line.endswith(b"\n")) for at, line in enumerate(lines)]
+
+
+def _read(file: Path) -> bytes:
+    """All of a file. Raises `Damaged`: it is on a sector that cannot be read, which is a finding; FileNotFoundError: it is gone, which need not be one."""
+    try:
+        return read_kept(OsDisk(), file)
+    except Damaged as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            raise error.__cause__ from None
+        raise
 
 
 def _open(line: bytes) -> SignedHeader:
@@ -174,9 +190,13 @@ def _check_segments(
     expected: int | None = None
     for file in files:
         try:
-            data = file.read_bytes()
+            data = _read(file)
         except FileNotFoundError:
             expected = None  # let go of meanwhile
+            continue
+        except Damaged as error:
+            tell(Finding(where=f"{name}, {file.name}", problem=str(error)))
+            expected = None
             continue
         first = int(file.stem)
         if expected is not None and first != expected:

@@ -15,6 +15,7 @@ from correlator.errors import NotFound, Overloaded, StateUnknown
 from correlator.index import IndexedLeaf, TrailIndex, TrailQuery, TrailSummary
 from correlator.index.sqlite import SqliteIndex
 from deploy.checking import DAMAGE, Finding
+from deploy.checking.pages import PagedIndex, page_differences
 from deploy.checking.tables import table_differences
 from deploy.config import Config
 from deploy.indexing import index_is_embedded, open_index
@@ -198,9 +199,9 @@ def index_check(config: Config, places: Places, *, tell: Callable[[Finding], Non
                     index=index,
                     fresh=fresh,
                     tables=lambda size, grown: (
-                        table_differences(places.index, fresh_path, size=size, grown=grown)
-                        if embedded
-                        else ()  # on OpenSearch what is searched is what is told, and reading it checks that
+                        page_differences(index, fresh_path, size=size)
+                        if isinstance(index, PagedIndex)
+                        else table_differences(places.index, fresh_path, size=size, grown=grown)
                     ),
                     tell=tell,
                 )

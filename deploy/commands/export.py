@@ -173,7 +173,10 @@ def _as_job(export: "RemoteExport", form: str, asked: Conditions, job: str, *, q
     except BaseException:
         say(f"the export is job {job} there: --job {job} takes it up again")
         raise
-    export.forget(job)
+    try:
+        export.forget(job)
+    except Failure as error:  # the file is whole: the job goes by itself, in its time
+        say(f"job {job} stays there until its time is over: {error}")
     return fetched
 
 

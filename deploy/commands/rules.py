@@ -32,14 +32,14 @@ def backtest(session: Session, *, since: str, until: str, label: str | None, as_
     """
     from contextlib import ExitStack
 
-    from alerting.detect.logged import FollowedLog, LoggedPayments
+    from alerting.detect.logged import LoggedPayments
     from alerting.detect.metrics import DetectorMetrics
     from alerting.detect.payment import Payment
     from collector.errors import Malformed
     from collector.event import parse_time
     from collector.paths import compile_path
     from deploy.api import open_logs
-    from deploy.detecting import engine_of, readers_of
+    from deploy.detecting import engine_of, followed, readers_of
     from deploy.recording import recorded
 
     try:
@@ -63,10 +63,10 @@ def backtest(session: Session, *, since: str, until: str, label: str | None, as_
 
         def history() -> Iterator[tuple[Payment, bool | None]]:
             for log in logs.all:
-                followed = FollowedLog(origin=log.key.name, reader=log.evidence.reader)
+                of = followed(log)
                 size = log.size()
                 for start in range(0, size, _CHUNK):
-                    for payment, event in payments.between(followed, start, min(size, start + _CHUNK)):
+                    for payment, event in payments.between(of, start, min(size, start + _CHUNK)):
                         if not first_ns <= payment.time_ns < end_ns:
                             engine.look(payment)
                             continue

@@ -25,7 +25,7 @@ def status(session: Session, *, url: str | None, as_json: bool) -> None:
     if url is not None:
         from deploy.fetch import fetch
 
-        show(fetch(f"{url.rstrip('/')}/v1/status").decode("utf-8", "replace"))
+        show(fetch(f"{url.rstrip('/')}/v1/status", api=url).decode("utf-8", "replace"))
         return
     from deploy.standing import standing
 

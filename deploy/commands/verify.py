@@ -1,5 +1,6 @@
 """`tally verify`: is this bundle, this proof, this log true?"""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ from deploy.session import EXIT_FALSE, EXIT_UNKNOWN, Failure, emit_json, json_op
 from deploy.wording import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from correlator.checkpoint import Checkpoint
     from correlator.note import Verifier
@@ -26,13 +27,18 @@ if TYPE_CHECKING:
     type=click.Path(dir_okay=False, path_type=Path),
     help="A signed checkpoint of the log, or a joint statement, remembered from before.",
 )
+@click.option(
+    "--consistency",
+    metavar="FILE|URL",
+    help="With --since, for a bundle or a .tlog-proof of another size: what an audit API answers to /v1/consistency.",
+)
 @json_option
-def verify(*, source: str, key: str | None, since: Path | None, as_json: bool) -> None:
+def verify(*, source: str, key: str | None, since: Path | None, consistency: str | None, as_json: bool) -> None:
     """Verify a bundle, a .tlog-proof, or a whole log (its folder, or its s3://, gs:// or az:// URL) against the log's public key.
 
     Of a ledger that is cut into shards also the joint statement, or all logs below it (the folder that its statement is in), or one.
-    The key is the ledger's. Another URL is fetched first (with the bearer token of $TALLY_TOKEN, where that is set). Exit code 0: true. 1: false; the first
-    thing that does not hold is named. 2: could not tell, because it could not be read, or no key was given: then the key
+    The key is the ledger's. Another URL is fetched first (the bearer token of $TALLY_TOKEN goes along to the host of $TALLY_API over https, and to this machine). Exit code 0: true. 1: false; the first
+    thing that does not hold is named. 2: could not tell, because it could not be read, a trail's beginning is missing, nothing shows how its log and the one that --since remembers go together, or no key was given: then the key
     that the bundle states is shown, for you to compare.
     """
     from collector.errors import NotFound, Overloaded, StateUnknown, VerificationError
@@ -42,6 +48,8 @@ def verify(*, source: str, key: str | None, since: Path | None, as_json: bool) -
     from deploy.logstorage import is_object_url, storage_at
 
     verifier = read_verifier(key) if key else None
+    if consistency and since is None:
+        raise click.UsageError("--consistency goes with --since: it is the proof between that checkpoint and this one")
     try:
         remembered = _checkpoint(since, verifier) if since else None
         if is_object_url(source):
@@ -51,9 +59,10 @@ def verify(*, source: str, key: str | None, since: Path | None, as_json: bool) -
         data = _read(source)
         if is_statement(data):
             _statement(data, verifier, remembered, as_json=as_json)
+        between = _between(consistency) if consistency else None
         if data.startswith(b"c2sp.org/tlog-proof"):
-            _proof(data, verifier, as_json=as_json)
-        _bundle(data, verifier, remembered, as_json=as_json)
+            _proof(data, verifier, remembered, between, as_json=as_json)
+        _bundle(data, verifier, remembered, between, as_json=as_json)
     except VerificationError as error:
         if as_json:
             emit_json({"verdict": "false", "problem": str(error)})
@@ -68,7 +77,7 @@ def _read(source: str) -> bytes:
     from deploy.fetch import MAX_BYTES, fetch
 
     if source.startswith(("http://", "https://")):
-        return fetch(source)
+        return fetch(source, api=os.environ.get("TALLY_API", ""))
     with Path(source).open("rb") as stream:
         data = stream.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
@@ -91,6 +100,17 @@ def _checkpoint(path: Path, verifier: "Verifier | None") -> "Checkpoint | Statem
     if verifier is None:
         return Checkpoint.parse(signed[: signed.rfind(b"\n\n") + 1])
     return open_remembered(signed, verifier)
+
+
+def _between(source: str) -> tuple[bytes, ...]:
+    """The hashes of a consistency proof; one that cannot be read says nothing against what is verified."""
+    from correlator.errors import VerificationError
+    from correlator.proof import read_consistency
+
+    try:
+        return read_consistency(_read(source))
+    except VerificationError as error:
+        raise Failure(f"could not tell: {source}: {error}", exit_code=EXIT_UNKNOWN) from error
 
 
 def _statement(
@@ -116,30 +136,58 @@ def _statement(
     stop(0)
 
 
-def _bundle(
-    data: bytes, verifier: "Verifier | None", remembered: "Checkpoint | Statement | None", *, as_json: bool
-) -> None:
+def _of_log(remembered: "Checkpoint | Statement | None", origin_of: "Callable[[], str]") -> "Checkpoint | None":
+    """Of a remembered statement its tree of the log in question; any other, of another ledger, is refused later."""
     from correlator.statement import Statement
+
+    if not isinstance(remembered, Statement):
+        return remembered
+    origin = origin_of()
+    return next((tree for tree in remembered.trees if tree.origin == origin), remembered.trees[0])
+
+
+def _since(consistency: str, remembered: "Checkpoint", checkpoint: "Checkpoint") -> str:
+    """How the two relate, and, where that is left open, which proof would show it."""
+    from correlator.shards import split_origin
+
+    if consistency != "not shown":
+        return consistency
+    first, second = sorted((remembered.size, checkpoint.size))
+    shard = split_origin(checkpoint.origin)[1]
+    asked = f"first={first}&second={second}" + (f"&shard={shard.number}" if shard.count > 1 else "")
+    return f"{consistency}; the proof is what an audit API answers to /v1/consistency?{asked} (--consistency)"
+
+
+def _bundle(
+    data: bytes,
+    verifier: "Verifier | None",
+    since: "Checkpoint | Statement | None",
+    consistency: "Sequence[bytes] | None",
+    *,
+    as_json: bool,
+) -> None:
     from correlator.verify import verify_bundle
 
-    if isinstance(remembered, Statement):  # its tree of the bundle's log; any other, of another ledger, is refused
-        origin = verify_bundle(data, verifier).checkpoint.origin
-        remembered = next((tree for tree in remembered.trees if tree.origin == origin), remembered.trees[0])
-    report = verify_bundle(data, verifier, remembered=remembered)
+    remembered = _of_log(since, lambda: verify_bundle(data, verifier).checkpoint.origin)
+    report = verify_bundle(data, verifier, remembered=remembered, consistency=consistency)
     if as_json:
-        emit_json({"verdict": "true" if report.trusted else "unknown", **_plain(report)})
+        emit_json({"verdict": "unknown" if report.doubts else "true", **_plain(report)})
     else:
         for line in _told(report):
             show(line)
+        if remembered is not None:
+            show(f"since     the remembered checkpoint: {_since(report.consistency, remembered, report.checkpoint)}")
     stop(report.exit_code)
 
 
 def _told(report: "Report") -> list[str]:
-    trails = ", ".join(f"{trail.trail} ({count(trail.entries, 'entry', 'entries')})" for trail in report.trails)
-    told = [
-        "TRUE: every entry is in the signed log, every chain and every event's signature holds"
-        if report.trusted
-        else "COULD NOT TELL: everything fits together, but no key was given from outside (--key)",
+    trails = ", ".join(
+        f"{one.trail} ({count(one.entries, 'entry', 'entries')}{_from(one.first)})" for one in report.trails
+    )
+    return [
+        f"COULD NOT TELL: what is in the bundle fits together, but {'; '.join(report.doubts)}"
+        if report.doubts
+        else "TRUE: every entry is in the signed log, every chain and every event's signature holds",
         f"trails    {trails}",
         f"events    {report.events}, signed by {count(len(report.streams), 'collector stream')}"
         + (f"; {report.withheld - report.retired} withheld" if report.withheld > report.retired else "")
@@ -150,13 +198,16 @@ def _told(report: "Report") -> list[str]:
         f"          fingerprint {report.key.fingerprint}"
         + ("" if report.trusted else "  <- compare this with the log's"),
     ]
-    if report.consistency != "not asked":
-        told.append(f"since     the remembered checkpoint: {report.consistency}")
-    return told
+
+
+def _from(first: int) -> str:
+    """What is not there of a trail that begins in the bundle at this position."""
+    return f" from position {first} on: {count(first, 'entry', 'entries')} before it left out" if first else ""
 
 
 def _plain(report: "Report") -> dict[str, Any]:
     return {
+        "doubts": report.doubts,
         "ledger": report.ledger,
         "key": report.key.vkey,
         "fingerprint": report.key.fingerprint,
@@ -172,20 +223,39 @@ def _plain(report: "Report") -> dict[str, Any]:
     }
 
 
-def _proof(data: bytes, verifier: "Verifier | None", *, as_json: bool) -> None:
+def _proof(
+    data: bytes,
+    verifier: "Verifier | None",
+    since: "Checkpoint | Statement | None",
+    consistency: "Sequence[bytes] | None",
+    *,
+    as_json: bool,
+) -> None:
     from correlator.verify import verify_proof
 
     if verifier is None:
         raise Failure("could not tell: a .tlog-proof names no key; give the log's with --key", exit_code=EXIT_UNKNOWN)
-    report = verify_proof(data, verifier)
+    remembered = _of_log(since, lambda: verify_proof(data, verifier).checkpoint.origin)
+    report = verify_proof(data, verifier, remembered=remembered, consistency=consistency)
     if as_json:
-        emit_json({"verdict": "true", "leaf": report.leaf, "size": report.checkpoint.size, "entry": report.entry})
+        emit_json(
+            {
+                "verdict": "unknown" if report.doubts else "true",
+                "doubts": report.doubts,
+                "leaf": report.leaf,
+                "size": report.checkpoint.size,
+                "entry": report.entry,
+                "consistency": report.consistency,
+            }
+        )
     else:
         entry = report.entry
-        show(
-            f"TRUE: leaf {report.leaf} of the log {report.checkpoint.origin} is position {entry.position} of {entry.trail}"
-        )
-    stop(0)
+        verdict = f"COULD NOT TELL: {'; '.join(report.doubts)}, but" if report.doubts else "TRUE:"
+        where = f"leaf {report.leaf} of the log {report.checkpoint.origin}"
+        show(f"{verdict} {where} is position {entry.position} of {entry.trail}")
+        if remembered is not None:
+            show(f"since     the remembered checkpoint: {_since(report.consistency, remembered, report.checkpoint)}")
+    stop(EXIT_UNKNOWN if report.doubts else 0)
 
 
 def _log(

@@ -18,7 +18,7 @@ from deploy.examining.settings import collectors_of
 from deploy.places import Places
 from deploy.wording import size_in_words
 
-__all__ = ["Mount", "examine_folder", "judge_mount", "judge_room", "judge_syncs", "mount_of"]
+__all__ = ["Mount", "bytes_below", "examine_folder", "judge_mount", "judge_room", "judge_syncs", "mount_of"]
 
 _NETWORK = re.compile(
     r"nfs\d?|cifs|smb\w*|9p|afs|ceph|lustre|gpfs|ocfs2|gfs2|beegfs|fuse\.(sshfs|s3fs|glusterfs|rclone|gcsfuse|ceph\S*)"
@@ -152,7 +152,7 @@ def _room(chart: Chart, config: Config, places: Places, folder: Path) -> None:
     need = 0
     for settings in collectors_of(config).values():
         limit = settings.spool.max_bytes + settings.spool.dead_letters_max_bytes
-        need += max(limit - _bytes_below(places.spool(settings.name)), 0)
+        need += max(limit - bytes_below(places.spool(settings.name)), 0)
     about = os.statvfs(folder)
     judge_room(chart, free_bytes=about.f_bavail * about.f_frsize, need_bytes=need, folder=folder)
     if about.f_files and about.f_favail < 1_000:
@@ -176,7 +176,8 @@ def judge_room(chart: Chart, *, free_bytes: int, need_bytes: int, folder: Path) 
         chart.ok("room", f"{free} free; spools may take {need} of it")
 
 
-def _bytes_below(folder: Path) -> int:
+def bytes_below(folder: Path) -> int:
+    """Of all files below the folder; those that come or go meanwhile may count or not."""
     total = 0
     for path in folder.rglob("*") if folder.is_dir() else ():
         try:

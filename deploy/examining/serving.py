@@ -11,6 +11,7 @@ from audit_api.redis_settings import RedisSettings
 from collector.errors import Overloaded, TallyError
 from deploy.config import Config
 from deploy.examining import Chart
+from deploy.examining.folder import bytes_below
 from deploy.places import Places
 from deploy.wording import size_in_words
 
@@ -46,7 +47,7 @@ def examine_exports(config: Config, places: Places) -> Chart:
         chart.ok("folder", f"{places.exports} is made at the API's start")
     most = config.audit_api.export_disk_bytes
     base = next((path for path in (places.root, *places.root.parents) if path.is_dir()), Path("/"))
-    held = sum(path.stat().st_size for folder in folders for path in folder.iterdir() if path.is_file())
+    held = sum(bytes_below(folder) for folder in folders)
     judge_export_room(chart, free_bytes=shutil.disk_usage(base).free, held_bytes=held, most_bytes=most)
     return chart
 

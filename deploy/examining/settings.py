@@ -1,9 +1,6 @@
 """Do the settings go together? What one key cannot know of another, and what would show only when a process starts."""
 
-import ipaddress
-import re
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from collector.errors import TallyError
@@ -15,11 +12,10 @@ from collector.settings import CollectorSettings
 from collector.store.settings import StoreSettings
 from deploy.config import Config
 from deploy.examining import Chart
+from deploy.examining.listeners import judge_listeners
 from deploy.storing import check_cluster, slower_than_a_standby
 
 __all__ = ["collectors_of", "examine_settings"]
-
-_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - to recognise them
 
 
 def collectors_of(config: Config) -> Mapping[str, CollectorSettings]:
@@ -42,7 +38,7 @@ def examine_settings(config: Config, source: Path | None, *, standby: bool) -> C
     _rules(chart, config)
     _clusters(chart, config)
     _patience(chart, config, standby=standby or config.correlator.standby)
-    _listeners(chart, config)
+    judge_listeners(chart, config, collectors_of(config))
     return chart
 
 
@@ -99,51 +95,3 @@ def _patience(chart: Chart, config: Config, *, standby: bool) -> None:
             "there is no standby here; with one, timeout_seconds of "
             f"{' and '.join(f'[{table}]' for table in slow)} would have to be lower",
         )
-
-
-def _listeners(chart: Chart, config: Config) -> None:
-    taken: defaultdict[int, list[tuple[str, str]]] = defaultdict(list)
-    for table, host, port, shielded in _addresses(config):
-        if port > 0:
-            taken[port].append((table, host))
-        if port >= 0 and not shielded and not _is_local(host):
-            chart.warn(
-                "listeners",
-                f"[{table}] listens on {host or 'every address'} without TLS: what it is sent, tokens too, can be read on the way",
-                f'[{table}] host = "127.0.0.1" behind a proxy with TLS, or tls_certificate and tls_key',
-            )
-    for port, users in taken.items():
-        for at, (table, host) in enumerate(users):
-            others = [name for name, other in users[:at] if host == other or {host, other} & set(_EVERYWHERE)]
-            if others:
-                chart.fail(
-                    "listeners",
-                    f"[{others[0]}] and [{table}] both listen on port {port}: the second does not start",
-                    f"[{table}] port = another one; 0 chooses a free one",
-                )
-    if not any(check.name == "listeners" for check in chart.checks):
-        chart.ok("listeners", "every listener has an address of its own, and TLS where others reach it")
-
-
-def _addresses(config: Config) -> Iterator[tuple[str, str, int, bool]]:
-    """Table, host, port, and whether what is sent there is shielded, of every listener."""
-    for table, settings in collectors_of(config).items():
-        forward, http = settings.forward, settings.http
-        yield (
-            f"{table}.forward",
-            forward.host,
-            forward.port,
-            bool(forward.tls_certificate or forward.shared_key_file),
-        )
-        yield f"{table}.http", http.host, http.port, bool(http.tls_certificate)
-    api = config.audit_api
-    yield "audit_api", api.host, api.port, bool(api.tls_certificate)
-
-
-def _is_local(host: str) -> bool:
-    if re.fullmatch(r"localhost|.*\.localhost", host):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from collector.store.settings import StoreSettings
+from correlator.shards import Shard
 from deploy.config import Config
 from deploy.examining import Chart, Check, Outcome
 from deploy.examining.alerts import examine_alerts
@@ -29,7 +30,7 @@ from deploy.places import Places
 from deploy.processes import running
 from deploy.sharding import shards_of
 
-__all__ = ["Patient", "examine", "verdict_of"]
+__all__ = ["Patient", "chart_of", "examine", "verdict_of"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,18 +60,19 @@ def examine(patient: Patient) -> Iterator[Chart]:
     now = dt.datetime.fromtimestamp(patient.clock() / 1e9, tz=dt.UTC)
     processes = running(places.run)
     yield examine_settings(config, patient.source, standby=any(one.role == "standby" for one in processes))
-    yield examine_folder(config, places)
-    yield examine_secrets(config, places, now_ns=patient.clock())
-    yield examine_certificates(config, now=now)
+    yield chart_of("data folder", lambda: examine_folder(config, places))
+    yield chart_of("keys", lambda: examine_secrets(config, places, now_ns=patient.clock()))
+    yield chart_of("certificates", lambda: examine_certificates(config, now=now))
     if not config.store.urls:
-        yield examine_store_file(config, places)
+        yield chart_of("store", lambda: examine_store_file(config, places))
     shards = shards_of(config)
     if not config.index.urls:
         for shard in shards:
-            yield examine_index_file(config, places.of_shard(shard.name), shard=shard)
+            yield chart_of("index", partial(examine_index_file, config, places.of_shard(shard.name), shard=shard))
     yield from _clusters(patient, now)
-    written_ns = []
-    for shard in shards:
+    written_ns: list[int] = []
+
+    def log_chart(shard: Shard) -> Chart:
         log, head = examine_log(
             config,
             places,
@@ -79,9 +81,12 @@ def examine(patient: Patient) -> Iterator[Chart]:
             now_ns=patient.clock,
             write_probe=patient.write_probe,
         )
-        yield log
         if head is not None:
             written_ns.append(head.written_ns)
+        return log
+
+    for shard in shards:
+        yield chart_of("log", partial(log_chart, shard))
     collectors = patient.config.sidecars.values() or [patient.config.collector]
     yield examine_clock(
         head_written_ns=max(written_ns, default=None),
@@ -94,9 +99,23 @@ def examine(patient: Patient) -> Iterator[Chart]:
     yield examine_processes(processes)
 
 
+def chart_of(subject: str, examine: Callable[[], Chart]) -> Chart:
+    """The chart of a subject, which says so where its files cannot be looked at: the others are examined all the same."""
+    try:
+        return examine()
+    except OSError as error:
+        chart = Chart(subject)
+        chart.unknown(
+            "access",
+            f"{error.filename or 'a file'} cannot be looked at: {error.strerror or error}",
+            "run as the user that runs the processes",
+        )
+        return chart
+
+
 def _beside(config: Config, places: Places) -> Iterator[Chart]:
     """What API and detector talk to."""
-    yield examine_exports(config, places)
+    yield chart_of("exports", lambda: examine_exports(config, places))
     if config.audit_api.oidc.issuer:
         yield examine_provider(config.audit_api.oidc)
     if config.audit_api.redis.url:

@@ -39,7 +39,7 @@ def copy(storage: MemoryStorage = GOOD) -> MemoryStorage:
 
 
 def check(storage: MemoryStorage, since: Checkpoint | None = None) -> list[Finding]:
-    return list(check_log(storage, SIGNER.verifier, since=since))
+    return list(check_log(storage, SIGNER.verifier, since=since, pause=lambda _: None))
 
 
 @pytest.mark.parametrize("sizes", [[], [1], [256], [300], [255, 256, 257, 1000], [65_536]])
@@ -202,6 +202,36 @@ def test_a_checkpoint_rolled_back_alone_is_named() -> None:
     findings = check(storage)
     assert [finding.path for finding in findings] == [CHECKPOINT]
     assert "rolled back" in findings[0].problem
+
+
+@pytest.mark.parametrize("before", [[], [300]])
+def test_a_publish_under_way_is_waited_for(before: list[int]) -> None:
+    """Its head is swapped, its checkpoint is not replaced yet, or, the first time, not there."""
+    storage = make([*before, 700], close=False)
+    published = storage.objects.pop(CHECKPOINT)
+    storage.objects |= {CHECKPOINT: make(before).objects[CHECKPOINT]} if before else {}
+    waited: list[float] = []
+
+    def publish(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 4:
+            storage.objects[CHECKPOINT] = published
+
+    assert list(check_log(storage, SIGNER.verifier, pause=publish)) == []
+    assert len(waited) == 4
+
+
+@pytest.mark.parametrize(("before", "said"), [([], "is not there"), ([300], "rolled back, or a writer died")])
+def test_what_nobody_publishes_is_named_in_the_end(before: list[int], said: str) -> None:
+    for closed, at_most in ((False, 20.0), (True, 0.0)):
+        storage = make([*before, 700], close=closed)
+        del storage.objects[CHECKPOINT]
+        storage.objects |= {CHECKPOINT: make(before).objects[CHECKPOINT]} if before else {}
+        waited: list[float] = []
+        findings = list(check_log(storage, SIGNER.verifier, pause=waited.append))
+        assert [finding.path for finding in findings] == [CHECKPOINT]
+        assert said in findings[0].problem
+        assert (sum(waited) > 5.0, sum(waited) <= at_most) == (not closed, True)
 
 
 def test_a_head_rolled_back_alone_is_named() -> None:

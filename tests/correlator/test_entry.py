@@ -29,6 +29,25 @@ def event_entry() -> Entry:
     )
 
 
+@pytest.mark.parametrize(("levels", "fits"), [(62, True), (63, False), (900, False), (40_000, False)])
+def test_deep_nesting_is_refused(levels: int, fits: bool) -> None:
+    """The entry and its detail are two levels; brackets in strings are none."""
+    detail = msgspec.Raw(b'{"a":' + b"[" * levels + b"]" * levels + b',"b":"' + b"[{" * 100 + b'"}')
+    shallow = {"kind": "verdict", "position": 0, "recorded": RECORDED, "trail": "transaction/t", "v": 1}
+    data = msgspec.json.encode({"detail": detail, **shallow})
+    if fits:
+        assert decode_entry(data).detail["b"] == "[{" * 100
+    else:
+        with pytest.raises(VerificationError, match=r"nested deeper than 64 levels|at most 65535"):
+            decode_entry(data)
+
+
+def test_what_no_log_can_hold_is_refused() -> None:
+    entry = Entry(v=1, trail="transaction/t", position=0, kind="verdict", recorded=RECORDED, detail={"a": "x" * 65_600})
+    with pytest.raises(VerificationError, match="at most 65535"):
+        decode_entry(msgspec.json.encode(entry, order="sorted"))
+
+
 def test_facts_stand_in_the_entry_byte_for_byte() -> None:
     data = encode_entry(event_entry())
     assert b'"facts":' + FACTS in data
@@ -72,8 +91,8 @@ def test_an_entry_that_no_bundle_can_hold_is_not_written() -> None:
 
 
 def test_nesting_without_end_is_refused() -> None:
-    with pytest.raises(VerificationError, match="cannot be read"):
-        decode_entry(b'{"detail":{"a":' + b"[" * 100_000)
+    with pytest.raises(VerificationError, match="nested deeper than 64 levels"):
+        decode_entry(b'{"detail":{"a":' + b"[" * 60_000)
 
 
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))

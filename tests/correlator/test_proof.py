@@ -12,7 +12,7 @@ from correlator.checkpoint import Checkpoint, sign
 from correlator.errors import VerificationError
 from correlator.frontier import Frontier
 from correlator.note import Signer
-from correlator.proof import EntryProof
+from correlator.proof import EntryProof, read_consistency
 from correlator.tiles import HashTile, TileHashReader
 
 SIGNER = Signer(name="ledger.example/payments", private_key=Ed25519PrivateKey.from_private_bytes(bytes(range(32))))
@@ -108,5 +108,21 @@ PIECES = [
 def test_the_parser_raises_only_its_own_error(text: bytes) -> None:
     try:
         assert EntryProof.parse(text).encode() == text
+    except VerificationError:
+        pass
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"[]", b"{}", b'{"proof":"AA=="}', b'{"proof":["A"]}', b'{"proof":[1]}', b" " * 9_999_999]
+)
+def test_a_consistency_proof_that_is_none_is_refused(text: bytes) -> None:
+    with pytest.raises(VerificationError, match="consistency proof"):
+        read_consistency(text)
+
+
+@given(st.binary() | st.text().map(str.encode))
+def test_the_parser_of_consistency_proofs_raises_only_its_own_error(text: bytes) -> None:
+    try:
+        read_consistency(text)
     except VerificationError:
         pass

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from obstore.store import MemoryStore
 
+from collector.disk import OsDisk
 from correlator.errors import Conflict, NotFound, Overloaded, StateUnknown
 from correlator.storage import CHECKPOINT, LogStorage
 from correlator.storage.bucket import ObstoreBucket, bucket_at
@@ -206,6 +207,24 @@ def test_what_a_full_disk_took_half_of_is_removed() -> None:
     del disk.failing["write"]
     storage.put_once("tile/0/000", b"x")
     assert storage.get("tile/0/000") == b"x"
+
+
+def test_partials_that_are_dropped_while_all_is_listed_are_no_object(tmp_path: Path) -> None:
+    class WriterBeside(OsDisk):
+        """Between two looks of a reader the writer completes a tile."""
+
+        def list_directory(self, path: Path) -> list[str]:
+            names = super().list_directory(path)
+            if path.name == "0":
+                writer.drop_partials(tile)
+            return names
+
+    tile = "tile/0/000"
+    writer = FileStorage(tmp_path / "log")
+    for path in (tile, f"{tile}.p/5"):
+        writer.put_once(path, b"x")
+    reader = FileStorage(tmp_path / "log", WriterBeside())
+    assert list(reader.paths()) == [tile]
 
 
 def test_a_failing_disk_is_no_absence(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from audit_api.export.bundle import BundleExport, TooLarge, export_bundle
 from collector.errors import NotFound
 from collector.event import Access, Event, Facts
 from collector.store.sqlite import SqliteStore
+from correlator import page as page_module
 from correlator.archive import pack
 from correlator.bundle import BundleLine, Contents, TrailPart, encode_members
 from correlator.checkpoint import Checkpoint
@@ -26,7 +28,7 @@ from correlator.errors import VerificationError
 from correlator.index.memory import MemoryIndex
 from correlator.merkle import leaf_hash
 from correlator.note import Signer
-from correlator.page import render_page
+from correlator.page import has_true_page, with_page
 from correlator.stitch import Placement, Stitcher
 from correlator.unbundle import parse_members, unpack_bundle
 from correlator.verify import Report, verify_bundle, verify_proof
@@ -145,6 +147,11 @@ def test_a_later_part_of_a_trail_verifies_and_says_so(contents: Contents) -> Non
     cut = replace(contents, trails=(part,), headers=headers, enrolments=enrolments, proofs=proofs, page=None)
     report = verify_bundle(encode_members(cut), KEY)
     assert [(one.first, one.entries) for one in report.trails] == [(1, 3)]
+    assert report.trusted
+    assert (report.exit_code, report.doubts) == (
+        2,
+        (f"the beginning of {PAYMENT} is not in it: it begins at position 1",),
+    )
 
 
 def test_what_the_store_has_lost_is_not_exported(ledger: SmallLedger, tmp_path: Path) -> None:
@@ -180,18 +187,35 @@ def test_one_entry_as_a_file(ledger: SmallLedger) -> None:
 # --------------------------------------------------------------------------------------------------- remembered trees
 
 
+def test_a_remembered_checkpoint_is_compared_with_an_entrys(ledger: SmallLedger) -> None:
+    leaf, size = ledger.index.leaves(PAYMENT)[0], ledger.log.size
+    data = ledger.reader.proof(leaf, extra=ledger.reader.entry(leaf)).encode()
+    earlier = Checkpoint(origin=KEY.name, size=size - 5, root=ledger.reader.root(size - 5))
+    assert verify_proof(data, KEY).doubts == ()
+    report = verify_proof(data, KEY, remembered=earlier)
+    assert (report.consistency, len(report.doubts)) == ("not shown", 1)
+    path = ledger.reader.consistency(size - 5, size)
+    report = verify_proof(data, KEY, remembered=earlier, consistency=path)
+    assert (report.consistency, report.doubts) == ("continues", ())
+    with pytest.raises(VerificationError, match="against the remembered one"):
+        verify_proof(data, KEY, remembered=replace(earlier, root=bytes(32)), consistency=path)
+    with pytest.raises(VerificationError, match="forked"):
+        verify_proof(data, KEY, remembered=Checkpoint(origin=KEY.name, size=size, root=bytes(32)))
+
+
 def test_a_remembered_checkpoint_is_compared(members: dict[str, bytes], ledger: SmallLedger) -> None:
-    def relation(size: int, root: bytes | None = None, *, proof: bool = True) -> str:
+    def relation(size: int, root: bytes | None = None, *, proof: bool = True) -> tuple[str, int]:
         end = ledger.log.size
         remembered = Checkpoint(origin=KEY.name, size=size, root=root or ledger.reader.root(size))
         path = ledger.reader.consistency(size, end) if proof else None
-        return verify_bundle(members, KEY, remembered=remembered, consistency=path).consistency
+        report = verify_bundle(members, KEY, remembered=remembered, consistency=path)
+        return report.consistency, report.exit_code
 
     size = ledger.log.size
     assert verify_bundle(members, KEY).consistency == "not asked"
-    assert relation(size) == "same"
-    assert relation(size - 5) == "continues"
-    assert relation(size - 5, proof=False) == "not shown"
+    assert relation(size) == ("same", 0)
+    assert relation(size - 5) == ("continues", 0)
+    assert relation(size - 5, proof=False) == ("not shown", 2)
     with pytest.raises(VerificationError, match="forked"):
         relation(size, bytes(32))
     with pytest.raises(VerificationError, match="against the remembered one"):
@@ -267,6 +291,82 @@ def test_the_page_must_tell_the_proved_story(members: dict[str, bytes]) -> None:
     changed = members["index.html"].replace(b"payment.booked", b"payment.failed")
     assert "index.html" in refused({**members, "index.html": changed})
     assert "manifest.json: page" in refused({name: data for name, data in members.items() if name != "index.html"})
+
+
+def test_a_page_much_longer_than_the_bundle_takes_no_memory(contents: Contents) -> None:
+    """What is nested deeply becomes sixty times as long when it is indented."""
+    nested = b"[" * 60 + b"0," * 200_000 + b"0" + b"]" * 60
+    deep = replace(with_line(contents, 0, lambda line: replace(line, event=nested)), page=contents.page)
+    tracemalloc.start()
+    try:
+        assert not has_true_page(deep)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 2_000_000
+
+
+def nested_event(numbers: int) -> Event:
+    """An event that is much longer when it is indented."""
+    value: object = [0] * numbers
+    for _ in range(50):
+        value = [value]
+    return Event(
+        time="2026-01-01T00:00:09.000000000Z",
+        event_name="nested",
+        attributes={"payment": {"id": "PAY-8"}},
+        body=value,
+        transaction="PAY-8",
+    )
+
+
+def test_what_is_too_long_when_indented_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As version 2 of the page, which is written where it differs from version 1 alone; and a page of version 1 is true still."""
+    made = SmallLedger(store=SqliteStore(tmp_path / "store.sqlite"), index=MemoryIndex())
+    made.ship("gateway/00000000000000aa", [nested_event(200), nested_event(50_000)])
+    made.publish()
+    read = Evidence(index=made.index, reader=made.reader, store=made.store)
+    trail = "transaction/PAY-8"
+    data = export_bundle(read, key=KEY, trails=[trail])
+    contents = parse_members(unpack_bundle(data))
+    assert contents.page is not None
+    assert (contents.page_version, len(contents.page) < 300_000) == (2, True)
+    assert b",0,0,0," in contents.page
+    assert b"0,\n" + b"  " * 52 + b"0,\n" in contents.page, "the shorter event is indented"
+    assert verify_bundle(data, KEY).page
+    refused(encode_members(replace(contents, page_version=1)))
+    # as it was written before
+    monkeypatch.setattr(page_module, "MAX_INDENTED_BYTES", 1 << 30)
+    earlier = with_page(contents, most_bytes=1 << 30)
+    assert earlier.page is not None
+    assert (earlier.page_version, len(earlier.page) > 5_000_000) == (1, True)
+    refused(encode_members(replace(earlier, page_version=2)))
+    monkeypatch.undo()
+    assert verify_bundle(encode_members(earlier), KEY).page
+    monkeypatch.setattr(bundle_export, "MAX_PAGE_BYTES", 10_000)
+    with pytest.raises(TooLarge, match="the page for people would have more than 10000 bytes"):
+        export_bundle(read, key=KEY, trails=[trail])
+    assert export_bundle(read, key=KEY, trails=[trail], page=False)
+
+
+def test_a_page_of_version_2_differs_from_version_1(members: dict[str, bytes], contents: Contents) -> None:
+    assert json.loads(members["manifest.json"])["page"] == 1, "so that earlier verifiers know it"
+    refused(encode_members(replace(contents, page_version=2)), "index.html")
+
+
+def test_a_page_is_compared_as_far_as_it_goes(contents: Contents) -> None:
+    page = with_page(contents, most_bytes=1 << 20).page
+    assert page == contents.page
+    assert page is not None
+    assert has_true_page(contents)
+    for other in (
+        b"",
+        page[:-1],
+        page + b" ",
+        page[:500] + b"!" + page[501:],
+        page.replace(b"</table>", b"</table >", 1),
+    ):
+        assert not has_true_page(replace(contents, page=other))
 
 
 # ------------------------------------------------------------------------------- forgeries that keep every line readable
@@ -389,14 +489,14 @@ FORGERIES: list[tuple[str, Callable[[Contents], Contents], str]] = [
 def test_a_forgery_is_found_and_named(contents: Contents, forge: Callable[[Contents], Contents], said: str) -> None:
     forged = forge(contents)
     refused(encode_members(forged), said)
-    refused(encode_members(replace(forged, page=render_page_or_none(forged))), said)
+    refused(encode_members(with_page_or_without(forged)), said)
 
 
-def render_page_or_none(contents: Contents) -> bytes | None:
+def with_page_or_without(contents: Contents) -> Contents:
     try:
-        return render_page(contents)
+        return with_page(contents, most_bytes=1 << 20)
     except VerificationError:
-        return None
+        return replace(contents, page=None)
 
 
 def test_a_trail_that_nothing_links_to_is_not_of_the_story(evidence: Evidence) -> None:

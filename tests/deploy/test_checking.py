@@ -41,6 +41,12 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(data)
 
 
+def bad_sector(path: Path) -> None:
+    """Reading it fails with EIO, as the first byte of this process's memory does, which nothing is mapped to."""
+    path.unlink()
+    path.symlink_to("/proc/self/mem")
+
+
 def only(folder: Path, pattern: str) -> Path:
     (found,) = folder.rglob(pattern)
     return found
@@ -195,6 +201,18 @@ TAMPER: dict[str, tuple[Callable[[Workshop], None], str]] = {
     "a frame in the spool is changed": (
         lambda ledger: flip(only(spool(ledger), "*.seg"), 100),
         "damaged at byte 0",
+    ),
+    "a segment of the spool cannot be read": (
+        lambda ledger: bad_sector(only(spool(ledger), "*.seg")),
+        ".seg cannot be read from byte 0 on: [Errno 5]",
+    ),
+    "signed headers of the spool cannot be read": (
+        lambda ledger: bad_sector(only(spool(ledger), "headers-*.log")),
+        ".log cannot be read from byte 0 on: [Errno 5]",
+    ),
+    "what a spool says of itself cannot be read": (
+        lambda ledger: bad_sector(only(spool(ledger), "meta.json")),
+        "meta.json: meta.json cannot be read from byte 0 on: [Errno 5]",
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 import stat
@@ -14,9 +15,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from correlator.checkpoint import Checkpoint, sign
 from correlator.note import Signer
+from correlator.reader import LogReader
 from deploy.cli import COMMANDS
-from deploy.keys import write_key_pair
+from deploy.keys import read_signer, write_key_pair
+from deploy.logstorage import log_storage
+from tests.support.cut_bundle import cut_to
 
 if TYPE_CHECKING:
     from tests.deploy.conftest import Cli, Workshop
@@ -167,6 +172,53 @@ def test_verify_without_a_key_cannot_tell(ledger: Workshop, cli: Cli) -> None:
     assert code == 2
     assert out.startswith("COULD NOT TELL")
     assert "fingerprint SHA256:" in out
+
+
+def test_a_bundle_without_its_trails_beginning_cannot_tell(ledger: Workshop, cli: Cli) -> None:
+    bundle = ledger.folder / "p1.zip"
+    cli("export", "p1", "-o", str(bundle))
+    bundle.write_bytes(cut_to(bundle.read_bytes(), lambda at, _: at >= 3))
+    code, out, _ = cli("verify", str(bundle), "--key", str(ledger.folder / KEY))
+    assert code == 2
+    assert out.startswith("COULD NOT TELL: ")
+    assert "transaction/p1 (2 entries from position 3 on: 3 entries before it left out)" in out
+    code, out, _ = cli("verify", str(bundle), "--key", str(ledger.folder / KEY), "--json")
+    told = json.loads(out)
+    assert (code, told["verdict"]) == (2, "unknown")
+    assert told["doubts"] == ["the beginning of transaction/p1 is not in it: it begins at position 3"]
+
+
+def test_a_remembered_checkpoint_decides(ledger: Workshop, cli: Cli) -> None:
+    """Of a bundle and of a proof alike: a fork is false, what cannot be compared is not known, and a proof says that it goes on."""
+    bundle, proof, since, between = (
+        ledger.folder / name for name in ("p1.zip", "3.tlog-proof", "since", "between.json")
+    )
+    cli("export", "p1", "-o", str(bundle))
+    signer = read_signer(ledger.places, ledger=ledger.config.ledger)
+    log = LogReader(log_storage(ledger.config), signer.verifier)
+    size = log.tree().size
+    proof.write_bytes(log.proof(3, extra=log.entry(3)).encode())
+    path = [base64.b64encode(one).decode() for one in log.consistency(size - 5, size)]
+    between.write_text(json.dumps({"proof": path, "first": {"size": size - 5}}))
+    known = ("--key", str(ledger.folder / KEY), "--since", str(since))
+    for leaves, root, more, code, said in (
+        (size, log.root(size), (), 0, "the remembered checkpoint: same"),
+        (size, bytes(32), (), 1, "forked"),
+        (size - 5, log.root(size - 5), (), 2, f"/v1/consistency?first={size - 5}&second={size}"),
+        (size - 5, bytes(32), (), 2, "not shown"),
+        (size - 5, log.root(size - 5), ("--consistency", str(between)), 0, "the remembered checkpoint: continues"),
+        (size - 5, bytes(32), ("--consistency", str(between)), 1, "against the remembered one"),
+    ):
+        since.write_bytes(sign(Checkpoint(origin=signer.name, size=leaves, root=root), signer))
+        for source in (bundle, proof):
+            found, out, err = cli("verify", str(source), *known, *more)
+            assert (found, said in out) == (code, True), (source, leaves, out, err)
+            assert out.startswith(("TRUE: ", "FALSE: ", "COULD NOT TELL: ")[code])
+            found, out, _ = cli("verify", str(source), *known, *more, "--json")
+            assert (found, json.loads(out)["verdict"]) == (code, ("true", "false", "unknown")[code])
+    code, out, err = cli("verify", str(bundle), *known, "--consistency", str(since))
+    assert (code, out, "the consistency proof cannot be read" in err) == (2, "", True)
+    assert cli("verify", str(bundle), "--consistency", str(between))[0] == 2
 
 
 def test_verify_with_another_key_is_false(ledger: Workshop, cli: Cli) -> None:

@@ -194,6 +194,42 @@ shared_key_file = "/run/a.key"
     assert config.sidecars["a"].forward.shared_key_file == "/run/a.key"
     assert config.sidecars["a"].http.tls_certificate == "/somewhere/h.pem"
     assert config.collector.forward.tls_client_ca == ""
+    api = read(
+        '[audit_api]\ntls_certificate = "a.pem"\ntls_key = "a.key"\ntls_client_ca = "ca.pem"\nreport_fonts = ["f.ttf", "/f.otf"]'
+    ).audit_api
+    assert (api.tls_certificate, api.tls_key, api.tls_client_ca) == (
+        "/somewhere/a.pem",
+        "/somewhere/a.key",
+        "/somewhere/ca.pem",
+    )
+    assert api.report_fonts == ("/somewhere/f.ttf", "/f.otf")
+
+
+def test_other_files_count_from_the_folder_of_the_file_too() -> None:
+    config = read(
+        """
+[audit_api]
+tls_certificate = "api.pem"
+tls_key = "/run/api-key.pem"
+tls_client_ca = "ca.pem"
+report_fonts = ["a.ttf", "/usr/share/b.ttf"]
+[collector.forward]
+unix_socket = "run/forward.sock"
+[collector.kubernetes]
+token_file = "token"
+"""
+    )
+    api, kubernetes = config.audit_api, config.collector.kubernetes
+    assert (api.tls_certificate, api.tls_key, api.tls_client_ca) == (
+        "/somewhere/api.pem",
+        "/run/api-key.pem",
+        "/somewhere/ca.pem",
+    )
+    assert api.report_fonts == ("/somewhere/a.ttf", "/usr/share/b.ttf")
+    assert config.collector.forward.unix_socket == "/somewhere/run/forward.sock"
+    assert kubernetes.token_file == "/somewhere/token"
+    assert kubernetes.ca_file.startswith("/var/run/secrets/")
+    assert read("").audit_api.tls_certificate == read("").collector.forward.unix_socket == ""
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from deploy.examining import Chart
+from deploy.examining.whole import chart_of
+
 if TYPE_CHECKING:
     from tests.deploy.conftest import Cli, Workshop
 
@@ -79,6 +82,15 @@ def test_people_see_one_line_for_what_is_fine_and_all_of_it_on_request(
     # what is to be copied, and what is one word, is never cut
     assert [line for line in every if len(line) > 80 and " > " not in line and len(line.split()) > 1] == []
     assert any("log.key: signs for test.example/audit" in line for line in every)
+
+
+def test_a_subject_that_cannot_be_looked_at_is_unknown_and_the_others_are_examined() -> None:
+    def closed() -> Chart:
+        raise PermissionError(13, "Permission denied", "/var/lib/tally/keys/log.key")
+
+    (check,) = chart_of("keys", closed).checks
+    assert (check.subject, check.outcome) == ("keys", "unknown")
+    assert check.found == "/var/lib/tally/keys/log.key cannot be looked at: Permission denied"
 
 
 def test_a_damaged_index_is_told(ledger: Workshop, cli: Cli) -> None:

@@ -77,6 +77,24 @@ def test_the_second_import_adds_nothing(files: list[str], cli: Cli) -> None:
     assert told(cli) == before
 
 
+def test_the_same_bytes_under_other_columns_are_another_row(cli: Cli, workshop: Workshop) -> None:
+    for name, columns in (("debits", "debited_account,credited_account"), ("refunds", "refunded_to,refunded_from")):
+        (workshop.folder / f"{name}.csv").write_text(f"{columns},amount\nA1,B2,100\n")
+        assert imported(cli, str(workshop.folder / f"{name}.csv"))["total"]["stored"] == 1
+
+
+def test_an_import_takes_into_the_log_what_its_spool_need_not_keep(cli: Cli, workshop: Workshop) -> None:
+    workshop.file.write_text(
+        workshop.file.read_text() + "[collector.spool]\nmax_bytes = 1\n"
+    )  # the least there is: 64 MiB
+    file = workshop.folder / "long.jsonl"
+    file.write_bytes(lines(*({"message": f"{at} " + "x" * 100_000} for at in range(400))))
+    assert imported(cli, str(file))["total"]["stored"] == 400
+    kept = sum(path.stat().st_size for path in (workshop.folder / "tally-data" / "spool").rglob("*.seg"))
+    assert kept < 32 * 1024**2 < file.stat().st_size
+    assert cli("check")[0] == 0
+
+
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
 def test_any_order_gives_the_same_trails(files: list[str], cli: Cli, order: tuple[int, ...]) -> None:
     imported(cli, *(files[at] for at in order))

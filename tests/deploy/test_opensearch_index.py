@@ -115,6 +115,22 @@ def test_what_is_wrong_with_the_index_is_found_and_mended(
     assert index.trail("transaction/p1").entries == kept["entries"]
 
 
+def test_a_page_of_keys_that_is_missing_is_found(
+    workshop: Workshop, cli: Cli, opensearch: Cluster, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    for module in ("correlator.index.rows", "deploy.checking.pages"):
+        monkeypatch.setattr(f"{module}.KEYS_A_PAGE", 1)
+    request.getfixturevalue("imported")
+    assert cli("check")[0] == 0
+    prefix = workshop.config.index.prefix
+    trail = {"term": {"trail": "transaction/p1"}}
+    pages = {"bool": {"filter": [trail], "must_not": [{"exists": {"field": "firstLeaf"}}]}}
+    (page, *_) = opensearch.ask("POST", f"/{prefix}-trails/_search", {"query": pages})["hits"]["hits"]
+    opensearch.ask("DELETE", f"/{prefix}-trails/_doc/{page['_id']}?refresh=true")
+    code, out, _ = cli("check")
+    assert (code, "transaction/p1" in out, "does not find it by all of its keys" in out) == (1, True, True), out
+
+
 def test_an_index_that_is_gone_is_made_anew_by_the_correlator(
     imported: Workshop, cli: Cli, index: TrailIndex, opensearch: Cluster
 ) -> None:

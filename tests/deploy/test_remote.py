@@ -11,9 +11,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from deploy.apiclient import Api
+from tests.support.cut_bundle import cut_to
 from tests.support.ledgers import SIGNER
+from tests.support.webhooks import mumbler
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.deploy.conftest import Cli, Workshop
 
 
@@ -59,6 +63,70 @@ def test_without_a_key_nothing_is_called_verified(ledger: Workshop, remote: list
 def test_another_ledgers_key_is_told(ledger: Workshop, remote: list[str], cli: Cli) -> None:
     code, out, _ = cli("trail", "p1", "--json", *remote[:4], "--log-key", SIGNER.verifier.vkey)
     assert (code, json.loads(out)["proof"]["state"]) == (1, "false")
+
+
+def without_beginning(data: bytes) -> bytes:
+    return cut_to(data, lambda at, entries: at >= max(i for i, one in enumerate(entries) if one.kind == "event"))
+
+
+def without_verdict(data: bytes) -> bytes:
+    return cut_to(data, lambda at, entries: at < next(i for i, one in enumerate(entries) if one.kind == "verdict"))
+
+
+@pytest.fixture
+def answering(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[str], str], Callable[[bytes], bytes]], None]:
+    """Has the API lie: which path it answers for, and what it does to the bundles that it gives out."""
+    real = Api.get
+
+    def lie(path_of: Callable[[str], str], change: Callable[[bytes], bytes]) -> None:
+        def get(self: Api, path: str, parameters: Any = None, *, accept: str = "*/*") -> bytes:
+            data = real(self, path_of(path), parameters, accept=accept)
+            return change(data) if path == "/v1/exports/transaction%2Fp1" else data
+
+        monkeypatch.setattr(Api, "get", get)
+
+    return lie
+
+
+def test_a_trail_without_its_beginning_is_false(
+    ledger: Workshop, remote: list[str], cli: Cli, answering: Any, tmp_path: Path
+) -> None:
+    answering(lambda path: path, without_beginning)
+    code, out, _ = cli("trail", "p1", "--json", *remote)
+    proof = json.loads(out)["proof"]
+    assert (code, proof["state"]) == (1, "false")
+    assert "transaction/p1 begins at position 3 there" in proof["problem"]
+    code, _, err = cli("export", "p1", "-o", str(tmp_path / "p1.zip"), *remote)
+    assert (code, (tmp_path / "p1.zip").exists()) == (1, False)
+    assert "transaction/p1 begins at position 3 there" in err
+
+
+def test_another_trails_bundle_is_no_answer(
+    ledger: Workshop, remote: list[str], cli: Cli, answering: Any, tmp_path: Path
+) -> None:
+    answering(
+        lambda path: path.replace("/v1/exports/transaction%2Fp1", "/v1/exports/transaction%2Fp2"), lambda data: data
+    )
+    for arguments in (("trail", "p1"), ("export", "p1", "-o", str(tmp_path / "p1.zip"))):
+        code, out, err = cli(*arguments, *remote)
+        assert (code, out) == (1, "")
+        assert "asked for transaction/p1, it exports another trail, transaction/p2" in err
+    assert not (tmp_path / "p1.zip").exists()
+    answering(lambda path: path.replace("transaction%2Fp1", "transaction%2Fp2"), lambda data: data)
+    code, out, err = cli("trail", "p1", *remote)
+    assert (code, out) == (1, "")
+    assert "asked for transaction/p1, it tells of another trail" in err
+
+
+def test_the_status_is_that_of_the_proved_entries(
+    ledger: Workshop, remote: list[str], cli: Cli, answering: Any
+) -> None:
+    """And the newest entries are missed, where the API itself says that there are more."""
+    answering(lambda path: path, without_verdict)
+    code, out, _ = cli("trail", "p1", "--json", *remote)
+    story = json.loads(out)
+    assert (code, story["status"], story["proof"]["state"]) == (2, "ok", "unknown")
+    assert "goes on to leaf" in story["proof"]["problem"]
 
 
 def test_a_problem_of_the_api_is_told(ledger: Workshop, remote: list[str], tokens: dict[str, str], cli: Cli) -> None:
@@ -166,3 +234,11 @@ def test_the_shell_completes_commands_and_options(cli: Cli, monkeypatch: pytest.
     assert {"find", "trail", "export"} <= {one.value for one in complete.get_completions([], "")}
     assert "--filter" in {one.value for one in complete.get_completions(["find"], "--")}
     assert [one.value for one in complete.get_completions(["find", "--status"], "inc")] == ["incomplete"]
+
+
+def test_a_token_that_goes_in_clear_to_this_machine_meets_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with mumbler(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}") as url:
+        assert Api(url=url, token="s3cret").get("/v1/status") == b"{}"

@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 
 
 class Wire:
-    """A way to the API on which answers with an export's file are cut off after `cut` bytes, `times` times, or come with a flipped byte."""
+    """A way to the API on which answers with an export's file are cut off after `cut` bytes, `times` times, or come with a flipped byte.
 
-    def __init__(self, target: str, *, cut: int = 0, times: int = 0, flip: int = -1) -> None:
+    With `away` its proxy answers in their place, `times` times, what begins so.
+    """
+
+    def __init__(self, target: str, *, cut: int = 0, times: int = 0, flip: int = -1, away: bytes = b"") -> None:
         parts = urlsplit(target)
         self._target = (parts.hostname or "", parts.port or 0)
-        self._cut, self._times, self._flip = cut, times, flip
+        self._cut, self._times, self._flip, self._away = cut, times, flip, away
         self.ranges: list[str] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
@@ -47,6 +50,10 @@ class Wire:
         head = b""
         while b"\r\n\r\n" not in head:
             head += connection.recv(65_536)
+        if self._away and head.startswith(self._away) and self._times > 0:
+            self._times -= 1
+            connection.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 5\r\nConnection: close\r\n\r\n<html")
+            return
         is_file = b"/file HTTP" in head
         if is_file:
             found = re.search(rb"(?i)\r\nrange: ([^\r]*)", head)
@@ -60,7 +67,7 @@ class Wire:
         if is_file and self._flip >= 0:
             at = start + self._flip
             answer = answer[:at] + bytes([answer[at] ^ 1]) + answer[at + 1 :]
-        if is_file and self._times > 0:
+        if is_file and self._cut and self._times > 0:
             self._times -= 1
             answer = answer[: start + self._cut]
         connection.sendall(answer)
@@ -72,8 +79,8 @@ class Wire:
 
 
 @contextmanager
-def wire(target: str, *, cut: int = 0, times: int = 0, flip: int = -1) -> Iterator[Wire]:
-    made = Wire(target, cut=cut, times=times, flip=flip)
+def wire(target: str, *, cut: int = 0, times: int = 0, flip: int = -1, away: bytes = b"") -> Iterator[Wire]:
+    made = Wire(target, cut=cut, times=times, flip=flip, away=away)
     try:
         yield made
     finally:
@@ -131,6 +138,23 @@ def test_a_transfer_that_breaks_off_is_taken_up_where_it_did(
         assert code == 0, err
         assert way.ranges == ["", "bytes=100-", "bytes=200-", "bytes=300-"]
     assert there.read_bytes() == here.read_bytes()
+
+
+@pytest.mark.parametrize("asked", [b"GET /v1/export-jobs/", b"DELETE "])
+def test_a_proxy_whose_api_restarts_ends_no_export(
+    remote: list[str],
+    cli: Cli,
+    tmp_path: Path,
+    asked: bytes,
+) -> None:
+    file = tmp_path / "out.csv"
+    with wire(remote[1], times=2, away=asked) as way:
+        code, _, err = cli("export", "-o", str(file), "--format", "csv", *through(remote, way))
+    assert code == 0, err
+    assert file.exists()
+    assert ("stays there until its time is over" in err, len(jobs(remote))) == (
+        (True, 1) if asked == b"DELETE " else (False, 0)
+    )
 
 
 def test_a_later_call_takes_up_what_an_earlier_one_gave_up(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,10 +14,14 @@ from correlator.storage.bucket import bucket_at
 from deploy.importing import correlate
 from deploy.keys import log_verifier
 from deploy.logstorage import log_storage
+from deploy.sharding import shards_of
+from deploy.writing import finish, open_correlator
 from tests.support.retiring import is_told_everywhere, retire, two_months
 from tests.support.s3_server import S3Server
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.deploy.conftest import Cli, Workshop
 
 TAKEN_IN = "TRUE: all holds in "
@@ -99,8 +104,10 @@ def test_a_month_of_shards_on_opensearch_is_retired(
     cluster = f"urls = {json.dumps(opensearch_settings.urls)}\nprefix = {json.dumps(opensearch_settings.prefix)}\n"
     cut(workshop, tables=f"[store]\n{cluster}[index]\n{cluster}")
 
-    def correlate_each(_: Workshop) -> None:
-        assert correlate(workshop.config, workshop.places, expected_events=0)
+    def correlate_each(_: Workshop, *, clock: Callable[[], int] = time.time_ns) -> None:
+        for shard in shards_of(workshop.config):
+            with open_correlator(workshop.config, workshop.places, shard=shard, clock=clock) as correlator:
+                assert finish(correlator, within_seconds=60.0)
 
     monkeypatch.setattr(type(workshop), "correlate", correlate_each)
     two_months(workshop)

@@ -83,6 +83,28 @@ def test_a_listener_for_everybody_needs_tls() -> None:
     assert troubles(examine_settings(config_of(shielded), None, standby=False)) == []
 
 
+@pytest.mark.parametrize("way", ["forward", "http", "grpc", "elasticsearch", "beats", "syslog"])
+def test_every_way_in_is_looked_at(way: str) -> None:
+    text = f'[collector.{way}]\nhost = "0.0.0.0"\nport = 5044\nunprotected = true\n'
+    (check,) = troubles(examine_settings(config_of(text), None, standby=False))
+    assert f"[collector.{way}]" in check.found
+    taken = f"[audit_api]\nport = 5044\n[collector.{way}]\nport = 5044\n"
+    (check,) = troubles(examine_settings(config_of(taken), None, standby=False))
+    assert "both listen on port 5044" in check.found
+
+
+def test_ports_of_syslog_and_of_metrics_are_looked_at() -> None:
+    def told(text: str) -> list[str]:
+        return [check.found for check in troubles(examine_settings(config_of(text), None, standby=False))]
+
+    assert told("[collector.syslog]\nudp_port = 5140\nport = 5140\n") == [], "UDP and TCP do not meet"
+    tls = 'tls_certificate = "a.pem"\ntls_key = "b.pem"\n'
+    (both,) = told(f"[collector.beats]\nport = 6514\n[collector.syslog]\ntls_port = 6514\n{tls}")
+    assert "[collector.beats] and [collector.syslog]" in both
+    (both,) = told("[correlator]\nshards = 2\nmetrics_port = 9500\n[siem]\nmetrics_port = 9501\n")
+    assert "[correlator] and [siem] both listen on port 9501" in both
+
+
 @pytest.mark.parametrize(
     ("text", "name"),
     [
