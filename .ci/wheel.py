@@ -17,6 +17,7 @@ EXTRAS = {
     "grpc",
     "aiokafka",
     "aio_pika",
+    "pamqp",
     "pulsar",
     "river",
     "httpx",

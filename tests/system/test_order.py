@@ -75,7 +75,7 @@ def imported(world: Correlating, files: Sequence[list[Event]]) -> None:
             rows = [
                 Arrival(event=event, source_id=sha256(name).digest()) for event, name in zip(events, names, strict=True)
             ]
-            importer.run(sha256(b"\n".join(names)).hexdigest(), rows)
+            importer.run(sha256(b"\n".join(names)).hexdigest(), [rows])
     finally:
         importer.close()
 

@@ -105,8 +105,9 @@ def test_prometheus_says_what_the_account_says(addresses: dict[str, str], tmp_pa
         prometheus.until(requests, {charged: 1, failed_to_charge: 0})  # what has not failed yet is a zero, not a hole
         prometheus.until("sum(up)", {(): len(targets)})
 
-        send(sidecar, spans(2, 19))
-        send(sidecar, spans(2, 19))  # again: it has heard no answer
+        some = spans(2, 19)
+        send(sidecar, some)
+        send(sidecar, {"resourceSpans": some["resourceSpans"] * 2})  # again, in another batch: it has heard no answer
         send(sidecar, spans(100, 5, error=True))
         send(sidecar, spans(200, 7, kind=3))  # what a client saw
         access = {"request_method": "GET", "request_uri": "/orders/4711", "request_time": "0.2", "service": "edge"}

@@ -47,6 +47,12 @@ def ledger(made: Made, tmp_path: Path) -> WholeLedger:
     return made.ledger.copy(tmp_path / "copy")
 
 
+@pytest.fixture(autouse=True)
+def _nobody_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log was left open by its writer: a check would wait for what that one may be about to publish."""
+    monkeypatch.setattr("correlator.check._PAUSES_SECONDS", (0.0,))
+
+
 def found(ledger: WholeLedger, **options: object) -> list[str]:
     return [str(finding) for finding in ledger.check(**options)]  # type: ignore[arg-type]  # passed on
 
