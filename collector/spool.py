@@ -5,29 +5,26 @@ Groups of events are queued by `append`; one thread writes all that is queued, s
 thread is woken, who queued a little may commit it itself (`commit_quickly`); the two never commit at the same time.
 
 What a crash means, line by line of `commit_pending`: before the sync returns nobody was told, and recovery keeps what is
-whole and cuts what is torn; after it, everything told is on disk. Segments are files named by the sequence of their first
-event; a new one is opened only when the one before is synced, so a torn frame can stand at the end of the last one alone. Anything
-else that does not read back is damage: `StateUnknown`, and the sidecar goes on under a new incarnation.
+whole and cuts what is torn; after it, everything told is on disk. The files are `collector.segmentfiles`'. What does not read
+back is damage: `StateUnknown`, and the sidecar goes on under a new incarnation.
 """
 
-import itertools
 import logging
-import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from collector.admission import admit
-from collector.disk import AppendFile, Disk
+from collector.disk import Disk
 from collector.diskroom import DiskRoom
 from collector.errors import Overloaded, StateUnknown
 from collector.fairqueue import FairQueue, Queued
 from collector.frame import Frame
 from collector.group import Deliver, Done, Group, Spooled, check_fits, checked_size, deliver_here
 from collector.refusals import Refusals
-from collector.segments import Cursor, SourceIds, find_sequence, read_frames, recover_segments, segment_path
+from collector.segmentfiles import SegmentFiles
+from collector.segments import Cursor, SourceIds
 from collector.shares import Shares
 from collector.spoollimits import SpoolLimits
 
@@ -45,8 +42,6 @@ _COMMIT_BYTES = 1024**2
 """About so much is written before a sync: who queued a little beside a flood waits for no more than that."""
 
 _FULL = "the spool is full: shipping does not keep up"
-
-_SYNC_WEIGHT = 0.2  # of the last sync in the moving average: one that stalls ends quick commits for a dozen others
 
 
 class Spool:
@@ -66,13 +61,10 @@ class Spool:
         deliver: Deliver = deliver_here,
         monotonic: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self._directory = directory
-        self._disk = disk
+        self._name = directory.name
         self._journal = journal
         self.limits = limits or SpoolLimits()
         self._deliver = deliver
-        self._monotonic = monotonic
-        self._sync_seconds = math.inf  # a moving average; not known yet
         # taken by itself: going through a condition calls Python twice, some ten times a group
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)  # for the committing thread: something is queued
@@ -81,37 +73,37 @@ class Spool:
         self.shares = Shares()
         self._committing = False
         self._stopping = False
-        self.failed: StateUnknown | None = None
         self.refusals = Refusals()
         self.room = DiskRoom(disk, directory, self.limits.keep_free_bytes, self.refusals)
         self._thread: threading.Thread | None = None
-        self._file: AppendFile | None = None
-        disk.make_directory(directory)
-        found = recover_segments(directory, disk=disk, journal=journal)
-        self._sizes = found.sizes  # durable bytes of each live segment, by its first sequence
-        self._next = found.next_sequence
-        self.torn_bytes = found.torn_bytes
-        if self._sizes:
-            self._file = self._open(max(self._sizes))
+        self._segments = SegmentFiles(directory, disk=disk, journal=journal, limits=self.limits, monotonic=monotonic)
 
     # -- what is there
 
     @property
     def next_sequence(self) -> int:
         """The sequence of the next event: all below it are durable."""
-        return self._next
+        return self._segments.next_sequence
 
     @property
     def size_bytes(self) -> int:
         """Bytes of all live segments."""
-        with self._lock:
-            return sum(self._sizes.values())
+        return self._segments.size_bytes
 
     @property
     def start(self) -> Cursor:
         """The place of the oldest frame still kept."""
-        with self._lock:
-            return Cursor(segment=min(self._sizes, default=self._next), offset=0)
+        return self._segments.start
+
+    @property
+    def torn_bytes(self) -> int:
+        """What was cut off on opening."""
+        return self._segments.torn_bytes
+
+    @property
+    def failed(self) -> StateUnknown | None:
+        """Why nothing more is taken; None while it is."""
+        return self._segments.failed
 
     # -- taking groups in
 
@@ -131,13 +123,13 @@ class Spool:
         limits = self.limits
         check_fits(size, limits.open_bytes)
         with self._lock:
-            if self.failed is not None:
-                raise self.failed
+            if self._segments.failed is not None:
+                raise self._segments.failed
             if self._stopping:
                 raise Overloaded("the spool is closing")
             if not self._queue.has_room(group.sender, size, limits.queued_bytes):
                 raise Overloaded("more is waiting for the disk than the spool's queue takes", retry_after_seconds=0.2)
-            used_bytes = sum(self._sizes.values()) + self._queue.size_bytes
+            used_bytes = self._segments.size_bytes + self._queue.size_bytes
             admitted, charged = self.shares.admits(group.sender, size, used_bytes, limits)
             if not admitted:
                 raise self.refusals.refuse(_FULL + ", and the rest is for who holds less" * charged, share=charged)
@@ -170,7 +162,7 @@ class Spool:
     def commit_quickly(self) -> None:
         """Commit what is queued in the calling thread if that is quick, as the last syncs were; else wake the committing thread."""
         with self._lock:
-            if self._sync_seconds > _QUICK_SECONDS or self._queue.size_bytes > _QUICK_BYTES or self._stopping:
+            if self._segments.sync_seconds > _QUICK_SECONDS or self._queue.size_bytes > _QUICK_BYTES or self._stopping:
                 self._wake.notify()
                 return
         self.commit_pending()
@@ -191,16 +183,16 @@ class Spool:
             outcomes = [(one.done, error) for one in work]
             self.refusals.note(str(error))
         except Exception as error:  # noqa: BLE001 - a defect: senders must hear of it, and nobody may write behind it
-            _log.exception("spool %s: a commit failed", self._directory.name)
+            _log.exception("spool %s: a commit failed", self._name)
             failure = self.abandon(f"a commit failed: {type(error).__name__}")
             outcomes = [(one.done, failure) for one in work]
         self._deliver(outcomes)
 
     def _commit(self, work: Sequence[Queued]) -> list[tuple[Done, Spooled | Exception]]:
-        if self.failed is not None:
+        if self._segments.failed is not None:
             # queued while a sync failed: what stands behind bytes of unknown fate would be cut off with them
-            raise self.failed
-        first = self._next
+            raise self._segments.failed
+        first = durable = self._segments.next_sequence
         outcomes: list[tuple[Done, Spooled | Exception]] = []
         frames: list[bytes] = []
         fresh_ids: list[bytes] = []
@@ -210,7 +202,7 @@ class Spool:
             outcome, frame = admit(
                 one.group,
                 first=first,
-                durable=self._next,
+                durable=durable,
                 journal=self._journal,
                 seen_now=seen_now,
                 fresh_ids=fresh_ids,
@@ -228,95 +220,25 @@ class Spool:
     def _write(self, data: bytes, groups: Sequence[Queued], *, following: int) -> None:
         """Append and sync the frames of groups; `following` is the sequence behind them."""
         self.room.take(len(data))
-        name = max(self._sizes, default=-1)
-        if self._file is None or self._sizes[name] >= self.limits.segment_bytes:
-            name = self._roll()
-        file = self._file
-        assert file is not None
-        size = self._sizes[name]
-        try:
-            file.write(data)
-        except OSError as error:
-            # part of it may be in the file: cut it off, so that the next frame follows the last durable one
-            try:
-                self._disk.truncate(self._path(name), size)
-            except OSError as second:
-                raise self.abandon(f"a torn write could not be cut off: {second}") from second
-            raise Overloaded(f"the disk takes no more: {error}", retry_after_seconds=5.0) from error
-        began = self._monotonic()
-        try:
-            file.sync()
-        except OSError as error:
-            # after a failed fsync the kernel may have dropped the pages, and they read as if they were on the disk: cut off, so that
-            # nobody finds them. If that fails, or after a crash at this line, recovery writes what it finds again
-            with suppress(OSError):
-                self._disk.truncate(self._path(name), size)
-            raise self.abandon(f"fsync failed: {error}") from error
-        taken_seconds = self._monotonic() - began
-        if math.isinf(self._sync_seconds):
-            self._sync_seconds = taken_seconds
-        self._sync_seconds += _SYNC_WEIGHT * (taken_seconds - self._sync_seconds)
-        self._next = following  # before the size: whoever reads the frames must find the sequences that they hold
-        self._sizes[name] = size + len(data)
+        segment = self._segments.append(data, following=following, limits=self.limits)
         with self._lock:
-            self.shares.kept(groups, name)
-            self.refusals.over(full=sum(self._sizes.values()) + self.shares.elsewhere_bytes > self.limits.open_bytes)
-
-    def _roll(self) -> int:
-        """Open the segment that the next frame begins. The one before is synced already: every commit syncs."""
-        name = self._next
-        if self._file is not None and name in self._sizes:
-            return name  # nothing but frames without events so far: it goes on under its name
-        self._journal.flush_soon()  # keeps memory small, and nothing else: `release` flushes before it removes their segment
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        try:
-            file = self._open(name)
-        except OSError as error:
-            raise Overloaded(f"no new segment can be made: {error}", retry_after_seconds=5.0) from error
-        try:
-            self._disk.sync_directory(self._directory)
-        except OSError as error:
-            file.close()
-            raise self.abandon(f"fsync of the folder failed: {error}") from error
-        self._file = file
-        with self._lock:
-            self._sizes.setdefault(name, 0)
-        return name
+            self.shares.kept(groups, segment)
+            self.refusals.over(full=self._segments.size_bytes + self.shares.elsewhere_bytes > self.limits.open_bytes)
 
     def abandon(self, reason: str) -> StateUnknown:
         """Take no more: what is queued and what comes is told the error that is returned, and its sender sends it again."""
-        error = StateUnknown(f"spool {self._directory.name}: {reason}; reopen it")
         with self._lock:
-            self.failed = error
-        return error
+            return self._segments.abandon(reason)
 
     # -- reading back, for batches
 
     def frames(self, cursor: Cursor, *, events: int, limit_bytes: int) -> tuple[list[Frame], Cursor]:
-        """Whole durable frames from `cursor` on: at least one if there is one, then up to about the limits.
-
-        Returns them with the cursor behind them. The bytes come from the disk, so what is shipped is what was kept.
-
-        Raises:
-            Damaged: a frame that was durable does not read back.
-        """
-        with self._lock:
-            sizes = dict(self._sizes)
-        return read_frames(
-            self._directory, cursor, disk=self._disk, sizes=sizes, events=events, limit_bytes=limit_bytes
-        )
+        """See `SegmentFiles.frames`."""
+        return self._segments.frames(cursor, events=events, limit_bytes=limit_bytes)
 
     def seek(self, sequence: int) -> Cursor:
-        """The place of the frame that holds `sequence` (or of the next frame to come). Reads one segment.
-
-        Raises:
-            Damaged: its segment is gone or damaged.
-        """
-        with self._lock:
-            sizes, following = dict(self._sizes), self._next
-        return find_sequence(self._directory, sequence, disk=self._disk, sizes=sizes, next_sequence=following)
+        """See `SegmentFiles.seek`."""
+        return self._segments.seek(sequence)
 
     def release(self, sequence: int) -> None:
         """Remove segments all of whose events are below `sequence`; never the one being written.
@@ -327,29 +249,23 @@ class Spool:
         """
         if self.refusals.now:
             self._close_covered(sequence)
-        with self._lock:
-            names = sorted(self._sizes)
-        done = [name for name, following in itertools.pairwise(names) if following <= sequence]
+        done = self._segments.below(sequence)
         if not done:
             return
         self._journal.flush()
         for name in done:
-            with suppress(FileNotFoundError):  # removed before, when the folder's sync then failed
-                self._disk.remove(self._path(name))
-            # synced one by one, oldest first: a crash must not bring an older one back in front of a hole
-            self._disk.sync_directory(self._directory)
+            self._segments.remove(name)
             with self._lock:
-                del self._sizes[name]
                 self.shares.released(name)
 
     def _close_covered(self, sequence: int) -> None:
         with self._lock:
-            if self._committing or self._queue or self._stopping or self.failed or self._next > sequence:
+            if self._committing or self._queue or self._stopping or self.failed or self.next_sequence > sequence:
                 return
             self._committing = True  # nobody else writes until the next segment is there
         try:
-            if self._file is not None:
-                self._roll()
+            if self._segments.is_open:
+                self._segments.roll(self.limits)
         finally:
             self._committed()
 
@@ -372,7 +288,7 @@ class Spool:
             try:
                 self.commit_pending()
             except Exception:  # noqa: BLE001 - what was committed stays so: senders who heard nothing send again
-                _log.exception("spool %s: senders could not be told", self._directory.name)
+                _log.exception("spool %s: senders could not be told", self._name)
 
     def close(self) -> None:
         """Commit what is queued, stop the thread, close the file. Later appends are `Overloaded`."""
@@ -386,12 +302,4 @@ class Spool:
             self.settle()
         with self._lock:
             self._idle.wait_for(lambda: not self._committing)
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _open(self, segment: int) -> AppendFile:
-        return self._disk.append_to(self._path(segment), reserve_bytes=self.limits.reserve_bytes)
-
-    def _path(self, segment: int) -> Path:
-        return segment_path(self._directory, segment)
+        self._segments.close()
