@@ -65,6 +65,8 @@ class SpoolIntake:
         self._loop = asyncio.get_running_loop()
         self._groups = 0  # queued in this turn of the loop
         self._groups_before = 0  # in the last one that brought any
+        self._finish: Callable[[], None] | None = None  # of a commit in this turn
+        self._counts: list[Callable[[], object]] = []  # to be counted at the end of this turn
 
     def accept(
         self,
@@ -109,7 +111,7 @@ class SpoolIntake:
         return msgspec.structs.replace(receipt, dead_lettered=len(refusals), refused=refusals)
 
     def _receipt(self, began: float, spooled: Spooled) -> Receipt:
-        self._metrics.ack_seconds.observe(time.perf_counter() - began)
+        self._count(partial(self._metrics.ack_seconds.observe, time.perf_counter() - began))
         return Receipt(stored=spooled.stored, duplicates=spooled.duplicates)
 
     async def reject(self, rejections: list[Rejection]) -> None:
@@ -165,7 +167,7 @@ class SpoolIntake:
 
         def spooled(outcome: Spooled | Exception) -> None:
             if isinstance(outcome, Spooled):
-                self._metrics.taken(stored=outcome.stored, duplicates=outcome.duplicates)
+                self._count(partial(self._metrics.taken, stored=outcome.stored, duplicates=outcome.duplicates))
                 if requests and outcome.stored:
                     places = outcome.kept or requests  # a re-send is no second request
                     self._metrics.answered(requests[at] for at in places if at in requests)
@@ -195,13 +197,26 @@ class SpoolIntake:
         if self._groups == 1:
             self._loop.call_soon(self._turn_over)
             if self._groups_before == 1:  # a sender alone: nobody comes to share its sync
-                self._pipeline.commit_quickly()
+                self._finish = self._pipeline.commit_quickly()
         return future
+
+    def _count(self, count: Callable[[], object]) -> None:
+        """Count once the answers are written, if they are being written in this turn."""
+        if self._groups:
+            self._counts.append(count)
+        else:
+            count()
 
     def _turn_over(self) -> None:
         """Once a turn of the event loop, for everything that came in it: all connections share one sync."""
         self._groups_before, self._groups = self._groups, 0
-        self._pipeline.commit_quickly()
+        if self._finish is not None:
+            finish, self._finish = self._finish, None
+            finish()
+        self._pipeline.commit_quickly()()
+        counts, self._counts = self._counts, []
+        for count in counts:
+            count()
 
 
 def _as_it_is(spooled: Spooled) -> Spooled:

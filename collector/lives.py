@@ -62,6 +62,7 @@ class Lives:
         journal: SourceIds,
         limits: SpoolLimits,
         deliver: Deliver,
+        committed: Callable[[], object],
         clock: Callable[[], int],
         monotonic: Callable[[], float],
         random_bytes: Callable[[int], bytes],
@@ -73,6 +74,7 @@ class Lives:
         self._journal = journal
         self._limits = limits
         self._deliver = deliver
+        self._committed = committed
         self._clock = clock
         self._monotonic = monotonic
         self._random_bytes = random_bytes
@@ -177,6 +179,7 @@ class Lives:
                 journal=self._journal,
                 limits=self._limits,
                 deliver=self._deliver,
+                committed=self._committed,
                 monotonic=self._monotonic,
             )
             _check_together(headers, spool)

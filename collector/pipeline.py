@@ -101,8 +101,7 @@ class Pipeline:
         self._close_stream = False
         self._threaded = False
         self._disk.make_directory(root)
-        lock = self._disk.lock(root / "lock")
-        if lock is None:
+        if (lock := self._disk.lock(root / "lock")) is None:
             raise StateUnknown(f"the spool {root.name} is in use by another process")
         self._lock = lock
         self._own_journal: Journal | None = None
@@ -122,6 +121,7 @@ class Pipeline:
             journal=journal,
             limits=self._limits.spool,
             deliver=self._deliver,
+            committed=self._rounds.wake,
             clock=clock,
             monotonic=monotonic,
             random_bytes=random_bytes,
@@ -164,9 +164,11 @@ class Pipeline:
         """Raises `TooLarge`: a group of so many bytes could never be taken, whole or cut."""
         check_fits(size_bytes, self._limits.spool.open_bytes)
 
-    def commit_quickly(self) -> None:
-        """See `Spool.commit_quickly`. What was held for a stream that has been succeeded since, its own thread commits."""
-        self._live.spool.commit_quickly()
+    def commit_quickly(self) -> Callable[[], None]:
+        """See `Spool.commit_quickly`. Returns its `finish`. What was held for a stream that has been succeeded since, its own thread commits."""
+        spool = self._live.spool
+        spool.commit_quickly()
+        return spool.finish
 
     def forget(self, stored: Done) -> None:
         """Nobody waits for this `stored` any more; its events are shipped all the same."""
@@ -230,8 +232,8 @@ class Pipeline:
         drained = all(shipper is not None and shipper.waiting_events == 0 for shipper in shippers)
         for life in (*self._draining, self._live):
             life.close()
-        left = self._confirmations.fail(Overloaded("the collector stops; what it kept is shipped after its next start"))
-        if left:
+        stops = Overloaded("the collector stops; what it kept is shipped after its next start")
+        if left := self._confirmations.fail(stops):
             self._deliver_outside(left)
         self._let_go()
         return drained
@@ -252,7 +254,6 @@ class Pipeline:
         ]
         if answers:
             self._deliver_outside(answers)
-        self._rounds.wake()
 
     def _await(self, twice: Twice, outcome: Spooled | Exception) -> list[tuple[Done, Spooled | Exception]]:
         """Let a group wait for the store; returns what it can be told at once. In the committing thread."""

@@ -2,7 +2,8 @@
 
 Groups of events are queued by `append`; one thread writes all that is queued, syncs once, and only then calls each group's
 `done`. The sender's acknowledgement is sent by that call, so it can never precede the fsync. While the disk syncs faster than a
-thread is woken, who queued a little may commit it itself (`commit_quickly`); the two never commit at the same time.
+thread is woken, who queued a little may commit it itself (`commit_quickly`); the two never commit at the same time. What need not
+precede the answers, which is all that only memory knows of a commit, comes after them (`finish`).
 
 What a crash means, line by line of `commit_pending`: before the sync returns nobody was told, and recovery keeps what is
 whole and cuts what is torn; after it, everything told is on disk. The files are `collector.segmentfiles`'. What does not read
@@ -13,6 +14,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from collector.admission import admit
@@ -44,8 +46,27 @@ _COMMIT_BYTES = 1024**2
 _FULL = "the spool is full: shipping does not keep up"
 
 
+@dataclass(slots=True, kw_only=True)
+class _Told:
+    """A commit whose senders were told: what it took from the queue, what of it is in which segment, and the ids that are new."""
+
+    groups: Sequence[Queued]
+    written: Sequence[Queued] = ()
+    segment: int = -1
+    fresh_ids: Sequence[bytes] = ()
+
+
 class Spool:
-    """The segments of one stream. Open with `Spool(...)`, then `start()` the committing thread, or call `commit_pending`.
+    """The segments of one stream. Open with `Spool(...)`, then `start_committing` a thread, or call `commit_pending`.
+
+    Args:
+        directory: of the segments.
+        disk: the seam to the file system.
+        journal: the source ids that are remembered.
+        limits: bounds; may be changed.
+        deliver: tells senders what became of their groups.
+        committed: called after each commit, when its senders are told.
+        monotonic: seconds that never go back.
 
     Raises:
         Damaged: on opening, a segment is damaged (not merely torn at its end); says which, where, and from which sequence on.
@@ -59,19 +80,22 @@ class Spool:
         journal: SourceIds,
         limits: SpoolLimits | None = None,
         deliver: Deliver = deliver_here,
+        committed: Callable[[], object] = lambda: None,
         monotonic: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._name = directory.name
         self._journal = journal
         self.limits = limits or SpoolLimits()
         self._deliver = deliver
+        self._committed = committed
         # taken by itself: going through a condition calls Python twice, some ten times a group
         self._lock = threading.RLock()
         self._wake = threading.Condition(self._lock)  # for the committing thread: something is queued
         self._idle = threading.Condition(self._lock)  # for who waits until nothing is
         self._queue = FairQueue()
         self.shares = Shares()
-        self._committing = False
+        self._committing = False  # from taking groups out of the queue until `finish`
+        self._told: _Told | None = None
         self._stopping = False
         self.refusals = Refusals()
         self.room = DiskRoom(disk, directory, self.limits.keep_free_bytes, self.refusals)
@@ -140,44 +164,74 @@ class Spool:
 
     def commit_pending(self) -> int:
         """Write and sync what is queued, as much as one sync takes, then tell; returns how many groups. For the committing thread, or for a test."""
-        with self._lock:
-            if self._committing or not self._queue:
-                return 0
-            work = self._queue.take(_COMMIT_BYTES)
-            self.shares.left_queue(work)
-            self._committing = True
         try:
-            self._commit_and_tell(work)
+            return self._commit_queued()
         finally:
-            self._committed()
-        return len(work)
+            self.finish()
 
-    def _committed(self) -> None:
+    def commit_quickly(self) -> None:
+        """Commit what is queued in the calling thread if that is quick, as the last syncs were; else wake the committing thread.
+
+        When it returns, senders are told; whoever calls it calls `finish` once it has written what they are answered.
+        """
+        with self._lock:
+            if self._segments.sync_seconds > _QUICK_SECONDS or self._queue.size_bytes > _QUICK_BYTES or self._stopping:
+                self._wake.notify()
+                return
+        self._commit_queued()
+
+    def finish(self) -> None:
+        """Do what is left of a commit whose senders were told, if there is one. In any thread; nothing is committed before it."""
+        with self._lock:
+            told, self._told = self._told, None
+        if told is None:
+            return
+        try:
+            # none of this is on disk: what a crash before this line forgets, recovery finds in the segments
+            self._journal.add(told.fresh_ids)
+            with self._lock:
+                self.shares.left_queue(told.groups)
+                if told.written:
+                    self.shares.kept(told.written, told.segment)
+                    held_bytes = self._segments.size_bytes + self.shares.elsewhere_bytes
+                    self.refusals.over(full=held_bytes > self.limits.open_bytes)
+            self._committed()
+        finally:
+            self._may_commit()
+
+    def _may_commit(self) -> None:
         with self._lock:
             self._committing = False
             if self._queue:
                 self._wake.notify()
             self._idle.notify_all()
 
-    def commit_quickly(self) -> None:
-        """Commit what is queued in the calling thread if that is quick, as the last syncs were; else wake the committing thread."""
-        with self._lock:
-            if self._segments.sync_seconds > _QUICK_SECONDS or self._queue.size_bytes > _QUICK_BYTES or self._stopping:
-                self._wake.notify()
-                return
-        self.commit_pending()
-
     def settle(self) -> None:
         """Return when all that was queued is committed and told."""
+        self.finish()
         while self._thread is None and self.commit_pending():
             pass
         with self._lock:
             self._wake.notify()
             self._idle.wait_for(lambda: not self._queue and not self._committing)
 
-    def _commit_and_tell(self, work: Sequence[Queued]) -> None:
+    def _commit_queued(self) -> int:
+        """Commit and tell; `finish` is left to do. Returns how many groups."""
+        with self._lock:
+            if self._committing or not self._queue:
+                return 0
+            work = self._queue.take(_COMMIT_BYTES)
+            self._committing = True
+        told = _Told(groups=work)
         try:
-            outcomes = self._commit(work)
+            self._commit_and_tell(work, told)
+        finally:
+            self._told = told
+        return len(work)
+
+    def _commit_and_tell(self, work: Sequence[Queued], told: _Told) -> None:
+        try:
+            outcomes = self._commit(work, told)
         except (Overloaded, StateUnknown) as error:
             # nobody was told, so nothing is lost: every sender of these groups tries again
             outcomes = [(one.done, error) for one in work]
@@ -188,7 +242,7 @@ class Spool:
             outcomes = [(one.done, failure) for one in work]
         self._deliver(outcomes)
 
-    def _commit(self, work: Sequence[Queued]) -> list[tuple[Done, Spooled | Exception]]:
+    def _commit(self, work: Sequence[Queued], told: _Told) -> list[tuple[Done, Spooled | Exception]]:
         if self._segments.failed is not None:
             # queued while a sync failed: what stands behind bytes of unknown fate would be cut off with them
             raise self._segments.failed
@@ -213,17 +267,11 @@ class Spool:
                 frames.append(frame)
                 written.append(one.at_most(len(frame)))  # of a re-send its name alone
         if frames:
-            self._write(b"".join(frames), written, following=first)
-        self._journal.add(fresh_ids)
+            data = b"".join(frames)
+            self.room.take(len(data))
+            told.segment = self._segments.append(data, following=first, limits=self.limits)
+            told.written, told.fresh_ids = written, fresh_ids
         return outcomes
-
-    def _write(self, data: bytes, groups: Sequence[Queued], *, following: int) -> None:
-        """Append and sync the frames of groups; `following` is the sequence behind them."""
-        self.room.take(len(data))
-        segment = self._segments.append(data, following=following, limits=self.limits)
-        with self._lock:
-            self.shares.kept(groups, segment)
-            self.refusals.over(full=self._segments.size_bytes + self.shares.elsewhere_bytes > self.limits.open_bytes)
 
     def abandon(self, reason: str) -> StateUnknown:
         """Take no more: what is queued and what comes is told the error that is returned, and its sender sends it again."""
@@ -267,7 +315,7 @@ class Spool:
             if self._segments.is_open:
                 self._segments.roll(self.limits)
         finally:
-            self._committed()
+            self._may_commit()
 
     # -- life
 
@@ -295,6 +343,7 @@ class Spool:
         with self._lock:
             self._stopping = True
             self._wake.notify()
+        self.finish()
         if self._thread is not None:
             self._thread.join()
             self._thread = None

@@ -12,7 +12,9 @@ import pytest
 
 from collector.disk import OsDisk
 from collector.errors import StateUnknown
+from collector.sender import Sender
 from collector.spool import Group, Spool, Spooled, SpoolLimits
+from tests.collector.test_spool import Ids
 from tests.support.faulty_disk import FaultyDisk
 
 ROOT = Path("spool")
@@ -174,3 +176,49 @@ def test_both_ways_at_once_tell_everybody_once_and_number_densely(tmp_path: Path
     spool.close()
     firsts = [one.outcome.first for one in told if isinstance(one.outcome, Spooled)]
     assert sorted(firsts) == list(range(6 * 60))
+
+
+def test_what_only_memory_knows_of_a_commit_comes_behind_its_answers_and_before_another_commit() -> None:
+    woken: list[int] = []
+    journal = Ids()
+    spool = Spool(
+        ROOT,
+        disk=FaultyDisk(),
+        journal=journal,
+        committed=lambda: woken.append(spool.next_sequence),
+        monotonic=Stopwatch(0.0001),
+    )
+    spool.append(group("a"), Told())
+    spool.commit_pending()
+    one = Group(group_id=b"one", source_ids=[b"id"], events=[b"e"], facts=[b"f"], sender=Sender("forward", 1))
+    first, again = quickly(spool, one), Told()
+    assert first.outcome == Spooled(first=1, stored=1, duplicates=0)
+    assert (woken, journal.known([b"one", b"id"])) == ([1], set())
+    held_bytes = spool.shares.held_bytes("forward")
+    spool.append(one, again, held=True)
+    spool.commit_quickly()
+    assert (again.outcome, spool.commit_pending()) == (None, 0)  # which finished the first
+    assert (woken, journal.known([b"one", b"id"])) == ([1, 2], {b"one", b"id"})
+    assert spool.shares.held_bytes("forward") == 2 * held_bytes
+    spool.commit_quickly()
+    spool.finish()
+    assert again.outcome == Spooled(first=2, stored=0, duplicates=1)
+    assert spool.shares.held_bytes("forward") == held_bytes
+    spool.finish()
+    assert woken == [1, 2, 2]
+
+
+@pytest.mark.parametrize("end", ["settle", "close"])
+@pytest.mark.parametrize("threaded", [True, False])
+def test_a_commit_that_nobody_finished_keeps_no_spool_from_ending(end: str, threaded: bool) -> None:
+    spool = opened(Stopwatch(0.0001))
+    spool.append(group("a"), Told())
+    spool.commit_pending()
+    if threaded:
+        spool.start_committing()
+    quickly(spool, group("b"))
+    behind = Told()
+    spool.append(group("c"), behind, held=True)
+    getattr(spool, end)()
+    assert behind.outcome == Spooled(first=2, stored=1, duplicates=0)
+    spool.close()
