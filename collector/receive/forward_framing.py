@@ -64,8 +64,8 @@ class Framing:
     def next_message(self) -> bytes | None:
         """The next whole message; None while there is none. Heartbeats in a row, of which a read may bring a million, are one."""
         unpacker = self._unpacker
-        if unpacker is None:
-            return None
+        if unpacker is None or not self._buffer:
+            return None  # mostly nothing stands behind the last one: the unpacker would say so by an exception
         try:
             if self._buffer[:1] == NIL:
                 run = _NILS.match(self._buffer)

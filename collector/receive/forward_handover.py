@@ -40,9 +40,10 @@ class Handover:
         if group.refused or not group.arrivals:
             return None
         try:
-            return asyncio.ensure_future(self._accept(group))
+            taken = self._accept(group)
         except (Overloaded, TooLarge):
             return None
+        return taken if isinstance(taken, asyncio.Future) else asyncio.ensure_future(taken)
 
     async def patiently(self, group: Group) -> None:
         """Make a group durable: its dead letters, then its events.
