@@ -111,9 +111,11 @@ class Preparer:
     def prepare(self, arrivals: Sequence[Arrival]) -> Prepared:
         """Prepare a group. Never raises for what is in an event: what cannot be taken is in `refused`."""
         prepared = Prepared(source_ids=[], events=[], facts=[], refused=[])
-        now = format_time(self._clock()) if self._clock else ""
+        now = ""
         looks = self._requests
         for at, arrival in enumerate(arrivals):
+            if not (now or arrival.event.observed) and self._clock is not None:
+                now = format_time(self._clock())
             try:
                 kept, event, facts = self._one(arrival.event, now, vouched=arrival.plain)
                 # of most events these two looks are all: they are logs

@@ -213,13 +213,16 @@ class Connection(asyncio.BufferedProtocol):
                 its_turn = False
                 group = next(self._groups, None)
                 if group is not None:
-                    # what it was read into is no longer needed: held while the group waits for room, several would wait for one another
-                    self._buffered.at_most(self._half_read_bytes)
+                    if self._buffered.held_bytes:
+                        # what it was read into is no longer needed: held while the group waits for room, several would wait for one another
+                        self._buffered.at_most(self._half_read_bytes)
                     if not self._start_at_once(group):
                         break
                 elif self._given_up or not self._unread:
-                    self._buffered.resize(self._half_read_bytes)
-                    if self._half_read_bytes and self._stall_timer is None:
+                    half_read_bytes = self._half_read_bytes
+                    if half_read_bytes or self._buffered.held_bytes:
+                        self._buffered.resize(half_read_bytes)
+                    if half_read_bytes and self._stall_timer is None:
                         self._await_more()
                     break
                 else:  # a piece that makes no message whole waits for no turn: it would be one for each piece of a message

@@ -88,7 +88,7 @@ class MessageReader:
             self.framing.feed(data)
         except Malformed as error:
             self._lost = error
-        if not self.waiting:
+        if self._message is None and self._lost is None:
             self._look()
 
     def _look(self) -> None:

@@ -67,42 +67,46 @@ class Room:
 
 
 class Claim:
-    """What one sender, or one group of its events, takes of a `Room`."""
+    """What one sender, or one group of its events, takes of a `Room`.
 
-    __slots__ = ("_held_bytes", "_room")
+    Attributes:
+        held_bytes: what it has.
+    """
+
+    __slots__ = ("_room", "held_bytes")
 
     def __init__(self, room: Room) -> None:
         self._room = room
-        self._held_bytes = 0
+        self.held_bytes = 0
 
     def add(self, size_bytes: int) -> None:
         """Claim more, or less when negative. Raises `Overloaded` when there is no room; what it had it keeps."""
         if size_bytes > 0:
             self._room._take(size_bytes)  # noqa: SLF001 - the two are one
-        self._held_bytes += size_bytes
+        self.held_bytes += size_bytes
         if size_bytes < 0:
             self._room._give_back(-size_bytes)  # noqa: SLF001 - the two are one
 
     def resize(self, size_bytes: int) -> None:
         """Claim so much in all. Raises `Overloaded` when there is no room; what it had it keeps."""
-        self.add(size_bytes - self._held_bytes)
+        self.add(size_bytes - self.held_bytes)
 
     def at_most(self, size_bytes: int) -> None:
         """Give back what is claimed beyond so much."""
-        if size_bytes < self._held_bytes:
+        if size_bytes < self.held_bytes:
             self.resize(size_bytes)
 
     def at_once(self, size_bytes: int) -> bool:
         """Claim more if there is room just now and nobody waits for it; says whether it did."""
         claimed = self._room._take_at_once(size_bytes)  # noqa: SLF001 - the two are one
         if claimed:
-            self._held_bytes += size_bytes
+            self.held_bytes += size_bytes
         return claimed
 
     async def wait(self, size_bytes: int) -> None:
         """Claim more as soon as there is room; first come, first served."""
         await self._room._wait(size_bytes)  # noqa: SLF001 - the two are one
-        self._held_bytes += size_bytes
+        self.held_bytes += size_bytes
 
     def release(self) -> None:
         """Give everything back."""
