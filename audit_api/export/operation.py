@@ -10,7 +10,8 @@ from pathlib import Path
 from audit_api.export.bundle import BundleExport, TooLarge
 from audit_api.export.data import DataExports, chosen_format, format_parameter
 from audit_api.export.formats import FORMATS, FormatUnavailable
-from audit_api.export.report import MAX_ENTRIES, report_pdf
+from audit_api.export.printed import report_pdf
+from audit_api.export.report import MAX_ENTRIES
 from audit_api.export.walk import Selection
 from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.identity.scope import RowScope

@@ -1,15 +1,12 @@
 """What a report of a trail says, apart from how it looks: of exactly the contents that a bundle would hold, after they were verified."""
 
-import importlib
 import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from audit_api.export.bundle import TooLarge
-from audit_api.export.formats import FormatUnavailable
 from audit_api.export.table import amounts_of, plain_keys
 from collector.errors import Malformed
 from collector.event import Event, Facts, decode_event, decode_facts, format_time, parse_time
@@ -22,7 +19,7 @@ from correlator.retired import RetiredMonth, retired_events
 from correlator.trail import RETIREMENTS
 from correlator.verify import verify_bundle
 
-__all__ = ["MAX_CHARACTERS", "MAX_ENTRIES", "MAX_TEXT", "Happening", "Told", "harmless", "report_of", "report_pdf"]
+__all__ = ["MAX_CHARACTERS", "MAX_ENTRIES", "MAX_TEXT", "Happening", "Told", "harmless", "report_of"]
 
 MAX_ENTRIES = 1_000
 """Entries of a report: a hundred pages, unless they say much; of more, the bundle or data are what can be read."""
@@ -147,23 +144,6 @@ def report_of(contents: Contents, key: Verifier) -> Told:
         ),
         made_ns=_ns(verified.recorded[1]) or 0,
     )
-
-
-def report_pdf(contents: Contents, key: Verifier, *, fonts: Sequence[Path] = ()) -> bytes:
-    """The report as PDF (`audit_api.export.pdf`).
-
-    Raises:
-        VerificationError, TooLarge: as `report_of`.
-        FormatUnavailable: the extra ``pdf`` is not installed.
-    """
-    try:
-        pdf = importlib.import_module("audit_api.export.pdf")
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("fpdf", "segno", "uharfbuzz", "fontpkg_noto_sans"):
-            raise
-        raise FormatUnavailable("pdf needs the extra pdf: pip install 'tallystick[pdf]'") from error
-    made: bytes = pdf.render_report(report_of(contents, key), fonts=fonts)
-    return made
 
 
 def _weight(told: Happening) -> int:

@@ -89,7 +89,8 @@ def export(
 def _one(
     session: Session, identity: str, output: Path, *, tenant: str, source: Asked, pdf: bool, as_json: bool
 ) -> None:
-    from audit_api.export.report import MAX_ENTRIES, report_pdf
+    from audit_api.export.printed import report_pdf
+    from audit_api.export.report import MAX_ENTRIES
     from deploy.choice import the_one
     from deploy.remote import RemoteLedger
 
