@@ -94,8 +94,8 @@ class Spool:
         self._idle = threading.Condition(self._lock)  # for who waits until nothing is
         self._queue = FairQueue()
         self.shares = Shares()
-        self._committing = False  # from taking groups out of the queue until `finish`
-        self._told: _Told | None = None
+        self._committing = False
+        self._told: _Told | None = None  # and not finished
         self._stopping = False
         self.refusals = Refusals()
         self.room = DiskRoom(disk, directory, self.limits.keep_free_bytes, self.refusals)
@@ -181,30 +181,25 @@ class Spool:
         self._commit_queued()
 
     def finish(self) -> None:
-        """Do what is left of a commit whose senders were told, if there is one. In any thread; nothing is committed before it."""
+        """Do what is left of a commit whose senders were told, if there is one. In any thread; the next commit begins with it."""
         with self._lock:
             told, self._told = self._told, None
-        if told is None:
-            return
-        try:
+            if told is None:
+                return
             # none of this is on disk: what a crash before this line forgets, recovery finds in the segments
             self._journal.add(told.fresh_ids)
-            with self._lock:
-                self.shares.left_queue(told.groups)
-                if told.written:
-                    self.shares.kept(told.written, told.segment)
-                    held_bytes = self._segments.size_bytes + self.shares.elsewhere_bytes
-                    self.refusals.over(full=held_bytes > self.limits.open_bytes)
-            self._committed()
-        finally:
-            self._may_commit()
+            self.shares.left_queue(told.groups)
+            if told.written:
+                self.shares.kept(told.written, told.segment)
+                held_bytes = self._segments.size_bytes + self.shares.elsewhere_bytes
+                self.refusals.over(full=held_bytes > self.limits.open_bytes)
+            self._notify()
+        self._committed()
 
-    def _may_commit(self) -> None:
-        with self._lock:
-            self._committing = False
-            if self._queue:
-                self._wake.notify()
-            self._idle.notify_all()
+    def _notify(self) -> None:
+        if self._queue:
+            self._wake.notify()
+        self._idle.notify_all()
 
     def settle(self) -> None:
         """Return when all that was queued is committed and told."""
@@ -220,13 +215,15 @@ class Spool:
         with self._lock:
             if self._committing or not self._queue:
                 return 0
+            self.finish()
             work = self._queue.take(_COMMIT_BYTES)
             self._committing = True
         told = _Told(groups=work)
         try:
             self._commit_and_tell(work, told)
         finally:
-            self._told = told
+            with self._lock:
+                self._told, self._committing = told, False
         return len(work)
 
     def _commit_and_tell(self, work: Sequence[Queued], told: _Told) -> None:
@@ -295,6 +292,7 @@ class Spool:
 
         Raises Overloaded if the journal cannot be flushed first, or no segment made; the segments then stay.
         """
+        self.finish()  # of what is in a segment that is about to go
         if self.refusals.now:
             self._close_covered(sequence)
         done = self._segments.below(sequence)
@@ -315,7 +313,9 @@ class Spool:
             if self._segments.is_open:
                 self._segments.roll(self.limits)
         finally:
-            self._may_commit()
+            with self._lock:
+                self._committing = False
+                self._notify()
 
     # -- life
 

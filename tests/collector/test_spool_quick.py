@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from collector.disk import OsDisk
 from collector.errors import StateUnknown
@@ -162,10 +164,10 @@ def test_both_ways_at_once_tell_everybody_once_and_number_densely(tmp_path: Path
             one, done = group(f"{quick}/{at}/{count}"), Told()
             told.append(done)
             spool.append(one, done, held=quick)
-            if quick:
+            if quick or count % 7 == 0:
                 spool.commit_quickly()
+                spool.finish()
             if count % 7 == 0:
-                spool.commit_quickly()
                 assert done.event.wait(20)
 
     threads = [threading.Thread(target=send, args=(at % 2 == 0, at)) for at in range(6)]
@@ -197,15 +199,12 @@ def test_what_only_memory_knows_of_a_commit_comes_behind_its_answers_and_before_
     held_bytes = spool.shares.held_bytes("forward")
     spool.append(one, again, held=True)
     spool.commit_quickly()
-    assert (again.outcome, spool.commit_pending()) == (None, 0)  # which finished the first
+    assert again.outcome == Spooled(first=2, stored=0, duplicates=1)
     assert (woken, journal.known([b"one", b"id"])) == ([1, 2], {b"one", b"id"})
     assert spool.shares.held_bytes("forward") == 2 * held_bytes
-    spool.commit_quickly()
     spool.finish()
-    assert again.outcome == Spooled(first=2, stored=0, duplicates=1)
-    assert spool.shares.held_bytes("forward") == held_bytes
     spool.finish()
-    assert woken == [1, 2, 2]
+    assert (woken, spool.shares.held_bytes("forward")) == ([1, 2, 2], held_bytes)
 
 
 @pytest.mark.parametrize("end", ["settle", "close"])
@@ -222,3 +221,31 @@ def test_a_commit_that_nobody_finished_keeps_no_spool_from_ending(end: str, thre
     getattr(spool, end)()
     assert behind.outcome == Spooled(first=2, stored=1, duplicates=0)
     spool.close()
+
+
+@given(
+    st.lists(
+        st.one_of(st.integers(0, 5), st.sampled_from(["commit_quickly", "finish", "commit_pending", "settle"])),
+        max_size=60,
+    )
+)
+def test_in_whatever_order_it_is_called_each_group_is_told_once_and_each_id_stored_once(steps: list[int | str]) -> None:
+    disk = FaultyDisk()
+    spool = Spool(ROOT, disk=disk, journal=Ids(), monotonic=Stopwatch(0.0001))
+    told: list[tuple[int, Told]] = []
+    for step in steps:
+        if isinstance(step, str):
+            getattr(spool, step)()
+            continue
+        told.append((step, Told()))
+        one = Group(
+            group_id=b"group %d" % (step // 2), source_ids=[b"id %d" % step], events=[b"event"], facts=[b"facts"]
+        )
+        spool.append(one, told[-1][1], held=True)
+    spool.close()
+    outcomes = [(name, one.outcome) for name, one in told]
+    assert all(isinstance(outcome, Spooled) for _, outcome in outcomes)
+    stored = [(name, outcome.first) for name, outcome in outcomes if isinstance(outcome, Spooled) and outcome.stored]
+    assert len({name // 2 for name, _ in stored}) == len(stored) == len({name // 2 for name, _ in outcomes})
+    assert [first for _, first in stored] == list(range(len(stored)))
+    assert Spool(ROOT, disk=disk, journal=Ids()).next_sequence == len(stored)
