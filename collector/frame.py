@@ -16,7 +16,16 @@ from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["MAGIC", "MAX_FRAME_BYTES", "PREFIX_BYTES", "Frame", "FrameError", "find_frame", "read_frame", "write_frame"]
+__all__ = [
+    "MAGIC",
+    "MAX_FRAME_BYTES",
+    "PREFIX_BYTES",
+    "Frame",
+    "FrameError",
+    "durable_behind",
+    "read_frame",
+    "write_frame",
+]
 
 MAGIC = b"TSF1"
 """How a frame begins. What else may stand in one is text, lengths and digests that hold none of it with a length behind it; ids are seen to (`collector.admission`)."""
@@ -141,12 +150,19 @@ def _parse(body: bytes, end: int) -> Frame:
     )
 
 
-def find_frame(data: bytes, offset: int) -> Frame | None:
-    """The first whole frame at or after `offset`, wherever it starts: what stands behind a damaged place."""
+def durable_behind(data: bytes, offset: int) -> int:
+    """Below which sequence all was durable, by what stands at or after `offset`, wherever it starts: the most that a whole frame there says; 0 if none is there.
+
+    All of them are asked: those of one commit say the same, so that the first one behind a damaged place may not know of what was damaged.
+    """
+    durable = 0
     at = data.find(MAGIC, offset)
     while at >= 0:
         try:
-            return read_frame(data, at)
+            frame = read_frame(data, at)
         except FrameError:
-            at = data.find(MAGIC, at + 1)
-    return None
+            following = at + 1
+        else:
+            durable, following = max(durable, frame.durable), frame.end
+        at = data.find(MAGIC, following)
+    return durable

@@ -17,7 +17,7 @@ from typing import Protocol
 
 from collector.disk import Disk, write_again
 from collector.errors import Overloaded, StateUnknown
-from collector.frame import PREFIX_BYTES, Frame, FrameError, find_frame, read_frame
+from collector.frame import PREFIX_BYTES, Frame, FrameError, durable_behind, read_frame
 
 __all__ = [
     "Cursor",
@@ -155,8 +155,7 @@ def _whole_frames(path: Path, data: bytes, expected: int, journal: SourceIds, *,
         except FrameError as error:
             if only_zeros(data, at):
                 break
-            later = find_frame(data, at + 1)
-            if not last or (later is not None and later.durable > expected):
+            if not last or durable_behind(data, at + 1) > expected:
                 # what stood here was durable when a later frame was written, so no crash explains it
                 raise Damaged(
                     f"segment {path.name}: damaged at byte {at}, from sequence {expected} on: {error}"

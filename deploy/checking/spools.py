@@ -13,7 +13,7 @@ from pathlib import Path
 from collector.batch import SignedHeader, StreamId, open_header
 from collector.disk import OsDisk
 from collector.errors import StateUnknown, VerificationError
-from collector.frame import FrameError, find_frame, read_frame
+from collector.frame import FrameError, durable_behind, read_frame
 from collector.incarnation import read_meta
 from collector.relay import relays, upstream_has
 from collector.segments import Damaged, only_zeros, read_kept
@@ -209,9 +209,8 @@ def _check_segments(
             except FrameError as error:
                 if only_zeros(data, at):
                     break  # what comes next, or should have come before, says whether there was something
-                later = find_frame(data, at + 1)
                 # what a signed header or a later frame calls durable was once whole; else it may be being written just now
-                if file != files[-1] or expected < shipped or (later is not None and later.durable > expected):
+                if file != files[-1] or expected < shipped or durable_behind(data, at + 1) > expected:
                     tell(Finding(where=f"{name}, {file.name}", problem=f"damaged at byte {at}: {error}"))
                     expected = None
                 break

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.frame import PREFIX_BYTES, Frame, FrameError, find_frame, read_frame, write_frame
+from collector.frame import PREFIX_BYTES, FrameError, durable_behind, read_frame, write_frame
 
 ids = st.binary(max_size=255)
 lines = st.binary(max_size=40).map(lambda line: line.replace(b"\n", b""))
@@ -71,14 +71,16 @@ def test_any_bytes_are_a_frame_or_a_frame_error(data: bytes) -> None:
         assert sum(frame.event_lengths) == len(frame.events)
 
 
-def test_the_frame_behind_a_damaged_place_is_found() -> None:
-    later = written(ROWS, first=9)
+def test_every_frame_behind_a_damaged_place_is_asked_what_was_durable() -> None:
+    same_commit, later = written(ROWS, first=9, durable=7), written(ROWS, first=11, durable=11)
     damaged = DATA[:20] + b"\0" * 10 + DATA[30:]
-    found = find_frame(damaged + later, 1)
-    assert isinstance(found, Frame)
-    assert found.first == 9
-    assert find_frame(damaged + later[:-1], 1) is None
-    assert find_frame(b"TSF1" * 10, 0) is None
+    assert durable_behind(damaged, 1) == 0
+    assert durable_behind(damaged + same_commit, 1) == 7
+    assert durable_behind(damaged + same_commit + later, 1) == 11
+    assert durable_behind(damaged + same_commit + later + same_commit, 1) == 11
+    assert durable_behind(damaged + same_commit[:-1] + later, 1) == 11
+    assert durable_behind(damaged + same_commit + later[:-1], 1) == 7
+    assert durable_behind(b"TSF1" * 10, 0) == 0
 
 
 def test_a_frame_has_a_greatest_length(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -227,6 +227,27 @@ def test_a_bit_flipped_anywhere_is_damage_or_cuts_the_last_commit_alone() -> Non
             assert events(opened(disk)) == kept[:4]
 
 
+def test_a_bit_flipped_before_the_last_commit_is_damage_whatever_was_committed_together() -> None:
+    def written() -> tuple[FaultyDisk, int]:
+        """A disk, and where its last commit begins."""
+        disk = FaultyDisk()
+        spool = opened(disk)
+        put(spool, group("a", ids=[b"a"]), group("b", ids=[b"b"]), group("c"))
+        put(spool, group("b", ids=[b"b"], group_id=b"g"))  # of which nothing is new
+        put(spool, group("d"), group("e"))
+        last = spool.size_bytes
+        put(spool, group("f"), group("g"))
+        return disk, last
+
+    _, last = written()
+    path = segment_path(ROOT, 0)
+    for offset in range(last):
+        disk, *_ = written()
+        disk.flip(path, offset, bit=offset % 8)
+        with pytest.raises(StateUnknown, match=f"{path.name}: damaged at byte"):
+            opened(disk)
+
+
 def test_damage_in_any_but_the_last_segment_is_never_cut() -> None:
     disk = FaultyDisk()
     spool = opened(disk, limits=SMALL)
