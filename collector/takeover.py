@@ -23,14 +23,15 @@ def groups_of(spool: Spool, stream: StreamId, first: int) -> Iterator[list[Group
     """The events of `spool` from sequence `first` on, a group for each frame, some MiB at a time. Raises `Damaged` as `Spool.frames`.
 
     A group is named after where it was, so that a crash in the middle of the take-over doubles nothing. Source ids are left
-    out: the journal has them already, and would take the events for re-sends.
+    out: the journal has them already, and would take the events for re-sends. Frames without events are left out for the same reason:
+    their groups' names are in the journal, and the frame that follows begins where they do, so that it would be a re-send of them.
     """
     cursor = spool.seek(first)
     while True:
         frames, cursor = spool.frames(cursor, events=_READ_EVENTS, limit_bytes=_READ_BYTES)
         if not frames:
             return
-        yield [_group(stream, frame) for frame in frames]
+        yield [_group(stream, frame) for frame in frames if frame.count]
 
 
 def _group(stream: StreamId, frame: Frame) -> Group:

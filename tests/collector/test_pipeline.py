@@ -801,6 +801,30 @@ def test_a_clones_backlog_is_numbered_anew() -> None:
     assert late.state().waiting_events == 0
 
 
+def test_a_clones_group_of_which_nothing_was_new_hides_no_events_behind_it() -> None:
+    house = House()
+    put(pipeline := house.open(), "a")
+    ship(pipeline)
+    other = house.cloned()
+    put(pipeline, "x")
+    ship(pipeline)
+    late = other.open()
+    known = Group(group_id=b"another", source_ids=[b"a/0"], events=[b'{"body":"a.0"}'], facts=[b'{"digest":"a.0"}'])
+    told: list[Spooled | Exception] = []
+    put(late, "b")
+    late.append(known, told.append)
+    late.commit_once()
+    put(late, "c")  # it begins where the other one stands
+    assert all(isinstance(one, Spooled) and not one.stored for one in told)
+    ship(late)
+    assert late.state().forks == 1
+    assert stored(house.store) == both(*"axbc")
+    again = other.restart()
+    again.append(known, told.append)
+    again.commit_once()
+    assert told[-1] == Spooled(first=again.next_sequence, stored=0, duplicates=1)
+
+
 @pytest.mark.parametrize("closed", [False, True])
 @pytest.mark.parametrize("acknowledged", [1, 2, 3, 9])
 def test_a_clone_does_not_take_its_batch_for_acknowledged_because_the_log_has_that_number(
