@@ -5,15 +5,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from collector.batch import Fork
+from collector.batch import Fork, SignedHeader
 from collector.disk import Disk
-from collector.errors import StateUnknown
+from collector.errors import Overloaded, StateUnknown
 from collector.headerlog import HeaderLog
 from collector.incarnation import Incarnation, find_incarnations, mark_forked, mint, remove, set_aside
 from collector.segments import Damaged, SourceIds
 from collector.ship import Shipper
 from collector.spool import Deliver, Spool, SpoolLimits
 from collector.store import Destination
+from collector.takeover import TakeOverWaits, renumber
 
 __all__ = ["Life", "Lives"]
 
@@ -22,18 +23,27 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Life:
-    """One incarnation with its open files; its shipper is made when the store first answers."""
+    """One incarnation with its open files; its shipper is made when the store first answers.
+
+    `taken_below`: of a fork: the spool `taken_by` has its events below this sequence, durably, from the refused batch on.
+    """
 
     incarnation: Incarnation
     spool: Spool
     headers: HeaderLog
     shipper: Shipper | None = None
+    taken_by: Spool | None = None
+    taken_below: int = 0
+
+    def reached(self, sequence: int) -> None:
+        """Its take-over has come so far."""
+        self.taken_below = sequence
 
     @property
     def waiting_events(self) -> int:
         """Durable events that the store does not have yet; before it first answered, those that no batch was cut of."""
         if self.shipper is not None:
-            return self.shipper.waiting_events
+            return self.spool.next_sequence - max(self.shipper.stored_below, self.taken_below)
         last = self.headers.last
         return self.spool.next_sequence - (last.header.first + last.header.count if last else 0)
 
@@ -134,9 +144,24 @@ class Lives:
         life.close()
         remove(life.incarnation, disk=self._disk)
 
-    def taken_over(self, life: Life, number: int) -> None:
-        """Another incarnation has taken the events of this one, whose spool is closed, from batch `number` on, durably."""
-        incarnation = mark_forked(life.incarnation, number, disk=self._disk)
+    def take_over(self, life: Life, refused: SignedHeader, *, into: Spool) -> None:
+        """Have another incarnation's spool take the events of this one from the refused batch on; durable on return.
+
+        Raises:
+            TakeOverWaits: there is no room for all of them now; the next call goes on.
+            Damaged: this one does not read back.
+            StateUnknown: the other one takes nothing more.
+        """
+        stream, header = life.incarnation.stream, refused.header
+        try:
+            life.spool.close()  # commits what was queued before
+            self._journal.flush()  # the ids of its events must outlive its folder
+            if life.taken_by is not into:  # the one before may have been set aside, with what it had taken
+                life.taken_by, life.taken_below = into, header.first
+            renumber(life.spool, stream, life.taken_below, into=into, reached=life.reached)
+            incarnation = mark_forked(life.incarnation, header.number, disk=self._disk)
+        except (Overloaded, OSError) as error:
+            raise TakeOverWaits(f"the events of the forked {stream} cannot be taken over: {error}") from error
         life.headers.close()
         self._keep_forked(incarnation)
 

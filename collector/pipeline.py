@@ -32,7 +32,7 @@ from collector.ship import Shipper
 from collector.spool import Deliver, Done, Group, Spooled, deliver_here
 from collector.standing import PipelineState
 from collector.store import Destination
-from collector.takeover import Told, renumber
+from collector.takeover import TakeOverWaits, Told
 
 __all__ = ["Pipeline", "PipelineLimits"]
 
@@ -84,7 +84,7 @@ class Pipeline:
         self._clock = clock
         self._measured_clock = measured_clock
         self._monotonic = monotonic
-        self._forks = 0
+        self._forks: set[StreamId] = set()
         self._resent = 0
         self.stored_events = 0  # since the start
         self._confirmations = Confirmations()
@@ -189,7 +189,7 @@ class Pipeline:
             failed_rounds=self._rounds.failed,
             torn_bytes=live.spool.torn_bytes,
             damaged=tuple(self._lives.damaged),
-            forks=self._forks,
+            forks=len(self._forks),
             resent_batches=self._resent,
             refusing=live.spool.refusals.now,
             store_trouble=self._rounds.last_error if self._rounds.breaker.failures else "",
@@ -277,8 +277,7 @@ class Pipeline:
 
     def drained(self) -> bool:
         """Whether a stop has nothing left to ship; cuts the closing header when all else is."""
-        lives = (*self._draining, self._live)
-        if any(life.shipper is None or life.shipper.waiting_events for life in lives):
+        if any(life.shipper is None or life.shipper.waiting_events for life in (*self._draining, self._live)):
             return False
         shipper = self._live.shipper
         assert shipper is not None
@@ -298,14 +297,19 @@ class Pipeline:
 
         Raises Overloaded, StateUnknown, OSError as `Shipper.step`; a `Conflict` is handled here: the fork is taken over.
         """
-        progressed = False
+        progressed, waits = False, None
         for life in (*self._draining, self._live):
             try:
                 progressed = self._step(life) or progressed
             except Damaged as error:
                 self._give_up(life, error)
                 progressed = True
-        return progressed
+            except TakeOverWaits as error:
+                waits = error  # the others go on: what they ship makes room
+        if waits is None or progressed:
+            return progressed
+        self.release_once()
+        raise waits
 
     def _step(self, life: Life) -> bool:
         shipper = self._shipper(life)
@@ -339,8 +343,8 @@ class Pipeline:
 
     def _count(self) -> None:
         """Tell the live spool what is held beside it: the bound is for all of them together."""
-        held_bytes = sum(life.spool.size_bytes for life in self._draining)
-        self._live.spool.shares.elsewhere_bytes = held_bytes + self._lives.forked_bytes
+        held_bytes = self._lives.forked_bytes + sum(life.spool.size_bytes for life in self._draining)
+        self._live.spool.shares.elsewhere_bytes = held_bytes
 
     def _shipper(self, life: Life) -> Shipper:
         if life.shipper is None:
@@ -361,21 +365,18 @@ class Pipeline:
 
     def _take_over(self, life: Life, shipper: Shipper, reason: str) -> None:
         """The store holds another batch under this number: the spool was cloned. Number what it refused anew."""
-        refused = shipper.refused
+        refused, stream = shipper.refused, life.incarnation.stream
         assert refused is not None
-        self._forks += 1
-        self._rounds.last_error = reason
-        _log.error("fork: %s; its events go on under a new incarnation", reason)
+        if stream not in self._forks:  # else its take-over goes on
+            self._forks.add(stream)
+            self._rounds.last_error = reason
+            _log.error("fork: %s; its events go on under a new incarnation", reason)
         if life is self._live:
-            self._succeed(Fork(stream=life.incarnation.stream, number=refused.header.number, digest=refused.digest))
-        life.spool.close()  # commits what was queued before
-        self._journal.flush()  # the ids of its events must outlive its folder
-        renumber(life.spool, life.incarnation.stream, refused.header.first, into=self._live.spool)
-        self._lives.taken_over(life, refused.header.number)
+            self._succeed(Fork(stream=stream, number=refused.header.number, digest=refused.digest))
+        self._lives.take_over(life, refused, into=self._live.spool)
         self._draining.remove(life)
         self._count()
-        live = self._live
-        self._confirmations.move(life.incarnation.stream, live.incarnation.stream, live.spool.next_sequence)
+        self._confirmations.move(stream, self._live.incarnation.stream, self._live.spool.next_sequence)
 
     def _give_up(self, life: Life, error: Damaged) -> None:
         """A spool does not read back: set it aside, and go on without it."""

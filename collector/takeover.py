@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from collector.batch import StreamId
 from collector.errors import Overloaded
@@ -11,7 +11,7 @@ from collector.frame import Frame
 from collector.sender import TAKEN_OVER
 from collector.spool import Group, Spool, Spooled
 
-__all__ = ["Told", "groups_of", "renumber"]
+__all__ = ["TakeOverWaits", "Told", "groups_of", "renumber"]
 
 _READ_BYTES = 4 * 1024**2
 """About so much is read at a time, and durable elsewhere before the next: with few syncs, and far from a full queue."""
@@ -19,8 +19,10 @@ _READ_BYTES = 4 * 1024**2
 _READ_EVENTS = 32_768
 
 
-def groups_of(spool: Spool, stream: StreamId, first: int) -> Iterator[list[Group]]:
-    """The events of `spool` from sequence `first` on, a group for each frame, some MiB at a time. Raises `Damaged` as `Spool.frames`.
+def groups_of(spool: Spool, stream: StreamId, first: int) -> Iterator[tuple[list[Group], int]]:
+    """The events of `spool` from sequence `first` on, a group for each frame, some MiB at a time, and the sequence behind them.
+
+    Raises `Damaged` as `Spool.frames`.
 
     A group is named after where it was, so that a crash in the middle of the take-over doubles nothing. Source ids are left
     out: the journal has them already, and would take the events for re-sends. Frames without events are left out for the same reason:
@@ -31,7 +33,7 @@ def groups_of(spool: Spool, stream: StreamId, first: int) -> Iterator[list[Group
         frames, cursor = spool.frames(cursor, events=_READ_EVENTS, limit_bytes=_READ_BYTES)
         if not frames:
             return
-        yield [_group(stream, frame) for frame in frames if frame.count]
+        yield [_group(stream, frame) for frame in frames if frame.count], frames[-1].first + frames[-1].count
 
 
 def _group(stream: StreamId, frame: Frame) -> Group:
@@ -44,6 +46,10 @@ def _group(stream: StreamId, frame: Frame) -> Group:
         facts=frame.facts.split(b"\n")[:-1],
         sender=TAKEN_OVER,
     )
+
+
+class TakeOverWaits(Overloaded):
+    """The disk has no room just now for what is to be taken over: what is shipped and let go of meanwhile makes some."""
 
 
 class Told:
@@ -62,9 +68,14 @@ class Told:
         self.event.set()
 
 
-def renumber(spool: Spool, stream: StreamId, first: int, *, into: Spool) -> None:
-    """Append the events of `spool` from sequence `first` on to another spool; on return they are durable there. Raises as `Spool.append`."""
-    for groups in groups_of(spool, stream, first):
+def renumber(
+    spool: Spool, stream: StreamId, first: int, *, into: Spool, reached: Callable[[int], None] = lambda _: None
+) -> None:
+    """Append the events of `spool` from sequence `first` on to another spool; on return they are durable there.
+
+    `reached` is told below which sequence they are, some MiB at a time. Raises as `Spool.append`; what was reached stays.
+    """
+    for groups, following in groups_of(spool, stream, first):
         waiting: list[Told] = []
         for group in groups:
             told = Told()
@@ -78,6 +89,7 @@ def renumber(spool: Spool, stream: StreamId, first: int, *, into: Spool) -> None
                 into.append(group, told)
             waiting.append(told)
         _commit(into, waiting)
+        reached(following)
 
 
 def _commit(into: Spool, waiting: Sequence[Told]) -> None:

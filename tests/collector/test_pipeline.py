@@ -982,6 +982,55 @@ def filled(pipeline: Pipeline) -> list[str]:
     return names
 
 
+def test_a_take_over_that_the_disk_has_no_room_for_ships_what_it_has_and_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("collector.takeover._READ_BYTES", 3_000)
+
+    class Small(FaultyDisk):
+        size_bytes = 2**40
+
+        def free_bytes(self, path: Path) -> int:  # noqa: ARG002 - there is one disk
+            return self.size_bytes - sum(self.size(one) for one in self.files(ROOT))
+
+    def long(name: str) -> Group:
+        return Group(group_id=name.encode(), source_ids=[b""], events=[name.encode() * 1_000], facts=[b"{}"])
+
+    house = House()
+    put(pipeline := house.open(), "a")
+    ship(pipeline)
+    other = house.cloned()
+    put(pipeline, "x")
+    ship(pipeline)
+    other.disk = Small(root=other.disk._root)
+    late = other.open(
+        events=2, spool=SpoolLimits(segment_bytes=3_000, queued_bytes=3_000, reserve_bytes=0, keep_free_bytes=10_000)
+    )
+    names = [f"n{at:02}" for at in range(40)]
+    told: list[Spooled | Exception] = []
+    for name in names:
+        late.append(long(name), told.append)
+        late.commit_once()
+    held = late.state().spool_bytes
+    assert held > 120_000
+    other.disk.size_bytes = held + 50_000  # of which 40,000 may be written, so that it takes several goes
+    rounds = 0
+    while late.state().waiting_events or rounds == 0:
+        rounds += 1
+        with suppress(Overloaded):
+            late.ship_once()
+        for stream, batches in house.store.batches.items():
+            house.store.acknowledge({stream: max(batches)})
+        with suppress(Overloaded):
+            late.release_once()
+        assert late.state().waiting_events <= 44, "what was taken over waits once"
+        assert rounds < 100
+    assert late.state().forks == 1, "there is one clone, however often its take-over was tried"
+    bodies = [batch.events for batches in house.store.batches.values() for batch in batches.values()]
+    assert all(sum(body.count(name.encode() * 1_000) for body in bodies) == 1 for name in names)
+    assert [one.stream for one in find_incarnations(ROOT, ledger="test/ledger", disk=other.disk)] == [late.stream]
+
+
 def test_all_incarnations_have_one_bound_together() -> None:
     limits = SpoolLimits(segment_bytes=300, total_bytes=2_000)
     house = House()  # whose correlator is down
