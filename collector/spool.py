@@ -27,6 +27,7 @@ from collector.group import Deliver, Done, Group, Spooled, check_fits, checked_s
 from collector.refusals import Refusals
 from collector.segmentfiles import SegmentFiles
 from collector.segments import Cursor, SourceIds
+from collector.sender import TAKEN_OVER
 from collector.shares import Shares
 from collector.spoollimits import SpoolLimits
 
@@ -145,7 +146,8 @@ class Spool:
         """
         size = checked_size(group)
         limits = self.limits
-        check_fits(size, limits.open_bytes)
+        if group.sender != TAKEN_OVER:
+            check_fits(size, limits.open_bytes)
         with self._lock:
             if self._segments.failed is not None:
                 raise self._segments.failed

@@ -79,6 +79,14 @@ def test_a_takeover_waits_for_what_it_has_queued_itself(tmp_path: Path) -> None:
     assert events(new)[-len(events(old)) :] == events(old)
 
 
+def test_a_takeover_is_held_to_no_bound_that_was_lowered_since(tmp_path: Path) -> None:
+    old = Spool(tmp_path / "old", disk=OsDisk(), journal=Ids())
+    put(old, group("a"), group("b" * 5_000), group("c"))
+    new = Spool(tmp_path / "new", disk=OsDisk(), journal=Ids(), limits=SpoolLimits(total_bytes=3_000))
+    renumber(old, StreamId("payments/00000000000000aa"), 0, into=new)
+    assert events(new) == events(old)
+
+
 def test_a_takeover_does_not_wait_for_a_pause_of_the_senders(tmp_path: Path) -> None:
     old = Spool(tmp_path / "old", disk=OsDisk(), journal=Ids())
     for at in range(20):
