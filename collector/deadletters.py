@@ -9,6 +9,7 @@ looks (`tally status`), mends the sender, and removes the files; that is seen wi
 
 import base64
 import contextlib
+import logging
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from collector.disk import AppendFile, Disk, write_again
+from collector.disk import UNREADABLE, AppendFile, Disk, write_again
 from collector.errors import Overloaded
 from collector.event import Origin, format_time
 from collector.protect import ProtectError, Protector
@@ -24,6 +25,8 @@ from collector.protect.inflated import inflated
 from collector.rejection import Rejection
 
 __all__ = ["DeadLetter", "DeadLetters", "read_dead_letters"]
+
+_log = logging.getLogger(__name__)
 
 _PREFIX, _SUFFIX = "dead-", ".jsonl"
 _NAME = re.compile(r"dead-\d{6,}\.jsonl", re.ASCII)
@@ -239,7 +242,12 @@ class DeadLetters:
     def _read(self, name: str, *, starting: bool) -> int:
         """Know the ids in a file; its size in bytes."""
         path = self._directory / name
-        data = self._disk.read(path)
+        data = _data(self._disk, path)
+        if data is None:  # left for a person, as it is: letters are of more use than its ids
+            if name == _name(self._number):
+                self._close()
+                self._number += 1
+            return self._disk.size(path)
         whole = data.rfind(b"\n") + 1
         if starting and name == _name(self._number):
             # a process that died before its own sync, or after it failed: who sends again hears that its letter is there
@@ -255,6 +263,17 @@ class DeadLetters:
                 if letter.source_id:
                     self._ids[bytes.fromhex(letter.source_id)] = name
         return len(data)
+
+
+def _data(disk: Disk, path: Path) -> bytes | None:
+    """All of a file; None, and a line in the log, where it is on a sector that cannot be read."""
+    try:
+        return disk.read(path)
+    except OSError as failure:
+        if failure.errno not in UNREADABLE:
+            raise
+        _log.error("dead letters: %s cannot be read, and is passed over: %s", path, failure)
+        return None
 
 
 def _letters_of(data: bytes) -> Iterator[DeadLetter]:
@@ -277,12 +296,13 @@ def _text(protector: Protector, text: str) -> str:
 
 
 def read_dead_letters(directory: Path, *, disk: Disk) -> list[DeadLetter]:
-    """All letters, oldest first; lines that are none are passed over. An absent folder has none."""
+    """All letters, oldest first; lines that are none, and files that cannot be read, are passed over. An absent folder has none."""
     if not disk.exists(directory):
         return []
     letters: list[DeadLetter] = []
     for name in disk.list_directory(directory):
         if not _NAME.fullmatch(name):
             continue
-        letters += _letters_of(disk.read(directory / name))
+        with contextlib.suppress(FileNotFoundError):  # a person has taken it meanwhile
+            letters += _letters_of(_data(disk, directory / name) or b"")
     return letters

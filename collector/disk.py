@@ -13,7 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["AppendFile", "Disk", "DiskLock", "OsDisk", "write_again"]
+__all__ = ["UNREADABLE", "AppendFile", "Disk", "DiskLock", "OsDisk", "write_again"]
+
+UNREADABLE = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
+"""A sector that cannot be read, and file systems' words for their own damage: drive and kernel have tried for long enough."""
 
 
 class AppendFile(Protocol):

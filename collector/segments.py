@@ -7,7 +7,6 @@ A segment is made longer ahead of what is written (`Disk.append_to`), so a crash
 That they are not frames which became zeros is told by what follows: the next segment's name, a signed header, the log.
 """
 
-import errno
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from collector.disk import Disk, write_again
+from collector.disk import UNREADABLE, Disk, write_again
 from collector.errors import Overloaded, StateUnknown
 from collector.frame import PREFIX_BYTES, Frame, FrameError, durable_behind, read_frame
 
@@ -35,8 +34,6 @@ __all__ = [
 _SUFFIX = ".seg"
 _READ_BYTES = 1024 * 1024
 _NAME = re.compile(r"\d{20}\.seg", re.ASCII)
-_UNREADABLE = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
-"""A sector that cannot be read, and file systems' words for their own damage: drive and kernel have tried for long enough."""
 
 
 class Damaged(StateUnknown):
@@ -100,7 +97,7 @@ def read_kept(disk: Disk, path: Path, offset: int = 0, length: int = -1) -> byte
     try:
         return disk.read(path, offset, length)
     except OSError as error:
-        if error.errno not in _UNREADABLE and not isinstance(error, FileNotFoundError):
+        if error.errno not in UNREADABLE and not isinstance(error, FileNotFoundError):
             raise  # no more files can be opened, say
         raise Damaged(f"{path.name} cannot be read from byte {offset} on: {error}") from error
 

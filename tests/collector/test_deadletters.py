@@ -260,6 +260,27 @@ def test_a_line_that_is_no_letter_keeps_nobody_from_starting(line: bytes) -> Non
     assert [letter.text for letter in read_dead_letters(ROOT, disk=disk)] == ["a", "a", "b"]
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_file_on_a_sector_that_cannot_be_read_keeps_nobody_from_starting(
+    which: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk = FaultyDisk()
+    before = opened(disk, file_bytes=1)
+    for at in range(2):
+        before.add([Rejection(b"%d" % at, REASON, None, b"%d" % at)])
+    files = disk.files(ROOT)
+    assert len(files) == 2
+    disk.unreadable.add(files[which])
+    letters = opened(disk)
+    assert f"{files[which]} cannot be read" in caplog.text
+    assert not letters.add([Rejection(b"again", REASON, None, b"%d" % (1 - which))])
+    assert letters.add([Rejection(b"new", REASON, None, b"new")])
+    assert letters.add([Rejection(b"newer", REASON, None, b"newer")])
+    assert [letter.text for letter in read_dead_letters(ROOT, disk=disk)] == [str(1 - which), "new", "newer"]
+    assert files[which] in disk.files(ROOT)
+    assert not opened(disk).add([Rejection(b"new", REASON, None, b"new")])
+
+
 def test_a_file_under_another_name_is_left_alone() -> None:
     disk = FaultyDisk()
     opened(disk).add([Rejection(b"a", REASON, None)])
