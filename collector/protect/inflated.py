@@ -51,8 +51,8 @@ _OPEN: dict[str, Callable[[], _Stream]] = {
 def inflated(data: bytes, most_bytes: int) -> bytes:
     """`data` with what is in its compressed streams in their places.
 
-    Of a stream that is cut or damaged, or holds more than `most_bytes`, stands what comes out of it, and a note with length and SHA-256 in place of all that follows: where it
-    would end is not known. So it is with streams inside of streams inside of streams inside of streams. UTF-8 holds no streams, and is what it was.
+    Of a stream that is cut or damaged, or with those before it holds more than `most_bytes`, stands what comes out of it, and a note with length and SHA-256 in place of all that
+    follows: where it would end is not known. So it is with streams inside of streams inside of streams inside of streams. UTF-8 holds no streams, and is what it was.
     """
     for _ in range(_MAX_LEVELS):
         opened = _opened(data, most_bytes)
@@ -68,13 +68,14 @@ def _opened(data: bytes, most_bytes: int) -> bytes:
         return data
     parts: list[bytes] = []
     kept = at = tried_bytes = 0
+    room = most_bytes  # for all streams together: a few hundred bytes of streams inside of streams would else become gigabytes
     while (begin := _BEGIN.search(data, at)) is not None:
         at = begin.start()
         kind = begin.lastgroup or ""
         if kind == "zlib" and int.from_bytes(begin[0]) % 31:  # RFC 1950 section 2.2: FCHECK
             at += 1
             continue
-        content, end, fed_bytes = _content(data, at, kind, most_bytes)
+        content, end, fed_bytes = _content(data, at, kind, room)
         tried_bytes += fed_bytes if end is None else 0
         if kind == "zlib" and end is None and tried_bytes <= _MAX_TRIED_BYTES and _gives_nothing(content):
             at += 1
@@ -83,6 +84,7 @@ def _opened(data: bytes, most_bytes: int) -> bytes:
         if end is None:
             parts.append(_note(data[at:]))
             return b"".join(parts)
+        room = max(room - len(content), _LEAST_BYTES)  # so much is needed to tell that something is a stream
         kept = at = end
     return b"".join((*parts, data[kept:])) if parts else data
 
@@ -91,12 +93,11 @@ def _gives_nothing(content: bytes) -> bool:
     return len(content) < _LEAST_BYTES and len(_DIGIT.findall(content)) < _LEAST_DIGITS
 
 
-def _content(data: bytes, at: int, kind: str, most_bytes: int) -> tuple[bytes, int | None, int]:
-    """What comes out of the stream that begins here, where it ends (None: it is cut, damaged or too long), and how much it was fed."""
+def _content(data: bytes, at: int, kind: str, room: int) -> tuple[bytes, int | None, int]:
+    """At most `room` bytes of the stream that begins here, where it ends (None: it is cut, damaged or longer), and how much it was fed."""
     begin = at
     stream = _OPEN[kind]()
     out: list[bytes] = []
-    room = most_bytes
     slowly = at + _SLOWLY_BYTES
     while at < len(data):
         step = 1 if at < slowly else _STEP_BYTES

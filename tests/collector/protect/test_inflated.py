@@ -72,6 +72,18 @@ def test_what_is_too_long_or_too_deep_is_a_note(compress: Compress) -> None:
     assert not hidden(inflated(deep, MOST))
 
 
+@each_kind
+@pytest.mark.timeout(20)
+def test_streams_of_streams_hold_no_more_than_one_may(compress: Compress) -> None:
+    bomb = compress(bytes(MOST - 1))
+    bombs = compress(bomb * (MOST // len(bomb)))
+    told = inflated(b"\xff" + bombs * (MOST // len(bombs)), MOST)
+    assert len(told) < 3 * MOST
+    assert b"SHA-256" in told
+    last = inflated(b"\xff" + compress(bytes(MOST)) + compress(CARD * 100), MOST)
+    assert not hidden(last[MOST:])
+
+
 def test_what_holds_no_stream_is_what_it_was() -> None:
     for data in (
         b"",
