@@ -224,6 +224,25 @@ def test_a_line_as_the_gateway_writes_it(name: str) -> None:
     assert {field: found.get(field) for field in expected} == expected
 
 
+@pytest.mark.parametrize(
+    ("forwarded", "client"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("203.0.113.7:4000, 10.0.0.1", "203.0.113.7"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("2001:db8:0:0:0:0:0:8080,10.0.0.1", "2001:db8:0:0:0:0:0:8080"),
+        ("[2001:db8::1]:443", "2001:db8::1"),
+        ("::ffff:203.0.113.7", "::ffff:203.0.113.7"),
+        ("unknown, 203.0.113.7", "10.0.0.9"),
+    ],
+)
+def test_a_client_s_address_of_either_kind(forwarded: str, client: str) -> None:
+    record = {"start_time": "2026-10-10T11:55:36.123Z", "response_code": 200, "response_flags": "-"}
+    record |= {"x_forwarded_for": forwarded, "downstream_remote_address": "10.0.0.9:37652"}
+    event = Mapper(load_mappings(["preset:envoy"])).map(arrival_of_record(record, origin=Origin())).event
+    assert event.attributes["client.address"] == client
+
+
 @pytest.mark.parametrize("name", [name for name, (_, line, _) in LINES.items() if isinstance(line, str)])
 def test_a_hostile_line_takes_no_longer_than_it_is(name: str) -> None:
     preset, line, _ = LINES[name]
