@@ -34,6 +34,7 @@ _MAX_PARSED = 65_536
 _STATED = ("body", "severity_text", "event_name", "trace_id", "span_id", "transaction", "tenant", "actor", "outcome")
 """Fields that hold what the record itself said; its time may be that of the way in, as its service may."""
 
+_SERVICE = "resource.service.name"
 _ROOTS = ("attributes.", "resource.", "body.", "scope.")
 _NOWHERE: dict[str, Any] = {}
 
@@ -200,7 +201,10 @@ class _Made:
             fields["severity_number"] = severity_of(fields["severity_text"])
         attributes = {name: value for name, value in self.former.attributes.items() if name not in self.taken}
         for name, value in [*self._displaced(attributes)]:
-            attributes.setdefault(f"{name}.stated", value)
+            free = f"{name}.stated"
+            while free in attributes or free in self._attributes:  # the record has such a name itself
+                free += ".stated"
+            attributes[free] = value
         attributes.update(self._attributes)
         return msgspec.structs.replace(
             self.former,
@@ -212,14 +216,22 @@ class _Made:
         )
 
     def _displaced(self, left: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-        """What stood in places that are filled now, and that nothing has taken: of the attributes and of the event's fields."""
+        """What stood in places that are filled now, and that nothing has taken: of the attributes, the keys, the resource and the event's fields."""
         for name, value in self._attributes.items():
             if name in left and left[name] != value:
                 yield name, left[name]
+        for root, former, filled in (
+            ("keys", self.former.keys, self._keys),
+            ("resource", self.former.resource, self._resource),
+        ):
+            for name, value in former.items():
+                place = f"{root}.{name}"
+                if filled[name] != value and place not in self.taken and place != _SERVICE:
+                    yield place, value
         for place, value in self._fields.items():
-            former = getattr(self.former, place)
-            if place in _STATED and place not in self.taken_places and former and former != value:
-                yield place, former
+            stated = getattr(self.former, place)
+            if place in _STATED and place not in self.taken_places and stated and stated != value:
+                yield place, stated
 
 
 def _conditions(mapping: Mapping) -> Sequence[Callable[[Event], bool]]:

@@ -178,6 +178,26 @@ def test_what_stood_in_a_place_that_is_filled_is_kept(
     assert mapped(rules, record).attributes == attributes
 
 
+def test_nothing_is_lost_where_something_has_the_name_of_what_is_kept_or_stands_elsewhere() -> None:
+    event = mapped(
+        'take = { "attributes.amount" = "AMT", "attributes.x" = "y" }',
+        {"AMT": 5, "amount": 7, "amount.stated": 9, "y": 1, "x": 2, "x.stated": 2},
+    )
+    assert event.attributes == {
+        "amount": 5, "amount.stated": 9, "amount.stated.stated": 7, "x": 1, "x.stated": 2, "x.stated.stated": 2,
+    }  # fmt: skip
+    stated = Event(
+        attributes={"O": "o2", "H": "h2", "S": "s2", "p": "p"},
+        keys={"order": "o1", "payment": "p"},
+        resource={"host.name": "h1", "service.name": "s1", "zone": "z"},
+    )
+    take = '"keys.order" = "O", "keys.payment" = "p", "resource.host.name" = "H", service = "S", "resource.zone" = { from = "resource.zone", pattern = "(.)" }'
+    event = mapper(f"take = {{ {take} }}").map(Arrival(event=stated, source_id=None)).event
+    assert event.keys == {"order": "o2", "payment": "p"}
+    assert event.resource == {"host.name": "h2", "service.name": "s2", "zone": "z"}
+    assert event.attributes == {"keys.order.stated": "o1", "resource.host.name.stated": "h1"}
+
+
 def test_a_field_that_the_way_in_has_placed_is_found_under_its_old_name() -> None:
     event = mapped(
         'take = { "attributes.text" = "msg", "keys.stamp" = "ts" }', {"msg": "hello", "ts": "2026-01-01T00:00:00Z"}
