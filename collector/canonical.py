@@ -13,6 +13,7 @@ the ``rfc8785`` package.
 import base64
 import math
 import re
+import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import accumulate
@@ -44,13 +45,19 @@ class Normaliser:
 
     With `canonical` the values were decoded from canonical bytes. There an integer beyond `MAX_SAFE_INTEGER` can only be a
     double that RFC 8785 wrote with all its digits, so it becomes that double again instead of a string.
+
+    `most`: values in maps and lists that may be walked. Each takes two bytes of JSON at least, so whoever bounds the bytes can say before
+    they are made that there will be too many.
     """
 
-    __slots__ = ("_canonical", "_redact", "exact", "marks", "nested")
+    __slots__ = ("_canonical", "_left", "_most", "_redact", "exact", "marks", "nested")
 
-    def __init__(self, redact: Callable[[bytes], bytes] = bytes, *, canonical: bool = False) -> None:
+    def __init__(
+        self, redact: Callable[[bytes], bytes] = bytes, *, canonical: bool = False, most: int = sys.maxsize
+    ) -> None:
         self._redact = redact
         self._canonical = canonical
+        self._most = self._left = most
         self.exact = False
         self.nested = False
         self.marks: set[str] = set()
@@ -76,7 +83,7 @@ class Normaliser:
         """Return `value` as a JSON value that RFC 8785 can carry.
 
         Raises:
-            Malformed: nesting beyond `MAX_DEPTH`, two keys that become the same string, or a type no decoder gives.
+            Malformed: nesting beyond `MAX_DEPTH`, more than `most` values, two keys that become the same string, or a type no decoder gives.
         """
         kind = type(value)
         if kind is str:
@@ -96,11 +103,18 @@ class Normaliser:
             if depth >= MAX_DEPTH:
                 raise Malformed(f"nested deeper than {MAX_DEPTH} levels", label="too_deep")
             self.nested = True
+            self._count(len(value))
             walk = self.value
             return [walk(item, depth + 1) for item in value]
         return self._rare(value, depth)
 
+    def _count(self, values: int) -> None:
+        self._left -= values
+        if self._left < 0:
+            raise Malformed(f"more than {self._most} values in an event", label="too_large")
+
     def _map(self, value: Mapping[Any, Any], depth: int) -> dict[str, Any]:
+        self._count(len(value))
         out: dict[str, Any] = {}
         walk = self.value
         for key, item in value.items():

@@ -7,7 +7,7 @@ last, from what is left, so a card number can reach neither the body nor a key.
 
 import json
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,9 @@ from collector.red import ACCESS_LOG, Request, request_of
 __all__ = ["Prepared", "Preparer", "Refused", "raw_of"]
 
 _log = logging.getLogger(__name__)
+
+_MAX_RAW_VALUES = 131_072
+"""Of two bytes or more each: more than a dead letter looks at (`collector.deadletters`)."""
 
 MAX_FACTS_BYTES = 16_384
 """Longest facts line: an entry must hold it beside two trail ids (docs/format.md, "Facts")."""
@@ -146,7 +149,7 @@ class Preparer:
         exact = nested = False
         data, digest = (b"", "") if event is None else _encoded_plain(event)
         if event is None or not data:
-            walk = Normaliser(self._protector.raw)
+            walk = Normaliser(self._protector.raw, most=self._max_event_bytes // 2)
             event = normalised(raw, found, walk, now, self._protector.protect)
             exact, nested = walk.exact, walk.nested
             data, digest = encode_event(event, exact=exact)
@@ -239,15 +242,49 @@ def _encoded_plain(event: Event) -> tuple[bytes, str]:
 
 
 def raw_of(arrival: Arrival) -> bytes:
-    """Bytes that show a refused arrival to a person: its JSON as far as it has one.
+    """Bytes that show a refused arrival to a person: its JSON as far as it has one; of what is nested in it, the first 131,072 values.
 
     Bytes inside are written as text, not as base64, and characters as they are, so that the dead letters' scan sees what is in them.
     """
     try:
-        plain = msgspec.to_builtins(arrival.event, builtin_types=(bytes, bytearray, memoryview), enc_hook=repr)
+        event = _First(_MAX_RAW_VALUES).of_event(arrival.event)
+        plain = msgspec.to_builtins(event, builtin_types=(bytes, bytearray, memoryview), enc_hook=repr)
         return json.dumps(_in_texts(plain), ensure_ascii=False).encode("utf-8", "backslashreplace")
     except (TypeError, ValueError, RecursionError):
         return repr(type(arrival.event)).encode()
+
+
+class _First:
+    """The first so many values of what is nested: of millions a dead letter keeps no more, and all of them as text are gigabytes."""
+
+    def __init__(self, most: int) -> None:
+        self._left = most
+
+    def of_event(self, event: Event) -> Event:
+        scope, span = event.scope, event.span
+        return msgspec.structs.replace(
+            event,
+            attributes=self._of(event.attributes),
+            body=self._of(event.body),
+            resource=self._of(event.resource),
+            scope=scope and msgspec.structs.replace(scope, attributes=self._of(scope.attributes)),
+            span=span and msgspec.structs.replace(span, events=self._of(span.events), links=self._of(span.links)),
+        )
+
+    def _of(self, value: Any) -> Any:
+        """The value, of its maps and lists the beginning. Raises RecursionError."""
+        if isinstance(value, dict):
+            return {name: self._of(item) for name, item in self._some(value.items())}
+        if isinstance(value, list | tuple):
+            return [self._of(item) for item in self._some(value)]
+        return value
+
+    def _some(self, values: Collection[Any]) -> Iterator[Any]:
+        for one in values:
+            if self._left == 0:
+                return
+            self._left -= 1
+            yield one
 
 
 def _in_texts(value: Any) -> Any:

@@ -274,6 +274,35 @@ def test_what_cannot_be_taken_is_refused_with_its_label(event: Event, label: str
     assert refusal(event) == label
 
 
+@pytest.mark.parametrize("items", [[0] * 4_950, [[0] * 99] * 49, {"a": [0] * 2_000, "b": [0] * 2_900}])
+def test_no_event_that_fits_has_too_many_values(items: Any) -> None:
+    assert prepared(Event(body=items))[0].body == items
+
+
+@pytest.mark.parametrize("many", [[[]] * 5_001, [[0] * 100] * 51, {str(at): {} for at in range(5_001)}])
+@pytest.mark.parametrize("place", ["body", "attributes", "resource"])
+def test_values_that_cannot_fit_are_refused_before_they_are_all_walked(many: Any, place: str) -> None:
+    """Of bytes that are few there may be millions, and each takes a microsecond in which nobody else is heard."""
+    fields: dict[str, Any] = {place: many if place == "body" else {"many": many}}
+    event = Event(**fields)
+    (refused,) = preparer().prepare([Arrival(event=event)]).refused
+    assert str(refused.error) == "more than 5000 values in an event"
+    assert refused.error.label == "too_large"
+    assert raw_of(refused.arrival)
+
+
+def test_of_millions_of_values_the_first_are_shown() -> None:
+    span = Span(name="pay", events=[{"attributes": {"a": [0] * 200_000}}])
+    event = Event(attributes={"kept": CARD}, body=[[None] * 10] * 100_000, resource={"r": "cut"}, span=span)
+    raw = raw_of(Arrival(event=event))
+    assert raw.startswith(b'{"body": [[null, null')
+    shown = json.loads(raw)
+    assert shown["attributes"] == {"kept": CARD}
+    assert sum(map(len, shown["body"])) + len(shown["body"]) == 131_072 - 1
+    assert "resource" not in shown
+    assert shown["span"] == {"name": "pay"}
+
+
 def test_an_event_too_deep_is_refused_and_still_shown() -> None:
     deep: Any = "leaf"
     for _ in range(MAX_DEPTH + 1):
