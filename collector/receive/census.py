@@ -16,6 +16,9 @@ Path = Sequence[Sequence[int]]
 
 _MAX_VALUES = 4 * 2**20
 _LONGEST_VARINT = 10
+_OTHER = (-1, -1)
+_OTHERS = 4
+"""So many other fields may stand beside each record: a scope of one record has two, a metric of one point five. Who sends a million sends nothing else, and each is a step of the count."""
 
 
 def check_json(body: bytes) -> None:
@@ -30,18 +33,23 @@ def check_json(body: bytes) -> None:
 
 
 def check_protobuf(body: bytes, path: Path, most: int) -> None:
-    """Raises `TooLarge`: a message in protobuf has more than so many records at `path`, counted with what they stand in.
+    """Raises `TooLarge`: a message in protobuf has more than so many records at `path`, counted with what they stand in, or very many other fields beside them.
 
     What is no protobuf ends the count where it ends the decoder, which says so.
     """
     if len(body) <= 2 * most:  # the shortest has two bytes
         return
-    count = 0
+    count = others = 0
     levels = [_places(body, 0, len(body), path[0])]
     while levels:
         place = next(levels[-1], None)
         if place is None:
             levels.pop()
+            continue
+        if place is _OTHER:
+            others += 1
+            if others > _OTHERS * most:
+                raise TooLarge(f"more than {_OTHERS * most} fields beside the records of a request")
             continue
         count += 1
         if count > most:
@@ -74,7 +82,7 @@ def _too_many(most: int) -> TooLarge:
 
 
 def _places(body: bytes, at: int, end: int, numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Start and end of each of these messages among the fields between `at` and `end` (https://protobuf.dev/programming-guides/encoding/).
+    """Start and end of each of these messages among the fields between `at` and `end` (https://protobuf.dev/programming-guides/encoding/), `_OTHER` for each other field.
 
     A group's own fields are read as if they stood beside it: that counts too many, never too few.
     """
@@ -84,10 +92,11 @@ def _places(body: bytes, at: int, end: int, numbers: Sequence[int]) -> Iterator[
             wire = key & 7
             if wire == 2:
                 size, at = _varint(body, at)
-                if key >> 3 in numbers:
-                    yield at, min(at + size, end)
+                yield (at, min(at + size, end)) if key >> 3 in numbers else _OTHER
                 at += size
-            elif wire == 0:
+                continue
+            yield _OTHER
+            if wire == 0:
                 _, at = _varint(body, at)
             elif wire == 1:
                 at += 8

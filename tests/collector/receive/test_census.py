@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
 
 from collector.errors import TooLarge
 from collector.receive.census import check_decoded, check_json, check_protobuf
@@ -66,6 +67,30 @@ def test_a_request_is_refused_before_what_is_wrong_with_it_is_found() -> None:
     """A decoder makes all that stands before the fault."""
     with pytest.raises(TooLarge, match="more than 1000 records"):
         check_protobuf(b"\x0a\xd0\x0f\x12\xcd\x0f" + b"\x12\x00" * 1_000 + b"\xff", LOGS.path, 1_000)
+
+
+@pytest.mark.parametrize("field", [b"\x10\x00", b"\x1a\x00", b"\x1d....", b"\x19........", b"\x1b\x1c"])
+@pytest.mark.parametrize("head", [b"", b"\x0a\xff\xff\x07", b"\x0a\xff\xff\x07\x12\xff\xff\x07"])
+def test_fields_beside_the_records_are_counted(head: bytes, field: bytes) -> None:
+    """They were passed over without end: half a microsecond each, in which nobody else is heard."""
+    check_protobuf(head + field * 2_000, LOGS.path, 1_000)
+    with pytest.raises(TooLarge, match="more than 4000 fields beside the records"):
+        check_protobuf(head + field * 4_001, LOGS.path, 1_000)
+
+
+def test_what_belongs_to_records_is_not_too_much_beside_them() -> None:
+    metrics = ExportMetricsServiceRequest()
+    for _ in range(100):
+        group = metrics.resource_metrics.add(schema_url="u")
+        group.resource.dropped_attributes_count = 1
+        scoped = group.scope_metrics.add(schema_url="u")
+        scoped.scope.name = "s"
+        metric = scoped.metrics.add(name="n", unit="u", description="d")
+        metric.metadata.add(key="a")
+        metric.sum.aggregation_temporality = AGGREGATION_TEMPORALITY_CUMULATIVE
+        metric.sum.is_monotonic = True
+        metric.sum.data_points.add(as_int=1)
+    check_protobuf(metrics.SerializeToString(), METRICS.path, 500)
 
 
 pieces = st.sampled_from(
