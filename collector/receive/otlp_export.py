@@ -18,7 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from collector.errors import Malformed, TooLarge
 from collector.event import Origin, format_time
 from collector.receive import Arrival, Intake, otlp_json
-from collector.receive.census import Path, check_decoded, check_json, check_protobuf
+from collector.receive.census import Path, check_decoded, check_json, check_nested, check_protobuf
 from collector.receive.otlp_events import JSON, PROTOBUF, Refused, Void, events_of_logs, events_of_traces
 from collector.receive.otlp_metrics import Points, events_of_metrics
 from collector.receive.turns import Share, Turns
@@ -32,6 +32,9 @@ _BREATH = 250
 
 _MAX_VOIDS = 100_000
 """Resources, scopes and metrics that hold nothing, of one request. No SDK sends any; two bytes are one, and each takes memory and time as a full one does."""
+
+_MAX_PARTS = 8 * 2**20
+"""Messages of protobuf that one request may hold, whatever they stand in: attributes, their values, items of lists, events of spans, exemplars."""
 
 _MAX_EVENTS = 131_072
 """Most that one request may become; as many as a message of Forward. A data point, which becomes none, takes less room."""
@@ -179,6 +182,10 @@ class OtlpExports:
     async def _read(self, body: bytes, signal: Signal, json: bool, share: Share) -> "_Records":
         """Decode a request, while other connections get their turns. Raises `Malformed`, `TooLarge`, RecursionError."""
         read, seen, voids = _Records(), 0, 0
+        if not json:
+            check_protobuf(body, signal.path, signal.max_records)
+            for _ in check_nested(body, signal.message.DESCRIPTOR, _MAX_PARTS):
+                await share.turn()
         for record in _records(body, signal, json, format_time(self._clock())):
             if isinstance(record, Arrival):
                 read.arrivals.append(record)
@@ -230,7 +237,6 @@ def _records(body: bytes, signal: Signal, json: bool, observed: str) -> Iterator
         told = signal.read_json(body)
         check_decoded(told, signal.message.DESCRIPTOR, signal.path, signal.max_records)
         return signal.records(told, JSON, observed=observed)
-    check_protobuf(body, signal.path, signal.max_records)
     try:
         request = signal.message.FromString(body)
     except DecodeError as error:

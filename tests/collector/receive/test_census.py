@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
 
 from collector.errors import TooLarge
-from collector.receive.census import check_decoded, check_json, check_protobuf
+from collector.receive.census import check_decoded, check_json, check_nested, check_protobuf
 from collector.receive.otlp_export import LOGS, METRICS
 from collector.receive.otlp_json import read_logs, read_metrics
 
@@ -109,6 +110,72 @@ def test_what_protobuf_finds_is_never_more_than_was_counted(body: bytes) -> None
     scopes = [scoped for group in groups for scoped in group.scope_logs]
     found = len(groups) + len(scopes) + sum(len(scoped.log_records) for scoped in scopes)
     assert count >= min(found, len(body) // 2)
+
+
+def parts_of(body: bytes) -> int:
+    """The least bound on nested messages that the body keeps."""
+    for most in range(len(body)):
+        try:
+            list(check_nested(body, ExportLogsServiceRequest.DESCRIPTOR, most))
+        except TooLarge:
+            continue
+        return most
+    return len(body)
+
+
+def messages_in(message: Message) -> int:
+    """As protobuf finds them."""
+    count = 0
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            below = [value] if isinstance(value, Message) else value
+            count += len(below) + sum(map(messages_in, below))
+    return count
+
+
+@given(st.recursive(st.none() | st.text(max_size=9) | st.integers(0, 2**40), st.lists, max_leaves=9), st.integers(0, 3))
+def test_nested_parts_are_counted_wherever_they_stand(value: Any, attributes: int) -> None:
+    request = ExportLogsServiceRequest()
+    record = request.resource_logs.add(schema_url="\n" * 99).scope_logs.add().log_records.add(time_unix_nano=1)
+    record.flags = 10
+
+    def put(into: AnyValue, given: Any) -> None:
+        if isinstance(given, str):
+            into.string_value = given
+        elif isinstance(given, int):
+            into.int_value = given
+        elif given is not None:
+            into.array_value.SetInParent()
+            for item in given:
+                put(into.array_value.values.add(), item)
+
+    put(record.body, value)
+    for _ in range(attributes):
+        pair = record.attributes.add(key="a")
+        put(pair.value.kvlist_value.values.add(key="b").value, value)
+    body = request.SerializeToString()
+    assert parts_of(body) == min(messages_in(request), len(body) // 2)
+
+
+@given(st.binary(max_size=60) | st.lists(pieces).map(b"".join))
+def test_of_any_bytes_no_fewer_parts_are_counted_than_protobuf_finds(body: bytes) -> None:
+    count = parts_of(body)
+    try:
+        request = ExportLogsServiceRequest.FromString(body)
+    except DecodeError:
+        return
+    assert count >= min(messages_in(request), len(body) // 2)
+
+
+def test_counting_millions_of_parts_gives_turns() -> None:
+    request = logs(1)
+    values = request.resource_logs[0].scope_logs[0].log_records[0].body.array_value.values
+    for _ in range(30_000):
+        values.add(bool_value=True)
+    body = request.SerializeToString()
+    assert len(list(check_nested(body, ExportLogsServiceRequest.DESCRIPTOR, 30_005))) > 10
+    with pytest.raises(TooLarge, match="more than 30004 attributes and other parts"):
+        list(check_nested(body, ExportLogsServiceRequest.DESCRIPTOR, 30_004))
 
 
 @pytest.mark.parametrize("piece", [b"0,", b"{},", b"[", b'{"a":[]},'])

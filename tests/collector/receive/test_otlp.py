@@ -24,7 +24,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue, KeyValueList
 
-from collector.errors import Malformed
+from collector.errors import Malformed, TooLarge
 from collector.event import Event, Scope, Span
 from collector.receive import Arrival, otlp_json
 from collector.receive.body import BodyLimits
@@ -515,6 +515,32 @@ def test_a_small_request_with_very_many_records_is_refused_before_they_are_made(
 
     serve(receiver(intake, refused=reasons.append).routes, story)
     assert reasons == ["too_large"]
+
+
+def test_what_is_nested_in_one_record_has_a_bound_and_is_counted_in_turns(
+    intake: MemoryIntake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("collector.receive.otlp_export._MAX_PARTS", 50_000)  # of millions it takes seconds
+    waited = 0
+
+    def waits() -> None:
+        nonlocal waited
+        waited += 1
+
+    def request(values: int) -> bytes:
+        return _delimited(1, _delimited(2, _delimited(2, _delimited(5, _delimited(5, b"\x0a\x00" * values)))))
+
+    async def story() -> None:
+        exports = OtlpExports(intake, clock=lambda: 1, turns=Turns(LoopTime(turn_seconds=0.0), waits))
+        assert await exports.take(request(49_995), LOGS, json=False) == Taken()
+        with pytest.raises(TooLarge, match="more than 50000 attributes and other parts"):
+            await exports.take(
+                request(49_996) + b"\xff", LOGS, json=False
+            )  # a decoder makes all that stands before the fault
+        assert waited > 10
+        assert not intake.dead
+
+    asyncio.run(story())
 
 
 def test_limits_and_pressure(intake: MemoryIntake, serve: Callable[..., None]) -> None:
