@@ -1,6 +1,7 @@
 """What is Fluent's own in MessagePack: its messages and times, its text that is not UTF-8, and the errors that reading it can raise."""
 
 import struct
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import msgpack
@@ -22,7 +23,11 @@ __all__ = [
     "decode_entries",
     "decode_message",
     "decode_plain_entries",
+    "elements",
     "kept_time",
+    "option_in",
+    "slices",
+    "tag_in",
     "time_text",
     "unpack",
 ]
@@ -138,3 +143,56 @@ def unpack(raw: bytes) -> Any:
         return careful_unpacker(raw).unpack()
     except MSGPACK_ERRORS as error:
         raise Malformed(f"MessagePack that cannot be read: {type(error).__name__}", label="bad_msgpack") from error
+
+
+def elements(message: bytes) -> list[bytes]:
+    """The two to four elements of a message, not decoded. Raises `Malformed`: it has not so many."""
+    framer = careful_unpacker(message)
+    found: list[bytes] = []
+    try:
+        count = framer.read_array_header()
+        start = framer.tell()
+        for _ in range(count if 2 <= count <= 4 else 0):
+            framer.skip()
+            found.append(message[start : framer.tell()])
+            start = framer.tell()
+    except MSGPACK_ERRORS:
+        found.clear()
+    if not found:
+        raise Malformed("not an array of tag, events and option", label="bad_message")
+    return found
+
+
+def tag_in(raw: bytes) -> str | None:
+    """A message's tag as text; None: it is none."""
+    try:
+        tag = unpack(raw)
+    except Malformed:
+        return None
+    if isinstance(tag, str):
+        tag = tag.encode("utf-8", "surrogateescape")
+    return tag.decode("utf-8", "replace") if isinstance(tag, bytes) else None  # it goes into `Origin`, which is text
+
+
+def option_in(rest: Sequence[bytes]) -> dict[Any, Any]:
+    """The option that stands first in the rest of a message; empty: there is none. Raises Malformed: it cannot be read."""
+    option = unpack(rest[0]) if rest else None
+    return option if isinstance(option, dict) else {}
+
+
+def slices(packed: bytes, refused: list[tuple[bytes, Malformed]]) -> Iterator[bytes]:
+    """Each record's own bytes; what cannot be cut into records is refused, and ends it."""
+    framer = msgpack.Unpacker(max_buffer_size=len(packed) or 1)
+    framer.feed(packed)
+    start = 0
+    while start < len(packed):
+        try:
+            framer.skip()
+        except MSGPACK_ERRORS:
+            error = Malformed(
+                "not MessagePack, or cut short", where=f"byte {start} of the packed records", label="bad_msgpack"
+            )
+            refused.append((packed[start:], error))
+            return
+        yield packed[start : framer.tell()]
+        start = framer.tell()

@@ -19,7 +19,6 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import msgpack
 import msgspec
 
 from collector.errors import Malformed
@@ -27,14 +26,16 @@ from collector.event import Origin, format_time
 from collector.receive.fluent_metadata import FluentBitEvents, check_record, is_stamped, stamp_in, with_metadata
 from collector.receive.fluent_msgpack import (
     ARRAY,
-    MSGPACK_ERRORS,
     RAW,
-    careful_unpacker,
     count_of,
     decode_entries,
     decode_message,
     decode_plain_entries,
+    elements,
     kept_time,
+    option_in,
+    slices,
+    tag_in,
     time_text,
     unpack,
 )
@@ -293,35 +294,22 @@ class MessageReader:
         group = self._group(tag, option)
         group.size_bytes = len(packed)
         if are_canonical_events(option):
-            self._check_size(group, option, add_events(group, self._slices(packed, group), observed))
+            self._check_size(group, option, add_events(group, slices(packed, group.refused), observed))
             return group
         try:
             if count is None:
                 raise ValueError("the last record is cut or damaged")
             self._add_all(group, b"\xdd" + count.to_bytes(4) + packed, observed, message)
         except (msgspec.DecodeError, ValueError, RecursionError):
-            count = self._add_carefully(group, self._slices(packed, group), observed, message)
+            count = self._add_carefully(group, slices(packed, group.refused), observed, message)
+            if packed[0] not in ARRAY and not group.arrivals:
+                # of another form: what stands behind may be no option, but the record
+                neither = Malformed("neither packed records nor a time", label="bad_record")
+                return self._whole_refused(message, tag, option, neither)
         self._check_size(group, option, count, packed_bytes)
         return group
 
     # --------------------------------------------------------------------------- record by record, when speed has failed
-
-    def _slices(self, packed: bytes, group: Group) -> Iterator[bytes]:
-        """Each record's own bytes; what cannot be cut into records is refused, and ends it."""
-        framer = msgpack.Unpacker(max_buffer_size=len(packed) or 1)
-        framer.feed(packed)
-        start = 0
-        while start < len(packed):
-            try:
-                framer.skip()
-            except MSGPACK_ERRORS:
-                error = Malformed(
-                    "not MessagePack, or cut short", where=f"byte {start} of the packed records", label="bad_msgpack"
-                )
-                group.refused.append((packed[start:], error))
-                return
-            yield packed[start : framer.tell()]
-            start = framer.tell()
 
     def _add_carefully(self, group: Group, slices: Iterator[bytes], observed: str, message: bytes) -> int:
         count = 0
@@ -341,39 +329,22 @@ class MessageReader:
         return count
 
     def _careful(self, message: bytes, observed: str) -> Group:
-        framer = careful_unpacker(message)
-        tag: Any = ""
-        option: dict[Any, Any] = {}
+        tag: str | None = ""
         try:
-            count = framer.read_array_header()
-            if not 2 <= count <= 4:
-                raise ValueError("wrong length")
-            tag = framer.unpack()
-            start = framer.tell()
-            framer.skip()
-            second = message[start : framer.tell()]
-        except MSGPACK_ERRORS:
-            error = Malformed("not an array of tag, events and option", label="bad_message")
-            return self._whole_refused(message, "", option, error)
-        if isinstance(tag, str):
-            tag = tag.encode("utf-8", "surrogateescape")
-        if isinstance(tag, bytes):
-            tag = tag.decode("utf-8", "replace")  # it goes into `Origin`, which is text
-        if not isinstance(tag, str):
+            named, second, *rest = elements(message)
+            stamp = stamp_in(second)
+            raw = second[0] in RAW and (
+                len(rest) < 2 or 0xC4 <= second[0] <= 0xC6
+            )  # text before record and option is no time
+            many = stamp is None and (second[0] in ARRAY or raw)
+            tag = tag_in(named)
+            # it has the chunk: whatever else is wrong, its sender is to hear that we have it
+            option = option_in(rest[0 if many else 1 :])
+        except Malformed as error:
+            return self._whole_refused(message, tag or "", {}, error)
+        if tag is None:
             return self._whole_refused(message, "", option, Malformed("the tag is not text", label="bad_message"))
-        many = second[0] in ARRAY or second[0] in RAW
-        stamp = stamp_in(second)
-        many = many and stamp is None
-        try:
-            rest = [] if many else [stamp or unpack(second)]
-            rest += [framer.unpack() for _ in range(count - 2)]
-        except (Malformed, *MSGPACK_ERRORS) as error:
-            reason = Malformed(f"MessagePack that cannot be read: {type(error).__name__}", label="bad_msgpack")
-            return self._whole_refused(message, tag, option, reason)
-        place = 0 if many else 2
-        if len(rest) > place and isinstance(rest[place], dict):
-            option = rest[place]
-        if second[0] in RAW:
+        if raw:
             packed = unpack(second)  # text: what MessagePack called "raw" before it had binary data
             if isinstance(packed, str):
                 packed = packed.encode("utf-8", "surrogateescape")
@@ -381,15 +352,16 @@ class MessageReader:
         group = self._group(tag, option)
         if many:
             header = 1 if second[0] < 0xDC else 3 if second[0] == 0xDC else 5
-            count = self._add_carefully(group, self._slices(second[header:], group), observed, message)
+            count = self._add_carefully(group, slices(second[header:], group.refused), observed, message)
             self._check_size(group, option, count)
             return group
         try:
-            if len(rest) < 2:
+            if not rest:
                 raise Malformed("Message mode without a record", label="bad_record")
-            check_record(rest[0], rest[1])
+            time, record = stamp or unpack(second), unpack(rest[0])
+            check_record(time, record)
         except Malformed as error:
             group.refused.append((message, error))
             return group
-        self._add(group, [(with_metadata(rest[0], option), rest[1])], observed, message)
+        self._add(group, [(with_metadata(time, option), record)], observed, message)
         return group

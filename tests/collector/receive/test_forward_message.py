@@ -222,6 +222,40 @@ def test_a_group_whose_header_is_nested_very_deeply_is_refused_with_its_chunk(de
     )  # how deep is too deep is the interpreter's
 
 
+@pytest.mark.parametrize(
+    ("parts", "label"),
+    [
+        ([b"\xa1t", b"\x01", b"\x81\xa1a\xd4\xff\0"], "bad_msgpack"),  # a time of one byte
+        ([b"\xa1t", b"\x01", b"\x01"], "bad_record"),
+        ([b"\xa1t", b"\xc0", b"\x80"], "bad_record"),
+        ([b"\xa1t", b"\xaa2023-01-30", b"\x81\xa1a\x01"], "bad_record"),
+        ([b"\x07", b"\x01", b"\x81\xa1a\x01"], "bad_message"),
+        ([b"\x80", b"\x91\x92\x01\x80"], "bad_message"),
+        ([b"\x07", b"\xc4\x03\x92\x01\x80"], "bad_message"),
+    ],
+)
+def test_a_message_that_cannot_be_taken_is_kept_whole_and_its_chunk_acknowledged(
+    parts: list[bytes], label: str
+) -> None:
+    """Without an ack its sender comes again with it, for ever."""
+    message = bytes([0x91 + len(parts)]) + b"".join(parts) + msgpack.packb({"chunk": "c"})
+    (group,) = read(message)
+    assert (group.chunk, group.arrivals) == ("c", [])
+    assert [(raw, error.label) for raw, error in group.refused] == [(message, label)]
+
+
+def test_what_stands_where_the_option_is_expected_is_not_lost() -> None:
+    """A time in text looks like packed records of before there was binary data."""
+    message = msgpack.packb(["t", "2023-01-30T11:50:59Z", {"message": "paid"}])
+    (group,) = read(message)
+    assert [(raw, error.label) for raw, error in group.refused] == [(message, "bad_record")]
+    (group,) = read(["t", b"\xc0" + packed(ENTRIES[0]) + b"\x07", {"chunk": "c"}])
+    assert [arrival.event.body for arrival in group.arrivals] == ["a"]
+    assert [raw for raw, _ in group.refused] == [b"\xc0", b"\x07"]
+    (group,) = read(b"\x94\xa1t" + msgpack.packb(packed(*ENTRIES)) + b"\x81\xa1\xff\x01" + b"\xc0")
+    assert [arrival.event.body for arrival in group.arrivals] == ["a", "b"]
+
+
 class Defective(MessageReader):
     """One that has a defect of ours in it."""
 
