@@ -58,7 +58,8 @@ class PromSeries(NamedTuple):
 class PromPoint(NamedTuple):
     """What a data point became: the series of one metric. `points`: 1, and 0 for what stands beside them (``target_info``).
 
-    `kind`: ``counter``, ``gauge``, ``histogram``, ``summary`` or ``info``. No series: its name cannot be said.
+    `kind`: ``counter``, ``gauge``, ``histogram``, ``summary`` or ``info``. `series`: first the one that stands for all, of a histogram or a summary
+    ``_count``, which whatever has that name has; none: its name cannot be said.
     """
 
     points: int
@@ -174,9 +175,9 @@ def _classic(common: _Common, point: Any, bounds: list[tuple[float, int]]) -> It
     stale = bool(point.flags & NO_RECORDED_VALUE)
     ms, start_ms = _ms(point), _start_ms(point)
     exemplars = _exemplars(point)
+    yield _series(f"{common.family}_count", common.labels, STALE if stale else float(point.count), ms, start_ms)
     if point.HasField("sum") or stale:
         yield _series(f"{common.family}_sum", common.labels, STALE if stale else point.sum, ms, start_ms)
-    yield _series(f"{common.family}_count", common.labels, STALE if stale else float(point.count), ms, start_ms)
     below = -_INFINITY
     for bound, total in [*bounds, (_INFINITY, point.count)]:
         inside = tuple(one for one in exemplars if below < one.value <= bound)
@@ -212,8 +213,8 @@ def _native(common: _Common, point: Any) -> PromSeries:
 def _summary(common: _Common, point: Any) -> Iterator[PromSeries]:
     stale = bool(point.flags & NO_RECORDED_VALUE)
     ms, start_ms = _ms(point), _start_ms(point)
-    yield _series(f"{common.family}_sum", common.labels, STALE if stale else point.sum, ms, start_ms)
     yield _series(f"{common.family}_count", common.labels, STALE if stale else float(point.count), ms, start_ms)
+    yield _series(f"{common.family}_sum", common.labels, STALE if stale else point.sum, ms, start_ms)
     values = {float_text(at.quantile): at.value for at in point.quantile_values}  # one that stands twice is one series
     for quantile, value in values.items():
         yield _series(common.family, {**common.labels, "quantile": quantile}, STALE if stale else value, ms, start_ms)

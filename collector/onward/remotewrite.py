@@ -90,8 +90,7 @@ class RemoteWrite:
         Series that differ in OpenTelemetry may be one in Prometheus, where names have fewer characters and of a resource only its identity stands. The time
         of a ``target_info`` is that of its request's newest point, and what two readers send of one resource may overtake each other.
         """
-        # one for all of them: of a histogram the bucket that holds everything, else the first, which is no quantile
-        series = point.series[-1 if point.kind == "histogram" else 0]
+        series = point.series[0]  # one for all of them
         labels = hash(series.labels)
         newest = self._known.pop(labels, -1)
         self._known[labels] = max(newest, series.ms)

@@ -39,14 +39,14 @@ SAMPLES = [
     ({"__name__": "hits_total", "http_method": "GET"}, 7.0),
     ({"__name__": "queue"}, 3.0),
     ({"__name__": "load_ratio"}, 0.0),
-    ({"__name__": "took_seconds_sum"}, 4.5),
     ({"__name__": "took_seconds_count"}, 6.0),
+    ({"__name__": "took_seconds_sum"}, 4.5),
     ({"__name__": "took_seconds_bucket", "le": "0.1"}, 1.0),
     ({"__name__": "took_seconds_bucket", "le": "1.0"}, 3.0),
     ({"__name__": "took_seconds_bucket", "le": "+Inf"}, 6.0),
     ({"__name__": "spread_seconds"}, None),
-    ({"__name__": "old_sum"}, 3.0),
     ({"__name__": "old_count"}, 9.0),
+    ({"__name__": "old_sum"}, 3.0),
     ({"__name__": "old", "quantile": "0.5"}, 0.3),
 ]
 EXPECTED = [*(({**labels, **AROUND}, value) for labels, value in SAMPLES), (

@@ -152,6 +152,25 @@ def test_series_that_are_one_in_prometheus_have_one_point_of_a_time(newest: int)
         assert told("2", at=11) == ([("hits", 2.0), ("took_seconds", 2.0), ("a_b", 2.0)], 1)
 
 
+def test_a_histogram_that_was_a_summary_before_is_no_older_than_that() -> None:
+    way = RemoteWrite(Endpoint(MetricsToSettings(url="http://127.0.0.1:9/write")), newest=1, native=True)
+
+    def told(request: Any) -> list[str]:
+        parts = way.parts(bytes(request.SerializeToString()))
+        return [one.kind for part in parts for one in getattr(part, "translated", ())]
+
+    before, after = request_of(process__pid="1"), request_of(process__pid="2")
+    metric = before.resource_metrics[0].scope_metrics[0].metrics.add(name="took", unit="s")
+    metric.summary.data_points.add(time_unix_nano=NOW_NS, count=2, sum=1.0)
+    add_histogram(after, "took", [1, 0, 0], at_ns=NOW_NS - MS_NS)
+    add_gauge(after, "took_seconds.count", 1.0, at_ns=NOW_NS)
+    with closing(way):
+        assert told(before) == ["summary", "info"]
+        assert told(after) == ["info"]
+        add_histogram(after, "took", [1, 0, 0], at_ns=NOW_NS + MS_NS)
+        assert told(after) == ["histogram", "info"]
+
+
 def test_a_400_that_is_about_the_samples_does_not_settle_the_version() -> None:
     with MetricsReceiver(lambda _: Told(400, {"Content-Type": "text/plain"}, b"out of order sample\n")) as receiver:
         way = RemoteWrite(Endpoint(MetricsToSettings(url=receiver.url)), newest=2, native=True)
