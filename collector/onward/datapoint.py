@@ -6,10 +6,22 @@ from typing import Any
 
 from collector.onward import exponential
 
-__all__ = ["MAX_BUCKETS", "added_up", "points_of", "sound", "trim_exemplars"]
+__all__ = [
+    "MAX_BUCKETS",
+    "NO_RECORDED_VALUE",
+    "added_up",
+    "points_of",
+    "shell_of",
+    "sound",
+    "take_attributes",
+    "trim_exemplars",
+]
 
 MAX_BUCKETS = 1_000
 """Of a histogram of either sign, and quantiles of a summary; a point with more is dropped."""
+
+NO_RECORDED_VALUE = 1
+"""The bit of a data point's flags (metrics.proto, DataPointFlags) that says that its series has ended."""
 
 _MAX_EXEMPLARS = 10
 _SPAN_ID_BYTES = 8
@@ -64,6 +76,22 @@ def trim_exemplars(point: Any) -> None:
         del exemplar.filtered_attributes[:]
         if len(exemplar.span_id) != _SPAN_ID_BYTES:  # it goes on as it is
             exemplar.ClearField("span_id")
+
+
+def shell_of(point: Any, kind: str) -> bytes:
+    """A point without values, serialised: its attributes, and of a summary its quantiles."""
+    shell = type(point)(attributes=point.attributes)
+    if kind == "summary":
+        for quantile in point.quantile_values:
+            shell.quantile_values.add(quantile=quantile.quantile)
+    return bytes(shell.SerializeToString())
+
+
+def take_attributes(point: Any, shell: bytes) -> None:
+    """Give a point the attributes of a shell, in place."""
+    known = type(point).FromString(shell)
+    del point.attributes[:]
+    point.attributes.extend(known.attributes)
 
 
 def added_up(running: Any, point: Any, kind: str) -> Any:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from collector.onward import exponential
+from collector.onward.datapoint import NO_RECORDED_VALUE
 from collector.onward.promnames import float_text, labels_of, metric_name, unit_name
-from collector.onward.seriestable import NO_RECORDED_VALUE
 from collector.receive.otlp_events import PROTOBUF
 
 __all__ = ["STALE", "Exemplar", "NativeHistogram", "PromPoint", "PromSeries", "is_stale", "translate"]

@@ -15,15 +15,14 @@ from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportM
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
 
 from collector.errors import TallyError
-from collector.onward.datapoint import MAX_BUCKETS, added_up, sound, trim_exemplars
+from collector.onward import datapoint
+from collector.onward.datapoint import MAX_BUCKETS, NO_RECORDED_VALUE, added_up, sound, trim_exemplars
 from collector.onward.mask import Mask
+from collector.onward.promseries import translate
 from collector.protect import Protector
 from collector.receive.otlp_metrics import KINDS
 
-__all__ = ["NO_RECORDED_VALUE", "REJECTED", "SeriesTable"]
-
-NO_RECORDED_VALUE = 1
-"""The bit of a data point's flags (metrics.proto, DataPointFlags) that says that its series has ended."""
+__all__ = ["REJECTED", "SeriesTable"]
 
 REJECTED = {
     "series_limit": "there are too many series for this sidecar (max_series), or 64 MiB of their names",
@@ -80,10 +79,13 @@ class _Series:
     """What is known of a series.
 
     `name`: digest of it as it goes on; `metric`: it without points, and `shell`: a point of it without values, both serialised; `running`: the sum of its deltas, None where there are none;
-    `masked`: whether a mask, `mask_number`, changed its attributes; `bounds`: those of its last point, where it is a histogram of explicit ones.
+    `masked`: whether a mask, `mask_number`, changed its attributes; `bounds`: those of its last point, where it is a histogram of explicit ones;
+    `called`: a hash of what Prometheus calls it, where series that are several here may be one.
     """
 
-    __slots__ = ("bounds", "group", "last_ns", "mask_number", "masked", "metric", "name", "running", "seen_ns", "shell")
+    __slots__ = (
+        "bounds", "called", "group", "last_ns", "mask_number", "masked", "metric", "name", "running", "seen_ns", "shell",
+    )  # fmt: skip
 
     def __init__(
         self, name: bytes, group: _Group, metric: bytes, shell: bytes, *, masked: bool, mask_number: int
@@ -98,6 +100,7 @@ class _Series:
         self.last_ns = 0
         self.seen_ns = 0
         self.running: Any = None
+        self.called = 0  # not known before it is one of the table's
 
     @property
     def size_bytes(self) -> int:
@@ -136,6 +139,7 @@ class SeriesTable:
         self._ended: list[_Series] = []  # by another mask, while a request is taken
         self._series: dict[bytes, _Series] = {}  # by digests of what they are as they come
         self._names: set[bytes] = set()  # as they go on
+        self._last: dict[int, _Series] = {}  # of those that Prometheus calls the same the one that had the last point
         self._of_service: Counter[str] = Counter()
         self._groups: dict[bytes, _Group] = {}  # once, however many series and requests they are of
         self._bytes = 0
@@ -170,21 +174,23 @@ class SeriesTable:
                 if len(kept) < len(scoped.metrics):  # made-up names do not go on either
                     del scoped.metrics[:]
                     scoped.metrics.extend(kept)
-        _add_ends(request, self._ended, now_ns)
+        _add_ends(request, (one for one in self._ended if one.called not in self._last), now_ns)
         self._ended.clear()
         return dropped
 
     def forget(self, *, now_ns: int) -> Any:
-        """Forget the series that have not been seen for a while; returns a request that says so of them, None when there are none."""
-        gone = [key for key, series in self._series.items() if now_ns - series.seen_ns > self._stale_ns]
-        if not gone:
-            return None
+        """Forget the series that have not been seen for a while; returns a request that says so of them, None when there is nothing to say.
+
+        Of one that goes on in another, as when a process begins anew under the same name, nothing is said: in Prometheus it would be the other's end.
+        """
+        gone = {key: series for key, series in self._series.items() if now_ns - series.seen_ns > self._stale_ns}
         request = ExportMetricsServiceRequest()
-        _add_ends(request, [self._series[key] for key in gone], now_ns)  # before they go: what fails is tried again
+        ended = [series for series in gone.values() if self._last.get(series.called) is series]
+        _add_ends(request, ended, now_ns)  # before they go: what fails is tried again
         for key in gone:
             self._gone(key)
         self._of_service += Counter()  # without zeros
-        return request
+        return request if ended else None
 
     def _checked(self, group: Any, owner: Any, where: str, *texts: str) -> str:
         """Mask a group's resource or scope and its schema URL, in place; or empty them, and return why nothing of it goes on."""
@@ -267,7 +273,7 @@ class SeriesTable:
                 raise _Unfit("too_long")
             series = self._new(key, point, kind, metric, group)
         elif series.masked:
-            _take_attributes(point, series.shell)
+            datapoint.take_attributes(point, series.shell)
         if at_ns <= series.last_ns:
             raise _Unfit("not_newer")
         same_ms = at_ns // _MS == series.last_ns // _MS
@@ -281,6 +287,7 @@ class SeriesTable:
             series.running = added_up(series.running, point, kind)
         series.last_ns = at_ns
         series.seen_ns = now_ns
+        self._last[series.called] = series
         if same_ms:  # Prometheus' times are no finer, and it refuses a request for a second value; a delta is in the sum that goes on next
             raise _Unfit("not_newer")
 
@@ -294,11 +301,14 @@ class SeriesTable:
         if name in self._names:  # a mask leaves no difference: two counters in one series would be neither
             raise _Unfit("same_name")
         known = self._groups.get(group.key, group)
-        series = _Series(name, known, metric, _shell(point, kind), masked=masked, mask_number=self._mask_number)
+        series = _Series(
+            name, known, metric, datapoint.shell_of(point, kind), masked=masked, mask_number=self._mask_number
+        )
         more = series.size_bytes + (0 if known.series else group.size_bytes)
         if self._bytes + more > _MAX_TABLE_BYTES:
             raise _Unfit("series_limit")
         self._bytes += more
+        series.called = _called(series)
         known.series += 1
         self._groups[known.key] = known
         self._series[key] = series
@@ -336,6 +346,8 @@ class SeriesTable:
     def _gone(self, key: bytes) -> _Series:
         series = self._series.pop(key)
         self._names.discard(series.name)
+        if self._last.get(series.called) is series:
+            del self._last[series.called]
         group = series.group
         self._bytes -= series.size_bytes
         self._of_service[group.resource.service] -= 1
@@ -352,6 +364,14 @@ def _digest(*parts: bytes) -> bytes:
 
 def _parts(point: Any) -> list[bytes]:
     return sorted(pair.SerializeToString(deterministic=True) for pair in point.attributes)
+
+
+def _called(series: _Series) -> int:
+    """A hash of the labels that it has in Prometheus, of a histogram or a summary those of ``_count``; of what has none there it is its own."""
+    request = ExportMetricsServiceRequest()
+    _add_ends(request, (series,), 0)
+    point = next(translate(request, native=False))
+    return hash(point.series[0].labels if point.series else series.name)
 
 
 def _add_ends(request: Any, ended: Iterable[_Series], now_ns: int) -> None:
@@ -374,17 +394,3 @@ def _add_ends(request: Any, ended: Iterable[_Series], now_ns: int) -> None:
             point.explicit_bounds.extend(array("d", series.bounds))
         point.time_unix_nano = max(now_ns, series.last_ns + _MS)
         point.flags = NO_RECORDED_VALUE
-
-
-def _shell(point: Any, kind: str) -> bytes:
-    shell = type(point)(attributes=point.attributes)
-    if kind == "summary":
-        for quantile in point.quantile_values:
-            shell.quantile_values.add(quantile=quantile.quantile)
-    return bytes(shell.SerializeToString())
-
-
-def _take_attributes(point: Any, shell: bytes) -> None:
-    known = type(point).FromString(shell)
-    del point.attributes[:]
-    point.attributes.extend(known.attributes)

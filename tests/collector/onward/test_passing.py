@@ -233,6 +233,18 @@ def test_a_family_keeps_its_type_and_what_ends_is_not_shown() -> None:
     assert shown.render("")[0] == b""
 
 
+def test_what_a_process_measured_is_shown_when_the_one_before_it_is_forgotten() -> None:
+    shown = Exposition(most=99, stale_seconds=600)
+    table = SeriesTable(most=9, most_of_service=9, stale_ns=60 * 10**9)
+    for pid, seconds in (("1", 0), ("2", 50)):
+        request = request_of(process__pid=pid)  # without service.instance.id its series are the same ones
+        add_sum(request, "hits", int(pid), at_ns=NOW_NS + seconds * 10**9)
+        table.take(request, now_ns=NOW_NS + seconds * 10**9)
+        assert not sum(map(shown.update, translate(request, native=False)))
+    assert table.forget(now_ns=NOW_NS + 61 * 10**9) is None
+    assert 'hits_total{job="shop"} 2.0' in shown.render("")[0].decode()
+
+
 def test_a_histogram_is_shown_with_the_buckets_of_its_last_point_and_ends_whole() -> None:
     shown = Exposition(most=20, stale_seconds=60)
     table = SeriesTable(most=9, most_of_service=9, stale_ns=60 * 10**9)

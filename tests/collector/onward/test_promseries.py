@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from collector.onward.datapoint import NO_RECORDED_VALUE
 from collector.onward.prompb import request_v1, request_v2
 from collector.onward.promseries import STALE, is_stale, translate
-from collector.onward.seriestable import NO_RECORDED_VALUE
 from tests.support.otlp_points import NOW_NS, add_exponential, add_gauge, add_histogram, add_sum, request_of
 from tests.support.prompb import labels_v1, labels_v2, write_request
 from tests.support.prompb import request_v2 as read_v2

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 
-from collector.onward.datapoint import points_of
+from collector.onward.datapoint import NO_RECORDED_VALUE, points_of
 from collector.onward.exponential import counts_of
 from collector.onward.promseries import translate
-from collector.onward.seriestable import NO_RECORDED_VALUE, SeriesTable
+from collector.onward.seriestable import SeriesTable
 from collector.protect import ProtectError, Protector
 from tests.support.otlp_points import (
     CUMULATIVE,
@@ -223,6 +223,35 @@ def test_a_series_that_is_not_seen_any_more_ends_and_makes_room() -> None:
     assert not taken(into, fresh)
 
 
+def _of_process(pid: str, at: int) -> Any:
+    """What a process without an id says: which one it is stands in its resource alone."""
+    request = request_of(process__pid=pid)
+    at_ns = NOW_NS + at * SECOND_NS
+    add_sum(request, "hits", 1, at_ns=at_ns)
+    add_histogram(request, "took", [1, 0, 0], at_ns=at_ns)
+    add_gauge(request, "温度", 1.0, at_ns=at_ns)
+    return request
+
+
+def test_a_process_that_began_anew_is_not_ended_by_the_one_before() -> None:
+    into = table()
+
+    def ended(at: int) -> list[str]:
+        request = into.forget(now_ns=NOW_NS + at * SECOND_NS)
+        return [metric.name for metric in request.resource_metrics[0].scope_metrics[0].metrics] if request else []
+
+    for pid, at in (("1", 0), ("2", 10), ("2", 70)):
+        taken(into, _of_process(pid, at), NOW_NS + at * SECOND_NS)
+    assert ended(71) == ["温度"]  # which has no name in Prometheus that another could have, too
+    assert len(into) == 3
+    assert ended(131) == ["hits", "took", "温度"]
+    for pid, at in (("3", 140), ("4", 150), ("3", 160)):  # two at a time
+        taken(into, _of_process(pid, at), NOW_NS + at * SECOND_NS)
+    assert ended(211) == ["温度"]  # 3 goes on
+    assert ended(221) == ["hits", "took", "温度"]
+    assert (into._series, into._last, into._bytes) == ({}, {}, 0)
+
+
 def test_a_time_that_is_none_keeps_no_series_from_its_end() -> None:
     into = table()
     request = request_of()
@@ -376,7 +405,7 @@ def test_of_series_that_are_one_once_they_are_masked_the_first_goes_on_alone() -
     ends = [(0, "ann", True), (0, "bob", True)]
     assert send(64, "ann", "bob") == ([first, *ends], {"same_name": 1})
     into.forget(now_ns=NOW_NS + 200 * SECOND_NS)
-    assert (into._names, into._series, into._bytes) == (set(), {}, 0)
+    assert (into._names, into._series, into._last, into._bytes) == (set(), {}, {}, 0)
 
 
 def test_what_cannot_be_checked_does_not_go_on_and_the_rest_does() -> None:
