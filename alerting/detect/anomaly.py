@@ -6,6 +6,7 @@ it ranks, and the rule tells of the share of payments that ranks highest.
 """
 
 import re
+from collections.abc import Callable
 from importlib import import_module
 from math import log1p, sqrt
 from typing import Annotated, Any
@@ -23,9 +24,11 @@ __all__ = ["AnomalyRule"]
 _DAY_SECONDS = 86_400.0
 _COUNTERPARTIES = 100
 _MOST_MODELS = 50
-"""Of kinds and currencies, those that had payments last. One of the default settings takes some three MiB, and a while to make."""
+"""Of kinds and currencies. One of the default settings takes some three MiB, and as long to make as thousands of payments take to look at."""
+_IDLE_PAYMENTS = 10_000
+"""A model that had none of so many makes room for another one; no sooner: else whoever makes up currencies, or has many, has one made for each payment."""
 _CODE = re.compile(r"[A-Z]{3}", re.ASCII)
-_NO_CODE = "no code"
+_NO_CODE = "no code"  # of texts that are none: events may hold anything there, and each another
 _FORGET = 0.05  # of an account's mean with each payment
 
 _MOST_PAUSE_SECONDS = 90 * _DAY_SECONDS
@@ -154,6 +157,40 @@ class _Model:
         return max(falls, key=lambda name: falls[name])
 
 
+class _Models:
+    """Of each kind and currency one of its own, while there is room; of a kind's other payments one together."""
+
+    def __init__(self, make: Callable[[], _Model]) -> None:
+        self._make = make
+        self._seen = 0
+        self._own: dict[tuple[str, str], tuple[_Model, int]] = {}  # with `_seen` at its last payment, in this order
+        self._of_others: dict[str, _Model] = {}  # by kind, which are declared
+
+    def of(self, kind: str, currency: str) -> tuple[tuple[str, str], _Model]:
+        """The model that looks at this payment now, and what it is called."""
+        self._seen += 1
+        key = (kind, currency)
+        if not currency or _CODE.fullmatch(currency):
+            model = self._own_of(key)
+            if model is not None:
+                self._own[key] = model, self._seen
+                return key, model
+        if kind not in self._of_others:
+            self._of_others[kind] = self._make()
+        return (kind, _NO_CODE), self._of_others[kind]
+
+    def _own_of(self, key: tuple[str, str]) -> _Model | None:
+        """Its own, taken out of the order; None: it has none, and there is no room."""
+        if key in self._own:
+            return self._own.pop(key)[0]
+        if len(self._own) >= _MOST_MODELS:
+            idlest = next(iter(self._own))
+            if self._seen - self._own[idlest][1] <= _IDLE_PAYMENTS:
+                return None
+            del self._own[idlest]
+        return self._make()
+
+
 class _Anomalies:
     def __init__(self, rule: AnomalyRule) -> None:
         try:
@@ -167,13 +204,10 @@ class _Anomalies:
         self._rule = rule
         self._usual: Accounts[tuple[str, str], _Usual] = Accounts(_Usual)
         self._categories: Accounts[tuple[str, str, str], _Sizes] = Accounts(_Sizes, most=10_000)
-        self._models: Accounts[tuple[str, str], _Model] = Accounts(
-            lambda: _Model(self._rule, self._river), most=_MOST_MODELS
-        )
+        self._models = _Models(lambda: _Model(self._rule, self._river))
 
     def look(self, payment: Payment) -> str:
-        key = (payment.kind, _learned_as(payment.currency))
-        model = self._models.of(key)
+        key, model = self._models.of(payment.kind, payment.currency)
         usual = self._usual.of((payment.tenant, payment.account))
         category = self._categories.of((*key, payment.category))
         score, least, most = model.rank(_features(payment, usual, category))
@@ -185,11 +219,6 @@ class _Anomalies:
             f"{amount} is unlike the last {self._rule.window_payments:,} payments: {_WORDS[most]}"
             f" (score {score:.3f}, told from {least:.3f})"
         )
-
-
-def _learned_as(currency: str) -> str:
-    """A currency itself; a name for all texts that are none: events may hold anything there, and each another."""
-    return currency if not currency or _CODE.fullmatch(currency) else _NO_CODE
 
 
 def _features(payment: Payment, usual: _Usual, category: _Sizes) -> dict[str, float]:

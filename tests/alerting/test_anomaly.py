@@ -13,6 +13,8 @@ from tests.alerting.payments import HOUR, payment, told
 
 RULE = AnomalyRule(name="odd", budget=0.03, learn_payments=500, trees=15, window_payments=250, seed=3)
 
+QUICK = AnomalyRule(name="odd", budget=0.03, learn_payments=500, trees=4, height=5, window_payments=250, seed=3)
+
 
 def usual(count: int, seed: int = 1) -> list[Payment]:
     dice = random.Random(seed)
@@ -53,12 +55,24 @@ def test_what_is_no_currency_is_learned_together_however_many_there_are() -> Non
     assert told(RULE, [*history, odd])[-1]
 
 
-@pytest.mark.parametrize(("others", "known"), [(49, True), (50, False)])
-def test_of_too_many_currencies_the_one_that_was_idle_longest_is_forgotten(others: int, known: bool) -> None:
+@pytest.mark.parametrize(("others", "between", "known"), [(49, 10_000, True), (60, 9_000, True), (50, 10_000, False)])
+def test_of_too_many_currencies_one_that_was_idle_for_long_is_forgotten(others: int, between: int, known: bool) -> None:
     codes = [f"X{chr(65 + at // 26)}{chr(65 + at % 26)}" for at in range(others)]
     odd = payment(1_000 * 60, "25000", account="a1", counterparty="s1", category="food")
-    history = [*usual(1_000), *(payment(0, currency=code) for code in codes)]
-    assert bool(told(RULE, [*history, odd])[-1]) == known
+    history = [
+        *usual(1_000),
+        *(payment(0, currency=code) for code in codes[:49]),
+        *(payment(0, currency=codes[0]) for _ in range(between)),
+        *(payment(0, currency=code) for code in codes[49:]),
+    ]
+    assert bool(told(QUICK, [*history, odd])[-1]) == known
+
+
+def test_currencies_for_which_there_is_no_room_are_learned_together() -> None:
+    codes = [f"{chr(65 + at // 26)}X{chr(65 + at % 26)}" for at in range(400)]
+    history = [dataclasses.replace(one, currency=codes[at % 400]) for at, one in enumerate(usual(1_200))]
+    odd = payment(1_200 * 60, "25000", account="a1", counterparty="s1", category="food", currency=codes[-1])
+    assert told(QUICK, [*history, odd])[-1]
 
 
 @pytest.mark.parametrize("amount", ["0", "9" * 34])
