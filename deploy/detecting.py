@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 
 from alerting.detect.cursor import Cursor
@@ -67,7 +67,8 @@ def trail_of(payment: Payment) -> str:
     if payment.transaction:
         return transaction_trail(payment.transaction, payment.tenant)
     if payment.trace_id:
-        return trace_trail(payment.trace_id, payment.tenant)
+        with suppress(ValueError):  # it is none; the log has such an event, too
+            return trace_trail(payment.trace_id, payment.tenant)
     return key_trail("leaf", str(payment.leaf), payment.tenant)
 
 

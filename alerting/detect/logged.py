@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from alerting.detect.finding_event import SERVICE
 from alerting.detect.metrics import DetectorMetrics
@@ -95,7 +95,7 @@ class LoggedPayments:
                 # the digest says that these are the bytes that were signed, not that they are an event: they may be a newer
                 # collector's, or anything that whoever holds an enrolled key likes
                 event = decode_event(data)
-                stated = reader.payment(event, leaf)
+                stated = _placed(reader.payment(event, leaf), facts)
             except Malformed as error:
                 self._metrics.unreadable.labels(kind).inc()
                 _log.warning("no payment can be read", extra={"leaf": leaf, "payment": kind, "reason": str(error)})
@@ -138,3 +138,10 @@ class LoggedPayments:
         if self._beat is not None:
             self._beat()
         return dict(zip(refs, self._store.events(list(refs.values())), strict=True))
+
+
+def _placed(payment: Payment, facts: Facts) -> Payment:
+    """The payment with what its trail follows from, which are the facts. Events say the same, unless somebody signed another one: of any length."""
+    if (payment.transaction, payment.tenant, payment.trace_id) == (facts.transaction, facts.tenant, facts.trace_id):
+        return payment
+    return replace(payment, transaction=facts.transaction, tenant=facts.tenant, trace_id=facts.trace_id)

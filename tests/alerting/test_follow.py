@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from alerting.detect.amounts import AmountRule, VelocityRule
@@ -22,11 +23,11 @@ from audit_api.evidence import Evidence
 from audit_api.logs import ServedLog
 from collector.batch import StreamId
 from collector.errors import Overloaded, StateUnknown, VerificationError
-from collector.event import Event
+from collector.event import Event, encode_event
 from correlator.index.sqlite import SqliteIndex
 from correlator.retired import MonthAccount
 from correlator.trail import RETIREMENTS
-from deploy.detecting import followed
+from deploy.detecting import followed, trail_of
 from tests.alerting.payments import BEGIN_NS, DAY, HOUR, event, reader
 from tests.support.ledgers import LEDGER, SIGNER, SmallLedger
 from tests.support.memory_store import MemoryStore
@@ -343,6 +344,27 @@ def test_what_was_signed_and_is_no_event_of_this_version_is_counted_and_the_rest
     assert desk.metrics.registry.get_sample_value("tally_detector_unreadable_total", {"payment": "card"}) == 1
     (said,) = (record for record in caplog.records if "no payment can be read" in record.getMessage())
     assert b'"sequence":0' in desk.ledger.reader.entry(vars(said)["leaf"])
+
+
+def test_a_finding_goes_where_the_log_has_its_payment_whatever_its_event_says(desk: Desk) -> None:
+    """An event of another transaction than its facts is signed as easily, and one of a megabyte could never go on record."""
+    stated = msgspec.structs.replace(event(0, 2_000), transaction="t" * 1_100_000, tenant="evil", trace_id="none")
+    desk.ledger.ship(
+        "payments/00000000000000aa",
+        [event(0, 2_000, transaction="order-1")],
+        foreign={0: encode_event(stated, exact=True)[0]},
+    )
+    desk.ledger.publish()
+    desk.run()
+    (found,) = desk.kept.events.values()
+    assert (found.transaction, found.tenant, found.trace_id) == ("order-1", "", "")
+
+
+def test_a_trace_id_that_is_none_names_no_trail(desk: Desk) -> None:
+    desk.add(msgspec.structs.replace(event(0, 2_000), trace_id="zz"))
+    desk.run()
+    (told,) = desk.follower.waiting
+    assert trail_of(told.finding.payment) == f"key/leaf/{told.finding.payment.leaf}"
 
 
 def test_a_month_that_was_let_go_of_is_passed_over_in_a_few_requests(desk: Desk) -> None:
