@@ -110,6 +110,15 @@ def test_an_account_that_slept_and_wakes_up_rich() -> None:
     assert said == ["", "", "900 EUR after 120 days without a payment", ""]
 
 
+@pytest.mark.parametrize(
+    ("amount", "said"),
+    [("900.5", "900.5"), ("0.1234", "0.1234"), ("0.12345", "0.12"), ("1e3", "1000"), ("1e-99999999999", "0.00")],
+)
+def test_an_amount_is_told_in_few_digits_whatever_it_has(amount: str, said: str) -> None:
+    rule = DormantRule(name="asleep", silent_seconds=DAY)
+    assert told(rule, [payment(0), payment(DAY, amount)])[-1] == f"{said} EUR after 1 days without a payment"
+
+
 def test_one_account_that_many_pay() -> None:
     rule = FanRule(name="mule", direction="in", count=3, within_seconds=DAY)
     payers = ["a", "b", "a", "c"]
