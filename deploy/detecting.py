@@ -122,6 +122,7 @@ async def serve_detector(
             tells=bool(settings.alertmanager.urls),
             freezes=freezer is not None,
             clock=time.time_ns,
+            beat=pulse.beat,
         )
         work = _Work(
             follower, alertmanagers, freezer, metrics, cursor=cursor, pulse=pulse, poll_seconds=settings.poll_seconds

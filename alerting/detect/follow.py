@@ -48,6 +48,7 @@ class Follower:
         freezes: whether requests to stop a payment go to anybody: then they wait in `to_freeze`.
         tells: whether findings are told to anybody: then they wait in `waiting` until they are taken from there.
         clock: Unix time in nanoseconds.
+        beat: called before each payment is looked at, and before each finding is recorded: where the disk is slow many take long.
     """
 
     def __init__(
@@ -62,8 +63,10 @@ class Follower:
         tells: bool,
         freezes: bool,
         clock: Callable[[], int],
+        beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._logs = logs
+        self._beat = beat
         self._payments = payments
         self._engine = engine
         self._findings = findings
@@ -145,6 +148,7 @@ class Follower:
     def _look(self, log: FollowedLog, start: int, end: int) -> None:
         seen = self._seen.get(log.origin, 0)
         for payment, _ in self._payments.between(log, start, end):
+            self._beat()
             findings = self._engine.look(payment)
             if payment.leaf >= seen:
                 self._found += (Told(origin=log.origin, finding=finding).nameless() for finding in findings)
@@ -158,6 +162,7 @@ class Follower:
             # A crash before this line: nothing of it is on record, and the payments are looked at again
             self._cursor.write(self.positions())
         while self._found:
+            self._beat()
             self._record(self._found[0])
             # a crash here: it is recorded again, under the same id, and waits then
             self._keep(self._found.popleft())

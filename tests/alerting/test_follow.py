@@ -76,6 +76,7 @@ class Desk:
     kept: Kept = field(default_factory=Kept)
     tells: bool = True
     beats: list[int] = field(default_factory=list)
+    at_work: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.store = MemoryStore()
@@ -103,6 +104,7 @@ class Desk:
             tells=self.tells,
             freezes=True,
             clock=lambda: 1_700_000_100_000_000_000,
+            beat=lambda: self.at_work.append(len(self.kept.events)),
         )
 
     def restart(self, rules: Sequence[Rule] = RULES) -> None:
@@ -152,6 +154,13 @@ def test_a_recorder_that_is_full_loses_and_doubles_nothing(desk: Desk) -> None:
         assert len(desk.follower.positions()[LEDGER].to_record) == 4
     desk.run()
     assert desk.found == ["large", "large", "large", "fast"], "each payment was shown to the rules once"
+
+
+def test_it_is_felt_to_live_while_much_goes_on_record(desk: Desk) -> None:
+    desk.add(*(event(at, 2_000) for at in range(3)))
+    desk.follower.step()
+    assert len(desk.kept.events) == 4
+    assert {0, 1, 2, 3} <= set(desk.at_work), "before each of them"
 
 
 def test_a_store_that_is_away_is_asked_again(desk: Desk) -> None:
