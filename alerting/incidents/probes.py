@@ -13,7 +13,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from alerting.detect.exchange import proxies
+from alerting.detect.exchange import exchanges
 from alerting.incidents.condition import Condition
 from collector.batch import StreamId
 from collector.errors import Overloaded, TallyError
@@ -27,6 +27,7 @@ ALERTMANAGER = "alertmanager"
 """The subject of an incident: none of them can be reached."""
 
 _TIMEOUT_SECONDS = 3.0
+"""For a whole page: whoever sends one byte by byte must not keep us from seeing that a control fails."""
 _MAX_BYTES = 16 * 2**20
 _NOBODY = StreamId("nobody/0000000000000000")
 """A stream that no store has: being told so is an answer."""
@@ -57,9 +58,9 @@ def fetch(url: str) -> str:
         OSError: it cannot be reached, is no success, is not HTTP, breaks off, or is no text.
     """
     request = urllib.request.Request(url, headers={"user-agent": "tally"})  # noqa: S310 - http(s), as the settings demand
-    handler = urllib.request.HTTPSHandler(context=ssl.create_default_context())
+    opener = urllib.request.build_opener(*exchanges(ssl.create_default_context()))
     try:
-        with urllib.request.build_opener(proxies(), handler).open(request, timeout=_TIMEOUT_SECONDS) as answer:
+        with opener.open(request, timeout=_TIMEOUT_SECONDS) as answer:
             data = answer.read(_MAX_BYTES)
             if answer.length and len(data) < _MAX_BYTES:  # half a page says 0 of what stands in the other half
                 raise http.client.IncompleteRead(data, answer.length)

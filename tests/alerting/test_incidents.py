@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from alerting.incidents import outside, probes
 from alerting.incidents.condition import Condition, Patience
 from alerting.incidents.follow import LogFollower, WatchedLog
 from alerting.incidents.keeper import Keeper
@@ -29,7 +31,7 @@ from correlator.trail import stream_trail
 from deploy.lacking import Lacking
 from tests.support.ledgers import START_NS, SmallLedger
 from tests.support.memory_store import MemoryStore
-from tests.support.webhooks import NO_HTTP, mumbler, receiver
+from tests.support.webhooks import NO_HTTP, dribbler, mumbler, receiver
 
 SHOP, BANK = "shop/00000000000000aa", "bank/00000000000000bb"
 SECOND = 1_000_000_000
@@ -529,6 +531,21 @@ def test_a_switch_that_does_not_speak_http_was_not_told(tmp_path: Path, answer: 
     assert heard is not None
     assert heard.fails
     assert "s3cret" not in heard.detail
+
+
+@pytest.mark.parametrize("body", [False, True])
+def test_who_answers_byte_by_byte_keeps_no_probe(body: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(outside, "_TIMEOUT_SECONDS", 0.3)
+    with dribbler(seconds=0.1, bytes_=100, body=body) as url:
+        began = time.monotonic()
+        assert [one.fails for one in AlertmanagerProbe([url]).look(1)] == [True]
+        (tmp_path / "url").write_text(url)
+        switch = Outside(str(tmp_path / "url"), seconds=60, metrics=IncidentMetrics(), monotonic=lambda: 0.0)
+        heard = switch.tell(1)
+        assert time.monotonic() - began < 5.0
+    assert heard is not None
+    assert heard.fails != body, "what it says beside its status is not read"
 
 
 def test_a_switch_that_sends_one_elsewhere_was_not_told(tmp_path: Path) -> None:

@@ -85,20 +85,20 @@ def mumbler(answer: bytes) -> Iterator[str]:
 
 
 @contextmanager
-def dribbler(*, seconds: float, bytes_: int) -> Iterator[str]:
-    """Answers 200 with a header of so many bytes, one each time that `seconds` are over; gives its URL."""
+def dribbler(*, seconds: float, bytes_: int, body: bool = False) -> Iterator[str]:
+    """Answers 200 with a header, or a body, of so many bytes, one each time that `seconds` are over; gives its URL."""
     over = threading.Event()
 
     class Answer(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             self.request.recv(65_536)
             try:
-                self.request.sendall(b"HTTP/1.1 200 OK\r\n")
+                self.request.sendall(b"HTTP/1.1 200 OK\r\n" + b"content-length: %d\r\n\r\n" % bytes_ * body)
                 for _ in range(bytes_):
                     self.request.sendall(b"x")
                     if over.wait(seconds):
                         return
-                self.request.sendall(b": y\r\ncontent-length: 0\r\n\r\n")
+                self.request.sendall(b"" if body else b": y\r\ncontent-length: 0\r\n\r\n")
             except OSError:  # whoever asked has gone
                 pass
 
