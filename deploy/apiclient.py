@@ -74,20 +74,14 @@ class Api:
     def post(self, path: str, body: Any) -> Any:
         """The answer, of JSON, to POST of a body of JSON; raises as `get`."""
         answer = self._sent(path, accept="application/json", body=json.dumps(body).encode())
-        try:
-            return json.loads(answer)
-        except ValueError as error:
-            raise Failure(f"{self.url}{path}: the answer is no JSON") from error
+        return self._read(answer, path)
 
     def ask(self, method: str, path: str, parameters: Mapping[str, str] | None = None) -> Any:
         """The answer, of JSON, to a method that takes no body; raises as `get`."""
         query = urlencode({name: value for name, value in (parameters or {}).items() if value})
         with self._opened(f"{path}{'?' if query else ''}{query}", method=method) as answer:
             told = answer.read(MAX_BYTES)
-        try:
-            return json.loads(told)
-        except ValueError as error:
-            raise Failure(f"{self.url}{path}: the answer is no JSON") from error
+        return self._read(told, path)
 
     @contextmanager
     def stream(
@@ -133,21 +127,21 @@ class Api:
             raise Unanswered(f"{self.url} does not answer: {getattr(error, 'reason', error)}") from error
         return answer
 
+    def _read(self, text: bytes, path: str) -> Any:
+        try:
+            return json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise Failure(f"{self.url}{path}: the answer is no JSON that can be read") from error
+
     def document(self, path: str, parameters: Mapping[str, str] | None = None) -> Any:
         """As `get`, of JSON."""
-        try:
-            return json.loads(self.get(path, parameters, accept="application/json"))
-        except ValueError as error:
-            raise Failure(f"{self.url}{path}: the answer is no JSON") from error
+        return self._read(self.get(path, parameters, accept="application/json"), path)
 
     def lines(self, path: str, parameters: Mapping[str, str] | None = None) -> Iterator[Any]:
         """The lines of a list, without the last one, which says that it is whole; raises as `get`, and when it is not."""
         rows = self.get(path, parameters, accept="application/x-ndjson").splitlines()
-        try:
-            decoded = [json.loads(row) for row in rows]
-        except ValueError as error:
-            raise Failure(f"{self.url}{path}: a line that is no JSON") from error
-        if not decoded or decoded[-1].get("end") is not True:
+        decoded = [self._read(row, path) for row in rows]
+        if not decoded or not isinstance(decoded[-1], dict) or decoded[-1].get("end") is not True:
             raise Failure(f"{self.url}{path}: the answer broke off")
         return iter(decoded[:-1])
 
@@ -161,7 +155,7 @@ def _problem(status: int, body: bytes, url: str) -> ApiProblem:
     try:
         told = json.loads(body)
         kind, detail = str(told["type"]).rpartition(":")[2], str(told["detail"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ApiProblem(f"{url} answered {status}, and no more", "", status=status)
     return ApiProblem(harmless(f"{kind}: {detail}"), kind, status=status)
 

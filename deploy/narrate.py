@@ -4,11 +4,11 @@ The same contents are what `correlator.verify` looks at, so that the story is to
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
-from collector.batch import Clock
+from collector.canonical import MAX_SAFE_INTEGER
 from collector.errors import Malformed
 from collector.event import Event, Facts, decode_event, decode_facts, parse_time
 from correlator.bundle import BundleHeader, BundleLine, Contents, TrailPart
@@ -98,20 +98,28 @@ def _parts(logs: Iterable[Contents]) -> Iterator[tuple[TrailPart, Mapping[tuple[
             yield part, retired
 
 
+_Ns = Annotated[int, msgspec.Meta(ge=-MAX_SAFE_INTEGER, le=MAX_SAFE_INTEGER)]
+
+
+class _Clock(msgspec.Struct):
+    offset_ns: _Ns
+    uncertainty_ns: _Ns
+
+
 class _Header(msgspec.Struct):
-    """What is told of a signed header; the proof has looked at all of it."""
+    """What is told of a signed header; the proof has looked at all of it, and may have found that it is none."""
 
     stream: str
-    clock: Clock | None = None
+    clock: _Clock | None = None
 
 
 def _clocks(headers: Iterable[BundleHeader]) -> Iterator[str]:
     """How far each collector's clock was off at worst, as these headers say; nothing where none says anything."""
-    worst: dict[str, Clock | None] = {}
+    worst: dict[str, _Clock | None] = {}
     for line in headers:
         try:
             header = msgspec.json.decode(str(decode_entry(line.entry).detail.get("header")), type=_Header)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise VerificationError(f"leaf {line.leaf}: the batch header in it cannot be read: {error}") from error
         name, known = header.stream.partition("/")[0], worst.get(header.stream.partition("/")[0])
         if known is None or (header.clock is not None and _at_worst(header.clock) > _at_worst(known)):
@@ -127,7 +135,7 @@ def _clocks(headers: Iterable[BundleHeader]) -> Iterator[str]:
             yield f"{name}: {abs(off_ms):,.1f} ms {way}, ±{within_ms:,.1f} ms, as it measured itself"
 
 
-def _at_worst(clock: Clock) -> int:
+def _at_worst(clock: _Clock) -> int:
     return abs(clock.offset_ns) + clock.uncertainty_ns
 
 

@@ -5,7 +5,7 @@ SHA-256 is the one that the job, and the manifest, tell.
 """
 
 import http.client
-import json
+import lzma
 import os
 import re
 import shutil
@@ -17,7 +17,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
+
+import msgspec
 
 from deploy.apiclient import Api, ApiProblem, Unanswered, trail_path
 from deploy.progress import Report
@@ -41,8 +43,44 @@ _JOB = re.compile(r"[0-9a-f]{32}", re.ASCII)
 class Fetched:
     """An export that is here: what its manifest says, and the bytes of its file."""
 
-    manifest: Mapping[str, Any]
+    manifest: "Manifest"
     bytes: int
+
+
+class _Named(msgspec.Struct):
+    id: str
+
+
+class Made(msgspec.Struct):
+    """What the API says of a job that is looked at."""
+
+    id: str
+    state: str
+    rows: int
+    bytes: int
+    sha256: str
+    problem: str
+
+
+class _File(msgspec.Struct):
+    bytes: int
+    sha256: str
+
+
+class _Truncated(msgspec.Struct):
+    after_rows: int
+
+
+class Manifest(msgspec.Struct):
+    """What is looked at of an export's manifest (docs/export.md)."""
+
+    counts: dict[str, int]
+    complete: bool
+    truncated: _Truncated | None
+    files: tuple[_File]
+
+
+_Kind = TypeVar("_Kind")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,36 +103,37 @@ class RemoteExport:
 
     def ordered(self, parameters: Mapping[str, str]) -> str:
         """Have an export made; gives the job's id."""
-        job = str(self.api.ask("POST", "/v1/exports", parameters).get("id", ""))
+        job = self._as_told(self.api.ask("POST", "/v1/exports", parameters), _Named).id
         if _JOB.fullmatch(job) is None:  # it becomes part of a path
             raise Failure(f"{self.api.url}: the answer names no job")
         return job
 
-    def made(self, job: str, report: Report) -> Mapping[str, Any]:
+    def made(self, job: str, report: Report) -> "Made":
         """Wait until the job is done; gives what it says. `report` is told how many rows there are.
 
         Raises:
             Failure: it failed, or the API is away for too long.
         """
         while True:
-            told: Mapping[str, Any] = self._patiently(lambda: self.api.ask("GET", f"{_JOBS}/{job}"))
-            report(int(told["rows"]), 0)
-            if told["state"] == "done":
+            told = self._as_told(self._patiently(lambda: self.api.ask("GET", f"{_JOBS}/{job}")), Made)
+            if told.id != job:
+                raise Failure(f"{self.api.url}: asked for the job {job}, it tells of another")
+            report(told.rows, 0)
+            if told.state == "done":
                 return told
-            if told["state"] == "failed":
-                raise Failure(f"the export failed: {told['problem']}")
+            if told.state == "failed":
+                raise Failure(f"the export failed: {told.problem}")
             self.sleep(_POLL_SECONDS)
 
-    def fetched(self, told: Mapping[str, Any], report: Report) -> Fetched:
+    def fetched(self, told: "Made", report: Report) -> Fetched:
         """The file of a job that is done, from where an earlier transfer broke off. What has come stays if this one breaks off, too."""
-        job, size = str(told["id"]), int(told["bytes"])
-        part = self.part(job)
-        self._patiently(lambda: self._more(job, str(told["sha256"]), part, size, report))
+        part = self.part(told.id)
+        self._patiently(lambda: self._more(told.id, told.sha256, part, told.bytes, report))
         with part.open("rb") as file:
             found = _sum_of(file)
-        if found != told["sha256"]:
+        if found != told.sha256:
             part.unlink()
-            raise Failure(f"what came is not what {self.api.url} made: its SHA-256 is {found}, not {told['sha256']}")
+            raise Failure(f"what came is not what {self.api.url} made: its SHA-256 is {found}, not {told.sha256}")
         unpacked = self._unpacked(part)
         part.unlink()
         return unpacked
@@ -131,6 +170,12 @@ class RemoteExport:
                     report(have, size)
             if have < size:
                 raise Unanswered(f"{self.api.url}: the transfer broke off after {have:,} of {size:,} bytes")
+
+    def _as_told(self, answer: Any, kind: type[_Kind]) -> _Kind:
+        try:
+            return msgspec.convert(answer, kind)
+        except msgspec.ValidationError as error:
+            raise Failure(f"{self.api.url}: an answer that is not as the API's document says: {error}") from error
 
     def _patiently(self, ask: Callable[[], Any]) -> Any:
         """What is asked for, tried again with growing pauses while the API, or the way there, is away."""
@@ -193,21 +238,23 @@ class RemoteExport:
                 if len(told) != 1 or len(data) != 1 or told[0].file_size > _MAX_MANIFEST_BYTES:
                     raise Failure(f"{self.api.url}: what came is no export: {len(members)} files in it")
                 text = opened.read(told[0])
-                manifest = json.loads(text)
-                (named,) = manifest["files"]
+                manifest = msgspec.json.decode(text, type=Manifest)
+                if not {"rows", "trails", "damaged", "oversized", "retired"} <= manifest.counts.keys():
+                    raise Failure(f"{self.api.url}: the manifest does not say how much there is")
+                (named,) = manifest.files
                 # a zip says before how large each of its files is: no more than that is written, and it is what the manifest says
-                if data[0].file_size != named["bytes"]:
+                if data[0].file_size != named.bytes:
                     raise Failure(f"{self.api.url}: the file is not as long as its manifest says")
                 with _scratch(self.output) as scratch, _scratch(self.manifest) as beside:
                     with opened.open(data[0]) as source, scratch.open("wb") as target:
                         shutil.copyfileobj(source, target, _PIECE)
                     with scratch.open("rb") as written:
-                        if _sum_of(written) != named["sha256"]:
+                        if _sum_of(written) != named.sha256:
                             raise Failure(f"{self.api.url}: the file is not the one that its manifest names")
                     beside.write_bytes(text)
                     scratch.replace(self.output)
                     beside.replace(self.manifest)
-        except (zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError, RuntimeError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, ValueError, RuntimeError, EOFError) as error:
             raise Failure(f"{self.api.url}: what came is no export: {error}") from error
         return Fetched(manifest=manifest, bytes=data[0].file_size)
 

@@ -154,9 +154,9 @@ def _from_api(
             with progress("fetching", unit="bytes", quiet=as_json) as report:
                 fetched = export.of_trail(trail, form, report)
     told = fetched.manifest
-    _tell(told["counts"], fetched.bytes, output, manifest, as_json=as_json)
-    if not told["complete"]:
-        say(f"it is not all: it ends after {told['truncated']['after_rows']:,} rows, as {manifest} says")
+    _tell(told.counts, fetched.bytes, output, manifest, as_json=as_json)
+    if told.truncated is not None:
+        say(f"it is not all: it ends after {told.truncated.after_rows:,} rows, as {manifest} says")
 
 
 def _as_job(export: "RemoteExport", form: str, asked: Conditions, job: str, *, quiet: bool) -> "Fetched":

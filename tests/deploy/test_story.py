@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from correlator.bundle import BundleHeader, Contents, TrailPart
 from correlator.entry import Entry, encode_entry
+from correlator.errors import VerificationError
 from correlator.note import Signer
 from correlator.story import StoryTrails
 from deploy.narrate import narrate
@@ -219,3 +220,20 @@ def test_how_far_clocks_were_off_is_told_where_one_was_measured(measured: bool) 
     told = ("legacy: not measured", "side: 1,500.0 ms behind, ±4.0 ms, as it measured itself")
     assert story.clocks == (told if measured else ())
     assert ("Clocks    legacy: not measured" in text(story)) == measured
+
+
+@pytest.mark.parametrize("offset", ["1" + "0" * 400, "-" + "9" * 400, '"far"', "[" * 2_000])
+def test_a_clock_that_no_clock_can_be_is_told(offset: str) -> None:
+    """Of a bundle that does not hold, which is told all the same where it can be read."""
+    header = f'{{"stream":"side/aa","clock":{{"offset_ns":{offset},"uncertainty_ns":0}}}}'
+    entry = Entry(v=1, trail="stream/side/aa", position=0, kind="batch", recorded="", detail={"header": header})
+    contents = Contents(
+        key=Signer.generate("test.example/story").verifier,
+        checkpoint=b"",
+        trails=(TrailPart(trail=TRAIL, first=0, lines=()),),
+        headers=(BundleHeader(leaf=7, entry=encode_entry(entry), paths=()),),
+        enrolments=(),
+        proofs={},
+    )
+    with pytest.raises(VerificationError, match="leaf 7: the batch header in it cannot be read"):
+        narrate(contents, status="open", proof=PROOF, trails=StoryTrails(main=TRAIL))
