@@ -38,7 +38,7 @@ from deploy.sharding import check_cut, shards_of
 from deploy.storing import open_store
 from deploy.story import Proof, ProvedTree, Story
 
-__all__ = ["Ledger", "OpenLog", "gaps_of", "open_ledger"]
+__all__ = ["Ledger", "OpenLog", "gaps_of", "joined", "open_ledger"]
 
 MAX_GAPS = 20
 _WORSE = (("verified", "unknown"), ("verified", "false"), ("unknown", "false"))
@@ -131,7 +131,7 @@ class Ledger:
             elsewhere.append(more)
             tree = ProvedTree(origin=proved.origin, size=proved.size, root=proved.root)
             further += [tree] if tree not in further else []
-            proof = _joined(proof, proved)
+            proof = joined(proof, proved)
         if further:
             proof = replace(proof, further=tuple(further))
         gaps = self._gaps([part for one in (contents, *elsewhere) for part in one.trails]) + [
@@ -248,7 +248,7 @@ class Ledger:
         return sorted(found, key=lambda access: access.time) if len(self.logs) > 1 else found
 
 
-def _joined(proof: Proof, other: Proof) -> Proof:
+def joined(proof: Proof, other: Proof) -> Proof:
     """Of two logs: what holds of both; the first one's problem counts, and false more than unknown."""
     worst = other if (proof.state, other.state) in _WORSE else proof
     return replace(

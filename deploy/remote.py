@@ -1,11 +1,12 @@
 """A ledger behind its API, for the command line: finds what a person means, and tells its story as `deploy.reading` does from files.
 
-What is told comes from bundles, and each is verified here, with the key that the reader has from elsewhere: the API is not trusted. Its word alone are
-what lies beside the bundles: which trails a search finds and a story has, what the streams miss, and who read the trail before.
+What is told comes from bundles, and each is verified here, with the key that the reader has from elsewhere: the API is not trusted. Which trails a story has
+is its word only as far as entries of the trail link to them. Its word alone are what lies beside the bundles: which trails a search finds and are related, what the
+streams miss, and who read the trail before.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from audit_api.export.walk import told_query
 from collector.errors import Malformed
 from correlator.bundle import Contents, TrailPart
 from correlator.checkpoint import Checkpoint
-from correlator.entry import decode_entry
+from correlator.entry import Entry, decode_entry
 from correlator.errors import NotFound, VerificationError
 from correlator.flow import Flow
 from correlator.index import IndexedLeaf, TrailQuery, TrailSummary
@@ -23,13 +24,14 @@ from correlator.index.rows import KEYS_A_PAGE, Row, absorb
 from correlator.index.vocabulary import STATUSES
 from correlator.index.words import TextSearch
 from correlator.note import Verifier
-from correlator.story import Related, StoryTrails
-from correlator.trail import meant_trails, stream_trail
+from correlator.story import StoryTrails
+from correlator.trail import RETIREMENTS, is_trail, kind_of, meant_trails, stream_trail
 from correlator.unbundle import parse_members, unpack_bundle
 from correlator.verify import verify_bundle
 from deploy.apiclient import Api, ApiProblem, trail_path
 from deploy.gaps import open_gaps
 from deploy.narrate import narrate
+from deploy.reading import joined
 from deploy.session import Failure
 from deploy.story import Proof, ProvedTree, Story
 
@@ -41,6 +43,11 @@ _PAGE = 200
 
 def no_record(*, action: str, trail: str, head: int, refused: str = "") -> None:
     """Nothing: the API has put it on record."""
+
+
+class _Page(msgspec.Struct):
+    trails: list[dict[str, Any]]
+    next: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +85,7 @@ class RemoteLedger:
         Raises:
             Failure: there is none, or several are shared under this name.
         """
-        told = [one for one in self.api.document("/v1/searches")["searches"] if one["name"] == name]
+        told = _read(self.api, lambda told: _searches(told, name), self.api.document("/v1/searches"))
         found = [one for one in told if one["own"]] or told
         if not found:
             raise Failure(f"{self.api.url}: no search {name!r} is saved there that you may see", exit_code=2)
@@ -95,8 +102,9 @@ class RemoteLedger:
             page = self.api.document(
                 "/v1/trails", {**asked, "cursor": cursor, "limit": str(min(_PAGE, limit - len(found)))}
             )
-            found += [_read(self.api, _summary, one) for one in page["trails"]]
-            cursor = page["next"] or ""
+            page = _read(self.api, lambda told: msgspec.convert(told, _Page), page)
+            found += [_read(self.api, _summary, one) for one in page.trails]
+            cursor = page.next or ""
             if not cursor:
                 break
         return found, bool(cursor)
@@ -139,18 +147,29 @@ class RemoteLedger:
         The status is that of the entries in the bundle, not the API's word.
 
         Raises:
-            Failure: the API does not give it out, or what it gives out is no bundle, or is of another trail.
+            Failure: the API does not give it out, or what it gives out is no bundle, or is of another trail, or has trails in it that are no part of the story.
         """
         told = self._trail(summary.trail, limit=1)
         trails = _read(self.api, _trails, told)
         last_leaf = _read(self.api, _summary, told["summary"]).last_leaf
         contents, proof = self._verified(summary.trail, linked=True, last_leaf=last_leaf)
+        linked = _linked_traces(contents.trails[0])
+        for one in contents.trails[1:]:
+            if one.trail not in linked and one.trail != RETIREMENTS:
+                raise Failure(f"{self.api.url}: it adds {one.trail}, which is no part of the story of {summary.trail}")
+        lagging = contents.trails[0].lines[-1].leaf < last_leaf
         elsewhere: list[Contents] = []
         further: list[ProvedTree] = []
         here = {part.trail for part in contents.trails}
         behind = []
         for trace in trails.traces:
             if trace in here:
+                continue
+            if trace not in linked:
+                if proof.state != "false" and not lagging:  # else the link may stand in what is not given out yet
+                    problem = f"the API makes {trace} part of it, and no entry of it links to that trail"
+                    proof = msgspec.structs.replace(proof, state="false", problem=problem)
+                behind.append(f"{trace} is said to be part of it, and is left out: no entry here links to it")
                 continue
             try:
                 more, proved = self._verified(trace, linked=False)
@@ -162,24 +181,16 @@ class RemoteLedger:
             elsewhere.append(more)
             tree = ProvedTree(origin=proved.origin, size=proved.size, root=proved.root)
             further += [tree] if tree not in further else []
-            worst = proved if proof.state == "verified" else proof
-            proof = msgspec.structs.replace(
-                worst,
-                origin=proof.origin,
-                size=proof.size,
-                root=proof.root,
-                entries=proof.entries + proved.entries,
-                events=proof.events + proved.events,
-            )
+            proof = joined(proof, proved)
         if further:
             proof = msgspec.structs.replace(proof, further=tuple(further))
         story = narrate(
             contents,
             status=_status(contents.trails[0]),
             proof=proof,
-            trails=trails,
+            trails=replace(trails, traces=tuple(one for one in trails.traces if one in linked)),
             gaps=[*self._gaps((contents, *elsewhere)), *behind],
-            accesses=[_access(one) for one in told["accesses"]["entries"]],
+            accesses=_read(self.api, _accesses, told),
             flows=self.flows,
             elsewhere=elsewhere,
         )
@@ -238,10 +249,8 @@ class RemoteLedger:
                     continue
             except NotFound:
                 continue
-            _, *rows = self.api.lines(trail_path("/v1/trails", stream_trail(stream)), {"events": "false"})
-            told += open_gaps(
-                stream, ((row["leaf"], decode_entry(msgspec.json.encode(row["entry"], order="sorted"))) for row in rows)
-            )
+            rows = [*self.api.lines(trail_path("/v1/trails", stream_trail(stream)), {"events": "false"})]
+            told += open_gaps(stream, _read(self.api, _entries, rows))
         if len(told) > MAX_GAPS:
             told[MAX_GAPS:] = [f"and {len(told) - MAX_GAPS:,} more: `tally check` lists them"]
         return told
@@ -264,7 +273,7 @@ class RemoteLedger:
 def _read(api: Api, made: Callable[[Any], Any], told: Any) -> Any:
     try:
         return made(told)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise Failure(f"{api.url}: an answer that is not as the API's document says") from error
 
 
@@ -281,6 +290,12 @@ def _cut(contents: Contents) -> str:
     return ""
 
 
+def _linked_traces(part: TrailPart) -> set[str]:
+    """The traces that entries of this trail link to: what is told of other trails is no part of its story (`correlator.story`)."""
+    links = (entry.detail.get("to") for line in part.lines if (entry := decode_entry(line.entry)).kind == "link")
+    return {one for one in links if isinstance(one, str) and is_trail(one) and kind_of(one) == "trace"}
+
+
 def _status(part: TrailPart) -> str:
     """`TrailSummary.status` of these entries."""
     try:
@@ -292,32 +307,38 @@ def _status(part: TrailPart) -> str:
 
 
 def _summary(told: Mapping[str, Any]) -> TrailSummary:
-    return TrailSummary(
-        trail=told["trail"],
-        entries=told["entries"],
-        first_leaf=told["first_leaf"],
-        last_leaf=told["last_leaf"],
-        first_time=told["first_time"] or "",
-        last_time=told["last_time"] or "",
-        services=tuple(told["services"]),
-        events=tuple(told["events"]),
-        keys=tuple((one["name"], one["value"]) for one in told["keys"]),
-        amounts=tuple((one["currency"], one["least"], one["most"]) for one in told["amounts"]),
-        status=told["status"],
-        links=tuple(told["links"]),
-        hub=told["hub"],
-    )
+    fields = {
+        **{name: told[name] for name in ("trail", "entries", "first_leaf", "last_leaf", "services", "events")},
+        **{name: told[name] for name in ("status", "links", "hub")},
+        "first_time": told["first_time"] or "",
+        "last_time": told["last_time"] or "",
+        "keys": [(one["name"], one["value"]) for one in told["keys"]],
+        "amounts": [(one["currency"], one["least"], one["most"]) for one in told["amounts"]],
+    }
+    return msgspec.convert(fields, TrailSummary)
 
 
 def _trails(told: Mapping[str, Any]) -> StoryTrails:
     story = told["story"]
-    return StoryTrails(
-        main=told["trail"],
-        traces=tuple(story["traces"]),
-        traces_left_out=story["traces_left_out"],
-        related=tuple(Related(trail=one["trail"], through=one["through"] or "") for one in story["related"]),
-        hubs=tuple(story["hubs"]),
-    )
+    related = [{"trail": one["trail"], "through": one["through"] or ""} for one in story["related"]]
+    fields = {name: story[name] for name in ("traces", "traces_left_out", "hubs")}
+    return msgspec.convert({"main": told["trail"], **fields, "related": related}, StoryTrails)
+
+
+def _searches(told: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    """Those of this name, with what is looked at of each."""
+    found = [one for one in told["searches"] if one["name"] == name]
+    return [{"own": one["own"], "principal": one["principal"], "conditions": dict(one["conditions"])} for one in found]
+
+
+def _entries(rows: list[Any]) -> list[tuple[int, Entry]]:
+    """The entries in the lines of a trail's answer; the first of them tells of the trail."""
+    encoded = [(int(row["leaf"]), msgspec.json.encode(row["entry"], order="sorted")) for row in rows[1:]]
+    return [(leaf, decode_entry(data)) for leaf, data in encoded]
+
+
+def _accesses(told: Mapping[str, Any]) -> list[str]:
+    return [_access(one) for one in told["accesses"]["entries"]]
 
 
 def _access(told: Mapping[str, Any]) -> str:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 import re
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from audit_api.export.bundle import BundleExport
+from correlator.archive import pack
+from correlator.bundle import encode_members
+from correlator.unbundle import parse_members, unpack_bundle
+from correlator.verify import verify_bundle
 from deploy.apiclient import Api
+from deploy.reading import open_ledger
 from tests.support.cut_bundle import cut_to
 from tests.support.ledgers import SIGNER
 from tests.support.webhooks import mumbler
@@ -127,6 +134,114 @@ def test_the_status_is_that_of_the_proved_entries(
     story = json.loads(out)
     assert (code, story["status"], story["proof"]["state"]) == (2, "ok", "unknown")
     assert "goes on to leaf" in story["proof"]["problem"]
+
+
+@pytest.fixture
+def telling(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[Any], Any]], None]:
+    """Has the API lie in what it answers as JSON to one path."""
+    real = Api.get
+
+    def lie(of: str, change: Callable[[Any], Any]) -> None:
+        def get(self: Api, path: str, parameters: Any = None, *, accept: str = "*/*") -> bytes:
+            data = real(self, path, parameters, accept=accept)
+            return json.dumps(change(json.loads(data))).encode() if path == of else data
+
+        monkeypatch.setattr(Api, "get", get)
+
+    return lie
+
+
+def test_what_no_entry_links_to_is_no_part_of_the_story(
+    ledger: Workshop, remote: list[str], cli: Cli, telling: Any
+) -> None:
+    """Another transaction's events are true, and not this one's: the story is told without them, and the lie is."""
+
+    def adding(told: dict[str, Any]) -> dict[str, Any]:
+        told["story"]["traces"].append("transaction/p2")
+        return told
+
+    honest = json.loads(cli("trail", "p1", "--json", *remote)[1])
+    telling("/v1/trails/transaction%2Fp1", adding)
+    for more in (remote, remote[:4]):
+        code, out, _ = cli("trail", "p1", "--json", *more)
+        story = json.loads(out)
+        assert (code, story["proof"]["state"]) == (1, "false")
+        assert "the API makes transaction/p2 part of it" in story["proof"]["problem"]
+        assert (story["steps"], story["links"]) == (honest["steps"], honest["links"])
+        assert any("transaction/p2 is said to be part of it" in one for one in story["gaps"])
+
+
+def test_a_trail_that_is_only_related_is_no_part_of_the_story(
+    ledger: Workshop, remote: list[str], cli: Cli, tmp_path: Path, answering: Any
+) -> None:
+    """Its entries are linked to, so that a bundle of both is true; whose events they are is another matter."""
+    with open_ledger(ledger.config) as opened:
+        (log,) = opened.logs
+        export = BundleExport(
+            log.evidence, key=log.key, trails=["transaction/p1", "key/order_id/o1"], page=False, max_entries=100
+        )
+        while export.step():
+            pass
+        both = export.finish()
+    assert verify_bundle(both, log.key).exit_code == 0
+    answering(lambda path: path, lambda _: both)
+    code, out, err = cli("trail", "p1", *remote)
+    assert (code, out) == (1, "")
+    assert "it adds key/order_id/o1, which is no part of the story of transaction/p1" in err
+
+
+def test_false_outweighs_what_could_not_be_told(
+    ledger: Workshop, remote: list[str], cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a story of two bundles, as of a ledger that is cut: the one is behind, or there is no key; the other was changed."""
+    real = Api.get
+
+    def get(self: Api, path: str, parameters: Any = None, *, accept: str = "*/*") -> bytes:
+        data = real(self, path, parameters, accept=accept)
+        if path == "/v1/exports/transaction%2Fp1":
+            return cut_to(data, lambda *_: True)
+        if not path.startswith("/v1/exports/trace"):
+            return data
+        contents = parse_members(unpack_bundle(data))
+        return pack(encode_members(replace(contents, proofs=dict.fromkeys(contents.proofs, ()))))
+
+    monkeypatch.setattr(Api, "get", get)
+    for more in (remote, remote[:4]):
+        code, out, _ = cli("trail", "p1", "--json", *more)
+        proof = json.loads(out)["proof"]
+        assert (code, proof["state"]) == (1, "false")
+        assert "it is not in the log" in proof["problem"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"[" * 200_000, b"[]", b"{}", b"5", b'{"trails":[5],"next":null}', b'{"trails":[],"next":5}', b'{"searches":[5]}'],
+)
+def test_an_answer_of_another_shape_is_told(
+    remote: list[str], cli: Cli, monkeypatch: pytest.MonkeyPatch, answer: bytes, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(Api, "_sent", lambda *_, **__: answer)
+    for arguments in (
+        ("find",),
+        ("trail", "p1"),
+        ("find", "--saved", "mine"),
+        ("export", "p1", "-o", str(tmp_path / "p1.zip")),
+    ):
+        code, out, err = cli(*arguments, *remote)
+        assert (code, out) == (1, ""), arguments
+        assert "that is not as the API's document says" in err or "no JSON that can be read" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("last_leaf", "x"), ("last_leaf", 1e300), ("keys", [5]), ("links", 5), ("services", [[]])]
+)
+def test_a_summary_of_another_shape_is_told(
+    remote: list[str], cli: Cli, telling: Any, name: str, value: object
+) -> None:
+    telling("/v1/trails/transaction%2Fp1", lambda told: {**told, "summary": {**told["summary"], name: value}})
+    code, out, err = cli("trail", "p1", *remote)
+    assert (code, out) == (1, "")
+    assert "that is not as the API's document says" in err
 
 
 def test_a_problem_of_the_api_is_told(ledger: Workshop, remote: list[str], tokens: dict[str, str], cli: Cli) -> None:
