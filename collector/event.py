@@ -20,6 +20,7 @@ from collector.errors import Malformed
 from collector.memo import Memo
 
 __all__ = [
+    "MAX_EVENT_BYTES",
     "MAX_TRACE_FLAGS",
     "Access",
     "Event",
@@ -38,6 +39,9 @@ __all__ = [
     "may_hold_large_doubles",
     "parse_time",
 ]
+
+MAX_EVENT_BYTES = 8 << 20
+"""Longest event that any collector can be set to take (`spool.max_event_bytes`)."""
 
 MAX_TRACE_FLAGS = 0xFFFFFFFF
 """OTLP's `flags` have 32 bits: the low eight are W3C's, and SDKs set bits 8 and 9 (whether a parent is known to be remote)."""

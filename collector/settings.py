@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from collector.event import MAX_EVENT_BYTES
 from collector.extract import StitchSettings
 from collector.onward.settings import MetricsToSettings
 from collector.protect.fields import DEFAULT_MASKED_FIELDS
@@ -200,7 +201,7 @@ class SpoolSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     keep_free_bytes: Annotated[int, msgspec.Meta(ge=0)] = 64 * 1024**2
     dead_letters_max_bytes: _Positive = 256 * 1024**2
     journal_ids: _Positive = 2_000_000
-    max_event_bytes: Annotated[int, msgspec.Meta(ge=1_024, le=8 * 1024**2)] = 1024**2
+    max_event_bytes: Annotated[int, msgspec.Meta(ge=1_024, le=MAX_EVENT_BYTES)] = 1024**2
 
 
 class ShipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

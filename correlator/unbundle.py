@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from collector.event import MAX_EVENT_BYTES
 from correlator.archive import unpack
 from correlator.bundle import (
     CHECKPOINT,
@@ -55,7 +56,7 @@ class _FactsPath(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 class _HeaderRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     entry: msgspec.Raw
-    facts: list[_FactsPath]
+    facts: msgspec.Raw
     leaf: int
 
 
@@ -65,7 +66,7 @@ class _EnrolmentRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class _ProofRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    hashes: list[str]
+    hashes: msgspec.Raw
     leaf: int
 
 
@@ -75,6 +76,8 @@ _entry_row: msgspec.json.Decoder[_EntryRow] = msgspec.json.Decoder(_EntryRow)
 _header_row: msgspec.json.Decoder[_HeaderRow] = msgspec.json.Decoder(_HeaderRow)
 _enrolment_row: msgspec.json.Decoder[_EnrolmentRow] = msgspec.json.Decoder(_EnrolmentRow)
 _proof_row: msgspec.json.Decoder[_ProofRow] = msgspec.json.Decoder(_ProofRow)
+_facts_paths: msgspec.json.Decoder[list[_FactsPath]] = msgspec.json.Decoder(list[_FactsPath])
+_texts: msgspec.json.Decoder[list[str]] = msgspec.json.Decoder(list[str])
 
 
 def unpack_bundle(data: bytes) -> dict[str, bytes]:
@@ -109,6 +112,8 @@ def parse_members(members: Mapping[str, bytes]) -> Contents:
         row = _decode(_entry_row, data, where)
         raw = bytes(row.event)
         event = None if raw == b"null" else raw
+        if event is not None and len(event) > MAX_EVENT_BYTES:  # decoded, one may take seventy times its bytes
+            raise VerificationError(f"{where}: the event has {len(event)} bytes, at most {MAX_EVENT_BYTES} are one")
         lines.append(BundleLine(leaf=row.leaf, entry=bytes(row.entry), event=event))
         _same_spelling(entry_line(lines[-1]), data, where)
     contents = Contents(
@@ -159,6 +164,19 @@ def _lines(members: Mapping[str, bytes], name: str) -> Iterator[tuple[str, bytes
         yield f"{name} line {number}", line
 
 
+def _listed(
+    decoder: "msgspec.json.Decoder[list[_Row]]", raw: msgspec.Raw, where: str, *, most: int, strings: int
+) -> list[_Row]:
+    """A list of at most `most` objects with at most `strings` strings each, names included (0 objects: of strings).
+
+    Counted before it is decoded, because a bundle of a megabyte has room for twenty million.
+    """
+    data = bytes(raw)
+    if data.count(b"{") > most or data.count(b'"') > 2 * strings * max(data.count(b"{"), 1):
+        raise VerificationError(f"{where} lists more than there can be")
+    return _decode(decoder, data, where)
+
+
 def _hashes(texts: Sequence[str], where: str) -> tuple[bytes, ...]:
     if len(texts) > _MAX_HASHES:
         raise VerificationError(f"{where} has {len(texts)} hashes, no tree needs more than {_MAX_HASHES}")
@@ -194,10 +212,13 @@ def _ascending(leaf: int, before: int, where: str) -> int:
 
 def _read_headers(members: Mapping[str, bytes]) -> Iterator[BundleHeader]:
     before = -1
+    room = MAX_BUNDLE_ENTRIES  # each is of another event, and each event a line of trail.ndjson
     for where, data in _lines(members, HEADERS):
         row = _decode(_header_row, data, where)
         before = _ascending(row.leaf, before, where)
-        paths = tuple((part.sequence, _hashes(part.path, where)) for part in row.facts)
+        facts = _listed(_facts_paths, row.facts, where, most=room, strings=2 + _MAX_HASHES)
+        room -= len(facts)
+        paths = tuple((part.sequence, _hashes(part.path, where)) for part in facts)
         header = BundleHeader(leaf=row.leaf, entry=bytes(row.entry), paths=paths)
         _same_spelling(header_line(header), data, where)
         yield header
@@ -219,7 +240,7 @@ def _read_proofs(members: Mapping[str, bytes]) -> dict[int, tuple[bytes, ...]]:
     for where, data in _lines(members, PROOFS):
         row = _decode(_proof_row, data, where)
         before = _ascending(row.leaf, before, where)
-        proofs[before] = _hashes(row.hashes, where)
+        proofs[before] = _hashes(_listed(_texts, row.hashes, where, most=0, strings=_MAX_HASHES), where)
         _same_spelling(proof_line(before, proofs[before]), data, where)
     return proofs
 

@@ -592,3 +592,31 @@ def test_deep_nesting_is_refused(contents: Contents, members: dict[str, bytes], 
     refused({**members, "trail.ndjson": b'{"entry":' + deep + b',"event":null,"leaf":1}\n'})
     refused({**members, "manifest.json": deep})
     refused({**members, "headers.ndjson": b'{"entry":' + deep + b',"facts":[],"leaf":1}\n'})
+
+
+@pytest.mark.parametrize(
+    ("member", "line"),
+    [
+        (
+            "headers.ndjson",
+            b'{"entry":{},"facts":[%b],"leaf":0}\n' % b",".join([b'{"path":[],"sequence":0}'] * 200_000),
+        ),
+        (
+            "headers.ndjson",
+            b'{"entry":{},"facts":[{"path":[%b],"sequence":0}],"leaf":0}\n' % b",".join([b'""'] * 999_999),
+        ),
+        ("proofs.ndjson", b'{"hashes":[%b],"leaf":0}\n' % b",".join([b'""'] * 999_999)),
+        ("trail.ndjson", b'{"entry":{},"event":{"body":[%b]},"leaf":0}\n' % b",".join([b"[]"] * 2_999_999)),
+    ],
+    ids=["paths", "hashes of a path", "hashes", "an event's values"],
+)
+def test_a_list_that_is_longer_than_any_takes_no_memory(members: dict[str, bytes], member: str, line: bytes) -> None:
+    """Small when packed; each of its millions of values would be an object."""
+    hostile = {**members, member: line}
+    tracemalloc.start()
+    try:
+        refused(hostile, rf"{member} line 1.* (lists more than there can be|at most \d+ are one)")
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 5 * len(line) + 1_000_000
