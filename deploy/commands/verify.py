@@ -50,14 +50,17 @@ def verify(*, source: str, key: str | None, since: Path | None, consistency: str
     verifier = read_verifier(key) if key else None
     if consistency and since is None:
         raise click.UsageError("--consistency goes with --since: it is the proof between that checkpoint and this one")
+    remembered = _remembered(since, verifier) if since else None
     try:
-        remembered = _checkpoint(since, verifier) if since else None
         if is_object_url(source):
+            _goes_without(consistency)
             _log(lambda below: storage_at(_joined(source, below)), verifier, remembered, as_json=as_json)
         if Path(source).is_dir():
+            _goes_without(consistency)
             _log(lambda below: FileStorage(Path(source) / below), verifier, remembered, as_json=as_json)
         data = _read(source)
         if is_statement(data):
+            _goes_without(consistency)
             _statement(data, verifier, remembered, as_json=as_json)
         between = _between(consistency) if consistency else None
         if data.startswith(b"c2sp.org/tlog-proof"):
@@ -89,6 +92,22 @@ def _joined(url: str, below: str) -> str:
     return f"{url.rstrip('/')}/{below}" if below else url
 
 
+def _goes_without(consistency: str | None) -> None:
+    """Of a log everything is read, and a joint statement is of several logs: one proof says nothing there."""
+    if consistency:
+        raise click.UsageError("--consistency goes with a bundle or a .tlog-proof alone")
+
+
+def _remembered(path: Path, verifier: "Verifier | None") -> "Checkpoint | Statement":
+    """What is remembered; that it cannot be read says nothing against what is verified."""
+    from correlator.errors import VerificationError
+
+    try:
+        return _checkpoint(path, verifier)
+    except (VerificationError, OSError) as error:
+        raise Failure(f"could not tell: {path}: {error}", exit_code=EXIT_UNKNOWN) from error
+
+
 def _checkpoint(path: Path, verifier: "Verifier | None") -> "Checkpoint | Statement":
     from correlator.checkpoint import Checkpoint
     from correlator.statement import is_statement
@@ -116,7 +135,10 @@ def _between(source: str) -> tuple[bytes, ...]:
 def _statement(
     data: bytes, verifier: "Verifier | None", remembered: "Checkpoint | Statement | None", *, as_json: bool
 ) -> None:
-    """Verify a joint statement by itself: that the ledger's key signed it, and that it follows the one remembered."""
+    """Verify a joint statement by itself: that the ledger's key signed it, and that it does not contradict what is remembered.
+
+    That trees of other sizes continue the remembered ones only the logs show.
+    """
     from correlator.statement import Statement, open_statement
 
     if verifier is None:
@@ -126,14 +148,23 @@ def _statement(
         statement.check_follows(remembered)
     elif remembered is not None:
         statement.check_covers(remembered)
+    before = remembered.trees if isinstance(remembered, Statement) else (remembered,) if remembered else ()
+    grown = [tree.origin for tree in statement.trees if any(_has_grown(tree, one) for one in before)]
+    doubts = [f"nothing in it shows that {', '.join(grown)} continue what is remembered"] if grown else []
     if as_json:
         trees = [{"origin": tree.origin, "size": tree.size, "root": tree.root.hex()} for tree in statement.trees]
-        emit_json({"verdict": "true", "ledger": statement.ledger, "shards": trees})
+        verdict = "unknown" if doubts else "true"
+        emit_json({"verdict": verdict, "doubts": doubts, "ledger": statement.ledger, "shards": trees})
     else:
-        show(f"TRUE: the ledger {statement.ledger} signed the trees of its {statement.count} shards")
+        verdict = f"COULD NOT TELL: {doubts[0]}: verify the logs with --since, but" if doubts else "TRUE:"
+        show(f"{verdict} the ledger {statement.ledger} signed the trees of its {statement.count} shards")
         for tree in statement.trees:
             show(f"{tree.origin}  {count(tree.size, 'leaf', 'leaves')}, root {tree.root.hex()}")
-    stop(0)
+    stop(EXIT_UNKNOWN if doubts else 0)
+
+
+def _has_grown(tree: "Checkpoint", before: "Checkpoint") -> bool:
+    return tree.origin == before.origin and tree.size > before.size > 0
 
 
 def _of_log(remembered: "Checkpoint | Statement | None", origin_of: "Callable[[], str]") -> "Checkpoint | None":

@@ -221,6 +221,28 @@ def test_a_remembered_checkpoint_decides(ledger: Workshop, cli: Cli) -> None:
     assert cli("verify", str(bundle), "--consistency", str(between))[0] == 2
 
 
+def test_what_is_remembered_and_cannot_be_read_says_nothing(ledger: Workshop, cli: Cli) -> None:
+    """Of a bundle, of a log, and of both without a key: it is not they that are false."""
+    bundle, since = ledger.folder / "p1.zip", ledger.folder / "since"
+    cli("export", "p1", "-o", str(bundle))
+    signed = (ledger.places.log / "checkpoint").read_bytes()
+    for kept in (
+        b"",
+        b"no checkpoint\n",
+        signed[:-30],
+        signed.replace(b"test.example/audit\n", b"other.example\n"),
+        None,
+    ):
+        since.unlink() if kept is None else since.write_bytes(kept)
+        for source in (bundle, ledger.places.log):
+            for more in (("--key", str(ledger.folder / KEY)), ("--json", "--key", str(ledger.folder / KEY))):
+                code, out, err = cli("verify", str(source), *more, "--since", str(since))
+                assert (code, out) == (2, ""), kept
+                assert f"could not tell: {since}: " in err
+    since.write_bytes(b"no checkpoint\n")
+    assert cli("verify", str(bundle), "--since", str(since))[:2] == (2, "")
+
+
 def test_verify_with_another_key_is_false(ledger: Workshop, cli: Cli) -> None:
     bundle = ledger.folder / "p1.zip"
     cli("export", "p1", "-o", str(bundle))

@@ -355,7 +355,7 @@ def test_verify_takes_the_root_the_statement_and_a_log(
     code, told = tally("verify", str(ledger.places.log), *key, "--since", str(before))
     assert (code, "TRUE: the joint statement holds" in told) == (0, True), told
     code, told = tally("verify", str(ledger.places.log / "head"), *key, "--since", str(before), "--json")
-    assert code == 0
+    assert (code, json.loads(told)["verdict"]) == (2, "unknown"), "what the logs hold is not in the statement"
     assert [one["size"] for one in json.loads(told)["shards"]] == [tree.size for tree in ledger.statement().trees]
     assert tally("verify", str(ledger.log_folder(ledger.shards[1])), *key)[0] == 0
     one = ledger.log_folder(ledger.shards[1]) / "checkpoint"
@@ -367,6 +367,11 @@ def test_verify_takes_the_root_the_statement_and_a_log(
     code, told = tally("verify", str(earlier.places.log), *key, "--since", str(newer))
     assert (code, "rolled back" in told) == (1, True), told
     assert tally("verify", str(earlier.places.log / "head"), *key, "--since", str(newer))[0] == 1
+    for since, verdict in ((newer, "TRUE:"), (before, "COULD NOT TELL: nothing in it shows")):
+        told = tally("verify", str(ledger.places.log / "head"), *key, "--since", str(since))[1]
+        assert told.startswith(verdict), told
+    code, told = tally("verify", str(newer), *key, "--since", str(before), "--consistency", str(before))
+    assert (code, "goes with a bundle or a .tlog-proof alone" in told) == (2, True), told
     code, told = tally("check", "--since", str(newer), ledger=earlier)
     assert (code, "rolled back" in told) == (1, True), told
     assert tally("verify", str(ledger.places.log / "head"))[0] == 2, "without a key it cannot be told"
