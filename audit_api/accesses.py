@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import unquote_plus
 
+from audit_api.clipped import clipped
 from audit_api.evidence import Evidence
 from audit_api.limits import Surplus
 from collector.batch import EventRef
@@ -82,10 +83,11 @@ def access_event(
     attributes: dict[str, Any] = {
         "http.request.method": asked.method,
         "http.response.status_code": status,
-        "url.path": asked.path[:MAX_TEXT],
+        "url.path": clipped(asked.path, MAX_TEXT),
     }
     if asked.query:
-        attributes["url.query"] = unquote_plus(asked.query)[:MAX_TEXT]  # decoded, so that protection sees card numbers
+        # decoded, so that protection sees card numbers
+        attributes["url.query"] = clipped(unquote_plus(asked.query), MAX_TEXT)
     if asked.client:
         attributes["client.address"] = asked.client
     if asked.session:

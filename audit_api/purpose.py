@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl
 
 from starlette.requests import Request
 
+from audit_api.clipped import clipped
 from audit_api.identity.sessions import Session
 from audit_api.parameters import Parameter
 from audit_api.problems import Problem
@@ -26,7 +27,7 @@ PURPOSE = Parameter(
 
 def as_kept(said: str) -> str:
     """What somebody said, in one line and cut to what goes on record."""
-    return "".join(char if char.isprintable() else " " for char in said).strip()[:MAX_PURPOSE]
+    return clipped("".join(char if char.isprintable() else " " for char in said).strip(), MAX_PURPOSE)
 
 
 def purpose_of(request: Request, session: Session | None = None) -> str:
