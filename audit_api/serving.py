@@ -5,6 +5,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterator
+from typing import Any, cast
 
 import uvicorn
 from fastapi import FastAPI
@@ -24,7 +25,12 @@ class _Embedded(uvicorn.Server):
 
 
 async def serve(
-    app: FastAPI, settings: ApiSettings, *, stopped: asyncio.Event, ready: Callable[[str], None] = lambda _: None
+    app: FastAPI,
+    settings: ApiSettings,
+    *,
+    stopped: asyncio.Event,
+    ready: Callable[[str], None] = lambda _: None,
+    protocol: Callable[..., CertificateProtocol] = CertificateProtocol,
 ) -> None:
     """Serve until `stopped` is set, then finish the answers under way.
 
@@ -33,6 +39,7 @@ async def serve(
         settings: where to listen.
         stopped: set it to stop.
         ready: called once when it listens, with the URL.
+        protocol: makes what speaks HTTP on a connection; uvicorn calls it as it calls its own.
 
     Raises:
         OSError: the address cannot be bound, or a PEM file is missing.
@@ -48,7 +55,7 @@ async def serve(
                 log_config=None,
                 access_log=False,
                 lifespan="on",
-                http=CertificateProtocol,
+                http=cast("Any", protocol),
                 ws="none",
                 server_header=False,
                 proxy_headers=False,

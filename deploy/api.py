@@ -5,11 +5,13 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
+from functools import partial
 
 from audit_api.app import Provider, create_app, own_limits
 from audit_api.auth import TokenFile
 from audit_api.evidence import Evidence
 from audit_api.export.shelf import Shelf
+from audit_api.identity.certificates import CertificateProtocol
 from audit_api.limits import Limits
 from audit_api.logs import Logs, ServedLog
 from audit_api.metrics import ApiMetrics
@@ -17,6 +19,7 @@ from audit_api.searchshelf import SearchShelf
 from audit_api.serving import serve
 from collector.errors import NotFound, Overloaded, StateUnknown
 from collector.protect.classify import find_cards
+from collector.receive.http_protocol import BoundedProtocol
 from correlator.log import LogReader
 from correlator.shards import key_of_log
 from deploy.config import Config, ConfigError
@@ -37,6 +40,7 @@ _CACHED_TILES = 2048
 _CACHED_BUNDLES = 256
 _LOOK_SECONDS = 0.1
 _HEARTBEAT_SECONDS = 60
+_HEAD_SECONDS, _STALLED_SECONDS = 20.0, 60.0
 
 
 async def serve_api(
@@ -97,7 +101,22 @@ async def serve_api(
             limits=_limits(config, metrics),
             metrics=metrics,
         )
-        await serve(app, config.audit_api, stopped=stopped, ready=lambda url: ready({"http": url}))
+        await serve(
+            app,
+            config.audit_api,
+            stopped=stopped,
+            ready=lambda url: ready({"http": url}),
+            protocol=partial(
+                _Connection,
+                refused=lambda reason: metrics.refused.labels(reason).inc(),
+                head_seconds=_HEAD_SECONDS,
+                stalled_seconds=_STALLED_SECONDS,
+            ),
+        )
+
+
+class _Connection(CertificateProtocol, BoundedProtocol):
+    """With the client's certificate, and with bounds on who holds a connection in silence, as where events come in."""
 
 
 def _has_card(text: str) -> bool:
