@@ -18,6 +18,9 @@ MAX_TEXT = 300
 MAX_TERMS = 8
 """Most terms of a search."""
 
+_MAX_FOLDED = 3 * MAX_TEXT
+"""What so many characters may become when their case is folded. No text is told apart by more: no search has more."""
+
 _PIECE = re.compile(r"[^\W_]+")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
 _LAST = 0x10FFFF
@@ -44,10 +47,12 @@ def words_of(names: Iterable[str]) -> set[str]:
 def texts_of(trail: str, keys: Iterable[tuple[str, str]]) -> set[str]:
     """What is matched whole: the value in the trail's own id and those of the keys, in folded case, taken apart at white space only.
 
-    Raises `VerificationError` when `trail` is no trail id.
+    Of a text that is longer than any search its beginning, which finds the same. Raises `VerificationError` when `trail` is no trail id.
     """
     return {
-        text for value in (parse_trail(trail).value, *(value for _, value in keys)) for text in value.casefold().split()
+        text[: _MAX_FOLDED + 1]
+        for value in (parse_trail(trail).value, *(value for _, value in keys))
+        for text in value.casefold().split()
     }
 
 

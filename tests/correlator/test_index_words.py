@@ -29,6 +29,10 @@ def test_the_words_of_a_name(name: str, words: set[str]) -> None:
 def test_the_texts_of_a_trail() -> None:
     assert texts_of("tenant/ACME/transaction/PAY%201", [("order_id", "Order\t7-A")]) == {"pay", "1", "order", "7-a"}
     assert texts_of("stream/gateway/0123456789abcdef", []) == {"gateway/0123456789abcdef"}
+    texts = texts_of("transaction/t", [("k", "\u0390" * 5_000)])
+    assert max(map(len, texts)) == 3 * MAX_TEXT + 1, "no search asks for more"
+    assert TextSearch.parse("\u0390" * (MAX_TEXT - 1) + "*").meets(texts, ())
+    assert not TextSearch.parse("\u0390" * MAX_TEXT).meets(texts, ())
 
 
 @given(letters | st.text(max_size=8))

@@ -106,6 +106,17 @@ def test_a_trail_comes_back_from_its_document(named: list[tuple[str, str]], serv
     assert len(document.keys) == len(keys), "no two keys have the same term"
 
 
+@pytest.mark.parametrize("name", ["%" * 16_000, "=" * 16_000, "%25L3=" * 2_600, "\u0390%" * 5_000])
+def test_keys_of_any_name_have_terms_that_a_server_takes(name: str) -> None:
+    keys = {(name, "value"): None, (name[:-1], name[-1:] + "value"): None, (f"%L{len(name)}", f"{name}value"): None}
+    data = KeptTrail(Row(trail="key/k/v", first_leaf=0, entries=1, last_leaf=0, keys=keys), [0]).document()
+    document = documents.opened(documents.trail_id("key/k/v"), data)
+    assert document.row().keys == keys
+    assert len(set(document.keys)) == len(keys)
+    assert max(len(term.encode()) for term in document.keys) <= 32_766
+    assert documents.key_term("a%b=c", "=") == "a%25b%3Dc=="
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -202,6 +213,22 @@ def test_it_never_differs_from_the_index_in_memory(
         for trail in {one.entry.trail for one in leaves.made[:at]}:
             assert list(index.leaves(trail, start=1, size=size)) == list(memory.leaves(trail, start=1, size=size))
     must_be_as_the_log_says(index, leaves.made)
+
+
+@on_server
+def test_what_another_s_collector_signed_stops_no_index(opened: Callable[..., OpenSearchIndex]) -> None:
+    leaves = Leaves()
+    long = "\u0390" * 8_000  # three times as long when its case is folded
+    leaves.event("transaction/a", service="s" * 16_000, name="\u0587" * 8_000, time=long, keys={"k": long})
+    leaves.event("transaction/b", keys={"%" * 16_000: "v", "=" * 11_000: "w"})
+    leaves.event("transaction/c", keys={"k": f"v {long}"})
+    index = opened()
+    index.apply(leaves.made)
+    must_be_as_the_log_says(opened(), leaves.made)
+    for key, trail in ((("k", long), "a"), (("%" * 16_000, "v"), "b"), (("=" * 11_000, "w"), "b")):
+        assert [one.trail for one in found(index, key=key)] == [f"transaction/{trail}"]
+    assert len(found(index, text=TextSearch.parse("\u0390" * 299 + "*"))) == 2
+    assert found(index, text=TextSearch.parse("\u0390" * 300)) == ()
 
 
 @on_server

@@ -49,11 +49,14 @@ CHUNK_LINKS = 128
 MARK = "mark"
 """The id of the document that says how many leaves are indexed. No trail has it: theirs are hashes."""
 
+_MAX_TERM_BYTES = 32_766
+"""Longest term that Lucene takes (`IndexWriter.MAX_TERM_LENGTH`): a document with a longer one is refused."""
+
 _KEYWORD: Mapping[str, Any] = {"type": "keyword"}
 _LONG: Mapping[str, Any] = {"type": "long"}
 _UNSEARCHED: Mapping[str, Any] = {"type": "object", "enabled": False}
 
-# no ignore_above: an event's facts have at most 16,384 bytes, which is less than what a term may have (32,766)
+# no ignore_above: an event's facts have at most 16,384 bytes, which folding and `key_term` leave shorter than `_MAX_TERM_BYTES`
 MAPPING: Mapping[str, Any] = {
     "dynamic": False,
     "_meta": {"tally": FORMAT},
@@ -338,12 +341,25 @@ def _texts(row: Row) -> list[str]:
 
 
 def key_term(name: str, value: str) -> str:
-    """A key as one term; an equals sign in the name is escaped, so that no two keys are the same."""
-    return f"{name.replace('%', '%25').replace('=', '%3D')}={value}"
+    """A key as one term; an equals sign in the name is escaped, so that no two keys are the same.
+
+    Escapes may make the name three times as long. A term that no index would take has the name's length in front instead: no collector of ours
+    gives keys such names, and whoever signs one must not stop the index.
+    """
+    term = f"{name.replace('%', '%25').replace('=', '%3D')}={value}"
+    if len(term) <= _MAX_TERM_BYTES // 4 or len(term.encode()) <= _MAX_TERM_BYTES:
+        return term
+    return f"{_BY_LENGTH}{len(name)}={name}{value}"
+
+
+_BY_LENGTH = "%L"  # begins no term of the usual form, where behind each % stands 25 or 3D
 
 
 def _key_of(term: str) -> tuple[str, str]:
     name, _, value = term.partition("=")
+    if name.startswith(_BY_LENGTH):
+        length = int(name[len(_BY_LENGTH) :])
+        return value[:length], value[length:]
     return name.replace("%3D", "=").replace("%25", "%"), value
 
 
