@@ -20,7 +20,7 @@ import msgspec
 
 from collector.sqlitefile import set_up, transaction, version_of
 from correlator.errors import NotFound, Overloaded, StateUnknown, VerificationError
-from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
+from correlator.index import IndexedLeaf, Page, TextSearch, TrailQuery, TrailSummary
 from correlator.index.asked import Asked, asked_of
 from correlator.index.columns import columns_of, row_of, run_column, run_of
 from correlator.index.rows import HUB_LINKS, Row, absorb, is_hub
@@ -251,7 +251,11 @@ class SqliteIndex:
                 row = rows[first_leaf]
                 row.asked_keys = (*row.asked_keys, key)
         for term in asked.terms:
-            for first_leaf, text in self._db.execute(*term_asked(term, list(rows))):
+            # a prefix is looked for among all texts that begin so, of whatever trail: only where a row does not settle it
+            without = [
+                first for first, row in rows.items() if not (term.prefix and row.has_text(TextSearch(terms=(term,))))
+            ]
+            for first_leaf, text in self._db.execute(*term_asked(term, without)) if without else ():
                 row = rows[first_leaf]
                 row.asked_texts = (*row.asked_texts, text)
 

@@ -522,6 +522,29 @@ def test_a_text_of_frequent_words_alone_is_found_by_walking(tmp_path: Path, monk
     index.close()
 
 
+def test_of_a_prefix_only_trails_whose_rows_lack_it_are_looked_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("correlator.index.rows.KEYS_A_PAGE", 2)
+    monkeypatch.setattr("correlator.index.search._RARE", 2)  # frequent: all trails are walked
+    monkeypatch.setattr("correlator.index.sqlite._LOOKS_A_TURN", 1)
+    leaves = Leaves()
+    for number in range(6):
+        for receipt in range(7):
+            leaves.event(f"key/shop/{number}", service="till", keys={"receipt": f"R-{receipt}"})
+    leaves.event("key/shop/0", keys={f"late.{at}": f"x{at}" for at in range(4)})
+    index = SqliteIndex(tmp_path / "index.sqlite")
+    index.apply(leaves.made)
+    for text, lookups in (("r-*", 0), ("ti*", 0), ("r-5*", 1), ("r-1*", 6)):
+        statements: list[str] = []
+        index._db.set_trace_callback(statements.append)
+        found = trails(index, text=TextSearch.parse(text))
+        index._db.set_trace_callback(None)
+        assert len(found) == 6
+        assert sum("min(text)" in one for one in statements) == lookups, text
+    index.close()
+
+
 @pytest.mark.parametrize(
     "changed", ['{"EUR":["1","2"]}', '{"EUR":["x"]}', "{", '{"EUR":["' + "9" * 24 + '","' + "9" * 24 + '"]}']
 )
