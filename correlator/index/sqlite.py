@@ -23,6 +23,7 @@ from correlator.errors import NotFound, Overloaded, StateUnknown, VerificationEr
 from correlator.index import IndexedLeaf, Page, TextSearch, TrailQuery, TrailSummary
 from correlator.index.asked import Asked, asked_of
 from correlator.index.columns import columns_of, row_of, run_column, run_of
+from correlator.index.recent import Recent
 from correlator.index.rows import HUB_LINKS, Row, absorb, is_hub
 from correlator.index.schema import SCHEMA, SCHEMA_VERSION, TABLES
 from correlator.index.search import COLUMNS, key_asked, leading, narrowed, search, term_asked
@@ -31,7 +32,6 @@ from correlator.index.words import name_words, texts_of
 
 __all__ = ["SqliteIndex"]
 
-_HOT_ROWS = 8_192
 _KNOWN_NAMES = 65_536
 _LOOKS = 50_000
 """Trails that one search by text or with a condition looks at: then it gives what it has, and others have their turn."""
@@ -65,8 +65,7 @@ class SqliteIndex:
         self._path = path
         self._hub_links = hub_links
         self._lock = threading.Lock()
-        self._young: dict[str, Row] = {}
-        self._old: dict[str, Row] = {}
+        self._recent = Recent[Row](lambda row: len(row.keys))
         self._names: dict[str, int] = {}
         self._worded: dict[str, int] = {}
         self._known_size = -1  # other than the file's when another process wrote it: then the rows above are stale
@@ -121,26 +120,23 @@ class SqliteIndex:
             except BaseException:
                 self._forget()  # the rows in memory tell of what was rolled back
                 raise
-            if len(self._young) >= _HOT_ROWS:
-                self._old, self._young = self._young, {}
+            self._recent.turn()
 
     def _row(self, trail: str) -> Row | None:
-        row = self._young.get(trail)
+        row = self._recent.get(trail)
         if row is None:
-            row = self._old.get(trail)
-            if row is None:
-                found = self._db.execute(_BY_TRAIL, (trail,)).fetchone()
-                if found is None:
-                    return None
-                row = row_of(found)
-            self._young[trail] = row
+            found = self._db.execute(_BY_TRAIL, (trail,)).fetchone()
+            if found is None:
+                return None
+            row = row_of(found)
+            self._recent.put(trail, row)
         return row
 
     def _write(self, rows: Iterable[Row]) -> None:
         trails, runs, services, events, keys, texts, amounts, links = [], [], [], [], [], [], [], []
         for row in rows:
             first = row.first_leaf
-            self._young[row.trail] = row
+            self._recent.put(row.trail, row, new_keys=len(row.new_keys))
             trails.append(columns_of(row))
             runs.append((first, row.entries - len(row.new_leaves), run_column(row.new_leaves)))
             if row.new_services:
@@ -190,7 +186,8 @@ class SqliteIndex:
         return number
 
     def _forget(self) -> None:
-        self._young, self._old, self._names, self._worded, self._known_size = {}, {}, {}, {}, -1
+        self._recent.forget()
+        self._names, self._worded, self._known_size = {}, {}, -1
 
     def _size(self) -> int:
         return int(self._db.execute("SELECT size FROM progress").fetchone()[0])

@@ -19,6 +19,7 @@ from correlator.index.condition import Condition
 from correlator.index.filters import parse_filter
 from correlator.index.memory import MemoryIndex
 from correlator.index.opensearch.index import OpenSearchIndex
+from correlator.index.recent import Recent
 from correlator.index.rows import KEYS_A_PAGE, MAX_EVENT_NAMES
 from correlator.index.sqlite import SqliteIndex
 from tests.support.filters import conditions
@@ -575,6 +576,48 @@ def test_names_are_kept_in_memory_up_to_a_number(tmp_path: Path, monkeypatch: py
     for number in range(30):
         assert trails(index, key=(f"k{number}", "v")) == trails(index, text=TextSearch.parse(f"e{number}"))
     assert len(trails(index, service="s", key=("k3", "v"))) == 1
+    index.close()
+
+
+def test_what_was_touched_lately_is_kept_within_bounds() -> None:
+    recent = Recent[list[str]](len, trails=3, keys=10)
+
+    def touch(*trails: str, keys: int = 1) -> None:
+        for trail in trails:
+            kept = recent.get(trail) or []
+            kept += ["k"] * keys
+            recent.put(trail, kept, new_keys=keys)
+        recent.turn()
+
+    touch("a", "b")
+    touch("a")
+    assert len(recent) == 2
+    touch("c")
+    touch("d")
+    assert [trail for trail in "abcd" if recent.get(trail) is None] == [], "the old generation is still there"
+    touch("e", "f", "g")
+    touch("h", "i", "j")
+    assert recent.get("a") is None, "not touched for two generations"
+    recent.forget()
+    touch("a", keys=6)
+    touch("b", keys=3)
+    touch("a", keys=1)
+    touch("c", keys=10)
+    assert (recent.get("a"), recent.get("b")) == (None, None), "few trails, many keys"
+
+
+def test_trails_of_many_keys_are_not_all_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Recent.__init__, "__kwdefaults__", {"trails": 8_192, "keys": 200})
+    leaves, memory = Leaves(), MemoryIndex()
+    for number in range(600):
+        leaves.event(f"key/account/{number // 20}", keys={"order": f"o-{number}"})
+    index = SqliteIndex(tmp_path / "index.sqlite")
+    for at in range(0, 600, 60):
+        for one in (memory, index):
+            one.apply(leaves.made[at : at + 60])
+    held = {id(row): row for generation in (index._recent._young, index._recent._old) for row in generation.values()}
+    assert 200 <= sum(len(row.keys) for row in held.values()) < 600
+    assert index.find(TrailQuery(), size=600) == memory.find(TrailQuery(), size=600)
     index.close()
 
 

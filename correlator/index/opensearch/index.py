@@ -36,6 +36,7 @@ from correlator.index.opensearch.documents import CHUNK_LEAVES, MARK, KeptTrail,
 from correlator.index.opensearch.generations import Generations
 from correlator.index.opensearch.parts import Part, after, part_of
 from correlator.index.opensearch.search import pages_search, search_of
+from correlator.index.recent import Recent
 from correlator.index.rows import HUB_LINKS, Row, absorb, is_hub
 from correlator.index.settings import IndexSettings
 from correlator.index.words import TextTerm
@@ -43,7 +44,6 @@ from correlator.trail import is_trail
 
 __all__ = ["OpenSearchIndex"]
 
-_HOT_TRAILS = 8_192
 _SEARCHED_AT_ONCE = 1_000
 _LINGER_SECONDS = 5.0
 
@@ -78,8 +78,7 @@ class OpenSearchIndex:
         self._read_only = read_only
         self._beside = beside
         self._lock = threading.Lock()
-        self._young: dict[str, KeptTrail] = {}
-        self._old: dict[str, KeptTrail] = {}
+        self._recent = Recent[KeptTrail](lambda kept: len(kept.row.keys))
         self._known_size = -1  # other than the mark when another process wrote it: then the trails above are stale
         self._connection = Connection(settings, watch=watch)
         self._generations = Generations(self._connection, settings)
@@ -122,8 +121,7 @@ class OpenSearchIndex:
             except BaseException:
                 self._forget()  # what is kept in memory may be ahead of what was written
                 raise
-            if len(self._young) >= _HOT_TRAILS:
-                self._old, self._young = self._young, {}
+            self._recent.turn()
 
     def _apply(self, leaves: Sequence[IndexedLeaf]) -> None:
         size = self._size()
@@ -141,9 +139,10 @@ class OpenSearchIndex:
         pages: list[Put] = []
         trails: list[Put] = []
         for row in absorb(self._not_yet_in(parts), self._row):
-            kept = self._kept(row.trail)
+            kept = self._recent.get(row.trail)
             if kept is None or kept.row is not row:
-                kept = self._young[row.trail] = KeptTrail(row)
+                kept = KeptTrail(row)
+            self._recent.put(row.trail, kept, new_keys=len(row.new_keys))
             version = row.last_leaf + 1
             pages += [Put(id=id_, version=version, document=document) for id_, document in kept.pages()]
             chunks += [Put(id=id_, version=version, document=document) for id_, document in kept.written()]
@@ -160,10 +159,10 @@ class OpenSearchIndex:
         """Get those of the trails that began earlier and are not kept in memory."""
         named = {one.trail for one in parts}
         named.difference_update({one.trail for one in parts if one.position == 0})
-        wanted = {documents.trail_id(trail): trail for trail in named if self._kept(trail) is None}
+        wanted = {documents.trail_id(trail): trail for trail in named if self._recent.get(trail) is None}
         for id_, data in self._access.get(list(wanted)).items():
             document = documents.opened(id_, data)
-            self._young[wanted[id_]] = KeptTrail(document.row(), document.leaves, document.linked)
+            self._recent.put(wanted[id_], KeptTrail(document.row(), document.leaves, document.linked))
 
     def _not_yet_in(self, parts: Sequence[Part]) -> list[IndexedLeaf | EventRun]:
         """Without the leaves that their trails have already: a crash came before the mark, or another writer did more.
@@ -176,7 +175,7 @@ class OpenSearchIndex:
         for given in parts:
             part, expected = given, entries.get(given.trail)
             if expected is None:
-                kept = self._kept(given.trail) if given.position else None
+                kept = self._recent.get(given.trail) if given.position else None
                 if kept is None and not is_trail(given.trail):
                     continue  # `absorb` passes it over, too
                 if kept is not None:
@@ -193,20 +192,13 @@ class OpenSearchIndex:
             more.append(part.given)
         return more
 
-    def _kept(self, trail: str) -> KeptTrail | None:
-        kept = self._young.get(trail)
-        if kept is None:
-            kept = self._old.get(trail)
-            if kept is not None:
-                self._young[trail] = kept
-        return kept
-
     def _row(self, trail: str) -> Row | None:
-        kept = self._kept(trail)
+        kept = self._recent.get(trail)
         return None if kept is None else kept.row
 
     def _forget(self) -> None:
-        self._young, self._old, self._known_size = {}, {}, -1
+        self._recent.forget()
+        self._known_size = -1
 
     def _size(self) -> int:
         found = self._access.get([MARK])
