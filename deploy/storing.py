@@ -1,11 +1,11 @@
 """Opens the event store that the configuration names: the one place that knows which there are."""
 
-import ipaddress
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
 
 from collector.errors import Malformed
+from collector.receive.listening import is_this_machine
 from collector.settings import CollectorSettings
 from collector.store import Destination, EventStore
 from collector.store.metrics import ClusterMetrics
@@ -113,7 +113,7 @@ def check_cluster(settings: StoreSettings, table: str) -> None:
         raise ConfigError(f"{table}.copies: {settings.copies} copies cannot be there with {settings.replicas} replicas")
     for url in settings.urls:
         parts = urlsplit(url)
-        if settings.user and parts.scheme == "http" and not _is_this_machine(parts.hostname or ""):
+        if settings.user and parts.scheme == "http" and not is_this_machine(parts.hostname or ""):
             raise ConfigError(f"{table}.urls: the password would go to {parts.hostname} unencrypted: use https")
 
 
@@ -139,10 +139,3 @@ def check_patience(config: Config) -> None:
             f"{table}.timeout_seconds: {seconds:g} s is too long with a standby, which takes over after "
             f"{correlator.take_over_seconds:g} s: at most {most:g} s (correlator.take_over_seconds less renew_seconds)"
         )
-
-
-def _is_this_machine(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -1,11 +1,10 @@
 """Has every listener an address of its own, and TLS where others reach it?"""
 
-import ipaddress
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from collector.receive.listening import is_this_machine
 from collector.settings import CollectorSettings
 from deploy.config import Config
 from deploy.examining import Chart
@@ -35,7 +34,7 @@ def judge_listeners(chart: Chart, config: Config, collectors: Mapping[str, Colle
     for one in (*_of_collectors(collectors), *_of_others(config)):
         if one.port > 0:
             taken[one.port, one.udp].append(one)
-        if one.port >= 0 and not one.shielded and not _is_local(one.host):
+        if one.port >= 0 and not one.shielded and not is_this_machine(one.host):
             chart.warn(
                 "listeners",
                 f"[{one.table}] listens on {one.host or 'every address'} without TLS: what it is sent, tokens too, can be read on the way",
@@ -83,12 +82,3 @@ def _of_others(config: Config) -> Iterator[_Listener]:
         # each shard's correlator takes the port behind the one before
         for at in range(len(shards_of(config)) if table == "correlator" else 1):
             yield _Listener(table=table, key="metrics_port", host=_HERE, port=first + at if first else 0, shielded=True)
-
-
-def _is_local(host: str) -> bool:
-    if re.fullmatch(r"localhost|.*\.localhost", host):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
