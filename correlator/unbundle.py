@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import msgspec
@@ -218,6 +219,9 @@ def _read_headers(members: Mapping[str, bytes]) -> Iterator[BundleHeader]:
         before = _ascending(row.leaf, before, where)
         facts = _listed(_facts_paths, row.facts, where, most=room, strings=2 + _MAX_HASHES)
         room -= len(facts)
+        sequences = [part.sequence for part in facts]
+        if any(later <= earlier for earlier, later in pairwise(sequences)):
+            raise VerificationError(f"{where}: its paths are not in the order of their sequences, each once")
         paths = tuple((part.sequence, _hashes(part.path, where)) for part in facts)
         header = BundleHeader(leaf=row.leaf, entry=bytes(row.entry), paths=paths)
         _same_spelling(header_line(header), data, where)

@@ -467,6 +467,11 @@ FORGERIES: list[tuple[str, Callable[[Contents], Contents], str]] = [
         ),
         r"headers\.ndjson line 1",
     ),
+    (
+        "paths in another order",
+        lambda c: replace(c, headers=tuple(replace(h, paths=tuple(reversed(h.paths))) for h in c.headers), page=None),
+        r"headers\.ndjson line \d+: its paths are not in the order of their sequences",
+    ),
     ("no enrolment", lambda c: replace(c, enrolments=c.enrolments[1:], page=None), "was not enrolled"),
     (
         "an enrolment too many",
