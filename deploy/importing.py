@@ -168,7 +168,7 @@ def import_files(
 
     `progress` is told how many bytes of how many are done, as far as that can be estimated within a file.
     """
-    sizes = {path: path.stat().st_size if path.is_file() else 0 for path in paths}
+    sizes = {path: _size_bytes(path) for path in paths}
     whole = sum(sizes.values())
     done_bytes = done_rows = 0
     files: list[ImportedFile] = []
@@ -194,6 +194,14 @@ def import_files(
         done_bytes += sizes[path]
         progress(done_bytes, whole)
     return Imported(files=tuple(files), total=total)
+
+
+def _size_bytes(path: Path) -> int:
+    """Of a file; 0 where that cannot be told: reading it says why."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
 
 
 def correlate(config: Config, places: Places, *, expected_events: int, progress: Progress = lambda *_: None) -> bool:

@@ -1,5 +1,8 @@
 """`tally import`: files of logs and traces, with an exact account."""
 
+import os
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,12 +77,22 @@ def import_files(session: Session, *, files: tuple[Path, ...], mapping_files: tu
 
 
 def _whole(files: tuple[Path, ...]) -> list[Path]:
-    """The files; of a folder those in it, by name."""
-    return [
-        file
-        for path in files
-        for file in (sorted(one for one in path.rglob("*") if one.is_file()) if path.is_dir() else [path])
-    ]
+    """The files; of a folder those in it, by name, and what in it cannot be looked into: reading that says why."""
+    return [file for path in files for file in sorted(_inside(path))]
+
+
+def _inside(path: Path) -> Iterator[Path]:
+    """What is in a folder; of anything else the path itself, which is what cannot be walked through then."""
+    closed: list[OSError] = []
+    for parent, _, names in os.walk(path, onerror=closed.append):
+        for name in names:
+            file = Path(parent, name)
+            try:
+                if stat.S_ISREG(file.stat().st_mode):  # no pipe, no device
+                    yield file
+            except OSError:  # a link to what is gone, or closed to us
+                yield file
+    yield from (Path(error.filename) for error in closed)
 
 
 def _plain(done: "Imported", hubs: list[tuple[str, int]]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 import json
+import os
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,27 @@ def test_the_second_import_adds_nothing(files: list[str], cli: Cli) -> None:
     again = imported(cli, *files)["total"]
     assert (again["rows"], again["stored"], again["duplicates"], again["dead_lettered"]) == (7, 0, 6, 1)
     assert told(cli) == before
+
+
+def test_what_in_a_folder_cannot_be_read_is_told_and_the_rest_goes_on(cli: Cli, workshop: Workshop) -> None:
+    folder = workshop.folder / "logs"
+    (folder / "closed").mkdir(parents=True)
+    (folder / "closed" / "b.jsonl").write_bytes(FILES["b.jsonl"])
+    (folder / "a.jsonl").write_bytes(FILES["a.jsonl"])
+    (folder / "loop.jsonl").symlink_to("loop.jsonl")
+    os.mkfifo(folder / "pipe")  # is no file, and nothing is said of it
+    (folder / "closed").chmod(0)
+    try:
+        code, out, _ = cli("import", str(folder), "--json")
+    finally:
+        (folder / "closed").chmod(0o700)
+    done = json.loads(out)
+    told = {Path(file["path"]).name: file["problem"] for file in done["files"]}
+    assert code == 1
+    assert told["a.jsonl"] == ""
+    assert told["loop.jsonl"]
+    assert "pipe" not in told
+    assert told["b.jsonl"] == "" if os.geteuid() == 0 else "Permission denied" in told["closed"]  # all is open to root
 
 
 def test_the_same_bytes_under_other_columns_are_another_row(cli: Cli, workshop: Workshop) -> None:
