@@ -87,7 +87,9 @@ def read_signer(places: Places, *, ledger: str) -> Signer:
         if mode & 0o077:
             raise ConfigError(f"{path} can be read by others (mode {mode & 0o777:04o}): chmod 600 {path}")
         signer = Signer.parse(path.read_text(encoding="ascii").strip())
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: {error}") from error
     except VerificationError as error:
         raise ConfigError(f"{path}: {error}") from error

@@ -72,7 +72,11 @@ def _log_key(chart: Chart, config: Config, places: Places) -> None:
     try:
         signer = read_signer(places, ledger=config.ledger)
     except ConfigError as error:
-        chart.fail("log.key", str(error), *_closing(places.log_key), "else bring the key back from its copy")
+        closing = _closing(places.log_key)
+        if os.access(places.log_key, os.R_OK):
+            chart.fail("log.key", str(error), *closing, f"{'else ' if closing else ''}bring the key back from its copy")
+        else:
+            chart.fail("log.key", str(error), "run as the user that runs the processes")
         return
     try:
         public = log_verifier(places)

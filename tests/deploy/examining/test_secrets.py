@@ -69,6 +69,11 @@ def test_a_damaged_key_is_told_without_a_word_of_it(ledger: Workshop, name: str)
     assert secret[-30:-10] not in told
 
 
+def test_a_damaged_key_comes_from_its_copy_alone(ledger: Workshop) -> None:
+    ledger.places.log_key.write_text("PRIVATE+KEY+")
+    assert only(examine_secrets(ledger.config, ledger.places)).mend == ("bring the key back from its copy",)
+
+
 def test_a_log_without_its_key_is_told(ledger: Workshop) -> None:
     ledger.places.log_key.unlink()
     assert outcomes(examine_secrets(ledger.config, ledger.places))["log.key"] == "ok", (
