@@ -70,6 +70,8 @@ def export(
     for file in (output, manifest) if form in DATA or job else (output,):
         if file.exists() and not force:
             raise Failure(f"{file} exists; --force replaces it")
+    if not output.parent.is_dir():  # before anything is read, and put on record as read
+        raise Failure(f"{output.parent} is no folder that is there")
     if identity and asked.given - {"tenant"}:
         raise click.UsageError(f"an ID is one trail: it goes without --{min(asked.given - {'tenant'})}")
     if job and (not source["api"] or identity or asked.given):

@@ -59,6 +59,14 @@ def test_one_trail_and_who_took_it(ledger: Workshop, cli: Cli, tmp_path: Path) -
     assert any("trail.export" in access for access in json.loads(out)["accesses"])
 
 
+def test_nothing_is_put_on_record_that_has_nowhere_to_go(ledger: Workshop, cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli("export", "p1", "-o", str(tmp_path / "gone" / "p1.zip"))
+    assert (code, err) == (1, f"tally: {tmp_path}/gone is no folder that is there\n")
+    ledger.correlate()
+    told = json.loads(cli("trail", "p1", "--json")[1])
+    assert not any("trail.export" in access for access in told["accesses"])
+
+
 def test_times_select_trails(ledger: Workshop, cli: Cli, tmp_path: Path) -> None:
     for at, (begin, end, some) in enumerate([("2023-11-14", "2023-11-15", True), ("2024-01-01", "2024-01-02", False)]):
         file = tmp_path / f"{at}.ndjson"
