@@ -12,7 +12,7 @@ import click
 
 from collector.errors import TallyError
 from deploy.session import Session
-from deploy.wording import harmless
+from deploy.wording import harmless, in_words
 
 __all__ = ["COMMANDS", "main", "tally"]
 
@@ -116,7 +116,7 @@ def main() -> None:
             click.echo(harmless(line), err=True)
         sys.exit(code)
     except OSError as error:
-        click.echo(f"tally: {error}", err=True)
+        click.echo(harmless(f"tally: {in_words(error)}"), err=True)
         sys.exit(1)
 
 

@@ -30,6 +30,7 @@ from deploy.keys import collector_key, token_key
 from deploy.places import Places
 from deploy.sharding import shards_of
 from deploy.storing import open_store
+from deploy.wording import in_words
 from deploy.writing import open_correlator
 
 __all__ = ["Imported", "ImportedFile", "Total", "correlate", "hubs", "import_files", "open_importer"]
@@ -186,7 +187,7 @@ def import_files(
             file = ImportFile(path, mappings)
             account = importer.run(file.sha256, file.groups(), taken)
         except (Malformed, OSError) as error:
-            files.append(ImportedFile(path=str(path), problem=str(error)))
+            files.append(ImportedFile(path=str(path), problem=in_words(error)))
         else:
             total.add(account)
             done_rows += account.rows

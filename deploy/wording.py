@@ -1,6 +1,6 @@
 """Words for people: counts, sizes, and text from outside made harmless. Pure."""
 
-__all__ = ["count", "harmless", "size_in_words"]
+__all__ = ["count", "harmless", "in_words", "size_in_words"]
 
 
 def count(number: int, one: str, many: str = "") -> str:
@@ -29,3 +29,10 @@ def harmless(text: str) -> str:
         char if char.isprintable() or char == " " else char.encode("unicode_escape", "backslashreplace").decode()
         for char in text
     )
+
+
+def in_words(error: Exception) -> str:
+    """An error's text; of one of the system the file and what is wrong with it, without number and quotation marks."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)

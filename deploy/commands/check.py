@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from deploy.session import EXIT_FALSE, EXIT_UNKNOWN, Failure, Session, emit_json, json_option, pass_session, show, stop
-from deploy.wording import count
+from deploy.wording import count, in_words
 
 
 @click.command()
@@ -43,7 +43,7 @@ def check(session: Session, *, since: Path | None, key: str | None, textfile: Pa
         with progress("checking", unit="leaves", quiet=as_json) as report:
             findings, account = check_everything(session.config, verifier, since=remembered, progress=report)
     except (Overloaded, StateUnknown, NotFound, OSError) as error:
-        raise Failure(f"could not tell: {error}", exit_code=EXIT_UNKNOWN) from error
+        raise Failure(f"could not tell: {in_words(error)}", exit_code=EXIT_UNKNOWN) from error
     except VerificationError as error:
         raise Failure(f"could not tell: {since}: {error}", exit_code=EXIT_UNKNOWN) from error
     if textfile:

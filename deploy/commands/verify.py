@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deploy.session import EXIT_FALSE, EXIT_UNKNOWN, Failure, emit_json, json_option, show, stop
-from deploy.wording import count
+from deploy.wording import count, in_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,7 +73,7 @@ def verify(*, source: str, key: str | None, since: Path | None, consistency: str
             show(f"FALSE: {error}")
         stop(EXIT_FALSE)
     except (Overloaded, StateUnknown, NotFound, OSError) as error:
-        raise Failure(f"could not tell: {error}", exit_code=EXIT_UNKNOWN) from error
+        raise Failure(f"could not tell: {in_words(error)}", exit_code=EXIT_UNKNOWN) from error
 
 
 def _read(source: str) -> bytes:
@@ -109,6 +109,8 @@ def _remembered(path: Path, verifier: "Verifier | None") -> "Checkpoint | Statem
 
 
 def _checkpoint(path: Path, verifier: "Verifier | None") -> "Checkpoint | Statement":
+    """What `--since` names; what is none of this log's says nothing against what is verified."""
+    from collector.errors import VerificationError
     from correlator.checkpoint import Checkpoint
     from correlator.statement import is_statement
     from deploy.remembered import open_remembered
@@ -116,9 +118,12 @@ def _checkpoint(path: Path, verifier: "Verifier | None") -> "Checkpoint | Statem
     signed = path.read_bytes()
     if verifier is None and is_statement(signed):
         raise Failure("could not tell: a joint statement names no key; give it with --key", exit_code=EXIT_UNKNOWN)
-    if verifier is None:
-        return Checkpoint.parse(signed[: signed.rfind(b"\n\n") + 1])
-    return open_remembered(signed, verifier)
+    try:
+        if verifier is None:
+            return Checkpoint.parse(signed[: signed.rfind(b"\n\n") + 1])
+        return open_remembered(signed, verifier)
+    except VerificationError as error:
+        raise Failure(f"could not tell: --since {path}: {error}", exit_code=EXIT_UNKNOWN) from error
 
 
 def _between(source: str) -> tuple[bytes, ...]:

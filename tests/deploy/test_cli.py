@@ -218,6 +218,15 @@ def test_a_remembered_checkpoint_decides(ledger: Workshop, cli: Cli) -> None:
             assert (found, json.loads(out)["verdict"]) == (code, ("true", "false", "unknown")[code])
     code, out, err = cli("verify", str(bundle), *known, "--consistency", str(since))
     assert (code, out, "the consistency proof cannot be read" in err) == (2, "", True)
+    for no_checkpoint in (
+        b"another file\n",
+        sign(Checkpoint(origin="other", size=size, root=bytes(32)), Signer.generate("other")),
+    ):
+        since.write_bytes(no_checkpoint)
+        code, out, err = cli("verify", str(bundle), *known)
+        assert (code, out, f"could not tell: --since {since}: " in err) == (2, "", True), (
+            "nothing is said of the bundle"
+        )
     assert cli("verify", str(bundle), "--consistency", str(between))[0] == 2
 
 
@@ -268,7 +277,7 @@ def test_a_changed_bundle_is_false_and_named(ledger: Workshop, cli: Cli) -> None
 def test_what_cannot_be_read_cannot_be_told(ledger: Workshop, cli: Cli) -> None:
     code, out, err = cli("verify", str(ledger.folder / "none.zip"), "--key", str(ledger.folder / KEY))
     assert (code, out) == (2, "")
-    assert err.startswith("tally: could not tell: ")
+    assert err == f"tally: could not tell: {ledger.folder}/none.zip: No such file or directory\n"
     code, _, err = cli("verify", "http://127.0.0.1:9/x.zip", "--key", str(ledger.folder / KEY))
     assert (code, err.startswith("tally: could not tell: ")) == (2, True)
 
