@@ -11,7 +11,6 @@ from typing import NamedTuple
 import click
 
 from collector.errors import TallyError
-from deploy.session import Session
 from deploy.wording import harmless, in_words
 
 __all__ = ["COMMANDS", "main", "tally"]
@@ -96,6 +95,8 @@ class _LazyGroup(click.Group):
 @click.pass_context
 def tally(ctx: click.Context, config_file: str | None) -> None:
     """A tamper-evident audit trail for microservices, which anyone can verify."""
+    from deploy.session import Session  # takes a while, in which Ctrl-C must find `main` at work
+
     ctx.obj = Session(config_file=config_file)
 
 

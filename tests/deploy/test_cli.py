@@ -44,6 +44,13 @@ def test_help_names_every_command_and_imports_none() -> None:
     assert told.splitlines()[-1] == "[]"
 
 
+def test_what_takes_time_is_imported_where_ctrl_c_is_answered() -> None:
+    """Reading the settings' modules took half a second, in which Ctrl-C was answered with a traceback."""
+    program = "import sys, deploy.cli; print([name for name in sys.modules if name in ('deploy.config', 'msgspec')])"
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert told == "[]\n"
+
+
 def test_a_sidecar_does_not_import_the_api() -> None:
     program = (
         "import sys, collector.sidecar, deploy.commands.run; print('fastapi' in sys.modules, 'rich' in sys.modules)"
