@@ -256,11 +256,9 @@ def _step_lines(step: Step, at: _Columns, paint: _Paint) -> Iterator[str]:
     name = _pad(harmless(step.name), at.name)
     rows = _wrap(text, at.message) or [""]
     if len(rows) > MAX_MESSAGE_LINES:
-        hidden = sum(len(row) for row in rows[MAX_MESSAGE_LINES:])
-        rows = [
-            *rows[: MAX_MESSAGE_LINES - 1],
-            *_wrap(f"… and {hidden + len(rows[2]):,} characters more", at.message)[:1],
-        ]
+        hidden = sum(len(row) for row in rows[MAX_MESSAGE_LINES - 1 :])
+        notes = (f"… and {hidden:,} characters more", f"… {hidden:,} more", "…")
+        rows = [*rows[: MAX_MESSAGE_LINES - 1], next((note for note in notes if len(note) <= at.message), "…")]
     styles = ("red",) if failed else ("dim",) if span else ()
     for row, line in enumerate(rows):
         body = paint(line, *styles) if styles else line

@@ -132,6 +132,12 @@ def test_a_long_message_is_cut_and_says_so() -> None:
     assert abs(shown * 5 + int(hidden[1]) - len("word " * 100 + "(by ada) [card_masked]")) <= 8
 
 
+def test_in_a_narrow_column_it_says_how_much_is_hidden() -> None:
+    step = msgspec.structs.replace(STEPS[0], service="notifications", name="customer.notified", message="word " * 100)
+    told = "\n".join(lines(msgspec.structs.replace(STORY, steps=(step,)), width=60, colour=False))
+    assert re.search(r"… \d+ more\n", told), told
+
+
 @pytest.mark.parametrize(
     ("raw", "shown"),
     [
