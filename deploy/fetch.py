@@ -1,6 +1,7 @@
 """Fetches one document over HTTP for `tally verify` and `tally status`."""
 
 import http.client
+import json
 import os
 import urllib.error
 import urllib.request
@@ -13,6 +14,7 @@ from collector.receive.listening import is_this_machine
 __all__ = ["MAX_BYTES", "fetch"]
 
 MAX_BYTES = 256 * 1024**2
+_MAX_PROBLEM_BYTES = 8_192
 _TIMEOUT_SECONDS = 60.0
 _HINT = " (TALLY_TOKEN: a token with the role auditor; it goes to this machine, or over https to the host of TALLY_API, alone)"
 
@@ -48,7 +50,7 @@ def fetch(url: str, *, api: str) -> bytes:
     except urllib.error.HTTPError as error:
         with error:
             hint = _HINT if error.code in (401, 403) else ""
-            raise Overloaded(f"{url}: {error.code} {error.reason}{hint}") from error
+            raise Overloaded(f"{url}: {error.code} {error.reason}{_detail(error)}{hint}") from error
     except (urllib.error.URLError, OSError) as error:
         raise Overloaded(f"{url}: {getattr(error, 'reason', error)}") from error
     except http.client.HTTPException as error:  # its text may be all that was answered
@@ -56,3 +58,12 @@ def fetch(url: str, *, api: str) -> bytes:
     if len(data) > MAX_BYTES:
         raise Overloaded(f"{url}: longer than {MAX_BYTES:,} bytes")
     return data
+
+
+def _detail(error: urllib.error.HTTPError) -> str:
+    """What an API of ours says of its refusal (RFC 9457): with a colon before it, empty where it says nothing."""
+    try:
+        told = json.loads(error.read(_MAX_PROBLEM_BYTES))["detail"]
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, RecursionError):
+        return ""
+    return f": {' '.join(told.split())}" if isinstance(told, str) and told else ""  # on one line, whoever answers

@@ -20,6 +20,23 @@ def test_an_answer_that_is_no_http_or_breaks_off_is_no_document(answer: bytes) -
         fetch(f"{url}/checkpoint", api="")
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b'{"status":422,"detail":"too large:\\nask for linked=false"}', ": too large: ask for linked=false"),
+        (b'{"detail":1}', ""),
+        (b"[]", ""),
+        (b"<html>", ""),
+        (b"[" * 5_000, ""),
+    ],
+)
+def test_a_refusal_is_told_with_its_reason(body: bytes, said: str) -> None:
+    answer = b"HTTP/1.1 422 No\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
+    with mumbler(answer) as url, pytest.raises(Overloaded) as told:
+        fetch(f"{url}/x", api="")
+    assert str(told.value).endswith(f"/x: 422 No{said}")
+
+
 @pytest.mark.parametrize("answer", NO_HTTP.values(), ids=NO_HTTP.keys())
 def test_whoever_has_a_sidecars_port_by_now_is_no_sidecar(answer: bytes) -> None:
     with mumbler(answer) as url:
