@@ -99,36 +99,26 @@ def _goes_without(consistency: str | None) -> None:
 
 
 def _remembered(path: Path, verifier: "Verifier | None") -> "Checkpoint | Statement":
-    """What is remembered; that it cannot be read says nothing against what is verified."""
-    from correlator.errors import VerificationError
-
-    try:
-        return _checkpoint(path, verifier)
-    except (VerificationError, OSError) as error:
-        raise Failure(f"could not tell: {path}: {error}", exit_code=EXIT_UNKNOWN) from error
-
-
-def _checkpoint(path: Path, verifier: "Verifier | None") -> "Checkpoint | Statement":
-    """What `--since` names; what is none of this log's says nothing against what is verified."""
+    """What `--since` names; that it cannot be read, or is none of this log's, says nothing against what is verified."""
     from collector.errors import VerificationError
     from correlator.checkpoint import Checkpoint
     from correlator.statement import is_statement
     from deploy.remembered import open_remembered
 
-    signed = path.read_bytes()
-    if verifier is None and is_statement(signed):
-        raise Failure("could not tell: a joint statement names no key; give it with --key", exit_code=EXIT_UNKNOWN)
     try:
-        if verifier is None:
+        signed = path.read_bytes()
+        if verifier is not None:
+            return open_remembered(signed, verifier)
+        if not is_statement(signed):
             return Checkpoint.parse(signed[: signed.rfind(b"\n\n") + 1])
-        return open_remembered(signed, verifier)
-    except VerificationError as error:
+    except (VerificationError, OSError) as error:
         raise Failure(f"could not tell: --since {path}: {error}", exit_code=EXIT_UNKNOWN) from error
+    raise Failure("could not tell: a joint statement names no key; give it with --key", exit_code=EXIT_UNKNOWN)
 
 
 def _between(source: str) -> tuple[bytes, ...]:
     """The hashes of a consistency proof; one that cannot be read says nothing against what is verified."""
-    from correlator.errors import VerificationError
+    from collector.errors import VerificationError
     from correlator.proof import read_consistency
 
     try:

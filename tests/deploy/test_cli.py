@@ -254,7 +254,7 @@ def test_what_is_remembered_and_cannot_be_read_says_nothing(ledger: Workshop, cl
             for more in (("--key", str(ledger.folder / KEY)), ("--json", "--key", str(ledger.folder / KEY))):
                 code, out, err = cli("verify", str(source), *more, "--since", str(since))
                 assert (code, out) == (2, ""), kept
-                assert f"could not tell: {since}: " in err
+                assert f"could not tell: --since {since}: " in err
     since.write_bytes(b"no checkpoint\n")
     assert cli("verify", str(bundle), "--since", str(since))[:2] == (2, "")
 
