@@ -1,4 +1,4 @@
-"""The incarnations of a collector with their files open: the live one, and those that still have something to ship."""
+"""The incarnations of a collector: the live one with its files open, and those that still have something to ship."""
 
 import logging
 from collections.abc import Callable, Iterable
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Life:
-    """One incarnation with its open files; its shipper is made when the store first answers.
+    """One incarnation with its files; its shipper is made when the store first answers.
 
     `taken_below`: of a fork: the spool `taken_by` has its events below this sequence, durably, from the refused batch on.
     """
@@ -94,7 +94,7 @@ class Lives:
         self._forked: list[tuple[Incarnation, int]] = []  # with the bytes of its folder
 
     def open(self) -> tuple[Life, list[Life]]:
-        """The live incarnation, minted if there is none, and those to be drained and closed, oldest first.
+        """The live incarnation, minted if there is none, and those to be drained and closed, oldest first, which can be read.
 
         Raises:
             StateUnknown: a folder belongs to another ledger, or a new spool does not read back.
@@ -113,6 +113,7 @@ class Lives:
             if at == len(found) - 1 and not (last is not None and last.header.closed):
                 live = life
             else:
+                life.close()  # nothing comes in any more: while the log is away there may be more of them than files that may be open
                 draining.append(life)
         return live or self.new(None), draining
 

@@ -728,6 +728,42 @@ def test_an_older_incarnation_heals_too_and_goes_when_the_log_has_it() -> None:
     assert [one.stream for one in find_incarnations(ROOT, ledger="test/ledger", disk=house.disk)] == [pipeline.stream]
 
 
+def test_many_incarnations_that_wait_for_the_log_hold_few_files_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[Path] = []
+    append_to = FaultyDisk.append_to
+
+    def watched(disk: FaultyDisk, path: Path, *, reserve_bytes: int = 0) -> object:
+        file = append_to(disk, path, reserve_bytes=reserve_bytes)
+        opened.append(path)
+        close = file.close
+
+        def closed() -> None:
+            close()
+            if path in opened:
+                opened.remove(path)
+
+        file.close = closed  # type: ignore[method-assign]
+        return file
+
+    monkeypatch.setattr(FaultyDisk, "append_to", watched)
+    house = House()
+    for at in range(12):  # clean starts and stops, and no correlator
+        pipeline = house.open()
+        assert len(opened) <= 2
+        put(pipeline, f"a{at}")
+        run(pipeline)
+        opened.clear()
+    pipeline = house.open()
+    ship(pipeline)
+    assert len(opened) <= 2
+    assert len(find_incarnations(ROOT, ledger="test/ledger", disk=house.disk)) == 13
+    for stream, batches in house.store.batches.items():
+        house.store.acknowledge({stream: max(batches)})
+    pipeline.release_once()
+    assert len(find_incarnations(ROOT, ledger="test/ledger", disk=house.disk)) == 1
+    assert stored(house.store) == both(*(f"a{at}" for at in range(12)))
+
+
 # -- who may open it
 
 
