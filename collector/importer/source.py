@@ -47,8 +47,9 @@ class Source:
         self.compressed = first == _GZIP_MAGIC
 
     def open(self) -> BinaryIO:
-        """The content, decompressed; the caller closes it. Reading raises OSError when the file has become shorter."""
-        content = cast("BinaryIO", io.BufferedReader(_Front(self.path, self.size_bytes), _PIECE_BYTES))
+        """The content, decompressed; the caller closes it. Reading raises OSError when the file is not what it was any more."""
+        front = _Front(self.path, self.size_bytes, self.sha256)
+        content = cast("BinaryIO", io.BufferedReader(front, _PIECE_BYTES))
         if not self.compressed:
             return content
         # GzipFile reads member after member and checks each checksum; what it raises is wrapped by `lines`. A larger buffer
@@ -57,20 +58,26 @@ class Source:
 
 
 class _Front(io.RawIOBase):
-    """The first `size_bytes` of a file."""
+    """The first `size_bytes` of a file. Their last piece is given only when their SHA-256 is `sha256`: else a stream would bear the name of what it does not hold."""
 
-    def __init__(self, path: Path, size_bytes: int) -> None:
+    def __init__(self, path: Path, size_bytes: int, sha256: str) -> None:
         self._left_bytes = size_bytes
+        self._sha256 = sha256
+        self._digest = hashlib.sha256()
         self._file = path.open("rb", buffering=0)
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        read = self._file.readinto(memoryview(buffer)[: self._left_bytes])
+        piece = memoryview(buffer)[: self._left_bytes]
+        read = self._file.readinto(piece)
         if not read and self._left_bytes:
             raise OSError("it has become shorter while it was read")
+        self._digest.update(piece[:read])
         self._left_bytes -= read
+        if not self._left_bytes and self._digest.hexdigest() != self._sha256:
+            raise OSError("it has changed while it was read")
         return read
 
     def close(self) -> None:

@@ -106,6 +106,17 @@ def test_of_a_file_that_grows_what_its_sha256_is_of_is_read(tmp_path: Path, pack
         bodies(file.rows())
 
 
+@pytest.mark.parametrize("pack", [bytes, lambda data: gzip.compress(data, mtime=0)], ids=["plain", "gzip"])
+def test_of_a_file_that_is_written_over_no_rows_stand_under_the_sha256_of_the_one_before(
+    tmp_path: Path, pack: Callable[[bytes], bytes]
+) -> None:
+    first, other = (pack(b'{"message": "%s"}\n' % body) for body in (b"one", b"two"))
+    file = ImportFile(written(tmp_path / "x.jsonl", first))
+    written(tmp_path / "x.jsonl", other)
+    with pytest.raises(OSError, match="changed while it was read"):
+        bodies(file.rows())
+
+
 def test_a_csv_row_is_recognised_by_its_bytes_and_what_they_stand_under(
     tmp_path: Path, mappings: list[Mapping]
 ) -> None:
