@@ -4,6 +4,7 @@ The same spool, header log and shipping as a sidecar's, stepped by one thread: a
 two files, or twice in one, is recognised by its source id in a journal that all imports share. So what stands in a spool is sent before a
 row of another file is looked at: else it would be a duplicate there of what no store has. What a crash means: the next import, of whatever
 file, sends what the stream's spool holds; the next one of the same file finds the stream open, and goes on behind the row that it reached.
+Without its spool it cannot go on: under its next numbers the store may have other batches. That file alone is refused then.
 
 A spool keeps what the log does not hold yet. Beside a sidecar a correlator runs; beside an import there may be none, so when the spool is half
 full it is asked for.
@@ -11,9 +12,11 @@ full it is asked for.
     rows = stored + duplicates + dead-lettered      for every file, always
 """
 
+import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,10 +25,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from collector.batch import EventRef, StreamId, stream_id
 from collector.deadletters import DeadLetters
 from collector.disk import Disk
-from collector.errors import Malformed, NotFound, Overloaded, StateUnknown
+from collector.errors import Conflict, Malformed, NotFound, Overloaded, StateUnknown
 from collector.event import decode_event
 from collector.headerlog import HeaderLog
-from collector.incarnation import Incarnation, find_incarnations, mint, remove
+from collector.incarnation import Incarnation, find_incarnations, mint, remove, set_aside
 from collector.intake import groups_of
 from collector.journal import Journal
 from collector.prepare import Prepared, Preparer, raw_of
@@ -37,6 +40,8 @@ from collector.spool import Group, Spool, Spooled, SpoolLimits
 from collector.store import EventStore
 
 __all__ = ["IMPORT", "FileAccount", "Importer", "Row"]
+
+_log = logging.getLogger(__name__)
 
 IMPORT = "import"
 """The collector's name in the stream ids of imported files."""
@@ -156,6 +161,7 @@ class Importer:
         Raises:
             Overloaded: the store, the log or the disk did not take it for too long; importing again goes on from there.
             StateUnknown: the spool does not read back.
+            Conflict: the store has batches of the file's stream that are not this spool's; nothing more of it can be taken.
             Malformed, OSError: what `groups` raises; the store has the rows before.
         """
         account = FileAccount(stream=stream_id(IMPORT, sha256))
@@ -165,8 +171,7 @@ class Importer:
                 self._count_again(group, account)
                 progress(len(group))
             return account
-        opened = self._open(account.stream, sha256)
-        try:
+        with self._closing(self._open(account.stream, sha256)) as opened:
             try:
                 reached = self._reached(opened)
                 for group in groups:
@@ -182,9 +187,6 @@ class Importer:
             self._ship(opened.shipper)
             opened.shipper.close_stream()
             self._ship(opened.shipper)
-        finally:
-            opened.spool.close()
-            opened.headers.close()
         self._journal.flush()
         return account
 
@@ -300,6 +302,11 @@ class Importer:
     def _open(self, stream: StreamId, sha256: str) -> _Open:
         known = self._known.get(stream)
         if known is None:
+            if self._store.acknowledged(stream) or self._store.batch(stream, 1):
+                raise Conflict(
+                    "an import of it was begun, and the spool of that is not here any more: nothing can follow what the store has of it."
+                    " Under other bytes (compressed, say) all of its rows can be imported, also those that are stored already"
+                )
             known = mint(
                 self._root,
                 collector=IMPORT,
@@ -328,17 +335,34 @@ class Importer:
         )
         return _Open(incarnation=incarnation, spool=spool, headers=headers, shipper=shipper)
 
+    @contextmanager
+    def _closing(self, opened: _Open) -> Iterator[_Open]:
+        """The spool is closed behind the block; where the store has another's batches under its numbers, it is set aside for a person."""
+        refused = False
+        try:
+            yield opened
+        except Conflict:
+            refused = True
+            raise
+        finally:
+            opened.spool.close()
+            opened.headers.close()
+            if refused:
+                self._journal.forget()  # before it goes: what is in it may be in no store, and would be a duplicate in other files
+                set_aside(opened.incarnation, disk=self._disk)
+                del self._known[opened.incarnation.stream]
+
     def _recover(self) -> None:
         """Read every spool that is still here: its ids go to the journal, and its rows to the store, before another file's are looked at."""
         for incarnation in list(self._known.values()):
-            opened = self._open_known(incarnation)
             try:
-                self._ship(opened.shipper)
-                opened.shipper.release()
-                self._journal.flush()
-            finally:
-                opened.spool.close()
-                opened.headers.close()
+                with self._closing(self._open_known(incarnation)) as opened:
+                    self._ship(opened.shipper)
+                    opened.shipper.release()
+                    self._journal.flush()
+            except Conflict as error:
+                _log.warning("the spool of %s is set aside: %s", incarnation.stream, error)
+                continue
             if opened.shipper.finished:
                 remove(incarnation, disk=self._disk)
                 del self._known[incarnation.stream]

@@ -186,7 +186,7 @@ def import_files(
         try:
             file = ImportFile(path, mappings)
             account = importer.run(file.sha256, file.groups(), taken)
-        except (Malformed, OSError) as error:
+        except (Malformed, OSError, Conflict) as error:
             files.append(ImportedFile(path=str(path), problem=in_words(error)))
         else:
             total.add(account)

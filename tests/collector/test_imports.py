@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from collector.deadletters import DeadLetters
 from collector.disk import OsDisk
-from collector.errors import Malformed, Overloaded
+from collector.errors import Conflict, Malformed, Overloaded
 from collector.event import Event, Origin
 from collector.extract import Extractor, StitchSettings
 from collector.imports import Importer, Row
@@ -37,6 +37,7 @@ def importing(
     limits: SpoolLimits | None = None,
     correlate: Callable[[], bool] = lambda: False,
     sleep: Callable[[float], None] = lambda _: None,
+    now_ns: int = START_NS,
 ) -> Iterator[Importer]:
     """An importer of its own, as each `tally import` has."""
     disk = OsDisk()
@@ -52,7 +53,7 @@ def importing(
             root / "dead", disk=disk, protector=protector, clock=lambda: START_NS, total_bytes=1 << 20
         ),
         disk=disk,
-        clock=lambda: START_NS,
+        clock=lambda: now_ns,
         breaker=Breaker(RetryLimits(), uniform=min),
         journal_ids=journal_ids,
         limits=limits,
@@ -254,3 +255,57 @@ def test_what_the_store_lost_of_a_file_comes_back_with_the_next_import(tmp_path:
     with importing(tmp_path, store):  # no import runs long enough to find out what is missing, so all is sent again
         pass
     assert batches[1] == lost
+
+
+def begun(root: Path, store: MemoryStore) -> None:
+    """An import of the file "a" that got to its 1,000th row."""
+    with pytest.raises(KeyboardInterrupt), importing(root, store) as importer:
+        importer.run(named("a"), broken_off(BODIES[:1_000], KeyboardInterrupt()))
+
+
+@pytest.mark.parametrize("logged", [False, True])
+def test_a_file_whose_spool_is_gone_is_refused_and_the_others_are_not(tmp_path: Path, logged: bool) -> None:
+    """As behind a restore: spools are not among what is brought back."""
+    store = MemoryStore()
+    begun(tmp_path / "one", store)
+    if logged:
+        taken_into_the_log(store)
+    for at in (1, 2):
+        with importing(tmp_path / "two", store, now_ns=START_NS + at) as importer:
+            with pytest.raises(Conflict, match="the spool of that is not here any more"):
+                importer.run(named("a"), [rows(*BODIES)])
+            assert importer.run(named(f"b{at}"), [rows(f"other {at}")]).stored == 1
+            assert importer.run(named("a, compressed"), [rows(*BODIES)]).rows == 1_500
+    assert set(stored(store)) == {*BODIES, "other 1", "other 2"}
+
+
+def test_of_two_that_import_one_file_at_once_one_is_told_and_loses_nothing_of_other_files(tmp_path: Path) -> None:
+    store = MemoryStore()
+
+    def meanwhile() -> Iterator[list[Row]]:
+        begun(tmp_path / "one", store)
+        yield from broken_off(BODIES, OSError("gone"))
+
+    for again in (False, True):
+        with importing(tmp_path / "two", store, now_ns=START_NS + 1) as importer:
+            with pytest.raises(Conflict):
+                importer.run(named("a"), [rows(*BODIES)] if again else meanwhile())
+            assert importer.run(named("b"), [rows(*BODIES[1_000:], "b")]).rows == 501
+    assert set(stored(store)) == {*BODIES, "b"}
+    assert [path.name for path in (tmp_path / "two").glob("*.damaged")] == [named("a") + ".damaged"]
+
+
+def test_an_import_that_meets_a_spool_of_which_the_store_has_other_batches_goes_on(tmp_path: Path) -> None:
+    store = MemoryStore()
+
+    def then_away() -> Iterator[list[Row]]:
+        store.down = "away"
+        yield rows(*BODIES)
+
+    with importing(tmp_path / "two", store, now_ns=START_NS + 1) as importer, pytest.raises(Overloaded):
+        importer.run(named("a"), then_away())
+    store.down = ""
+    begun(tmp_path / "one", store)
+    with importing(tmp_path / "two", store, now_ns=START_NS + 1) as importer:
+        assert importer.run(named("b"), [rows(*BODIES[1_000:])]).stored == 500
+    assert stored(store) == sorted(BODIES)
