@@ -12,9 +12,9 @@ Words: a *run* is digits with up to three separators between neighbours; a *grou
 - it is the whole run, however it is cut (``4 4 3 2 8 0 1 5 6 1 5 2 0 4 5 4``).
 
 Other windows are left alone, or every table of small numbers would hold "cards". Separators are spaces, hyphens,
-underscores, plus signs and their Unicode kin, zero-width characters, NUL, and the same things as `escapes`, since JSON
-inside strings is common in logs. A full stop separates only when nothing else does and there are at least two:
-``4111.1111.1111.1111``, not ``5412.75``. Line breaks, tabs, commas and colons do not separate.
+underscores, plus signs and their Unicode kin, zero-width characters, NUL, U+FFFD (what a decoder makes of Latin-1's
+no-break space), and the same things as `escapes`, since JSON inside strings is common in logs. A full stop separates
+only when nothing else does and there are at least two: ``4111.1111.1111.1111``, not ``5412.75``. Line breaks, tabs, commas and colons do not separate.
 """
 
 import re
@@ -110,7 +110,7 @@ _LONG_RUN = b"0" * MIN_DIGITS
 # What 0x01 may mean in earnest: an escape, the first bytes of a digit past ASCII, a separator that begins like one.
 _ODD = re.compile(
     rb"[%&\xd9\xdb\xdf\xe0\xe1]|\xea[\x98-\xaf]|\xf0(?:[\x90-\x9e]|\x9f\xaf)"
-    rb"|\xef(?:\xbc[\x8b\x8d\x8e\x90-\x99\xbf]|\xbb\xbf|\xb9[\x98\xa3])"
+    rb"|\xef(?:\xbc[\x8b\x8d\x8e\x90-\x99\xbf]|\xbb\xbf|\xb9[\x98\xa3]|\xb8[\x80-\x8f]|\xbf\xbd|\xa3\xbf)"
 )
 _C_ESCAPE = re.compile(rb"\\[ux0-3]")
 

@@ -11,17 +11,17 @@ PAD = "\uf8ff"
 """Private use: fills an escape that stands for a separator to its length, so that offsets hold."""
 
 SEPARATOR = (
-    r"[ \-._+\x00\xa0\xad\u00b7\u1680\u180e\u2000-\u2015\u202a-\u202f\u205f-\u2064\u2212\u3000"
-    rf"\ufe58\ufe63\ufeff\uff0b\uff0d\uff0e\uff3f]{PAD}*+"
+    r"[ \-._+\x00\xa0\xad\u00b7\u034f\u061c\u1680\u180e\u2000-\u2015\u202a-\u202f\u205f-\u206f\u2212\u3000"
+    rf"\ufe00-\ufe0f\ufe58\ufe63\ufeff\uff0b\uff0d\uff0e\uff3f\ufffd\udca0\udcad]{PAD}*+"
 )
 """A regular expression: what may stand between the digits of a card number, see `collector.protect.classify`."""
 
 _BOUNDARY = "|"
 _ONE_SEPARATOR = re.compile(SEPARATOR)
-_ESCAPE = re.compile(
+_ESCAPE = re.compile(  # bytes as far as they are one character: two or three of UTF-8, else one
     r"(?<!\\)\\++(?:u[0-9a-fA-F]{4}|[0-3][0-7]{2}"
-    r"|x(?:[cC]2\\++x[aA][0-9a-fA-F]|[eE]2\\++x80\\++x[89aA][0-9a-fA-F]|[0-9a-fA-F]{2}))"
-    r"|%[cC]2%[aA][0-9a-fA-F]|%[eE]2%80%[89aA][0-9a-fA-F]|%[0-9a-fA-F]{2}"
+    r"|x(?:[cdCD][0-9a-fA-F]\\++x[89abAB][0-9a-fA-F]|[eE][0-9a-fA-F](?:\\++x[89abAB][0-9a-fA-F]){2}|[0-9a-fA-F]{2}))"
+    r"|%[cdCD][0-9a-fA-F]%[89abAB][0-9a-fA-F]|%[eE][0-9a-fA-F](?:%[89abAB][0-9a-fA-F]){2}|%[0-9a-fA-F]{2}"
     r"|&#?[0-9a-zA-Z]{1,8};"
 )
 _BACKSLASHED = re.compile(r"\\[ux0-3]")  # most backslashes stand before a quote or an n

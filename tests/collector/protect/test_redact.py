@@ -364,6 +364,7 @@ def test_short_token_key_is_refused() -> None:
     [
         f"\xff{CARD}\xfe".encode("latin-1"),
         "4432\u00a08015\u20136152 0454".encode() + b"\xc3",
+        "4432\u00a08015\u00a06152\u00ad0454".encode("latin-1"),
         f"to {CARD} and 12 {CARD[:-1]}1".encode("utf-16-le"),
         f"pay {CARD} 12".encode("utf-16-be"),
         b"\xff\xfe" + CARD.encode("utf-16-le"),
