@@ -7,9 +7,11 @@ to. So a way in whose decoder makes everything at once counts first, without dec
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
+import msgpack
+
 from collector.errors import TooLarge
 
-__all__ = ["Path", "check_decoded", "check_json", "check_nested", "check_protobuf"]
+__all__ = ["Path", "check_decoded", "check_json", "check_nested", "check_protobuf", "count_msgpack"]
 
 Path = Sequence[Sequence[int]]
 """From a message to its records: for each step the numbers of the fields that lead on."""
@@ -129,6 +131,32 @@ def check_decoded(request: Any, descriptor: Any, path: Path, most: int) -> None:
                 if at + 1 < len(path):
                     below.extend((item, field.message_type) for item in found)
         level = below
+
+
+def count_msgpack(data: bytes, most: int) -> int:
+    """How many values stand in the maps and lists of one value in MessagePack, these counted with them.
+
+    Raises:
+        TooLarge: more than `most`.
+        ValueError, TypeError, RecursionError, msgpack.UnpackException: it cannot be read.
+    """
+    left = most
+
+    def seen(several: Sequence[Any]) -> None:  # each is let go of as soon as it is whole
+        nonlocal left
+        left -= 1 + len(several)
+        if left < 0:
+            raise TooLarge(f"more than {most} values")
+
+    try:
+        msgpack.unpackb(
+            data, raw=True, strict_map_key=False, object_hook=seen, list_hook=seen, max_array_len=most, max_map_len=most
+        )
+    except ValueError as error:
+        if "exceeds max_" in str(error):
+            raise TooLarge(f"more than {most} values") from error
+        raise
+    return most - left
 
 
 def _known(descriptor: Any) -> tuple[_Kind, bytes]:

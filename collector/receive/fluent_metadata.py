@@ -16,7 +16,7 @@ from msgspec.msgpack import Ext
 from collector.errors import Malformed
 from collector.event import MAX_TRACE_FLAGS, Event, Origin, Scope
 from collector.receive import Arrival
-from collector.receive.fluent_msgpack import kept_time, time_text, unpack
+from collector.receive.fluent_msgpack import ARRAY, Values, kept_time, time_text, unpack
 from collector.receive.record import arrival_of_record, record_uid, span_id_of, trace_id_of
 
 __all__ = ["FluentBitEvents", "check_record", "is_stamped", "stamp_in", "with_metadata"]
@@ -116,9 +116,11 @@ def check_record(time: Any, record: Any) -> None:
 
 def stamp_in(raw: bytes) -> Any:
     """The time with metadata that `raw` holds; None when it holds something else, such as an array of entries."""
-    if raw[:1] != b"\x92" and raw[:3] != b"\xdc\x00\x02":
+    head = 1 if raw[:1] == b"\x92" else 3 if raw[:3] == b"\xdc\x00\x02" else 0
+    if not head or raw[head] in ARRAY:
         return None
     try:
+        Values(len(raw)).take(raw)
         stamp = unpack(raw)
     except Malformed:
         return None

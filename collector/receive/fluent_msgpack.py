@@ -9,14 +9,17 @@ import msgspec
 from msgspec.msgpack import Ext
 
 from collector.canonical import MAX_SAFE_INTEGER
-from collector.errors import Malformed
+from collector.errors import Malformed, TooLarge
 from collector.event import format_time
+from collector.receive.census import count_msgpack
 
 __all__ = [
     "ARRAY",
     "MSGPACK_ERRORS",
     "RAW",
+    "UNCOUNTED_BYTES",
     "Entry",
+    "Values",
     "Wire",
     "careful_unpacker",
     "count_of",
@@ -34,6 +37,11 @@ __all__ = [
 
 ARRAY = frozenset([*range(0x90, 0xA0), 0xDC, 0xDD])  # MessagePack's first bytes of an array
 RAW = frozenset([*range(0xA0, 0xC0), 0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB])  # … of text and binary data
+UNCOUNTED_BYTES = 8 * 2**20
+"""What is no longer is decoded whatever it holds: a chunk of fluentd's is so long by default, at the most."""
+
+_MAX_VALUES = 4 * 2**20
+_MAX_VALUES_OF_ONE = 2**20  # twice what fits into an event by default
 _event_time = struct.Struct(">II").unpack  # seconds and nanoseconds
 MSGPACK_ERRORS = (ValueError, TypeError, OverflowError, RecursionError, msgpack.UnpackException)
 
@@ -75,6 +83,41 @@ def count_of(packed: bytes, most: int) -> int | None:
     except MSGPACK_ERRORS:
         return None
     return count
+
+
+class Values:
+    """How many values the records of a message may hold that is longer than 8 MiB, counted before they are decoded: one byte of it may become a hundred.
+
+    A shorter one, as all senders' are by default, is not looked at.
+    """
+
+    def __init__(self, size_bytes: int) -> None:
+        self._left = _MAX_VALUES if size_bytes > UNCOUNTED_BYTES else None
+
+    def fit(self, data: bytes) -> bool:
+        """Whether all of it may be decoded at once; also no, when it cannot be read."""
+        if self._left is not None:
+            try:
+                count_msgpack(data, self._left)
+            except (Malformed, *MSGPACK_ERRORS):
+                return False
+        return True
+
+    def take(self, record: bytes) -> None:
+        """Count a record alone. Raises `Malformed`: it has too many, or those before it had."""
+        if self._left is None:
+            return
+        most = min(self._left, _MAX_VALUES_OF_ONE)
+        try:
+            self._left -= count_msgpack(record, most)
+        except TooLarge as error:
+            self._left -= most
+            reason = f"more than {_MAX_VALUES_OF_ONE} values"
+            if most < _MAX_VALUES_OF_ONE:
+                reason = f"in a message of more than {_MAX_VALUES} values: these are behind"
+            raise Malformed(reason, label="too_large") from error
+        except MSGPACK_ERRORS:
+            return  # who decodes it says so
 
 
 def time_text(time: Any) -> str:
@@ -165,18 +208,20 @@ def elements(message: bytes) -> list[bytes]:
 
 def tag_in(raw: bytes) -> str | None:
     """A message's tag as text; None: it is none."""
-    try:
-        tag = unpack(raw)
-    except Malformed:
+    if raw[0] not in RAW:
         return None
+    tag = unpack(raw)
     if isinstance(tag, str):
         tag = tag.encode("utf-8", "surrogateescape")
-    return tag.decode("utf-8", "replace") if isinstance(tag, bytes) else None  # it goes into `Origin`, which is text
+    return bytes(tag).decode("utf-8", "replace")  # it goes into `Origin`, which is text
 
 
 def option_in(rest: Sequence[bytes]) -> dict[Any, Any]:
     """The option that stands first in the rest of a message; empty: there is none. Raises Malformed: it cannot be read."""
-    option = unpack(rest[0]) if rest else None
+    if not rest:
+        return {}
+    Values(len(rest[0])).take(rest[0])
+    option = unpack(rest[0])
     return option if isinstance(option, dict) else {}
 
 

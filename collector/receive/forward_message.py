@@ -27,6 +27,8 @@ from collector.receive.fluent_metadata import FluentBitEvents, check_record, is_
 from collector.receive.fluent_msgpack import (
     ARRAY,
     RAW,
+    UNCOUNTED_BYTES,
+    Values,
     count_of,
     decode_entries,
     decode_message,
@@ -172,6 +174,8 @@ class MessageReader:
         return group
 
     def _decode(self, message: bytes, observed: str) -> Group:
+        if len(message) > UNCOUNTED_BYTES and not Values(len(message)).fit(message):
+            return self._careful(message, observed)
         try:
             wire = decode_message(message)
         except (msgspec.DecodeError, ValueError, RecursionError):
@@ -218,6 +222,8 @@ class MessageReader:
         return self._whole_refused(message, tag, option, reason)
 
     def _add_all(self, group: Group, entries: bytes, observed: str, message: bytes) -> None:
+        if len(entries) > UNCOUNTED_BYTES and not Values(len(entries)).fit(entries):
+            raise ValueError("too many values, or one that cannot be read")
         try:
             found = decode_plain_entries(entries)
         except msgspec.ValidationError:  # some value is nested, a float, bytes …
@@ -301,7 +307,7 @@ class MessageReader:
                 raise ValueError("the last record is cut or damaged")
             self._add_all(group, b"\xdd" + count.to_bytes(4) + packed, observed, message)
         except (msgspec.DecodeError, ValueError, RecursionError):
-            count = self._add_carefully(group, slices(packed, group.refused), observed, message)
+            count = self._add_carefully(group, packed, observed, message)
             if packed[0] not in ARRAY and not group.arrivals:
                 # of another form: what stands behind may be no option, but the record
                 neither = Malformed("neither packed records nor a time", label="bad_record")
@@ -311,11 +317,12 @@ class MessageReader:
 
     # --------------------------------------------------------------------------- record by record, when speed has failed
 
-    def _add_carefully(self, group: Group, slices: Iterator[bytes], observed: str, message: bytes) -> int:
-        count = 0
-        for raw in slices:
+    def _add_carefully(self, group: Group, packed: bytes, observed: str, message: bytes) -> int:
+        count, values = 0, Values(len(packed))
+        for raw in slices(packed, group.refused):
             count += 1
             try:
+                values.take(raw)
                 entry = unpack(raw)
                 if not isinstance(entry, list) or len(entry) != 2:
                     raise Malformed("a record is not a pair of time and map", label="bad_record")
@@ -352,12 +359,13 @@ class MessageReader:
         group = self._group(tag, option)
         if many:
             header = 1 if second[0] < 0xDC else 3 if second[0] == 0xDC else 5
-            count = self._add_carefully(group, slices(second[header:], group.refused), observed, message)
+            count = self._add_carefully(group, second[header:], observed, message)
             self._check_size(group, option, count)
             return group
         try:
             if not rest:
                 raise Malformed("Message mode without a record", label="bad_record")
+            Values(len(rest[0])).take(rest[0])
             time, record = stamp or unpack(second), unpack(rest[0])
             check_record(time, record)
         except Malformed as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgpack
 import pytest
 from google.protobuf.message import DecodeError, Message
 from hypothesis import given
@@ -14,7 +15,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE
 
 from collector.errors import TooLarge
-from collector.receive.census import check_decoded, check_json, check_nested, check_protobuf
+from collector.receive.census import check_decoded, check_json, check_nested, check_protobuf, count_msgpack
 from collector.receive.otlp_export import LOGS, METRICS
 from collector.receive.otlp_json import read_logs, read_metrics
 
@@ -187,3 +188,22 @@ def test_json_of_millions_of_values_is_refused_undecoded(piece: bytes) -> None:
 
 def test_long_json_of_few_values_is_not() -> None:
     check_json(b'{"a":"' + b"x" * (5 * 2**20) + b'"}')
+
+
+@given(
+    st.recursive(
+        st.none() | st.integers(0, 9) | st.text(max_size=3) | st.binary(max_size=3),
+        lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+        max_leaves=20,
+    )
+)
+def test_values_of_messagepack_are_counted_with_what_holds_them(value: Any) -> None:
+    def count(one: Any) -> int:
+        below = list(one.values()) if isinstance(one, dict) else one if isinstance(one, list) else None
+        return 0 if below is None else 1 + len(below) + sum(map(count, below))
+
+    data, expected = msgpack.packb(value), count(value)
+    assert count_msgpack(data, expected) == expected
+    if expected:
+        with pytest.raises(TooLarge, match=f"more than {expected - 1} values"):
+            count_msgpack(data, expected - 1)

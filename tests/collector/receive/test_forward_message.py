@@ -3,6 +3,7 @@
 import gzip
 import struct
 import sys
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -254,6 +255,65 @@ def test_what_stands_where_the_option_is_expected_is_not_lost() -> None:
     assert [raw for raw, _ in group.refused] == [b"\xc0", b"\x07"]
     (group,) = read(b"\x94\xa1t" + msgpack.packb(packed(*ENTRIES)) + b"\x81\xa1\xff\x01" + b"\xc0")
     assert [arrival.event.body for arrival in group.arrivals] == ["a", "b"]
+
+
+def array(item: bytes, count: int) -> bytes:
+    return b"\xdd" + count.to_bytes(4) + item * count
+
+
+GOOD = b"\x92\x01\x81\xa1a\x02"
+BOMB = b"\x92\x01\x81\xa1a" + array(b"\x90", 9 * 2**20)  # each empty list takes 64 bytes when it is decoded
+CHUNK = b"\x81\xa5chunk\xa1c"
+
+
+@pytest.mark.parametrize("mode", ["packed", "gzip", "forward"])
+def test_of_a_record_of_very_many_values_none_is_decoded_and_the_others_are_taken(mode: str) -> None:
+    records = GOOD + BOMB + GOOD
+    message = b"\x93\xa1t" + (msgpack.packb(records) if mode == "packed" else b"\x93" + records) + CHUNK
+    if mode == "gzip":
+        message = msgpack.packb(["t", gzip.compress(records), {"compressed": "gzip", "chunk": "c"}])
+    tracemalloc.start()
+    try:
+        (group,) = read(message)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 200 * 2**20
+    assert group.chunk == "c"
+    assert [arrival.event.attributes for arrival in group.arrivals] == [{"a": 2}, {"a": 2}]
+    ((raw, error),) = group.refused
+    assert (raw, error.label, str(error)) == (BOMB, "too_large", "record 2: more than 1048576 values")
+
+
+@pytest.mark.parametrize(
+    ("message", "chunk"),
+    [
+        (b"\x94\xa1t" + BOMB[1:] + CHUNK, "c"),
+        (b"\x94\xa1t\x92" + BOMB[1:] + b"\x80" + CHUNK, None),
+        (b"\x94\xa1t\x01\x80" + BOMB[2:], None),
+        (b"\x94" + BOMB[5:] + b"\x01\x80" + CHUNK, "c"),
+    ],
+    ids=["record", "metadata", "option", "tag"],
+)
+def test_wherever_in_a_message_very_many_values_stand_none_is_decoded(message: bytes, chunk: str | None) -> None:
+    tracemalloc.start()
+    try:
+        (group,) = read(message)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 200 * 2**20
+    assert (group.chunk, group.arrivals) == (chunk, [])
+    assert group.refused
+
+
+def test_a_long_message_of_records_with_many_values_is_taken_up_to_its_bound() -> None:
+    record = b"\x92\x01\x81\xa1a" + array(b"\x90", 2**18)
+    (group,) = read(["t", record * 40 + GOOD, {"chunk": "c"}])
+    assert len(group.arrivals) == 7
+    assert [raw for raw, _ in group.refused] == [record] * 33 + [GOOD]
+    assert {error.label for _, error in group.refused} == {"too_large"}
+    assert "more than 4194304 values" in str(group.refused[-1][1])
 
 
 class Defective(MessageReader):
