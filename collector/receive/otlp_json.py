@@ -311,7 +311,9 @@ def value_of(value: AnyValue | None) -> Any:
         return {item.key: value_of(item.value) for item in value.kvlist_value.values or ()}
     if value.bytes_value is not None:
         try:
-            return base64.b64decode(value.bytes_value.replace("-", "+").replace("_", "/"), validate=True)
+            # as the JSON mapping of protobuf has it: either alphabet, with or without padding
+            text = value.bytes_value.replace("-", "+").replace("_", "/")
+            return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
         except ValueError as error:  # binascii.Error, or letters that are not ASCII
             raise Malformed("a bytesValue that is no base64", label="bad_otlp") from error
     return None

@@ -346,6 +346,15 @@ def test_a_span_without_its_ids_is_refused_with_its_bytes(trace_id: str, span_id
     assert b"lost" in record.raw
 
 
+@pytest.mark.parametrize("text", ["+/8=", "-_8=", "-_8", "+/8"])
+def test_base64_is_taken_in_either_alphabet_and_without_padding(text: str) -> None:
+    """https://protobuf.dev/programming-guides/json/, "bytes"."""
+    resource = {"attributes": [{"key": "r", "value": {"bytesValue": text}}]}
+    body = {"resourceLogs": [{"resource": resource, "scopeLogs": [{"logRecords": [{"body": {"bytesValue": text}}]}]}]}
+    event = only(logs(json.dumps(body).encode())).event
+    assert event.body == event.resource["r"] == b"\xfb\xff"
+
+
 @pytest.mark.parametrize("text", ["é", "a", "🙂", "=", "!!!!"])
 def test_bytes_that_are_no_base64_refuse_their_record_alone(text: str) -> None:
     bad, good = logs(logs_json({"body": {"bytesValue": text}}, {"body": {"stringValue": "good"}}))
