@@ -93,6 +93,8 @@ class FrameReader:
         self._buffer = bytearray()
         self._need_bytes = 2
         self._left = 0  # documents of the window that have not come
+        # places of the texts that have come of a document of version 1: else each piece of it would look for them all again
+        self._texts: list[tuple[int, int]] = []
 
     @property
     def pending_bytes(self) -> int:
@@ -167,17 +169,19 @@ class FrameReader:
         sequence, count = _TWO.unpack(_part(buffer, at, 2, 8))
         if count > self._limits.max_pairs:
             raise Malformed(f"a document of more than {self._limits.max_pairs} names", label="too_large")
-        fields: dict[str, str] = {}
-        offset = 10
-        for _ in range(count):
-            texts = []
-            for _ in range(2):
-                (length,) = _NUMBER.unpack(_part(buffer, at, offset, 4))
-                self._check(offset + length)
-                texts.append(_part(buffer, at, offset + 4, length).decode("utf-8", "surrogateescape"))
-                offset += 4 + length
-            fields[texts[0]] = texts[1]
-        return at + offset, Document(version=buffer[at], sequence=sequence, fields=fields, last=self._counted())
+        while len(self._texts) < 2 * count:
+            start = self._texts[-1][1] if self._texts else 10
+            (length,) = _NUMBER.unpack(_part(buffer, at, start, 4))
+            end = start + 4 + length
+            self._check(end)
+            if len(buffer) < at + end:
+                raise _Incomplete(end)
+            self._texts.append((start + 4, end))
+        places, self._texts = self._texts, []
+        texts = [buffer[at + start : at + end].decode("utf-8", "surrogateescape") for start, end in places]
+        fields = dict(zip(texts[::2], texts[1::2], strict=True))
+        size = places[-1][1] if places else 10
+        return at + size, Document(version=buffer[at], sequence=sequence, fields=fields, last=self._counted())
 
     def _inflated(self, payload: bytes) -> Iterator[Window | Document]:
         inflater, rest = zlib.decompressobj(), payload

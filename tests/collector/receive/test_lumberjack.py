@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from collector.errors import Malformed
+from collector.receive import lumberjack
 from collector.receive.lumberjack import Document, FrameReader, Limits, Window, ack
 
 
@@ -64,6 +65,29 @@ def test_a_window_of_documents_however_it_is_cut(wrapped: bool) -> None:
     assert read(*(data[at : at + 1] for at in range(len(data)))) == whole
     for cut in range(len(data)):
         assert read(data[:cut], data[cut:]) == whole
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_what_has_come_of_a_long_document_is_not_read_again_with_each_piece(
+    wrapped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty kilobytes sent byte by byte took seconds."""
+    fields = {f"name {at}": "value" for at in range(500)}
+    content = pairs(1, fields) + pairs(2, {})
+    data = window(2, b"1") + (compressed(content, b"1") if wrapped else content)
+    steps = 0
+
+    def counted(*place: Any) -> bytes:
+        nonlocal steps
+        steps += 1
+        return part(*place)
+
+    part = lumberjack._part
+    monkeypatch.setattr(lumberjack, "_part", counted)
+    (_, first, second) = read(*(data[at : at + 1] for at in range(len(data))))
+    assert isinstance(first, Document)
+    assert (first.fields, second) == (fields, Document(version=0x31, sequence=2, fields={}, last=True))
+    assert steps < 10_000
 
 
 def test_a_window_may_be_compressed_in_parts_and_mixed() -> None:
