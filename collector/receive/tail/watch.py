@@ -244,16 +244,16 @@ class Watch:
             self.not_opened[file.entry] += 1
             return
         content = opened(file)
-        taken = False
+        taken, able = False, content is not None
         try:
             if content is not None and content.size():
                 taken = self._take_up(file, content, settings, now_seconds, at_end=at_end)
         except OSError:
-            content = None
-        if content is None:
+            able = False
+        if not able:
             self._tell(f"{file.path} cannot be read")
             self.not_opened[file.entry] += 1
-        elif not taken:
+        if content is not None and not taken:
             content.close()
 
     def _take_up(
@@ -309,9 +309,9 @@ class Watch:
     ) -> None:
         identity = original.identity if original is not None else self._random(16)
         one = Tracked(identity=identity, label=settings.label, settings=settings, found=file)
+        one.begin(content, start_of_last_line(content, settings.max_line_bytes) if at_end else 0)  # first: it may fail
         self.tracked.append(one)
         one.attach(content, file.path, now_seconds)
-        one.begin(content, start_of_last_line(content, settings.max_line_bytes) if at_end else 0)
         if original is not None:
             one.go_on_from(original)
         self._originals[stem_of(one.real)].append(one)

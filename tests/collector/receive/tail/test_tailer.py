@@ -7,7 +7,7 @@ import errno
 import gzip
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,37 @@ def test_a_neighbour_that_cannot_be_read_now_is_looked_at_again(tail: Tailing, m
 
     asyncio.run(story())
     assert tail.bodies == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("reads", [0, 1, 2])
+def test_a_new_file_that_cannot_be_read_now_is_not_kept_open(
+    tail: Tailing, monkeypatch: pytest.MonkeyPatch, reads: int
+) -> None:
+    """It is looked at again with each step: a descriptor for each is soon all that there are."""
+    pread = os.pread
+
+    async def story() -> None:
+        with tail.life() as go:
+            await go()
+            write(tail.logs / "app.log", "1\n2\n")
+            before = len(os.listdir("/proc/self/fd"))
+            with monkeypatch.context() as patch:
+                for _ in range(5):
+                    left = iter(range(reads))
+
+                    def fails(*place: int, left: Iterator[int] = left) -> bytes:
+                        if next(left, None) is None:
+                            raise OSError(errno.EIO, "Input/output error")
+                        return pread(*place)
+
+                    patch.setattr(os, "pread", fails)
+                    await go()
+            assert len(os.listdir("/proc/self/fd")) <= before
+            assert not tail.bodies
+            await go()
+
+    asyncio.run(story())
+    assert tail.bodies == ["1", "2"]
 
 
 def test_rotated_while_nobody_looked(tail: Tailing) -> None:
