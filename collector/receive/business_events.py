@@ -25,7 +25,7 @@ from collector.receive.census import check_json
 from collector.receive.cloudevent import HEADER, arrival_of_cloudevent, context_of_headers, data_of_body
 from collector.receive.json_lines import value_of_json
 from collector.receive.problem import json_response, overloaded, problem
-from collector.receive.record import arrival_of_record
+from collector.receive.record import FIELDS, arrival_of_record
 from collector.receive.room import Room
 from collector.rejection import Rejection
 from collector.sender import Sender
@@ -184,12 +184,15 @@ class BusinessEventReceiver:
         if not isinstance(value, dict):
             return raw, Malformed("not a JSON object", label="bad_json")
         kind, provider, identity = (value.get(f"event.{name}") for name in ("type", "provider", "id"))
-        record = dict(value)
+        record, others = dict(value), {}
         if type(kind) is str and kind:
-            record["event.name"] = record.pop("event.type")  # the name that it has everywhere else
+            # it is the event's name, whatever else is called so: that stays an attribute
+            others = {name: record.pop(name) for name in FIELDS["event_name"] if name in record}
+            record["event.name"] = record.pop("event.type")
         service = self._service or (provider if type(provider) is str else "")
         origin = Origin(receiver="bizevents")
         arrival = arrival_of_record(record, origin=origin, service=service, observed=observed)
+        arrival.event.attributes.update(others)
         if arrival.source_id is None and type(identity) is str and identity:
             digest = hashlib.sha256(_json([provider, identity])).digest()
             arrival = Arrival(event=arrival.event, source_id=b"biz\0" + digest)

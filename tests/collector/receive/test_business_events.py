@@ -241,6 +241,24 @@ def test_business_events_are_answered_as_their_api_does(intake: MemoryIntake, se
     serve(receiver(intake).routes, story)
 
 
+def test_what_else_is_called_the_name_of_a_business_event_is_kept(
+    intake: MemoryIntake, serve: Callable[..., None]
+) -> None:
+    named = {"event.name": "Paid by card", "event_name": "x", "event.action": {"a": 1}}
+
+    async def story(client: httpx.AsyncClient) -> None:
+        for one in ({"event.type": "paid", **named}, named):
+            await client.post("/api/v2/bizevents/ingest", json=one, headers=JSON)
+        first, without = intake.events
+        assert (first.event_name, first.attributes) == ("paid", named)
+        assert (without.event_name, without.attributes) == (
+            "x",
+            {"event.name": "Paid by card", "event.action": {"a": 1}},
+        )
+
+    serve(receiver(intake).routes, story)
+
+
 def test_a_request_with_an_idempotency_key_is_taken_once(intake: MemoryIntake, serve: Callable[..., None]) -> None:
     async def story(client: httpx.AsyncClient) -> None:
         for key, stored in (("k1", 2), ("k1", 0), ("k2", 2)):
