@@ -13,7 +13,7 @@ from typing import Any
 from collector.errors import Malformed
 from collector.event import Event, Origin, Scope, Span, format_time
 from collector.receive import Arrival, otlp_json
-from collector.receive.record import record_uid, span_id_of, span_uid, trace_id_of
+from collector.receive.record import put_over, record_uid, span_id_of, span_uid, trace_id_of
 
 __all__ = [
     "JSON",
@@ -156,9 +156,9 @@ def resource_of(group: Any, reading: Reading) -> dict[str, Any]:
     resource = group.resource
     attributes = attributes_of(resource.attributes, reading, marks) if resource else {}
     if group.schema_url:
-        attributes["otel.schema_url"] = group.schema_url
+        put_over(attributes, {"otel.schema_url": group.schema_url})
     if resource and resource.dropped_attributes_count:
-        attributes["otel.dropped_attributes_count"] = resource.dropped_attributes_count
+        put_over(attributes, {"otel.dropped_attributes_count": resource.dropped_attributes_count})
     return attributes
 
 
@@ -167,9 +167,9 @@ def scope_of(scoped: Any, reading: Reading) -> Scope | None:
     scope = scoped.scope
     attributes = attributes_of(scope.attributes, reading, []) if scope else {}
     if scoped.schema_url:
-        attributes["otel.schema_url"] = scoped.schema_url
+        put_over(attributes, {"otel.schema_url": scoped.schema_url})
     if scope and scope.dropped_attributes_count:
-        attributes["otel.dropped_attributes_count"] = scope.dropped_attributes_count
+        put_over(attributes, {"otel.dropped_attributes_count": scope.dropped_attributes_count})
     name, version = (scope.name, scope.version) if scope else ("", "")
     return Scope(name=name, version=version, attributes=attributes) if name or version or attributes else None
 
@@ -190,7 +190,7 @@ def _log(record: Any, resource: dict[str, Any], scope: Scope | None, reading: Re
     marks: list[str] = []
     attributes = attributes_of(record.attributes, reading, marks)
     if record.dropped_attributes_count:
-        attributes["otel.dropped_attributes_count"] = record.dropped_attributes_count
+        put_over(attributes, {"otel.dropped_attributes_count": record.dropped_attributes_count})
     number = record.severity_number
     event = Event(
         time=time_of(record.time_unix_nano, attributes, marks),
@@ -221,12 +221,12 @@ def _span(span: Any, resource: dict[str, Any], scope: Scope | None, reading: Rea
     attributes = attributes_of(span.attributes, reading, marks)
     parent = reading.identifier(span.parent_span_id)
     if parent and not span_id_of(parent):
-        attributes["parent_span_id"] = parent
+        put_over(attributes, {"parent_span_id": parent})
         marks.append("parent_span_id_unusable")
         parent = ""
     for name in ("dropped_attributes_count", "dropped_events_count", "dropped_links_count"):
         if dropped := getattr(span, name):
-            attributes[f"otel.{name}"] = dropped
+            put_over(attributes, {f"otel.{name}": dropped})
     status = span.status
     code = status.code if status else 0
     event = Event(
@@ -259,7 +259,7 @@ def _span(span: Any, resource: dict[str, Any], scope: Scope | None, reading: Rea
 def _span_event(item: Any, reading: Reading, marks: list[str]) -> dict[str, Any]:
     attributes = attributes_of(item.attributes, reading, marks)
     if item.dropped_attributes_count:
-        attributes["otel.dropped_attributes_count"] = item.dropped_attributes_count
+        put_over(attributes, {"otel.dropped_attributes_count": item.dropped_attributes_count})
     out = {"time": time_of(item.time_unix_nano, attributes, marks), "name": item.name, "attributes": attributes}
     return {name: value for name, value in out.items() if value}
 
@@ -267,7 +267,7 @@ def _span_event(item: Any, reading: Reading, marks: list[str]) -> dict[str, Any]
 def _span_link(item: Any, reading: Reading, marks: list[str]) -> dict[str, Any]:
     attributes = attributes_of(item.attributes, reading, marks)
     if item.dropped_attributes_count:
-        attributes["otel.dropped_attributes_count"] = item.dropped_attributes_count
+        put_over(attributes, {"otel.dropped_attributes_count": item.dropped_attributes_count})
     out = {
         "trace_id": reading.identifier(item.trace_id),
         "span_id": reading.identifier(item.span_id),

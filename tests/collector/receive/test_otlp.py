@@ -368,6 +368,19 @@ def test_a_log_record_with_bad_ids_is_kept() -> None:
     assert (event.trace_id, event.span_id, event.severity_number) == ("abc", "", 0)  # the intake marks the first
 
 
+def test_what_we_say_beside_the_attributes_takes_the_place_of_none() -> None:
+    own = [{"key": name, "value": {"intValue": 7}} for name in ("otel.dropped_attributes_count", "parent_span_id")]
+    span = {"traceId": TRACE, "spanId": SPAN, "parentSpanId": "ab", "attributes": own, "droppedAttributesCount": 2}
+    assert only(traces(spans_json(span))).event.attributes == {
+        "otel.dropped_attributes_count": 2,
+        "otel.dropped_attributes_count.stated": 7,
+        "parent_span_id": "ab",
+        "parent_span_id.stated": 7,
+    }
+    event = only(logs(logs_json({"attributes": own, "droppedAttributesCount": 7}))).event
+    assert event.attributes == {"otel.dropped_attributes_count": 7, "parent_span_id": 7}
+
+
 def test_a_repeated_attribute_a_bad_parent_and_an_impossible_time_are_marked() -> None:
     pair = [{"key": "a", "value": {"intValue": 1}}, {"key": "a", "value": {"intValue": 2}}]
     span = {"traceId": TRACE, "spanId": SPAN, "parentSpanId": "12", "attributes": pair, "startTimeUnixNano": 10**30}
@@ -529,7 +542,7 @@ def test_a_small_request_with_very_many_records_is_refused_before_they_are_made(
 def test_what_is_nested_in_one_record_has_a_bound_and_is_counted_in_turns(
     intake: MemoryIntake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("collector.receive.otlp_export._MAX_PARTS", 50_000)  # of millions it takes seconds
+    monkeypatch.setattr("collector.receive.otlp_export._MAX_PARTS", 50_000)  # of millions it takes long
     waited = 0
 
     def waits() -> None:
