@@ -65,9 +65,9 @@ def check_protobuf(body: bytes, path: Path, most: int) -> None:
 
 
 def check_nested(body: bytes, descriptor: Any, most: int) -> Iterator[None]:
-    """Count all messages in a message of protobuf, whatever they stand in; `descriptor` is its own. It takes seconds to count millions: at each step others may have a turn.
+    """Count all messages in a message of protobuf, whatever they stand in; `descriptor` is its own. It takes long to count millions: at each step others may have a turn.
 
-    Raises `TooLarge`: more than so many. Each takes some fifty bytes when decoded, and a microsecond when it is made a value. What is no protobuf
+    Raises `TooLarge`: more than so many. Each takes some fifty bytes when decoded, and time when it is made a value. What is no protobuf
     ends the count, as above.
     """
     if len(body) <= 2 * most:  # the shortest has two bytes

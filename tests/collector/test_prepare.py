@@ -282,7 +282,7 @@ def test_no_event_that_fits_has_too_many_values(items: Any) -> None:
 @pytest.mark.parametrize("many", [[[]] * 5_001, [[0] * 100] * 51, {str(at): {} for at in range(5_001)}])
 @pytest.mark.parametrize("place", ["body", "attributes", "resource"])
 def test_values_that_cannot_fit_are_refused_before_they_are_all_walked(many: Any, place: str) -> None:
-    """Of bytes that are few there may be millions, and each takes a microsecond in which nobody else is heard."""
+    """Of bytes that are few there may be millions, and while they are walked nobody else is heard."""
     fields: dict[str, Any] = {place: many if place == "body" else {"many": many}}
     event = Event(**fields)
     (refused,) = preparer().prepare([Arrival(event=event)]).refused

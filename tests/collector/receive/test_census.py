@@ -74,7 +74,7 @@ def test_a_request_is_refused_before_what_is_wrong_with_it_is_found() -> None:
 @pytest.mark.parametrize("field", [b"\x10\x00", b"\x1a\x00", b"\x1d....", b"\x19........", b"\x1b\x1c"])
 @pytest.mark.parametrize("head", [b"", b"\x0a\xff\xff\x07", b"\x0a\xff\xff\x07\x12\xff\xff\x07"])
 def test_fields_beside_the_records_are_counted(head: bytes, field: bytes) -> None:
-    """They were passed over without end: half a microsecond each, in which nobody else is heard."""
+    """They were passed over without end, while nobody else was heard."""
     check_protobuf(head + field * 2_000, LOGS.path, 1_000)
     with pytest.raises(TooLarge, match="more than 4000 fields beside the records"):
         check_protobuf(head + field * 4_001, LOGS.path, 1_000)
