@@ -6,7 +6,7 @@ resource, its other attributes stand in ``target_info``, the scope's name, versi
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,6 +21,7 @@ __all__ = ["STALE", "Exemplar", "NativeHistogram", "PromPoint", "PromSeries", "i
 STALE: float = struct.unpack("<d", (0x7FF0000000000002).to_bytes(8, "little"))[0]
 """Prometheus' stale marker, a NaN of its own (remote-write specification, "Stale markers")."""
 
+_IDENTITY = frozenset({"service.name", "service.namespace", "service.instance.id"})
 _ZERO_THRESHOLD = 1e-128
 _INFINITY = float("inf")
 
@@ -94,8 +95,7 @@ def translate(request: Any, *, native: bool) -> Iterator[PromPoint]:
         native: exponential histograms become native ones; else, and where Prometheus has no schema for them, classic ones.
     """
     for group in request.resource_metrics:
-        resource = {pair.key: _text(PROTOBUF.value_of(pair.value)) for pair in group.resource.attributes}
-        target = _target_of(resource)
+        target = _target_of(_texts(pair for pair in group.resource.attributes if pair.key in _IDENTITY))
         newest_ns = 0
         ended = True
         for scoped in group.scope_metrics:
@@ -107,7 +107,11 @@ def translate(request: Any, *, native: bool) -> Iterator[PromPoint]:
                     ended = ended and bool(point.flags & NO_RECORDED_VALUE)
                     yield _point(metric, kind, point, {**scope, **target}, native=native)
         if newest_ns and not ended:
-            yield _target_info(resource, target, newest_ns // 1_000_000)
+            yield _target_info(_texts(group.resource.attributes), target, newest_ns // 1_000_000)
+
+
+def _texts(attributes: Iterable[Any]) -> dict[str, str]:
+    return {pair.key: _text(PROTOBUF.value_of(pair.value)) for pair in attributes}
 
 
 def _target_of(resource: dict[str, str]) -> dict[str, str]:
@@ -123,8 +127,7 @@ def _scope_of(scope: Any) -> dict[str, str]:
 
 
 def _target_info(resource: dict[str, str], target: dict[str, str], ms: int) -> PromPoint:
-    identity = {"service.name", "service.namespace", "service.instance.id"}
-    others = labels_of((key, value) for key, value in resource.items() if key not in identity)
+    others = labels_of((key, value) for key, value in resource.items() if key not in _IDENTITY)
     series: tuple[PromSeries, ...] = ()
     if others and any(target.values()):
         series = (_series("target_info", {**others, **target}, 1.0, ms, 0),)
