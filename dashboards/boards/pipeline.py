@@ -81,7 +81,7 @@ def _waiting() -> tuple[Panel, ...]:
             queries=[Query("max by (instance) (tally_collector_shipped_batch - tally_collector_logged_batch)", "{{instance}}")],
         ),
         Panel(
-            kind="stat", title="Take no events", text="Collectors whose spool or disk is full.", unit="short", width=4, height=4, bad=1, runbook="TallyRefusing",
+            kind="stat", title="Take no events", text="Collectors whose spool or disk is full.", unit="short", width=3, height=4, bad=1, runbook="TallyRefusing",
             queries=[Query("sum(tally_collector_refusing)", "refusing")],
         ),
         Panel(
@@ -89,7 +89,7 @@ def _waiting() -> tuple[Panel, ...]:
             bad=1, runbook="TallyStoreUnavailable", queries=[Query("sum(tally_collector_breaker_open)", "open")],
         ),
         Panel(
-            kind="stat", title="Shipping retried", text="Times since their start that collectors had to try again.", unit="short", width=4, height=4, warn=1,
+            kind="stat", title="Shipping retried", text="Times since their start that collectors had to try again.", unit="short", width=3, height=4, warn=1,
             runbook="TallyStoreUnavailable", queries=[Query("sum(tally_collector_failed_rounds)", "retries")],
         ),
         Panel(
@@ -98,7 +98,11 @@ def _waiting() -> tuple[Panel, ...]:
         ),
         Panel(
             kind="stat", title="Spools set aside", text="Folders that do not read back, and clones found. Keep them: they may hold what is nowhere else.", unit="short",
-            width=4, height=4, bad=1, runbook="TallySpoolDamaged", queries=[Query("sum(tally_collector_damaged_spools + tally_collector_forks)", "damaged")],
+            width=3, height=4, bad=1, runbook="TallySpoolDamaged", queries=[Query("sum(tally_collector_damaged_spools + tally_collector_forks)", "damaged")],
+        ),
+        Panel(
+            kind="stat", title="Reload refused", text="Collectors that run on an older configuration: what stands in the file was refused, and the next start will fail or differ.",
+            unit="short", width=3, height=4, bad=1, runbook="TallyReloadRefused", queries=[Query("sum(1 - tally_collector_config_last_reload_successful)", "refused")],
         ),
         Panel(
             kind="stat", title="Senders wait for the store", text="Groups whose senders wait for the event store (ack = store).", unit="short", width=4, height=4,

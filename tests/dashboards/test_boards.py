@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from alerting import metrics
-from alerting.metrics import UnknownMetric, declared, promql
+from alerting.metrics import UnknownMetric, declared, promql, promql_names
 from alerting.rules import rules
 from alerting.settings import AlertingSettings
 from dashboards.board import Links
@@ -100,6 +100,22 @@ def test_links_lead_to_runbooks_and_trails(made: list[dict[str, Any]], repo_root
     without = json.dumps([board.build(Links()) for board in boards()])
     assert "wiki.example" not in without
     assert "/v1/trails" not in without
+
+
+@pytest.mark.parametrize("alert", ["TallySpoolFilling", "TallyRefusing", "TallyReloadRefused", "TallySpoolDamaged"])
+def test_what_an_alert_says_of_a_collector_is_seen_on_the_board_that_it_leads_to(
+    made: list[dict[str, Any]], alert: str
+) -> None:
+    said = [one for group in rules(SETTINGS, INVENTORY, lint_links(), "x")["groups"] for one in group["rules"]]
+    (wanted,) = [set(promql_names(one["expr"])) for one in said if one.get("alert") == alert]
+    (pipeline,) = [board for board in made if board["uid"] == "tally-pipeline"]
+    linked = [
+        panel
+        for panel in lint.panels(pipeline)
+        if any(link["url"].endswith(f"/{alert}.md") for link in panel.get("links", ()))
+    ]
+    asked = {name for panel in linked for target in panel["targets"] for name in promql_names(target["expr"])}
+    assert wanted & asked
 
 
 def test_what_a_table_counts_is_whole(made: list[dict[str, Any]]) -> None:
