@@ -13,7 +13,6 @@ from alerting.detect.words import duration, money
 __all__ = ["AmountRule", "StructuringRule", "VelocityRule"]
 
 _Currency = Annotated[str, msgspec.Meta(pattern=r"^([A-Z]{3})?$")]
-_Amount = Annotated[Decimal, msgspec.Meta(gt=0)]
 _Key = tuple[str, str, str]
 
 
@@ -64,6 +63,7 @@ class VelocityRule(Rule, frozen=True, kw_only=True, tag="velocity"):
 
     def __post_init__(self) -> None:
         """Refuse a rule that can say nothing."""
+        super().__post_init__()
         if not self.count and not self.total:
             raise ValueError("a rule of velocity needs count or total")
 

@@ -1,6 +1,7 @@
 """A rule: a table of settings, and the watch that it makes. What every rule has, and what it says of a payment. Pure."""
 
 import hashlib
+from decimal import Decimal
 from typing import Annotated, Literal, Protocol
 
 import msgspec
@@ -36,6 +37,13 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     payments: tuple[str, ...] = ()
     severity: Severity = "warning"
     freeze: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse amounts that are no numbers: no payment can be compared with them."""
+        for field in self.__struct_fields__:
+            amount = getattr(self, field)
+            if isinstance(amount, Decimal) and not amount.is_finite():
+                raise ValueError(f"rule {self.name}: {field} is no amount: {amount}")
 
     def watch(self) -> Watch:
         """A new watch, which has seen nothing yet."""

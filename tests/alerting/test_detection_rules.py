@@ -17,6 +17,7 @@ from alerting.detect.listed import ListedRule
 from alerting.detect.memory import MAX_WINDOW, Accounts, Window
 from alerting.detect.payment import MOST_AHEAD_NS
 from alerting.detect.rule import version_of
+from alerting.detect.settings import AnyRule
 from collector.errors import Malformed
 from tests.alerting.payments import DAY, HOUR, payment, told
 
@@ -27,6 +28,17 @@ def test_an_amount_above_the_limit_is_told_and_the_limit_itself_is_not() -> None
     rule = AmountRule(name="large", above=Decimal(1000), currency="EUR")
     said = told(rule, [payment(0, "1000"), payment(0, "1000.01"), payment(0, "9999", currency="JPY")])
     assert said == ["", "1000.01 EUR is above 1000 EUR", ""]
+
+
+@pytest.mark.parametrize("amount", ["NaN", "sNaN", "Infinity", "-Infinity"])
+def test_an_amount_that_is_no_number_is_refused_with_the_rule(amount: str) -> None:
+    for rule in (
+        {"kind": "amount", "name": "x", "above": amount},
+        {"kind": "velocity", "name": "x", "within_seconds": 1, "count": 2, "total": amount},
+        {"kind": "new", "name": "x", "field": "device", "above": amount},
+    ):
+        with pytest.raises(msgspec.ValidationError, match=r"rule x: .* is no amount"):
+            msgspec.convert(rule, AnyRule)
 
 
 def test_velocity_counts_within_the_window_and_each_account_for_itself() -> None:
