@@ -37,7 +37,12 @@ class ApiMetrics:
             buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0),
             registry=self.registry,
         )
-        self.refused = Counter("tally_api_refused_total", "Requests refused, and connections ended that said nothing in time.", ["reason"], registry=self.registry)
+        self.refused = Counter(
+            "tally_api_refused_total",
+            "Requests refused, and connections ended that said nothing in time.",
+            ["reason"],
+            registry=self.registry,
+        )
         for reason in PROBLEMS:  # at 0, so that the first refusal is an increase
             self.refused.labels(reason)
         self.accesses = Counter(

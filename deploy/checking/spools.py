@@ -5,6 +5,8 @@ A collector may be writing meanwhile: what is torn at the very end of the newest
 
 import base64
 import binascii
+import re
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import chain
@@ -20,6 +22,9 @@ from collector.segments import Damaged, only_zeros, read_kept
 from deploy.checking import Account, Finding
 
 __all__ = ["check_spools"]
+
+_HEADERS = re.compile(r"headers-\d{12}\.log", re.ASCII)
+_SEGMENT = re.compile(r"\d{20}\.seg", re.ASCII)
 
 
 def check_spools(
@@ -66,6 +71,15 @@ def _is_incarnation(folder: Path) -> bool:
     return any(chain(folder.glob("meta.json"), folder.glob("headers-*.log"), folder.glob("*.seg")))
 
 
+def _files(name: str, folder: Path, pattern: str, form: re.Pattern[str], tell: Callable[[Finding], None]) -> list[Path]:
+    """Those that look so, sorted; one whose name no collector gives is a finding, as it is damage to a collector that starts."""
+    files = sorted(folder.glob(pattern))
+    for file in files:
+        if form.fullmatch(file.name) is None:
+            tell(Finding(where=f"{name}, {file.name[:100]}", problem="no collector calls a file of its spool so"))
+    return [file for file in files if form.fullmatch(file.name)]
+
+
 def _check_meta(
     name: str, folder: Path, ledger: str, headers: Sequence[SignedHeader], tell: Callable[[Finding], None]
 ) -> None:
@@ -110,7 +124,7 @@ def _check_headers(
 ) -> list[SignedHeader]:
     """Check the header log; gives the headers that hold."""
     headers: list[SignedHeader] = []
-    files = sorted(folder.glob("headers-*.log"))
+    files = _files(name, folder, "headers-*", _HEADERS, tell)
     before: SignedHeader | None = None
     for file in files:
         try:
@@ -154,7 +168,9 @@ def _lines(file: Path, *, newest: bool) -> list[tuple[bytes, bool]]:
 
 
 def _read(file: Path) -> bytes:
-    """All of a file. Raises `Damaged`: it is on a sector that cannot be read, which is a finding; FileNotFoundError: it is gone, which need not be one."""
+    """All of a file. Raises `Damaged`: it is on a sector that cannot be read, or no file, which is a finding; FileNotFoundError: it is gone, which need not be one."""
+    if not stat.S_ISREG(file.stat().st_mode):  # a pipe would be waited at for ever
+        raise Damaged(f"{file.name} is no regular file")
     try:
         return read_kept(OsDisk(), file)
     except Damaged as error:
@@ -179,7 +195,7 @@ def _check_segments(
     account: Account,
     tell: Callable[[Finding], None],
 ) -> None:
-    files = sorted(folder.glob("*.seg"))
+    files = _files(name, folder, "*.seg", _SEGMENT, tell)
     # what a header signs was durable before it, and events are let go of only when the log has them
     shipped = headers[-1].header.first + headers[-1].header.count if headers else 0
     let_go = acknowledged(StreamId(headers[-1].header.stream)) if headers else 0  # read after the folder was listed

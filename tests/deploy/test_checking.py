@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sqlite3
 import time
@@ -209,6 +210,22 @@ TAMPER: dict[str, tuple[Callable[[Workshop], None], str]] = {
     "signed headers of the spool cannot be read": (
         lambda ledger: bad_sector(only(spool(ledger), "headers-*.log")),
         ".log cannot be read from byte 0 on: [Errno 5]",
+    ),
+    "a pipe stands in the spool": (
+        lambda ledger: os.mkfifo(only(spool(ledger), "*.seg").with_name(f"{7:020d}.seg")),
+        ".seg is no regular file",
+    ),
+    "a folder stands in the spool": (
+        lambda ledger: only(spool(ledger), "headers-*.log").with_name(f"headers-{7:012d}.log").mkdir(),
+        ".log is no regular file",
+    ),
+    "a file in the spool has a name that is no number": (
+        lambda ledger: only(spool(ledger), "*.seg").with_name("\u00b2.seg").touch(),
+        "no collector calls a file of its spool so",
+    ),
+    "a header log has a name that is none": (
+        lambda ledger: only(spool(ledger), "headers-*.log").with_name("headers-1").touch(),
+        "no collector calls a file of its spool so",
     ),
     "what a spool says of itself cannot be read": (
         lambda ledger: bad_sector(only(spool(ledger), "meta.json")),
