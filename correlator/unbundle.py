@@ -42,6 +42,8 @@ __all__ = ["parse_members", "unpack_bundle"]
 
 MAX_MANIFEST_BYTES = 1 << 20
 _MAX_HASHES = 63
+_MAX_EVENT_BYTES = 4 * MAX_EVENT_BYTES  # protection, which makes a text up to 3.2 times as long, comes after that bound
+_MAX_EVENT_PARTS = 10 << 20
 
 
 class _EntryRow(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,8 +115,7 @@ def parse_members(members: Mapping[str, bytes]) -> Contents:
         row = _decode(_entry_row, data, where)
         raw = bytes(row.event)
         event = None if raw == b"null" else raw
-        if event is not None and len(event) > MAX_EVENT_BYTES:  # decoded, one may take seventy times its bytes
-            raise VerificationError(f"{where}: the event has {len(event)} bytes, at most {MAX_EVENT_BYTES} are one")
+        _demand_bounds(raw, where)
         lines.append(BundleLine(leaf=row.leaf, entry=bytes(row.entry), event=event))
         _same_spelling(entry_line(lines[-1]), data, where)
     contents = Contents(
@@ -163,6 +164,15 @@ def _lines(members: Mapping[str, bytes], name: str) -> Iterator[tuple[str, bytes
         raise VerificationError(f"{name} has more than {MAX_BUNDLE_ENTRIES} lines")
     for number, line in enumerate(data.split(b"\n")[:-1], 1):
         yield f"{name} line {number}", line
+
+
+def _demand_bounds(event: bytes, where: str) -> None:
+    """Refuse what no collector takes, before it is decoded: then an empty list in an event is seventy times its bytes."""
+    if len(event) > _MAX_EVENT_BYTES:
+        raise VerificationError(f"{where}: the event has {len(event)} bytes, at most {_MAX_EVENT_BYTES} are one")
+    parts = sum(map(event.count, (b",", b"[", b"{")))
+    if parts > _MAX_EVENT_PARTS:
+        raise VerificationError(f"{where}: the event has {parts} parts, at most {_MAX_EVENT_PARTS} are one")
 
 
 def _listed(

@@ -611,9 +611,10 @@ def test_deep_nesting_is_refused(contents: Contents, members: dict[str, bytes], 
             b'{"entry":{},"facts":[{"path":[%b],"sequence":0}],"leaf":0}\n' % b",".join([b'""'] * 999_999),
         ),
         ("proofs.ndjson", b'{"hashes":[%b],"leaf":0}\n' % b",".join([b'""'] * 999_999)),
-        ("trail.ndjson", b'{"entry":{},"event":{"body":[%b]},"leaf":0}\n' % b",".join([b"[]"] * 2_999_999)),
+        ("trail.ndjson", b'{"entry":{},"event":{"body":[%b]},"leaf":0}\n' % b",".join([b"[]"] * 5_999_999)),
+        ("trail.ndjson", b'{"entry":{},"event":{"body":"%b"},"leaf":0}\n' % (b"a" * (32 << 20))),
     ],
-    ids=["paths", "hashes of a path", "hashes", "an event's values"],
+    ids=["paths", "hashes of a path", "hashes", "an event's values", "an event"],
 )
 def test_a_list_that_is_longer_than_any_takes_no_memory(members: dict[str, bytes], member: str, line: bytes) -> None:
     """Small when packed; each of its millions of values would be an object."""
