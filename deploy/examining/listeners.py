@@ -1,5 +1,6 @@
 """Has every listener an address of its own, and TLS where others reach it?"""
 
+import ipaddress
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from deploy.sharding import shards_of
 
 __all__ = ["judge_listeners"]
 
-_EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104 - to recognise them
+_NAMED = {"": ("0.0.0.0", "::"), "localhost": ("127.0.0.1", "::1")}  # noqa: S104 - to recognise them
 _HERE = "127.0.0.1"
 
 
@@ -42,9 +43,7 @@ def judge_listeners(chart: Chart, config: Config, collectors: Mapping[str, Colle
             )
     for (port, _), users in taken.items():
         for at, one in enumerate(users):
-            others = [
-                other.table for other in users[:at] if one.host == other.host or {one.host, other.host} & {*_EVERYWHERE}
-            ]
+            others = [other.table for other in users[:at] if _meet(one, other)]
             if others:
                 chart.fail(
                     "listeners",
@@ -82,3 +81,23 @@ def _of_others(config: Config) -> Iterator[_Listener]:
         # each shard's correlator takes the port behind the one before
         for at in range(len(shards_of(config)) if table == "correlator" else 1):
             yield _Listener(table=table, key="metrics_port", host=_HERE, port=first + at if first else 0, shielded=True)
+
+
+def _meet(one: _Listener, other: _Listener) -> bool:
+    """Whether both would have one address: of the same family (those of IPv6 are that alone, but gRPC's), and the same, or one of them every address."""
+    return any(
+        mine == theirs or (mine.version == theirs.version and (mine.is_unspecified or theirs.is_unspecified))
+        for mine in _addresses(one)
+        for theirs in _addresses(other)
+    ) or (one.host == other.host)
+
+
+def _addresses(one: _Listener) -> list[ipaddress.IPv4Address | ipaddress.IPv6Address]:
+    """Where it listens; of a name nothing is known."""
+    hosts = _NAMED.get(one.host, (one.host,))
+    if one.host == "::" and one.table.endswith(".grpc"):
+        hosts = _NAMED[""]
+    try:
+        return [ipaddress.ip_address(host) for host in hosts]
+    except ValueError:
+        return []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from deploy.places import Places
 from deploy.storing import check_patience
 from tests.support.charts import only, outcomes, troubles
 
+ALL = "0.0.0.0"  # noqa: S104 - of a test's own socket, for a moment
 CLUSTER = '[store]\nurls = ["https://search.example:9200"]\n'
 
 
@@ -91,6 +93,38 @@ def test_every_way_in_is_looked_at(way: str) -> None:
     taken = f"[audit_api]\nport = 5044\n[collector.{way}]\nport = 5044\n"
     (check,) = troubles(examine_settings(config_of(taken), None, standby=False))
     assert "both listen on port 5044" in check.found
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "meet"),
+    [
+        ("127.0.0.1", "localhost", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        (ALL, "127.0.0.2", True),
+        ("::", "::1", True),
+        ("::", "127.0.0.1", False),
+        (ALL, "::", False),
+        (ALL, "::1", False),
+    ],
+)
+def test_addresses_meet_as_sockets_do(one: str, other: str, meet: bool) -> None:
+    def listening(host: str, port: int) -> socket.socket:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+    with listening(one, 0) as first:
+        port = first.getsockname()[1]
+        try:
+            listening(other, port).close()
+            met = False
+        except OSError:
+            met = True
+    assert met is meet
+    more = 'tls_certificate = "a.pem"\ntls_key = "b.pem"\n'
+    text = (
+        f'[audit_api]\nhost = "{one}"\nport = {port}\n{more}[collector.http]\nhost = "{other}"\nport = {port}\n{more}'
+    )
+    found = troubles(examine_settings(config_of(text), None, standby=False))
+    assert [f"both listen on port {port}" in check.found for check in found] == [True] * meet
 
 
 def test_ports_of_syslog_and_of_metrics_are_looked_at() -> None:
