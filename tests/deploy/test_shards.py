@@ -335,6 +335,21 @@ def test_how_it_stands_is_told_log_by_log(made: tuple[CutLedger, CutLedger]) -> 
     assert told.trails["complete"] == PAYMENTS
 
 
+def test_a_story_through_an_api_is_the_same(
+    ledger: CutLedger, remote: list[str], tally: Callable[..., tuple[int, str]]
+) -> None:
+    """Also where its trace stands in another shard's log, and comes in a bundle of its own."""
+    further = 0
+    for number in range(4):
+        here, there = (tally("trail", f"p{number}", "--json", *more, ledger=ledger) for more in ([], remote))
+        assert (here[0], there[0]) == (0, 0), there
+        mine, theirs = json.loads(here[1]), json.loads(there[1])
+        assert theirs["proof"]["state"] == "verified"
+        assert (theirs["steps"], theirs["links"], theirs["gaps"]) == (mine["steps"], mine["links"], [])
+        further += bool(theirs["proof"].get("further"))
+    assert further, "some have their trace elsewhere"
+
+
 def test_the_index_of_each_shard_is_made_anew(ledger: CutLedger, tally: Callable[..., tuple[int, str]]) -> None:
     for shard in ledger.shards:
         ledger.places.of_shard(shard.name).index.write_bytes(b"damaged")
