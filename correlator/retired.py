@@ -5,6 +5,7 @@ facts, and so in its entry: it is told for ever, also when its own bytes have be
 """
 
 import hashlib
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -73,6 +74,8 @@ class Retirements:
 
     def __init__(self, known: Iterable[RetiredMonth] = ()) -> None:
         self._of: dict[str, list[RetiredMonth]] = {}
+        # of each month those that let go of more than all before them, and below which leaf
+        self._reach: dict[str, tuple[list[int], list[RetiredMonth]]] = {}
         for one in known:
             self.add(one)
 
@@ -82,6 +85,10 @@ class Retirements:
     def add(self, one: RetiredMonth) -> None:
         """The next one."""
         self._of.setdefault(one.retirement.month, []).append(one)
+        below, further = min(one.retirement.size, one.leaf), self._reach.setdefault(one.retirement.month, ([], []))
+        if not further[0] or below > further[0][-1]:
+            further[0].append(below)
+            further[1].append(one)
 
     def of(self, month: str) -> list[RetiredMonth]:
         """Those of a month, in the order of the log."""
@@ -94,9 +101,11 @@ class Retirements:
     def covers(self, month: str, batch_leaf: int) -> RetiredMonth | None:
         """The first that lets go of the events of this month's batch, whose entry is at this leaf.
 
-        Whatever size a retirement says, it lets go of nothing that came into the log behind it.
+        Whatever size a retirement says, it lets go of nothing that came into the log behind it. Costs a few steps, however many there are.
         """
-        return next((one for one in self.of(month) if batch_leaf < min(one.retirement.size, one.leaf)), None)
+        bounds, known = self._reach.get(month, ([], []))
+        at = bisect_right(bounds, batch_leaf)
+        return known[at] if at < len(known) else None
 
 
 class MonthAccount:
