@@ -7,6 +7,7 @@ streams miss, and who read the trail before.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from audit_api.export.walk import told_query
 from collector.errors import Malformed
 from correlator.bundle import Contents, TrailPart
 from correlator.checkpoint import Checkpoint
-from correlator.entry import Entry, decode_entry
+from correlator.entry import decode_entry
 from correlator.errors import NotFound, VerificationError
 from correlator.flow import Flow
 from correlator.index import IndexedLeaf, TrailQuery, TrailSummary
@@ -250,7 +251,7 @@ class RemoteLedger:
             except NotFound:
                 continue
             rows = [*self.api.lines(trail_path("/v1/trails", stream_trail(stream)), {"events": "false"})]
-            told += open_gaps(stream, _read(self.api, _entries, rows))
+            told += _read(self.api, partial(_open_gaps, stream), rows)
         if len(told) > MAX_GAPS:
             told[MAX_GAPS:] = [f"and {len(told) - MAX_GAPS:,} more: `tally check` lists them"]
         return told
@@ -331,10 +332,10 @@ def _searches(told: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return [{"own": one["own"], "principal": one["principal"], "conditions": dict(one["conditions"])} for one in found]
 
 
-def _entries(rows: list[Any]) -> list[tuple[int, Entry]]:
-    """The entries in the lines of a trail's answer; the first of them tells of the trail."""
+def _open_gaps(stream: str, rows: list[Any]) -> list[str]:
+    """As `open_gaps`, of the lines of a trail's answer; the first of them tells of the trail."""
     encoded = [(int(row["leaf"]), msgspec.json.encode(row["entry"], order="sorted")) for row in rows[1:]]
-    return [(leaf, decode_entry(data)) for leaf, data in encoded]
+    return open_gaps(stream, [(leaf, decode_entry(data)) for leaf, data in encoded])
 
 
 def _accesses(told: Mapping[str, Any]) -> list[str]:

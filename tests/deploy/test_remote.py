@@ -357,3 +357,29 @@ def test_a_token_that_goes_in_clear_to_this_machine_meets_no_proxy(monkeypatch: 
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     with mumbler(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}") as url:
         assert Api(url=url, token="s3cret").get("/v1/status") == b"{}"
+
+
+@pytest.mark.parametrize("first", ['"x"', "[]", "1e300", "1" * 400])
+def test_a_streams_answer_of_another_shape_is_told(
+    remote: list[str], cli: Cli, monkeypatch: pytest.MonkeyPatch, first: str
+) -> None:
+    """What the streams miss is the API's word, which may be anything."""
+    real = Api.get
+    detail = f'{{"first_number":1,"first_sequence":{first},"last_number":2,"last_sequence":5,"reason":"missing"}}'
+    entry = (
+        f'{{"detail":{detail},"kind":"gap","position":0,"recorded":"2026-01-01T00:00:00.000000000Z",'
+        '"trail":"stream/a/00000000000000aa","v":1}'
+    )
+    lines = f'{{}}\n{{"leaf":0,"entry":{entry}}}\n{{"end":true}}\n'.encode()
+
+    def get(self: Api, path: str, parameters: Any = None, *, accept: str = "*/*") -> bytes:
+        data = real(self, path, parameters, accept=accept)
+        if not path.startswith("/v1/trails/stream"):
+            return data
+        return lines if "ndjson" in accept else data.replace(b'"status":"ok"', b'"status":"gap"')
+
+    monkeypatch.setattr(Api, "get", get)
+    code, _, err = cli("trail", "p1", *remote)
+    assert code in (0, 1)
+    if code:
+        assert "that is not as the API's document says" in err or "does not say what" in err
