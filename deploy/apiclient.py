@@ -79,9 +79,7 @@ class Api:
     def ask(self, method: str, path: str, parameters: Mapping[str, str] | None = None) -> Any:
         """The answer, of JSON, to a method that takes no body; raises as `get`."""
         query = urlencode({name: value for name, value in (parameters or {}).items() if value})
-        with self._opened(f"{path}{'?' if query else ''}{query}", method=method) as answer:
-            told = answer.read(MAX_BYTES)
-        return self._read(told, path)
+        return self._read(self._sent(f"{path}{'?' if query else ''}{query}", method=method), path)
 
     @contextmanager
     def stream(
@@ -92,14 +90,19 @@ class Api:
         with self._opened(f"{path}{'?' if query else ''}{query}", headers=headers) as answer:
             yield answer
 
-    def _sent(self, path: str, *, accept: str, body: bytes | None = None) -> bytes:
-        with self._opened(path, headers={"Accept": accept}, body=body) as answer:
+    def _sent(
+        self, path: str, *, accept: str = "application/json", method: str = "", body: bytes | None = None
+    ) -> bytes:
+        with self._opened(path, method=method, headers={"Accept": accept}, body=body) as answer:
             try:
                 told: bytes = answer.read(MAX_BYTES + 1)
             except (OSError, http.client.HTTPException) as error:
                 raise Unanswered(f"{self.url} does not answer: {error}") from error
+            missing = answer.length
         if len(told) > MAX_BYTES:
             raise Failure(f"{self.url}: an answer of more than {MAX_BYTES:,} bytes")
+        if missing:  # a part must not be taken for the whole
+            raise Unanswered(f"{self.url}: the answer broke off after {len(told):,} bytes")
         return told
 
     def _opened(

@@ -16,8 +16,9 @@ from correlator.archive import pack
 from correlator.bundle import encode_members
 from correlator.unbundle import parse_members, unpack_bundle
 from correlator.verify import verify_bundle
-from deploy.apiclient import Api
+from deploy.apiclient import Api, Unanswered
 from deploy.reading import open_ledger
+from deploy.remoteexport import RemoteExport
 from tests.support.cut_bundle import cut_to
 from tests.support.ledgers import SIGNER
 from tests.support.webhooks import mumbler
@@ -383,3 +384,17 @@ def test_a_streams_answer_of_another_shape_is_told(
     assert code in (0, 1)
     if code:
         assert "that is not as the API's document says" in err or "does not say what" in err
+
+
+def test_an_answer_of_which_a_part_came_is_none(tmp_path: Path) -> None:
+    """Whatever was asked: the beginning of a report is no report."""
+    told = b"%PDF-1.7 and no more"
+    with mumbler(b"HTTP/1.1 200 OK\r\ncontent-length: 5000\r\n\r\n" + told) as url:
+        api = Api(url=url, token="s3cret")
+        for method in ("GET", "POST", "DELETE"):
+            with pytest.raises(Unanswered, match="broke off"):
+                api.ask(method, "/v1/export-jobs/x")
+        report = RemoteExport(api=api, output=tmp_path / "p1.pdf", manifest=tmp_path / "p1.json")
+        with pytest.raises(Unanswered, match="broke off"):
+            report.report_of("transaction/p1")
+    assert list(tmp_path.glob("p1*")) == []
