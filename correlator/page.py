@@ -15,16 +15,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from collector.errors import Malformed
-from collector.event import Facts, decode_facts
-from correlator.entry import Entry, decode_entry
+from correlator.entry import Entry
 from correlator.errors import VerificationError
 from correlator.indented import indented
-from correlator.retired import RetiredMonth, retired_events
-from correlator.trail import RETIREMENTS
+from correlator.shown import Shown, shown_of
 
 if TYPE_CHECKING:
-    from correlator.bundle import BundleLine, Contents
+    from correlator.bundle import Contents
 
 __all__ = ["has_true_page", "with_page"]
 
@@ -101,26 +98,16 @@ class _Rendering:
 
     def _texts(self) -> Iterator[str]:
         contents = self._contents
-        rows = []
-        retired = retired_events(contents)
-        for at, part in enumerate(contents.trails):
-            if at and part.trail == RETIREMENTS:
-                continue  # said of each event that it concerns
-            for line in part.lines:
-                entry = decode_entry(line.entry)
-                facts = _facts(entry)
-                rows.append(((facts and facts.time) or entry.recorded, line.leaf, part.trail, line, entry, facts))
-        rows.sort(key=lambda row: row[:2])
+        rows = sorted(shown_of(contents), key=lambda one: (_time(one), one.line.leaf))
         title = _text(contents.trails[0].trail)
         yield f"{_HEAD}<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{_NOTE}"
         yield f"<p>Ledger <b>{_text(contents.key.name)}</b>, key <code>{_text(contents.key.fingerprint)}</code>.</p>\n"
-        yield from _verdicts(entry for _, _, _, _, entry, _ in rows)
+        yield from _verdicts(one.entry for one in rows)
         yield "<h2>What happened</h2>\n<p>By the time that each source stated; entries without one by when they were recorded.</p>\n"
         yield "<table>\n<tr><th>Time</th><th>Service</th><th>What</th><th>Outcome</th><th>Why it is here</th></tr>\n"
         several = len(contents.trails) > 1
-        for time, _, trail, line, entry, facts in rows:
-            known = retired.get((entry.stream, entry.sequence))
-            yield from self._row(time, trail if several else "", line, entry, facts, retired=known)
+        for one in rows:
+            yield from self._row(one, one.trail if several else "")
         yield "</table>\n<h2>Trails</h2>\n<table>\n<tr><th>Trail</th><th>Positions</th><th>Last leaf</th></tr>\n"
         for part in contents.trails:
             last = part.first + len(part.lines) - 1
@@ -128,31 +115,25 @@ class _Rendering:
             yield f"<td>{part.lines[-1].leaf}</td></tr>\n"
         yield "</table>\n</body>\n</html>\n"
 
-    def _row(
-        self,
-        time: str,
-        trail: str,
-        line: "BundleLine",
-        entry: Entry,
-        facts: Facts | None,
-        *,
-        retired: RetiredMonth | None,
-    ) -> Iterator[str]:
+    def _row(self, one: Shown, trail: str) -> Iterator[str]:
         """A row of the story, in pieces; `trail` is empty where there is but one."""
+        entry, facts = one.entry, one.facts
         bad = facts is not None and facts.error
         place = ""
         if facts is not None:
             what = facts.name or "event"
-            data = line.event
-            instead = "The event is not shown in this bundle." if retired is None else f"The event was {retired}."
+            data = one.line.event
+            instead = (
+                "The event is not shown in this bundle." if one.retired is None else f"The event was {one.retired}."
+            )
             outcome = facts.outcome or ("error" if bad else "")
             place = f"event {entry.sequence} of {entry.stream}"
         else:
             what, data, instead = entry.kind, _encode(entry.detail), ""
             outcome = str(entry.detail.get("verdict", entry.detail.get("reason", "")))
-        leaf = f"leaf {line.leaf}, position {entry.position}" + (f" of {trail}" if trail else "")
+        leaf = f"leaf {one.line.leaf}, position {entry.position}" + (f" of {trail}" if trail else "")
         notes = "; ".join(part for part in (entry.why, place, leaf, *(facts.marks if facts else ())) if part)
-        yield f'<tr><td><code class="time">{_text(time.replace("T", " "))}</code></td><td>{_text(facts.service if facts else "")}</td>'
+        yield f'<tr><td><code class="time">{_text(_time(one).replace("T", " "))}</code></td><td>{_text(facts.service if facts else "")}</td>'
         yield f"<td><details><summary>{_text(what)}</summary><pre>"
         yield from (_text(instead),) if data is None else self._detail(data)
         told = f'<span class="bad">{_text(outcome)}</span>' if bad else _text(outcome)
@@ -193,13 +174,8 @@ def _verdicts(entries: Iterable[Entry]) -> list[str]:
     return out
 
 
-def _facts(entry: Entry) -> Facts | None:
-    if entry.kind != "event":
-        return None
-    try:
-        return decode_facts(bytes(entry.facts))
-    except Malformed as error:
-        raise VerificationError(f"the facts at position {entry.position} of {entry.trail}: {error}") from error
+def _time(one: Shown) -> str:
+    return (one.facts and one.facts.time) or one.entry.recorded
 
 
 def _text(text: str) -> str:

@@ -9,14 +9,14 @@ from typing import Any
 from audit_api.export.bundle import TooLarge
 from audit_api.export.table import amounts_of, plain_keys
 from collector.errors import Malformed
-from collector.event import Event, Facts, decode_event, decode_facts, format_time, parse_time
+from collector.event import Event, Facts, decode_event, format_time, parse_time
 from correlator.bundle import BundleLine, Contents, encode_members
-from correlator.entry import Entry, decode_entry
+from correlator.entry import Entry
 from correlator.errors import VerificationError
 from correlator.note import Verifier
 from correlator.report import Report
-from correlator.retired import RetiredMonth, retired_events
-from correlator.trail import RETIREMENTS
+from correlator.retired import RetiredMonth
+from correlator.shown import Shown, shown_of
 from correlator.verify import verify_bundle
 
 __all__ = ["MAX_CHARACTERS", "MAX_ENTRIES", "MAX_TEXT", "Happening", "Told", "harmless", "report_of"]
@@ -104,32 +104,29 @@ def report_of(contents: Contents, key: Verifier) -> Told:
         TooLarge: they have more than `MAX_CHARACTERS` to say.
     """
     verified = verify_bundle(encode_members(contents), key)
-    retired = retired_events(contents)
     several = len(contents.trails) > 1
     rows: list[tuple[int, int, Happening]] = []
     services: dict[str, None] = {}
     verdicts: dict[str, dict[str, Any]] = {}
     times: list[int] = []
     room = MAX_CHARACTERS
-    for at, part in enumerate(contents.trails):
-        if at and part.trail == RETIREMENTS:
-            continue  # said of each event that it concerns
-        for line in part.lines:
-            entry = decode_entry(line.entry)
-            facts = _facts(entry)
-            when = _ns(facts.time if facts is not None else "")
-            if facts is not None and facts.service:
-                services.setdefault(harmless(facts.service))
-            if when is not None:
-                times.append(when)
-            if entry.kind == "verdict" and at == 0:
-                verdicts[str(entry.detail.get("flow", ""))] = entry.detail
-            told = _happening(line, entry, facts, retired.get((entry.stream, entry.sequence)), several=several)
-            room -= _weight(told)
-            if room < 0:
-                what = f"{contents.trails[0].trail}, and what goes with it: a report holds at most {MAX_CHARACTERS} characters"
-                raise TooLarge(what, limit=MAX_CHARACTERS)
-            rows.append((when if when is not None else _ns(entry.recorded) or 0, line.leaf, told))
+    for one in shown_of(contents):
+        entry, facts = one.entry, one.facts
+        when = _ns(facts.time if facts is not None else "")
+        if facts is not None and facts.service:
+            services.setdefault(harmless(facts.service))
+        if when is not None:
+            times.append(when)
+        if entry.kind == "verdict" and one.main:
+            verdicts[str(entry.detail.get("flow", ""))] = entry.detail
+        told = _happening(one, several=several)
+        room -= _weight(told)
+        if room < 0:
+            what = (
+                f"{contents.trails[0].trail}, and what goes with it: a report holds at most {MAX_CHARACTERS} characters"
+            )
+            raise TooLarge(what, limit=MAX_CHARACTERS)
+        rows.append((when if when is not None else _ns(entry.recorded) or 0, one.line.leaf, told))
     rows.sort(key=lambda row: row[:2])
     return Told(
         trail=contents.trails[0].trail,
@@ -196,19 +193,18 @@ def _verdict(flow: str, detail: dict[str, Any]) -> tuple[str, bool]:
     return harmless(f"Flow {flow}: {verdict}{told}{reason}"), verdict in ("incomplete", "failed")
 
 
-def _happening(
-    line: BundleLine, entry: Entry, facts: Facts | None, retired: RetiredMonth | None, *, several: bool
-) -> Happening:
+def _happening(one: Shown, *, several: bool) -> Happening:
+    entry, facts = one.entry, one.facts
     stated = facts.time if facts is not None else ""
     spelled = (stated if _ns(stated) is not None else entry.recorded).replace("T", " ")
-    where = f"leaf {line.leaf:,}, position {entry.position:,}" + (f" of {entry.trail}" if several else "")
+    where = f"leaf {one.line.leaf:,}, position {entry.position:,}" + (f" of {entry.trail}" if several else "")
     if facts is None:
         verdict = str(entry.detail.get("verdict", entry.detail.get("reason", "")))
         lines = list(_detail(entry))
         name, outcome, service = str(entry.kind), verdict, ""
         bad = entry.kind in ("gap", "fork") or verdict in ("incomplete", "failed")
     else:
-        lines = list(_lines(line, facts, retired))
+        lines = list(_lines(one.line, facts, one.retired))
         name, outcome, bad = facts.name or "event", facts.outcome or ("error" if facts.error else ""), facts.error
         service = facts.service
         where = f"event {entry.sequence:,} of {entry.stream}, {where}"
@@ -286,15 +282,6 @@ def _json(value: Any) -> str:
 def harmless(text: str) -> str:
     """The text with what would steer it (controls, bidirectional marks, soft hyphens) spelled out; lines stay lines."""
     return _STEERING.sub(lambda found: f"\\u{ord(found.group()):04x}", text.replace("\r\n", "\n").replace("\t", " "))
-
-
-def _facts(entry: Entry) -> Facts | None:
-    if entry.kind != "event":
-        return None
-    try:
-        return decode_facts(bytes(entry.facts))
-    except Malformed as error:
-        raise VerificationError(f"the facts at position {entry.position} of {entry.trail}: {error}") from error
 
 
 def _ns(text: str) -> int | None:
