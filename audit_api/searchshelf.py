@@ -7,7 +7,7 @@ be read stops the API at its start, and is named in its log later: a saved searc
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -70,7 +70,7 @@ class SearchShelf:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
         self._clock = clock
-        self._has_card = has_card
+        self.has_card = has_card
         self._kept: dict[str, SavedSearch] = {}
         self._seen: dict[str, tuple[int, int]] = {}  # of each file, by its id: when it was changed, and its inode
         self._looked_at = 0  # the folder's time of change when it was last looked at; 0: look again
@@ -118,10 +118,6 @@ class SearchShelf:
     def named(self, principal: str, name: str) -> SavedSearch | None:
         """The one that a principal has under this name."""
         return next((one for one in self._look().values() if (one.principal, one.name) == (principal, name)), None)
-
-    def may_hold(self, texts: Iterable[str]) -> bool:
-        """Whether these texts may be kept: none of them holds a card number."""
-        return not any(self._has_card(text) for text in texts)
 
     def count(self, principal: str) -> int:
         """How many a principal has."""

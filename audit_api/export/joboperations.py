@@ -212,7 +212,7 @@ class ExportJobs:
         scope = told_scope(call.scope).get("scope", {})
         query = call.request.scope.get("query_string", b"").decode("ascii")
         for parameter, value in parse_qsl(query):  # it is kept with the job, and stands in the file's manifest
-            if not self.shelf.may_hold([value]):
+            if self.shelf.has_card(value):
                 detail = (
                     "it holds a card number, which is kept nowhere in the clear: ask by its token, or without a job"
                 )

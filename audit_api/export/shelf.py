@@ -7,7 +7,7 @@ is written is durable (fsync, rename, fsync of the folder) before anyone hears o
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -84,7 +84,7 @@ class Shelf:
         self._folder = folder
         self._clock = clock
         self._keep_ns = int(keep_seconds * 1e9)
-        self._has_card = has_card
+        self.has_card = has_card
         self._jobs: dict[str, Job] = {}
         self._spent: list[_Spent] = []
         self._open()
@@ -119,10 +119,6 @@ class Shelf:
                 _log.warning("export %s is over and cannot be removed yet: %s", job.id, error)
         jobs = [job for job in self._jobs.values() if job not in over]
         return iter(sorted(jobs, key=lambda job: (job.created_ns, job.id)))
-
-    def may_hold(self, texts: Iterable[str]) -> bool:
-        """Whether these texts may be kept: none of them holds a card number."""
-        return not any(self._has_card(text) for text in texts)
 
     def find(self, name: str) -> Job | None:
         """The job of this id."""
