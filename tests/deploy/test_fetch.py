@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-
 import pytest
 
 from collector.errors import Overloaded
 from deploy.fetch import fetch
 from deploy.sidecarstate import ask_sidecar
-from tests.support.webhooks import NO_HTTP, mumbler
+from tests.support.webhooks import NO_HTTP, mumbler, receiver
 
 
 @pytest.mark.parametrize("answer", [*NO_HTTP.values(), b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf"])
@@ -53,40 +49,15 @@ def test_a_sidecar_is_asked_by_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None
     assert state.refusing == "full"
 
 
-@pytest.fixture
-def heard() -> Iterator[tuple[str, list[tuple[str, str | None]]]]:
-    """A server, to which a proxy's requests come as well: its URL, and path and authorization of what it was asked for."""
-    asked: list[tuple[str, str | None]] = []
-
-    class Answer(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append((self.path, self.headers["authorization"]))
-            self.send_response(200)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    running = ThreadingHTTPServer(("127.0.0.1", 0), Answer)
-    thread = threading.Thread(target=running.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{running.server_port}", asked
-    running.shutdown()
-    thread.join()
-    running.server_close()
-
-
-def test_a_token_goes_to_this_machine_and_in_clear_to_nobody_else(
-    heard: tuple[str, list[tuple[str, str | None]]], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    url, asked = heard
+def test_a_token_goes_to_this_machine_and_in_clear_to_nobody_else(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TALLY_TOKEN", "secret")
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("http_proxy", url)  # so that whatever goes elsewhere is seen here
-    fetch(f"{url}/checkpoint", api="")
-    fetch("http://elsewhere.example/bundle", api="")
-    fetch("http://elsewhere.example/bundle", api="http://elsewhere.example")
-    fetch("http://elsewhere.example/bundle", api="https://elsewhere.example")
+    with receiver(200) as (url, got):
+        monkeypatch.setenv("http_proxy", url)  # so that whatever goes elsewhere is seen here
+        fetch(f"{url}/checkpoint", api="")
+        fetch("http://elsewhere.example/bundle", api="")
+        fetch("http://elsewhere.example/bundle", api="http://elsewhere.example")
+        fetch("http://elsewhere.example/bundle", api="https://elsewhere.example")
+    asked = [(one.path, one.headers.get("authorization")) for one in got]
     assert asked == [("/checkpoint", "Bearer secret"), *[("http://elsewhere.example/bundle", None)] * 3]

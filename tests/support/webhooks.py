@@ -22,7 +22,7 @@ NO_HTTP = {
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """One request; names of headers in lower case."""
+    """One request; names of headers in lower case, and of what was merely asked for an empty body."""
 
     path: str
     headers: dict[str, str]
@@ -36,12 +36,12 @@ class Posted:
 
 @contextmanager
 def receiver(*statuses: int) -> Iterator[tuple[str, list[Posted]]]:
-    """Answers posts with one status after the other, the last for ever; gives its URL, and what it was sent so far."""
+    """Answers with one status after the other, the last for ever, also as a proxy; gives its URL, and what it was sent so far."""
     got: list[Posted] = []
 
     class Answer(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
+            body = self.rfile.read(int(self.headers["content-length"] or 0))
             got.append(Posted(self.path, {name.lower(): value for name, value in self.headers.items()}, body))
             status = statuses[min(len(got), len(statuses)) - 1]
             self.send_response(status)
@@ -49,6 +49,9 @@ def receiver(*statuses: int) -> Iterator[tuple[str, list[Posted]]]:
                 self.send_header("location", "http://127.0.0.1:9/")
             self.send_header("content-length", "0")
             self.end_headers()
+
+        def do_GET(self) -> None:
+            self.do_POST()
 
         def log_message(self, *_: object) -> None:
             pass
