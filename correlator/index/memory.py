@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from correlator.errors import NotFound
 from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
-from correlator.index.rows import HUB_LINKS, Row, absorb, is_hub, names_of
+from correlator.index.rows import HUB_LINKS, Row, absorb, names_of
 from correlator.index.vocabulary import STATUSES
 from correlator.trail import transaction_trail
 
@@ -69,20 +69,8 @@ class MemoryIndex:
 
     def _summary(self, row: Row, size: int) -> TrailSummary:
         leaves = [leaf for leaf in self._leaves[row.trail] if leaf < size]
-        return TrailSummary(
-            trail=row.trail,
-            entries=len(leaves),
-            first_leaf=row.first_leaf,
-            last_leaf=leaves[-1],
-            first_time=row.first_time,
-            last_time=row.last_time,
-            services=tuple(sorted(row.services)),
-            events=tuple(sorted(row.events)),
-            keys=tuple(sorted(row.keys)),
-            amounts=row.told_amounts(),
-            status=STATUSES[row.status],
-            links=tuple(sorted(self._links[row.trail])),
-            hub=is_hub(row.trail, row.links, self._hub_links),
+        return row.summary(
+            entries=len(leaves), last_leaf=leaves[-1], links=self._links[row.trail], hub_links=self._hub_links
         )
 
 

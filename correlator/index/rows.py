@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from collector.amounts import is_amount
 from collector.event import Facts, decode_facts
 from correlator.errors import VerificationError
-from correlator.index import AmountRange, IndexedLeaf
+from correlator.index import AmountRange, IndexedLeaf, TrailSummary
 from correlator.index.amounts import number_of, ordered
 from correlator.index.condition import And, Condition, Has, HasAmount, HasKey, HasText, HasTime, Not, Or
 from correlator.index.leaves import EventRun, Leaves
@@ -13,7 +13,7 @@ from correlator.index.vocabulary import STATUSES
 from correlator.index.words import TextSearch, texts_of, words_of
 from correlator.trail import parse_trail
 
-__all__ = ["HUB_LINKS", "KEYS_A_PAGE", "MAX_EVENT_NAMES", "Row", "absorb", "is_hub", "names_of"]
+__all__ = ["HUB_LINKS", "KEYS_A_PAGE", "MAX_EVENT_NAMES", "Row", "absorb", "names_of"]
 
 HUB_LINKS = 20
 """Links of a key's trail up to which it is followed, unless the settings say otherwise."""
@@ -111,9 +111,25 @@ class Row:
         self.new_links = []
         self.new_services = self.new_events = self.new_keys = self.new_amounts = self.full_pages = ()
 
-    def told_amounts(self) -> tuple[tuple[str, str, str], ...]:
-        """The amounts as a summary tells them."""
-        return tuple((name, number_of(least), number_of(most)) for name, (least, most) in sorted(self.amounts.items()))
+    def summary(self, *, entries: int, last_leaf: int, links: Iterable[str], hub_links: int) -> TrailSummary:
+        """What an index tells of the trail, with what it does not find in the row: what lies within the bound asked for, and links, each once."""
+        return TrailSummary(
+            trail=self.trail,
+            entries=entries,
+            first_leaf=self.first_leaf,
+            last_leaf=last_leaf,
+            first_time=self.first_time,
+            last_time=self.last_time,
+            services=tuple(sorted(self.services)),
+            events=tuple(sorted(self.events)),
+            keys=tuple(sorted(self.keys)),
+            amounts=tuple(
+                (name, number_of(least), number_of(most)) for name, (least, most) in sorted(self.amounts.items())
+            ),
+            status=STATUSES[self.status],
+            links=tuple(sorted(links)),
+            hub=self.links > hub_links and names_of(self.trail)[1] == "key",
+        )
 
     def has_key(self, key: tuple[str, str]) -> bool:
         """Whether it is one of the trail's."""
@@ -279,11 +295,6 @@ def _absorb_amount(row: Row, currency: str, amount: str) -> None:
         row.amounts[currency] = span
         if currency not in row.new_amounts:
             row.new_amounts = (*row.new_amounts, currency)
-
-
-def is_hub(trail: str, links: int, hub_links: int) -> bool:
-    """Whether it is a key's trail with so many links that it is recorded, not followed."""
-    return links > hub_links and names_of(trail)[1] == "key"
 
 
 def names_of(trail: str) -> tuple[str, str]:

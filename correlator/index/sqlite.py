@@ -24,10 +24,9 @@ from correlator.index import IndexedLeaf, Page, TextSearch, TrailQuery, TrailSum
 from correlator.index.asked import Asked, asked_of
 from correlator.index.columns import columns_of, row_of, run_column, run_of
 from correlator.index.recent import Recent
-from correlator.index.rows import HUB_LINKS, Row, absorb, is_hub
+from correlator.index.rows import HUB_LINKS, Row, absorb
 from correlator.index.schema import SCHEMA, SCHEMA_VERSION, TABLES
 from correlator.index.search import COLUMNS, key_asked, leading, narrowed, search, term_asked
-from correlator.index.vocabulary import STATUSES
 from correlator.index.words import name_words, texts_of
 
 __all__ = ["SqliteIndex"]
@@ -293,22 +292,10 @@ class SqliteIndex:
         entries, last_leaf = row.entries, row.last_leaf
         if size is not None and last_leaf >= size:
             entries, last_leaf = self._within(row.first_leaf, size)
-        links = self._db.execute("SELECT trail FROM links WHERE first_leaf = ? ORDER BY trail", (row.first_leaf,))
-        return TrailSummary(
-            trail=row.trail,
-            entries=entries,
-            first_leaf=row.first_leaf,
-            last_leaf=last_leaf,
-            first_time=row.first_time,
-            last_time=row.last_time,
-            services=tuple(sorted(row.services)),
-            events=tuple(sorted(row.events)),
-            keys=tuple(sorted(row.keys)),
-            amounts=row.told_amounts(),
-            status=STATUSES[row.status],
-            links=tuple(link for (link,) in links),
-            hub=is_hub(row.trail, row.links, self._hub_links),
+        links = (
+            link for (link,) in self._db.execute("SELECT trail FROM links WHERE first_leaf = ?", (row.first_leaf,))
         )
+        return row.summary(entries=entries, last_leaf=last_leaf, links=links, hub_links=self._hub_links)
 
     def _within(self, first_leaf: int, size: int) -> tuple[int, int]:
         """How many leaves of the trail are below `size`, and the last of them."""

@@ -37,7 +37,7 @@ from correlator.index.opensearch.generations import Generations
 from correlator.index.opensearch.parts import Part, after, part_of
 from correlator.index.opensearch.search import pages_search, search_of
 from correlator.index.recent import Recent
-from correlator.index.rows import HUB_LINKS, Row, absorb, is_hub
+from correlator.index.rows import HUB_LINKS, Row, absorb
 from correlator.index.settings import IndexSettings
 from correlator.index.words import TextTerm
 from correlator.trail import is_trail
@@ -328,22 +328,7 @@ class OpenSearchIndex:
         entries, last_leaf = one.entries, one.last_leaf
         if size is not None and last_leaf >= size:
             entries, last_leaf = self._within(one, size)
-        row = one.row()
-        return TrailSummary(
-            trail=one.trail,
-            entries=entries,
-            first_leaf=one.first_leaf,
-            last_leaf=last_leaf,
-            first_time=one.first_time,
-            last_time=one.last_time,
-            services=tuple(sorted(row.services)),
-            events=tuple(sorted(row.events)),
-            keys=tuple(sorted(row.keys)),
-            amounts=row.told_amounts(),
-            status=one.status,
-            links=tuple(sorted(links)),
-            hub=is_hub(one.trail, one.links, self._hub_links),
-        )
+        return one.row().summary(entries=entries, last_leaf=last_leaf, links=links, hub_links=self._hub_links)
 
     def _within(self, one: TrailDocument, size: int) -> tuple[int, int]:
         """How many leaves of the trail are below `size`, and the last of them."""
