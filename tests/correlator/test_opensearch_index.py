@@ -261,6 +261,22 @@ def test_a_hot_trail_is_bounded_documents(
 
 
 @on_server
+def test_a_search_by_key_costs_nothing_for_each_trail_there_is(
+    opened: Callable[..., OpenSearchIndex], opensearch: Cluster, opensearch_index: IndexSettings
+) -> None:
+    leaves, index = Leaves(), opened()
+    for _ in range(3):  # each refresh is a segment
+        for number in range(40):
+            leaves.event(f"transaction/{len(leaves.made)}", keys={"k": f"v{number}"})
+        index.apply(leaves.made[-40:])
+        assert found(index, key=("k", "v1"), text=TextSearch.parse("v1*"))
+    told = opensearch.ask("GET", f"/{opensearch_index.prefix}-trails/_stats/fielddata?fields=*")
+    assert told["_all"]["total"]["fielddata"]["memory_size_in_bytes"] == 0, (
+        "no ordinals of all trails, made at each refresh"
+    )
+
+
+@on_server
 def test_a_search_sees_what_another_process_wrote_just_now(opened: Callable[..., OpenSearchIndex]) -> None:
     writer, reader, leaves = opened(), opened(read_only=True), Leaves()
     for number in range(10):
