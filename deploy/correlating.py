@@ -5,7 +5,7 @@ import logging
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from correlator.errors import Conflict, Overloaded
 from correlator.metrics import CorrelatorMetrics
@@ -15,7 +15,7 @@ from correlator.standby import Turn, wait_for_silence
 from deploy.config import Config
 from deploy.health import health_server
 from deploy.places import Places
-from deploy.process import Ready
+from deploy.process import Ready, in_thread
 from deploy.storing import check_patience
 from deploy.writing import Desk, finish, open_desk
 
@@ -23,8 +23,6 @@ __all__ = ["serve_correlator"]
 
 FINISH_SECONDS = 10.0
 """How long a stopping correlator goes on with what the collectors left."""
-
-T = TypeVar("T")
 
 _log = logging.getLogger("tally.correlator")
 
@@ -118,7 +116,7 @@ async def _stand_by(desk: Desk, duty: _Duty, *, stopped: asyncio.Event, told: Ca
         duty.at_work, duty.word = at_work, "standing by"
         told()
         try:
-            return await _in_thread(at_work.wait, stopped)
+            return await in_thread(at_work.wait, stopped)
         finally:
             duty.at_work, duty.word = None, "opening the log"
 
@@ -129,7 +127,7 @@ async def _write(
     duty.at_work, duty.word = at_work, "ok"
     told()
     async with _statements(desk):
-        await _in_thread(at_work.run, stopped)
+        await in_thread(at_work.run, stopped)
         await asyncio.to_thread(finish, at_work, within_seconds=FINISH_SECONDS)
 
 
@@ -148,17 +146,6 @@ async def _statements(desk: Desk) -> AsyncIterator[None]:
     finally:
         ended.set()
         await keeping
-
-
-async def _in_thread(work: Callable[[threading.Event], T], stopped: asyncio.Event) -> T:
-    """Let `work` go on in a thread until it returns by itself, or `stopped` is set; raises what it raises."""
-    stop = threading.Event()
-    working = asyncio.create_task(asyncio.to_thread(work, stop))
-    waiting = asyncio.create_task(stopped.wait())
-    await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
-    stop.set()
-    waiting.cancel()
-    return await working
 
 
 async def _pause(stopped: asyncio.Event) -> None:

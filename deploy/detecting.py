@@ -26,6 +26,7 @@ from deploy.api import open_logs
 from deploy.config import Config, ConfigError
 from deploy.health import health_server
 from deploy.places import Places
+from deploy.process import in_thread
 from deploy.recording import open_recorder
 
 __all__ = ["DETECTOR", "Pulse", "engine_of", "followed", "readers_of", "serve_detector", "trail_of"]
@@ -131,13 +132,7 @@ async def serve_detector(
             health_server(metrics.registry, port=settings.metrics_port, alive=work.alive, ready=work.ready)
         )
         ready({"http": f"http://{address}"})
-        stop = threading.Event()
-        working = asyncio.create_task(asyncio.to_thread(work.run, stop))
-        waiting = asyncio.create_task(stopped.wait())
-        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
-        stop.set()
-        waiting.cancel()
-        await working
+        await in_thread(work.run, stopped)
 
 
 def _freezer(settings: DetectorSettings, recorder: Recorder, metrics: DetectorMetrics) -> Freezer | None:

@@ -29,6 +29,7 @@ from deploy.config import Config, ConfigError
 from deploy.health import Posts, health_server
 from deploy.lacking import Lacking
 from deploy.places import Places
+from deploy.process import in_thread
 from deploy.processes import running
 from deploy.recording import open_recorder
 
@@ -87,13 +88,7 @@ async def serve_incidents(
         )
         work.look_first()  # before anybody waits for us: what is refused from now on is told
         ready({"http": f"http://{address}"})
-        stop = threading.Event()
-        working = asyncio.create_task(asyncio.to_thread(work.run, stop))
-        waiting = asyncio.create_task(stopped.wait())
-        await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
-        stop.set()
-        waiting.cancel()
-        await working
+        await in_thread(work.run, stopped)
 
 
 def _secrets(config: Config, metrics: IncidentMetrics) -> tuple[Outside | None, str]:

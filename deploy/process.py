@@ -18,7 +18,7 @@ from deploy.config import ConfigError
 from deploy.places import Places
 from deploy.processes import Running, announce, retire
 
-__all__ = ["JsonLines", "Ready", "keep_what_is_there", "log_as_json", "on_hangup", "serve"]
+__all__ = ["JsonLines", "Ready", "in_thread", "keep_what_is_there", "log_as_json", "on_hangup", "serve"]
 
 T = TypeVar("T")
 
@@ -148,3 +148,14 @@ def _stop_at_end_of_stdin(loop: asyncio.AbstractEventLoop, stopped: asyncio.Even
         loop.call_soon_threadsafe(stopped.set)
     except RuntimeError:
         pass  # the loop is closed: we are stopping anyway
+
+
+async def in_thread(work: Callable[[threading.Event], T], stopped: asyncio.Event) -> T:
+    """Let `work` go on in a thread until it returns by itself, or `stopped` is set, of which it is told; raises what it raises."""
+    stop = threading.Event()
+    working = asyncio.create_task(asyncio.to_thread(work, stop))
+    waiting = asyncio.create_task(stopped.wait())
+    await asyncio.wait((working, waiting), return_when=asyncio.FIRST_COMPLETED)
+    stop.set()
+    waiting.cancel()
+    return await working
