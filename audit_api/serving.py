@@ -42,33 +42,33 @@ async def serve(
         protocol: makes what speaks HTTP on a connection; uvicorn calls it as it calls its own.
 
     Raises:
-        OSError: the address cannot be bound, or a PEM file is missing.
+        OSError: the address cannot be bound, or a PEM file is missing or none; nobody is told that it is ready then.
     """
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     listener = socket.create_server((settings.host, settings.port), family=family, backlog=1024)
     # accepted sockets inherit it; without it an answer in two parts waits for the reader's delayed ack
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
-        server = _Embedded(
-            uvicorn.Config(
-                app,
-                log_config=None,
-                access_log=False,
-                lifespan="on",
-                http=cast("Any", protocol),
-                ws="none",
-                server_header=False,
-                proxy_headers=False,
-                limit_concurrency=512,
-                h11_max_incomplete_event_size=32_768,
-                timeout_keep_alive=30,
-                timeout_graceful_shutdown=settings.shutdown_seconds,
-                ssl_certfile=settings.tls_certificate or None,
-                ssl_keyfile=settings.tls_key or None,
-                ssl_ca_certs=settings.tls_client_ca or None,
-                ssl_cert_reqs=ssl.CERT_OPTIONAL if settings.tls_client_ca else ssl.CERT_NONE,
-            )
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            lifespan="on",
+            http=cast("Any", protocol),
+            ws="none",
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=512,
+            h11_max_incomplete_event_size=32_768,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=settings.shutdown_seconds,
+            ssl_certfile=settings.tls_certificate or None,
+            ssl_keyfile=settings.tls_key or None,
+            ssl_ca_certs=settings.tls_client_ca or None,
+            ssl_cert_reqs=ssl.CERT_OPTIONAL if settings.tls_client_ca else ssl.CERT_NONE,
         )
+        config.load()  # reads the PEM files: whoever is told that it is ready is not to find that it was not
+        server = _Embedded(config)
         host = f"[{settings.host}]" if family == socket.AF_INET6 else settings.host
         scheme = "https" if settings.tls_certificate else "http"
         serving = asyncio.create_task(server.serve(sockets=[listener]))

@@ -128,7 +128,7 @@ async def run_sidecar(
     Raises:
         StateUnknown: the spool is another process's, or its disk failed and it must be opened again; or the positions in followed files
             do not read back.
-        Malformed: the settings' rules, or the files with keys, cannot be used.
+        Malformed: the settings' rules, or the files with keys and certificates, cannot be used.
         OSError: a port is taken, a key file is missing.
     """
     loop = asyncio.get_running_loop()

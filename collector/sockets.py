@@ -143,9 +143,12 @@ def _bound(host: str, port: int, kind: socket.SocketKind) -> list[socket.socket]
     """A socket for each address of the host, as asyncio binds them; raises OSError."""
     found: list[socket.socket] = []
     try:
-        for family, _, _, _, address in dict.fromkeys(
-            socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)
-        ):
+        known = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)
+    except socket.gaierror as error:
+        where = f"{error.strerror} (while attempting to listen on {host}, port {port})"
+        raise socket.gaierror(error.errno, where) from error
+    try:
+        for family, _, _, _, address in dict.fromkeys(known):
             one = socket.socket(family, kind)
             found.append(one)
             if kind is socket.SOCK_STREAM:

@@ -202,7 +202,7 @@ class WaysIn:
         way.addresses["http"] = self._serve(way, app, own)
 
     def _serve(self, way: Way, app: Any, settings: HttpSettings | ElasticsearchSettings) -> str:
-        """Serve an application over HTTP; returns its address. Raises OSError: it cannot listen there, or a file is not what it should be."""
+        """Serve an application over HTTP; returns its address. Raises OSError: it cannot listen there; `Malformed`: a file is not what it should be."""
         tls_of(settings)  # the server reads the same files, but only once it is too late to say so
         server = HttpServer(
             self._leaving.wrap(app),

@@ -20,6 +20,7 @@ from audit_api.serving import serve
 from collector.errors import NotFound, Overloaded, StateUnknown
 from collector.protect.classify import find_cards
 from collector.receive.http_protocol import BoundedProtocol
+from collector.receive.listening import tls_from
 from correlator.log import LogReader
 from correlator.shards import key_of_log
 from deploy.config import Config, ConfigError
@@ -61,11 +62,15 @@ async def serve_api(
         ready: called with the addresses once it listens.
 
     Raises:
+        Malformed: a PEM file cannot be read, or is not what it should be.
         ConfigError: the ledger began with another number of shards, or an identity provider or a Redis is named and its extra is not there.
         OSError: the address cannot be bound, or a file of tokens cannot be written.
         TokensError: one of them is not as it must be.
         StateUnknown: a saved search cannot be read, or the recorder's spool is another process's.
     """
+    own = config.audit_api
+    if own.tls_certificate:  # the server reads these files too, and names none of them
+        tls_from(own.tls_certificate, own.tls_key, own.tls_client_ca)
     with suppress(Overloaded, StateUnknown):  # a storage that is away now: then each answer says so
         check_cut(config)
     with ExitStack() as open_files:

@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Mapping
@@ -110,7 +111,7 @@ async def _serve(
     try:
         return await body(stopped, ready)
     except OSError as error:
-        if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES):
+        if error.errno in (errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES, socket.EAI_NONAME):
             raise ConfigError(f"{name} cannot listen: {error.strerror or error}") from error
         raise
     finally:

@@ -4,9 +4,10 @@ import ipaddress
 import ssl
 from typing import Protocol
 
+from collector.errors import Malformed
 from collector.secretfile import check_files
 
-__all__ = ["Listening", "check_listening", "is_this_machine", "tls_of"]
+__all__ = ["Listening", "check_listening", "is_this_machine", "tls_from", "tls_of"]
 
 
 class Listening(Protocol):
@@ -65,15 +66,30 @@ def tls_of(settings: Listening) -> ssl.SSLContext | None:
     """TLS 1.2 or newer with the settings' certificate; with a client CA, senders must show a certificate of it. None: no TLS.
 
     Raises:
-        OSError: a file that cannot be read, or is not what it should be (`ssl.SSLError`).
+        Malformed: a file cannot be read, or is not what it should be; the message names it.
     """
     if not settings.tls_certificate:
         return None
-    check_files(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+    return tls_from(settings.tls_certificate, settings.tls_key, settings.tls_client_ca)
+
+
+def tls_from(certificate: str, key: str, client_ca: str) -> ssl.SSLContext:
+    """As `tls_of`, from the names of PEM files; `client_ca` may be empty."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-    if settings.tls_client_ca:
-        context.load_verify_locations(settings.tls_client_ca)
+    try:
+        check_files(certificate, key, client_ca)
+        context.load_cert_chain(certificate, key)
+    except ssl.SSLError as error:  # says nothing of the files
+        raise Malformed(
+            f"{certificate} and {key} are not a certificate and its key in PEM ({error.reason or 'cannot be read'})"
+        ) from error
+    except OSError as error:
+        raise Malformed(f"{error.filename}: {error.strerror or error}") from error
+    if client_ca:
+        try:
+            context.load_verify_locations(client_ca)
+        except ssl.SSLError as error:
+            raise Malformed(f"{client_ca}: no certificates in PEM ({error.reason or 'cannot be read'})") from error
         context.verify_mode = ssl.CERT_REQUIRED
     return context

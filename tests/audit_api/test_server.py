@@ -164,6 +164,20 @@ async def test_over_tls_and_told_to_stay_there(tmp_path: Path, ledger: SmallLedg
         assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
 
 
+async def test_with_files_that_are_no_pem_it_is_never_said_to_be_ready(
+    ledger: SmallLedger, recorder: Recorder, tmp_path: Path
+) -> None:
+    garbage = tmp_path / "garbage.pem"
+    garbage.write_text("no key")
+    write_tokens(tmp_path / "tokens.toml")
+    settings = ApiSettings(port=0, tls_certificate=str(garbage), tls_key=str(garbage))
+    app = make_app(ledger, recorder=recorder, token_file=tmp_path / "tokens.toml", settings=settings, clocks=Clocks())
+    ready: list[str] = []
+    with pytest.raises(ssl.SSLError):
+        await serve(app, settings, stopped=asyncio.Event(), ready=ready.append)
+    assert ready == []
+
+
 def test_half_a_tls_configuration_is_refused() -> None:
     with pytest.raises(ValueError, match="belong together"):
         ApiSettings(tls_key="key.pem")

@@ -233,6 +233,31 @@ def test_a_taken_port_is_told_and_ends_everything(tmp_path: Path) -> None:
     assert done.stderr.splitlines()[-1].startswith("tally: collector-side cannot run")
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            'tls_certificate = "tally.toml"\ntls_key = "tally.toml"',
+            "/tally.toml are not a certificate and its key in PEM",
+        ),
+        ('tls_certificate = "gone.pem"\ntls_key = "gone.pem"', "/gone.pem: No such file or directory"),
+        ('host = "nowhere.invalid"\nunprotected = true', "while attempting to listen on nowhere.invalid, port 0)"),
+    ],
+)
+def test_where_it_cannot_listen_ends_everything_and_says_what_to_mend(tmp_path: Path, settings: str, said: str) -> None:
+    """Exit code 2 tells `tally up` that starting it again will not help; a sidecar that ended with 1 was started again for ever."""
+    config = tmp_path / "tally.toml"
+    config.write_text(CONFIG.replace("[collector.http]\nport = 0", f"[collector.http]\nport = 0\n{settings}"))
+    command = [sys.executable, "-m", "deploy.cli", "--config", str(config), "run"]
+    done = subprocess.run([*command, "collector"], capture_output=True, text=True, check=False, timeout=60)
+    unresolved = "Temporary failure" in done.stderr  # where nobody answers for names it may pass, and is tried again
+    assert (done.returncode, said in done.stderr) == (1 if unresolved else 2, True), done.stderr
+    if "tls" in settings:
+        config.write_text(CONFIG.replace("[audit_api]\nport = 0", f"[audit_api]\nport = 0\n{settings}"))
+        done = subprocess.run([*command, "api"], capture_output=True, text=True, check=False, timeout=60)
+        assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+
+
 @pytest.mark.crash
 def test_a_ledger_that_is_cut_is_served_and_verified(tmp_path: Path) -> None:
     """Five processes: what a sender logged is found, read, exported and verified through the one API over three logs."""
