@@ -144,9 +144,11 @@ def _bound(host: str, port: int, kind: socket.SocketKind) -> list[socket.socket]
     found: list[socket.socket] = []
     try:
         known = socket.getaddrinfo(host or None, port, type=kind, flags=socket.AI_PASSIVE)
-    except socket.gaierror as error:
-        where = f"{error.strerror} (while attempting to listen on {host}, port {port})"
-        raise socket.gaierror(error.errno, where) from error
+    except (socket.gaierror, UnicodeError) as error:  # the second: a name with an empty or too long part
+        code, what = (
+            (error.errno, error.strerror) if isinstance(error, OSError) else (socket.EAI_NONAME, "No host name")
+        )
+        raise socket.gaierror(code, f"{what} (while attempting to listen on {host}, port {port})") from error
     try:
         for family, _, _, _, address in dict.fromkeys(known):
             one = socket.socket(family, kind)

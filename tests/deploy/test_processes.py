@@ -241,6 +241,7 @@ def test_a_taken_port_is_told_and_ends_everything(tmp_path: Path) -> None:
             "/tally.toml are not a certificate and its key in PEM",
         ),
         ('tls_certificate = "gone.pem"\ntls_key = "gone.pem"', "/gone.pem: No such file or directory"),
+        ('host = "a..b"\nunprotected = true', "No host name (while attempting to listen on a..b, port 0)"),
         ('host = "nowhere.invalid"\nunprotected = true', "while attempting to listen on nowhere.invalid, port 0)"),
     ],
 )
