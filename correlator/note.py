@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from correlator.errors import VerificationError
 
-__all__ = ["Note", "Signature", "Signer", "Verifier", "decode_base64", "open_note", "sign_note"]
+__all__ = ["Note", "Signature", "Signer", "Verifier", "decode_base64", "is_key_name", "open_note", "sign_note"]
 
 ED25519 = 0x01
 COSIGNATURE_V1 = 0x04
@@ -51,7 +51,8 @@ def decode_base64(text: str, what: str) -> bytes:
     return raw
 
 
-def _is_name(name: str) -> bool:
+def is_key_name(name: str) -> bool:
+    """Whether a key, and so a log, can be called so."""
     return bool(name) and "+" not in name and name.isprintable() and not any(char.isspace() for char in name)
 
 
@@ -64,7 +65,7 @@ def _split_key(text: str, what: str) -> tuple[str, bytes, int, bytes]:
     """The name, key ID, signature type and 32 key bytes of a vkey, or of an skey without its prefix."""
     name, _, rest = text.partition("+")
     key_id, _, encoded = rest.partition("+")
-    if not _is_name(name) or not _KEY_ID.fullmatch(key_id):
+    if not is_key_name(name) or not _KEY_ID.fullmatch(key_id):
         raise VerificationError(f"{what} is not <name>+<8 hex digits>+<base64>")
     raw = decode_base64(encoded, f"the key material of {what} {name}")
     if len(raw) != 33:
@@ -86,7 +87,7 @@ class Verifier:
         Raises:
             VerificationError: the name, the type or the key's length is not one that a vkey can hold.
         """
-        if not _is_name(self.name):
+        if not is_key_name(self.name):
             raise VerificationError(f"{self.name!r} is no key name: it must not be empty or hold spaces or '+'")
         if self.algorithm not in (ED25519, COSIGNATURE_V1):
             raise VerificationError(
@@ -257,7 +258,7 @@ def _signature_lines(message: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
     found = []
     for number, line in enumerate(lines, 1):
         name, _, encoded = line.removeprefix(_DASH).partition(" ")
-        if not line.startswith(_DASH) or not _is_name(name):
+        if not line.startswith(_DASH) or not is_key_name(name):
             raise VerificationError(f"signature line {number} of the note is not '— <name> <base64>'")
         raw = decode_base64(encoded, f"signature line {number} of the note")
         if len(raw) < 5:

@@ -27,6 +27,7 @@ from collector.errors import TallyError
 from collector.settings import CollectorSettings
 from collector.store.settings import StoreSettings
 from correlator.index.settings import IndexSettings
+from correlator.note import is_key_name
 from correlator.settings import CorrelatorSettings
 from correlator.shards import split_origin
 from dashboards.settings import DashboardSettings
@@ -99,7 +100,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     incidents: IncidentSettings = msgspec.field(default_factory=IncidentSettings)
 
     def __post_init__(self) -> None:
-        """Refuse a place of the log that nothing can open, or that holds a credential, and a ledger named as a shard is."""
+        """Refuse a place of the log that nothing can open, or that holds a credential, and a ledger that no key can be named after, or named as a shard is."""
+        if not is_key_name(self.ledger):
+            raise ValueError("ledger must be a name without white space and '+', such as payments.example/audit")
         if split_origin(self.ledger)[0] != self.ledger:
             raise ValueError("ledger ends as the origin of a shard does (docs/operating.md)")
         if self.log:

@@ -78,6 +78,8 @@ def test_an_unknown_key_that_resembles_nothing_is_answered_with_what_there_is() 
         ('[sidecars.a]\nname = "b"', "tally.toml: sidecars.a.name: a sidecar is called what its table is called"),
         ('[correlator]\nenrolled = { A = [""] }', "tally.toml: correlator.enrolled"),
         ('[audit_api]\ntls_key = "k"', "tally.toml: audit_api: tls_certificate and tls_key belong together"),
+        ('ledger = ""', "tally.toml: ledger must be a name without white space and '+'"),
+        ('ledger = "our ledger"', "tally.toml: ledger must be a name without white space and '+'"),
         ("a = ", "tally.toml: not TOML: "),
         ("a = 1\na = 2", "tally.toml: not TOML: "),
     ],
