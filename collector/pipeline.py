@@ -249,10 +249,9 @@ class Pipeline:
             deliver_here([outcome for outcome in outcomes if isinstance(outcome[0], Told)])
         if outside:
             self._deliver_outside(outside)
-        answers = [
+        if answers := [
             answer for done, outcome in outcomes if isinstance(done, Twice) for answer in self._await(done, outcome)
-        ]
-        if answers:
+        ]:
             self._deliver_outside(answers)
 
     def _await(self, twice: Twice, outcome: Spooled | Exception) -> list[tuple[Done, Spooled | Exception]]:
