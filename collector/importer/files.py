@@ -96,6 +96,8 @@ class ImportFile:
                 raise Malformed(
                     "its first line is neither a JSON object nor a header of several columns", label="bad_file"
                 )
+            if "\r" in header:  # all of the file is one line then, and would be a header without rows
+                raise Malformed("its lines end in CR alone: they must end in LF, or in CR and LF", label="bad_file")
             if any(map(_LIKE_A_VALUE, self._header)):
                 raise Malformed(
                     "its first line looks like a row: a CSV begins with a header, and another text is nothing to import",

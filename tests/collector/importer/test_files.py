@@ -210,7 +210,7 @@ def test_damaged_gzip_behind_a_quote_that_is_never_closed_gives_its_rows_up_to_t
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\n\n", b"just text\n", b"\xff\xfe\x00x,y\n", b"a,a\n1,2\n", b"\x1f\x8b\x08 no"]
+    "data", [b"", b"\n\n", b"just text\n", b"\xff\xfe\x00x,y\n", b"a,a\n1,2\n", b"a,b\r1,2\r", b"\x1f\x8b\x08 no"]
 )
 def test_what_is_no_file_to_import_says_so(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(Malformed):
