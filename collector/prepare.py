@@ -44,6 +44,10 @@ _MAX_RAW_VALUES = 131_072
 MAX_FACTS_BYTES = 16_384
 """Longest facts line: an entry must hold it beside two trail ids (docs/format.md, "Facts")."""
 
+_MASKED_TIMES, _MASKED_BYTES = 4, 31 * 1024**2
+"""How much longer an event may be once it is masked: a card number takes three times its room, but digits that read as one at every
+place some ten times. And a frame must hold it."""
+
 _OWN_NAMES = (*(name for kind in (Event, Span, Origin, Scope, Access) for name in kind.__struct_fields__), STATED_TIME)
 
 
@@ -86,7 +90,7 @@ class Preparer:
     Args:
         extractor, protector: compiled settings.
         clock: Unix time in nanoseconds; None leaves `observed` as it came (imported files, whose bytes must not depend on when).
-        max_event_bytes: a longer event is refused.
+        max_event_bytes: a longer event is refused, and one that is more than four times as long when it is masked.
         speakers: services to the peers (`Origin.peer`) that alone may speak for them; an event that names one of these services and comes
             from somebody else is refused.
         requests: whether to look for requests (`Prepared.requests`).
@@ -162,6 +166,8 @@ class Preparer:
             event = self._protected(event)
             data, digest = encode_event(event, exact=exact)
             rules = _rules_left(event, rules)
+            if len(data) > min(_MASKED_TIMES * self._max_event_bytes, _MASKED_BYTES):
+                raise Malformed(f"an event that is {len(data)} bytes long when it is masked", label="too_large")
         if self._speakers:
             _check_speaker(event, self._speakers)
         facts = encode_facts(facts_of(event, digest, rules))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import re
 from typing import Any
 
@@ -17,7 +18,7 @@ from collector.event import Access, Event, Facts, Origin, Scope, Span, decode_ev
 from collector.extract import Extractor, KeyRule, OperationRule, StitchSettings
 from collector.prepare import MAX_FACTS_BYTES, Prepared, Preparer, raw_of
 from collector.protect import Protector
-from collector.protect.classify import find_cards
+from collector.protect.classify import find_cards, luhn_valid
 from collector.receive import Arrival
 
 NOW_NS = 1_700_000_000_000_000_000
@@ -301,6 +302,18 @@ def test_of_millions_of_values_the_first_are_shown() -> None:
     assert sum(map(len, shown["body"])) + len(shown["body"]) == 131_072 - 1
     assert "resource" not in shown
     assert shown["span"] == {"name": "pay"}
+
+
+def test_an_event_may_be_as_long_as_its_masks_make_it_and_no_longer() -> None:
+    """preparer() takes events of 10,000 bytes."""
+    event, _ = prepared(Event(body="4222222222222 " * 700))
+    assert 25_000 < len(event.body) < 40_000
+    # every group of four digits begins two numbers, and ends two others
+    groups = [f"{first}{last:02d}" for first in (50, 56, 57, 58, 63) for last in range(100)]
+    body = " ".join(random.Random(7).choices([group for group in groups if luhn_valid(group)], k=1_900))
+    assert len(body) < 10_000
+    assert len(Protector(token_key=TOKEN_KEY).text(body)) > 40_000
+    assert refusal(Event(body=body)) == "too_large"
 
 
 def test_an_event_too_deep_is_refused_and_still_shown() -> None:
