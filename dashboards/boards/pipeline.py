@@ -60,6 +60,15 @@ def _in() -> tuple[Panel, ...]:
             title="Waited for a turn, by way in", text="How often each second a sender waited because others' work was at hand. It rises with any load.", unit="ops", width=6,
             queries=[Query("sum by (input) (rate(tally_collector_input_waits_total[$__rate_interval]))", "{{input}}")],
         ),
+        Panel(
+            title="Services' metrics that did not go on", text="Data points each second that Prometheus will never have, by reason. What is sent again is no newer, and no loss.",
+            unit="ops", width=12, runbook="TallyMetricsDropped",
+            queries=[Query("sum by (reason) (rate(tally_collector_metrics_dropped_total[$__rate_interval]))", "{{reason}}")],
+        ),
+        Panel(
+            title="Clocks", text="By how much each collector's clock is off, either way, as its batches say. Nothing where nobody knows.", unit="s", width=12,
+            runbook="TallyClockOffset", queries=[Query("max by (instance) (abs(tally_collector_clock_offset_seconds))", "{{instance}}")],
+        ),
     )  # fmt: skip
 
 

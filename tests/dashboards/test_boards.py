@@ -102,7 +102,17 @@ def test_links_lead_to_runbooks_and_trails(made: list[dict[str, Any]], repo_root
     assert "/v1/trails" not in without
 
 
-@pytest.mark.parametrize("alert", ["TallySpoolFilling", "TallyRefusing", "TallyReloadRefused", "TallySpoolDamaged"])
+@pytest.mark.parametrize(
+    "alert",
+    [
+        "TallyClockOffset",
+        "TallyMetricsDropped",
+        "TallyRefusing",
+        "TallyReloadRefused",
+        "TallySpoolDamaged",
+        "TallySpoolFilling",
+    ],
+)
 def test_what_an_alert_says_of_a_collector_is_seen_on_the_board_that_it_leads_to(
     made: list[dict[str, Any]], alert: str
 ) -> None:

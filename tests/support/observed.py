@@ -18,6 +18,7 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from audit_api.metrics import ApiMetrics, SiemMetrics
+from collector.batch import Clock
 from collector.metrics import CollectorMetrics
 from collector.store.metrics import ClusterMetrics
 from tests.support.exposed import Textfile
@@ -212,13 +213,22 @@ class Beside:
         self._siem = SiemMetrics(["desk"])
         self._api = ApiMetrics()
         self._collector.input_opens("forward")
+        self._offset_ns = 0
+        self._collector.watch_clock(lambda: Clock(offset_ns=self._offset_ns, uncertainty_ns=1_000_000))
         self._textfile = Textfile(textfile)
         self.registry.register(self)  # a collector by its method, as the library has it
 
     def collect(self) -> Iterator[Any]:
-        """The metrics of a collector elsewhere for its broker and its full spool, of an API that shares limits, of what sends to a SIEM, and what the check left."""
+        """The metrics of a collector elsewhere for its broker, its clock, its full spool and the metrics that it lets go of, of an API that shares limits, of what sends to a SIEM, and what the check left."""
         for family in self._collector.registry.collect():
-            if family.name.startswith(("tally_collector_broker", "tally_collector_input")):
+            if family.name.startswith(
+                (
+                    "tally_collector_broker",
+                    "tally_collector_clock",
+                    "tally_collector_input",
+                    "tally_collector_metrics_dropped",
+                )
+            ):
                 yield family
         for family in self._api.registry.collect():
             if family.name in ("tally_api_limits_shared", "tally_api_shared_limit_failures"):
@@ -234,6 +244,8 @@ class Beside:
             self._collector.input_waited(way)
             for _ in range(room if trouble else 0):
                 self._collector.refused_input(way)
+        self._collector.metric_points_dropped("queue_full", 9 if trouble else 0)
+        self._offset_ns = -80_000_000 if trouble else 2_000_000
         self._siem.sent.labels("desk").inc(0 if trouble else 40)
         self._siem.failures.labels("desk").inc(bool(trouble))
         self._siem.behind.labels("desk").set(400 if trouble else 3)
