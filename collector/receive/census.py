@@ -11,7 +11,7 @@ import msgpack
 
 from collector.errors import TooLarge
 
-__all__ = ["Path", "check_decoded", "check_json", "check_nested", "check_protobuf", "count_msgpack"]
+__all__ = ["Path", "check_decoded", "check_json", "check_nested", "check_protobuf", "count_json", "count_msgpack"]
 
 Path = Sequence[Sequence[int]]
 """From a message to its records: for each step the numbers of the fields that lead on."""
@@ -34,8 +34,13 @@ def check_json(body: bytes) -> None:
     """
     if len(body) <= _MAX_VALUES:
         return
-    if body.count(b",") + body.count(b"{") + body.count(b"[") > _MAX_VALUES:
+    if count_json(body) > _MAX_VALUES:
         raise TooLarge(f"more than {_MAX_VALUES} values in a request")
+
+
+def count_json(data: bytes) -> int:
+    """How many values stand in the lists and objects of this JSON, these counted with them, or more: it is not looked whether commas and brackets stand in texts."""
+    return data.count(b",") + data.count(b"{") + data.count(b"[")
 
 
 def check_protobuf(body: bytes, path: Path, most: int) -> None:

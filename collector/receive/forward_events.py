@@ -12,7 +12,8 @@ import msgspec
 from msgspec.msgpack import Ext
 
 from collector.errors import Malformed
-from collector.event import decode_event, may_hold_large_doubles
+from collector.event import MAX_EVENT_BYTES, decode_event, may_hold_large_doubles
+from collector.receive.census import count_json
 from collector.receive.event_line import EventLine, arrival_of_event
 from collector.receive.forward_group import Group
 
@@ -20,6 +21,9 @@ __all__ = ["CANONICAL_EVENTS", "Relayed", "add_events", "are_canonical_events"]
 
 CANONICAL_EVENTS: Mapping[str, str] = {"tallystick": "canonical"}
 """The option that says it."""
+
+_MAX_VALUES = 4 * 2**20
+"""Of all events of a message: as many as stand in one event that is as long as any may be, and more than in a relay's chunk, which is shorter."""
 
 
 class Relayed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -53,12 +57,17 @@ def are_canonical_events(option: Mapping[Any, Any]) -> bool:
 
 
 def add_events(group: Group, entries: Iterable[bytes], observed: str) -> int:
-    """Add the event of each entry to the group, or what is wrong with it; returns how many entries there were."""
-    count = 0
+    """Add the event of each entry to the group, or what is wrong with it; returns how many entries there were.
+
+    No event is decoded that is longer than any collector takes, nor what stands behind 4,194,304 values: three bytes may become a hundred.
+    """
+    count, left = 0, _MAX_VALUES
     for raw in entries:
         count += 1
         try:
-            arrival = arrival_of_event(_line(_decode_entry(raw)[1]), origin=group.origin, service="", observed=observed)
+            relayed = _decode_entry(raw)[1]
+            left = _left_behind(relayed.bytes, left)
+            arrival = arrival_of_event(_line(relayed), origin=group.origin, service="", observed=observed)
         except Malformed as error:
             group.refused.append((raw, Malformed(error.reason, where=f"record {count}", label=error.label)))
         except (ValueError, RecursionError) as error:  # DecodeError and UnicodeDecodeError are ValueErrors
@@ -67,6 +76,16 @@ def add_events(group: Group, entries: Iterable[bytes], observed: str) -> int:
         else:
             group.arrivals.append(arrival)
     return count
+
+
+def _left_behind(data: bytes, left: int) -> int:
+    """How many values may stand in the events behind this one. Raises Malformed: it is too long, or has more."""
+    if len(data) > MAX_EVENT_BYTES:
+        raise Malformed(f"an event of more than {MAX_EVENT_BYTES} bytes", label="too_large")
+    left -= count_json(data)
+    if left < 0:
+        raise Malformed(f"in a message of more than {_MAX_VALUES} values: this is behind", label="too_large")
+    return left
 
 
 def _line(relayed: Relayed) -> _RelayedLine:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
+import tracemalloc
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -396,6 +398,26 @@ def test_what_is_no_event_is_refused_alone(entry: Any) -> None:
     assert raw == msgpack.packb(entry)
     assert error.label in {"bad_event", "bad_time"}
     assert "record 1" in str(error)
+
+
+def test_of_a_chunk_of_very_many_values_none_is_decoded_behind_its_bound_and_the_others_are_taken() -> None:
+    bomb = b'{"body":[' + b"[]," * (2**20 - 1) + b"[]]}"  # each empty list takes 64 bytes when it is decoded
+    long = b'{"body":[' + b"[]," * (3 * 2**20) + b"[]]}"
+    packed = entry_of(long) + entry_of(bomb) * 6 + entry_of(b'{"body":"good"}')
+    option = {"chunk": "c", "tallystick": "canonical", "compressed": "gzip"}
+    message = msgpack.packb(["edge", gzip.compress(packed, 1), option])
+    tracemalloc.start()
+    try:
+        (group,) = read(message)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 300 * 2**20
+    assert [len(arrival.event.body) for arrival in group.arrivals] == [2**20, len("good")]
+    assert [raw for raw, _ in group.refused] == [entry_of(long)] + [entry_of(bomb)] * 5
+    assert {error.label for _, error in group.refused} == {"too_large"}
+    assert str(group.refused[0][1]) == "record 1: an event of more than 8388608 bytes"
+    assert str(group.refused[1][1]) == "record 3: in a message of more than 4194304 values: this is behind"
 
 
 def test_a_number_is_a_double_however_large_and_an_integer_however_long() -> None:
