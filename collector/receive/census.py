@@ -9,9 +9,18 @@ from typing import Any, TypeAlias
 
 import msgpack
 
-from collector.errors import TooLarge
+from collector.errors import Malformed, TooLarge
 
-__all__ = ["Path", "check_decoded", "check_json", "check_nested", "check_protobuf", "count_json", "count_msgpack"]
+__all__ = [
+    "Path",
+    "Walked",
+    "check_decoded",
+    "check_json",
+    "check_nested",
+    "check_protobuf",
+    "count_json",
+    "count_msgpack",
+]
 
 Path = Sequence[Sequence[int]]
 """From a message to its records: for each step the numbers of the fields that lead on."""
@@ -19,12 +28,38 @@ Path = Sequence[Sequence[int]]
 _Kind: TypeAlias = "dict[int, _Kind]"
 
 _MAX_VALUES = 4 * 2**20
+_MAX_VALUES_OF_ONE = 2**20  # twice what fits into an event by default
 _STEPS = 4_096
 _LONGEST_VARINT = 10
 _SIZES = (0, 8, 0, 0, 0, 4)  # of values by their kind; a group's begin and end have none
 _OTHER = (-1, -1)
 _OTHERS = 4
 """So many other fields may stand beside each record: a scope of one record has two, a metric of one point five. Who sends a million sends nothing else, and each is a step of the count."""
+
+
+class Walked:
+    """Counts the values of what is decoded already and becomes events, record by record.
+
+    Attributes:
+        since: counted since it was last set to 0; whoever has it may give others a turn.
+    """
+
+    __slots__ = ("_left", "since")
+
+    def __init__(self) -> None:
+        self.since = 0
+        self._left = _MAX_VALUES_OF_ONE
+
+    def begin(self) -> None:
+        """Here begins a record, or what several have in common."""
+        self._left = _MAX_VALUES_OF_ONE
+
+    def count(self, values: int) -> None:
+        """So many values are walked next. Raises Malformed: they are too many, those before them counted."""
+        self.since += values
+        self._left -= values
+        if self._left < 0:
+            raise Malformed(f"more than {_MAX_VALUES_OF_ONE} values", label="too_large")
 
 
 def check_json(body: bytes) -> None:

@@ -6,13 +6,15 @@ so on (the names that OpenTelemetry gives exporters to other formats), a schema 
 An id of a span's own that is none makes the span `Malformed`; a log record with a bad id is kept, and marked later on.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any
 
 from collector.errors import Malformed
 from collector.event import Event, Origin, Scope, Span, format_time
 from collector.receive import Arrival, otlp_json
+from collector.receive.census import Walked
 from collector.receive.record import put_over, record_uid, span_id_of, span_uid, trace_id_of
 
 __all__ = [
@@ -39,14 +41,15 @@ _ORIGIN = Origin(receiver="otlp")
 class Reading:
     """How the two encodings differ.
 
-    `identifier`: an id as hex, empty for zeros; `value_of`: an AnyValue as a plain value; `number_of`: an exemplar's value, None when it
-    has none; `raw_of`: a record's bytes again.
+    `identifier`: an id as hex, empty for zeros; `value_of`: an AnyValue as a plain value, told whom to call with the number of values in each list
+    or map; `number_of`: an exemplar's value, None when it has none; `raw_of`: a record's bytes again; `walked`: counts a record's values.
     """
 
     identifier: Callable[[Any], str]
-    value_of: Callable[[Any], Any]
+    value_of: Callable[..., Any]
     number_of: Callable[[Any], int | float | None]
     raw_of: Callable[[Any], bytes]
+    walked: Walked = field(default_factory=Walked)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +64,18 @@ def _protobuf_identifier(value: bytes) -> str:
     return value.hex() if any(value) else ""
 
 
-def _protobuf_value(value: Any) -> Any:
+def _protobuf_value(value: Any, count: Callable[[int], object] = otlp_json.uncounted) -> Any:
     which = value.WhichOneof("value")
     if which == "string_value":
         return value.string_value
     if which == "array_value":
-        return [_protobuf_value(item) for item in value.array_value.values]
+        items = value.array_value.values
+        count(len(items))
+        return [_protobuf_value(item, count) for item in items]
     if which == "kvlist_value":
-        return {item.key: _protobuf_value(item.value) for item in value.kvlist_value.values}
+        pairs = value.kvlist_value.values
+        count(len(pairs))
+        return {pair.key: _protobuf_value(pair.value, count) for pair in pairs}
     return getattr(value, which) if which else None
 
 
@@ -137,14 +144,14 @@ def events_of_traces(request: Any, reading: Reading, *, observed: str) -> Iterat
                     yield Refused(raw=reading.raw_of(span), error=error)
 
 
-def attributes_of(pairs: Iterable[Any] | None, reading: Reading, marks: list[str]) -> dict[str, Any]:
-    """Attributes as a map; marks a key that stands twice."""
-    value_of = reading.value_of
-    out: dict[str, Any] = {}
-    count = 0
-    for pair in pairs or ():
-        out[pair.key] = value_of(pair.value)
-        count += 1
+def attributes_of(
+    pairs: Sequence[Any] | None, reading: Reading, marks: list[str], more: Sequence[Any] | None = None
+) -> dict[str, Any]:
+    """Attributes as a map, with `more` behind them; marks a key that stands twice. Raises Malformed: as `Reading.value_of`, `Walked.count`."""
+    value_of, counted = reading.value_of, reading.walked.count
+    count = len(pairs or ()) + len(more or ())
+    counted(count)
+    out = {pair.key: value_of(pair.value, counted) for pair in chain(pairs or (), more or ())}
     if len(out) != count:
         marks.append("duplicate_attribute")  # keys must be unique (OTLP); the last one stands
     return out
@@ -152,6 +159,7 @@ def attributes_of(pairs: Iterable[Any] | None, reading: Reading, marks: list[str
 
 def resource_of(group: Any, reading: Reading) -> dict[str, Any]:
     """The resource of a ResourceLogs, ResourceSpans or ResourceMetrics."""
+    reading.walked.begin()
     marks: list[str] = []
     resource = group.resource
     attributes = attributes_of(resource.attributes, reading, marks) if resource else {}
@@ -164,6 +172,7 @@ def resource_of(group: Any, reading: Reading) -> dict[str, Any]:
 
 def scope_of(scoped: Any, reading: Reading) -> Scope | None:
     """The scope of a ScopeLogs, ScopeSpans or ScopeMetrics; None when it says nothing."""
+    reading.walked.begin()
     scope = scoped.scope
     attributes = attributes_of(scope.attributes, reading, []) if scope else {}
     if scoped.schema_url:
@@ -187,6 +196,7 @@ def time_of(unix_ns: int, attributes: dict[str, Any], marks: list[str]) -> str:
 
 
 def _log(record: Any, resource: dict[str, Any], scope: Scope | None, reading: Reading, observed: str) -> Arrival:
+    reading.walked.begin()
     marks: list[str] = []
     attributes = attributes_of(record.attributes, reading, marks)
     if record.dropped_attributes_count:
@@ -198,7 +208,7 @@ def _log(record: Any, resource: dict[str, Any], scope: Scope | None, reading: Re
         severity_number=number if 0 <= number <= 24 else 0,
         severity_text=record.severity_text,
         event_name=record.event_name,
-        body=reading.value_of(record.body),
+        body=reading.value_of(record.body, reading.walked.count),
         attributes=attributes,
         resource=resource,
         scope=scope,
@@ -217,6 +227,7 @@ def _span(span: Any, resource: dict[str, Any], scope: Scope | None, reading: Rea
         raise Malformed("a span whose trace id is not 16 bytes, or zero", label="bad_id")
     if not span_id_of(span_id):
         raise Malformed("a span whose own id is not 8 bytes, or zero", label="bad_id")
+    reading.walked.begin()
     marks: list[str] = []
     attributes = attributes_of(span.attributes, reading, marks)
     parent = reading.identifier(span.parent_span_id)
@@ -227,6 +238,7 @@ def _span(span: Any, resource: dict[str, Any], scope: Scope | None, reading: Rea
     for name in ("dropped_attributes_count", "dropped_events_count", "dropped_links_count"):
         if dropped := getattr(span, name):
             put_over(attributes, {f"otel.{name}": dropped})
+    reading.walked.count(len(span.events or ()) + len(span.links or ()))
     status = span.status
     code = status.code if status else 0
     event = Event(

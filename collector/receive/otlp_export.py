@@ -7,7 +7,7 @@ long as the collector's journal remembers it; spans, exemplars and records with 
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from google.protobuf.message import DecodeError
@@ -18,8 +18,8 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from collector.errors import Malformed, TooLarge
 from collector.event import Origin, format_time
 from collector.receive import Arrival, Intake, otlp_json
-from collector.receive.census import Path, check_decoded, check_json, check_nested, check_protobuf
-from collector.receive.otlp_events import JSON, PROTOBUF, Refused, Void, events_of_logs, events_of_traces
+from collector.receive.census import Path, Walked, check_decoded, check_json, check_nested, check_protobuf
+from collector.receive.otlp_events import JSON, PROTOBUF, Reading, Refused, Void, events_of_logs, events_of_traces
 from collector.receive.otlp_metrics import Points, events_of_metrics
 from collector.receive.turns import Share, Turns
 from collector.rejection import Rejection, place_in
@@ -29,6 +29,9 @@ __all__ = ["LOGS", "METRICS", "TRACES", "Onward", "OtlpExports", "Signal", "Take
 
 _BREATH = 250
 """Records that are mapped in one go before other connections get their turn."""
+
+_BREATH_VALUES = 16_384
+"""Or records with so many values."""
 
 _MAX_VOIDS = 100_000
 """Resources, scopes and metrics that hold nothing, of one request. No SDK sends any; two bytes are one, and each takes memory and time as a full one does."""
@@ -186,7 +189,8 @@ class OtlpExports:
             check_protobuf(body, signal.path, signal.max_records)
             for _ in check_nested(body, signal.message.DESCRIPTOR, _MAX_PARTS):
                 await share.turn()
-        for record in _records(body, signal, json, format_time(self._clock())):
+        reading = replace(JSON if json else PROTOBUF, walked=Walked())
+        for record in _records(body, signal, json, reading, format_time(self._clock())):
             if isinstance(record, Arrival):
                 read.arrivals.append(record)
                 seen += 1
@@ -199,8 +203,8 @@ class OtlpExports:
                 read.points[record.kind] += record.count
                 read.untraced += record.untraced
                 seen += record.count + record.untraced
-            if seen >= _BREATH:
-                seen = 0
+            if seen >= _BREATH or reading.walked.since >= _BREATH_VALUES:
+                seen = reading.walked.since = 0
                 await share.turn()
             if voids > _MAX_VOIDS:
                 raise Malformed(
@@ -231,14 +235,16 @@ class OtlpExports:
         return Taken(rejected=taken.rejected, reason="; ".join(filter(None, (taken.reason, reason))))
 
 
-def _records(body: bytes, signal: Signal, json: bool, observed: str) -> Iterator[Arrival | Refused | Points | Void]:
+def _records(
+    body: bytes, signal: Signal, json: bool, reading: Reading, observed: str
+) -> Iterator[Arrival | Refused | Points | Void]:
     if json:
         check_json(body)
         told = signal.read_json(body)
         check_decoded(told, signal.message.DESCRIPTOR, signal.path, signal.max_records)
-        return signal.records(told, JSON, observed=observed)
+        return signal.records(told, reading, observed=observed)
     try:
         request = signal.message.FromString(body)
     except DecodeError as error:
         raise Malformed(f"not {signal.message.DESCRIPTOR.name} in protobuf", label="bad_otlp") from error
-    return signal.records(request, PROTOBUF, observed=observed)
+    return signal.records(request, reading, observed=observed)

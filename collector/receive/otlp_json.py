@@ -8,6 +8,7 @@ ignored, as the specification demands. The attribute names are those of the gene
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import msgspec
@@ -25,6 +26,7 @@ __all__ = [
     "read_logs",
     "read_metrics",
     "read_traces",
+    "uncounted",
     "value_of",
 ]
 
@@ -293,8 +295,15 @@ def identifier(value: str) -> str:
     return value.lower() if value.strip("0") else ""
 
 
-def value_of(value: AnyValue | None) -> Any:
-    """The plain value; None when none is set. Raises `Malformed` for bytes that are no base64 and numbers that are none."""
+def uncounted(values: int) -> None:
+    """What `value_of` calls where nobody counts."""
+
+
+def value_of(value: AnyValue | None, count: Callable[[int], object] = uncounted) -> Any:
+    """The plain value; None when none is set. `count` is called with the number of values in each list or map, before they are read.
+
+    Raises `Malformed` for bytes that are no base64 and numbers that are none, and what `count` raises.
+    """
     if value is None:
         return None
     if value.string_value is not None:
@@ -306,9 +315,13 @@ def value_of(value: AnyValue | None) -> Any:
     if value.double_value is not None:
         return _double(value.double_value, "a doubleValue")
     if value.array_value is not None:
-        return [value_of(item) for item in value.array_value.values or ()]
+        items = value.array_value.values or ()
+        count(len(items))
+        return [value_of(item, count) for item in items]
     if value.kvlist_value is not None:
-        return {item.key: value_of(item.value) for item in value.kvlist_value.values or ()}
+        pairs = value.kvlist_value.values or ()
+        count(len(pairs))
+        return {pair.key: value_of(pair.value, count) for pair in pairs}
     if value.bytes_value is not None:
         try:
             # as the JSON mapping of protobuf has it: either alphabet, with or without padding

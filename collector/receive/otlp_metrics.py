@@ -8,7 +8,6 @@ any one transaction: they are counted here, by their kind, and not kept.
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any
 
 from collector.errors import Malformed
@@ -76,13 +75,13 @@ class _Metric:
 
     def _event_of(self, exemplar: Any, point: Any) -> Arrival:
         reading = self.reading
+        reading.walked.begin()
         trace_id = reading.identifier(exemplar.trace_id)
         if len(trace_id) != 32 or not trace_id_of(trace_id):
             raise Malformed("an exemplar whose trace id is not 16 bytes", label="bad_id")
         marks: list[str] = []
         # the point has the attributes that it is aggregated by, the exemplar those filtered out: together they are what was measured
-        measured = chain(point.attributes or (), exemplar.filtered_attributes or ())
-        attributes = attributes_of(measured, reading, marks)
+        attributes = attributes_of(point.attributes, reading, marks, exemplar.filtered_attributes)
         value = reading.number_of(exemplar)
         event = Event(
             time=time_of(exemplar.time_unix_nano, attributes, marks),

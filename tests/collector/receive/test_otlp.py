@@ -565,6 +565,69 @@ def test_what_is_nested_in_one_record_has_a_bound_and_is_counted_in_turns(
     asyncio.run(story())
 
 
+def _array(values: int) -> bytes:
+    """An AnyValue with a list of so many values that say nothing."""
+    return _delimited(5, b"\x0a\x00" * values)
+
+
+TWO_MANY = 2 * b"".join((b"\x32\x00", _delimited(6, _delimited(2, _array(2**19)))))  # two attributes, two of nothing
+
+
+@pytest.mark.parametrize(
+    "many",
+    [
+        _delimited(5, _array(2**20 + 1)),
+        _delimited(5, _array(2**20)) + b"\x32\x00",  # body and attributes together
+        TWO_MANY,
+        _delimited(5, _delimited(6, b"\x0a\x00" * (2**20 + 1))),
+        b"\x32\x00" * (2**20 + 1),
+    ],
+    ids=["list", "together", "attributes", "map", "flat"],
+)
+def test_a_record_of_very_many_values_is_refused_alone_and_what_has_many_takes_turns(
+    intake: MemoryIntake, many: bytes
+) -> None:
+    waited = 0
+
+    def waits() -> None:
+        nonlocal waited
+        waited += 1
+
+    good = _delimited(5, _array(20_000))
+    request = _delimited(1, _delimited(2, b"".join(_delimited(2, one) for one in (good, many, good + b"\x18\x01"))))
+
+    async def story() -> None:
+        exports = OtlpExports(intake, clock=lambda: 1, turns=Turns(LoopTime(turn_seconds=0.0), waits))
+        assert await exports.take(request, LOGS, json=False) == Taken(rejected=1, reason="more than 1048576 values")
+        assert waited == 2  # one behind each of the first two records
+        ((_, error, _),) = intake.dead
+        assert error.label == "too_large"
+
+    asyncio.run(story())
+
+
+def test_in_json_a_record_of_very_many_values_is_refused_alone() -> None:
+    many: dict[str, Any] = {"body": {"arrayValue": {"values": [{}] * (2**20 + 1)}}}
+    good, refused, other = logs(logs_json({}, many, {}))
+    assert isinstance(good, Arrival)
+    assert isinstance(other, Arrival)
+    assert isinstance(refused, Refused)
+    assert str(refused.error) == "more than 1048576 values"
+
+
+def test_a_resource_of_very_many_values_is_refused_with_all_that_is_in_it(intake: MemoryIntake) -> None:
+    resource = _delimited(1, b"\x0a\x00" * (2**20 + 1))
+    request = _delimited(1, resource + _delimited(2, b"\x12\x00"))
+
+    async def story() -> None:
+        with pytest.raises(Malformed, match="more than 1048576 values"):
+            await OtlpExports(intake, clock=lambda: 1).take(request, LOGS, json=False)
+        ((raw, error, _),) = intake.dead
+        assert (raw, error.label) == (request, "too_large")
+
+    asyncio.run(story())
+
+
 def test_limits_and_pressure(intake: MemoryIntake, serve: Callable[..., None]) -> None:
     async def story(client: httpx.AsyncClient) -> None:
         big = await client.post("/v1/traces", content=b"x" * 5000, headers=PB)
