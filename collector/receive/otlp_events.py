@@ -112,15 +112,17 @@ def events_of_logs(request: Any, reading: Reading, *, observed: str) -> Iterator
         if not group.scope_logs:
             yield VOID
             continue
-        resource = resource_of(group, reading)
+        around: list[str] = []
+        resource = resource_of(group, reading, around)
         for scoped in group.scope_logs:
             if not scoped.log_records:
                 yield VOID
                 continue
-            scope = scope_of(scoped, reading)
+            marks = list(around)
+            scope = scope_of(scoped, reading, marks)
             for record in scoped.log_records:
                 try:
-                    yield _log(record, resource, scope, reading, observed)
+                    yield _log(record, resource, scope, reading, around=marks, observed=observed)
                 except Malformed as error:
                     yield Refused(raw=reading.raw_of(record), error=error)
 
@@ -131,15 +133,17 @@ def events_of_traces(request: Any, reading: Reading, *, observed: str) -> Iterat
         if not group.scope_spans:
             yield VOID
             continue
-        resource = resource_of(group, reading)
+        around: list[str] = []
+        resource = resource_of(group, reading, around)
         for scoped in group.scope_spans:
             if not scoped.spans:
                 yield VOID
                 continue
-            scope = scope_of(scoped, reading)
+            marks = list(around)
+            scope = scope_of(scoped, reading, marks)
             for span in scoped.spans:
                 try:
-                    yield _span(span, resource, scope, reading, observed)
+                    yield _span(span, resource, scope, reading, around=marks, observed=observed)
                 except Malformed as error:
                     yield Refused(raw=reading.raw_of(span), error=error)
 
@@ -152,15 +156,14 @@ def attributes_of(
     count = len(pairs or ()) + len(more or ())
     counted(count)
     out = {pair.key: value_of(pair.value, counted) for pair in chain(pairs or (), more or ())}
-    if len(out) != count:
+    if len(out) != count and "duplicate_attribute" not in marks:
         marks.append("duplicate_attribute")  # keys must be unique (OTLP); the last one stands
     return out
 
 
-def resource_of(group: Any, reading: Reading) -> dict[str, Any]:
-    """The resource of a ResourceLogs, ResourceSpans or ResourceMetrics."""
+def resource_of(group: Any, reading: Reading, marks: list[str]) -> dict[str, Any]:
+    """The resource of a ResourceLogs, ResourceSpans or ResourceMetrics; `marks` are those of all that is in it."""
     reading.walked.begin()
-    marks: list[str] = []
     resource = group.resource
     attributes = attributes_of(resource.attributes, reading, marks) if resource else {}
     if group.schema_url:
@@ -170,11 +173,11 @@ def resource_of(group: Any, reading: Reading) -> dict[str, Any]:
     return attributes
 
 
-def scope_of(scoped: Any, reading: Reading) -> Scope | None:
-    """The scope of a ScopeLogs, ScopeSpans or ScopeMetrics; None when it says nothing."""
+def scope_of(scoped: Any, reading: Reading, marks: list[str]) -> Scope | None:
+    """The scope of a ScopeLogs, ScopeSpans or ScopeMetrics; None when it says nothing. `marks` as in `resource_of`."""
     reading.walked.begin()
     scope = scoped.scope
-    attributes = attributes_of(scope.attributes, reading, []) if scope else {}
+    attributes = attributes_of(scope.attributes, reading, marks) if scope else {}
     if scoped.schema_url:
         put_over(attributes, {"otel.schema_url": scoped.schema_url})
     if scope and scope.dropped_attributes_count:
@@ -195,9 +198,11 @@ def time_of(unix_ns: int, attributes: dict[str, Any], marks: list[str]) -> str:
         return ""
 
 
-def _log(record: Any, resource: dict[str, Any], scope: Scope | None, reading: Reading, observed: str) -> Arrival:
+def _log(
+    record: Any, resource: dict[str, Any], scope: Scope | None, reading: Reading, *, around: list[str], observed: str
+) -> Arrival:
     reading.walked.begin()
-    marks: list[str] = []
+    marks = list(around)
     attributes = attributes_of(record.attributes, reading, marks)
     if record.dropped_attributes_count:
         put_over(attributes, {"otel.dropped_attributes_count": record.dropped_attributes_count})
@@ -221,14 +226,16 @@ def _log(record: Any, resource: dict[str, Any], scope: Scope | None, reading: Re
     return Arrival(event=event, source_id=record_uid(attributes.get("log.record.uid")))
 
 
-def _span(span: Any, resource: dict[str, Any], scope: Scope | None, reading: Reading, observed: str) -> Arrival:
+def _span(
+    span: Any, resource: dict[str, Any], scope: Scope | None, reading: Reading, *, around: list[str], observed: str
+) -> Arrival:
     trace_id, span_id = reading.identifier(span.trace_id), reading.identifier(span.span_id)
     if len(trace_id) != 32 or not trace_id_of(trace_id):
         raise Malformed("a span whose trace id is not 16 bytes, or zero", label="bad_id")
     if not span_id_of(span_id):
         raise Malformed("a span whose own id is not 8 bytes, or zero", label="bad_id")
     reading.walked.begin()
-    marks: list[str] = []
+    marks = list(around)
     attributes = attributes_of(span.attributes, reading, marks)
     parent = reading.identifier(span.parent_span_id)
     if parent and not span_id_of(parent):

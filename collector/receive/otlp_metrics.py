@@ -46,6 +46,7 @@ class _Metric:
     kind: str
     resource: dict[str, Any]
     scope: Scope | None
+    marks: list[str]
     reading: Reading
     observed: str
 
@@ -79,7 +80,7 @@ class _Metric:
         trace_id = reading.identifier(exemplar.trace_id)
         if len(trace_id) != 32 or not trace_id_of(trace_id):
             raise Malformed("an exemplar whose trace id is not 16 bytes", label="bad_id")
-        marks: list[str] = []
+        marks = list(self.marks)
         # the point has the attributes that it is aggregated by, the exemplar those filtered out: together they are what was measured
         attributes = attributes_of(point.attributes, reading, marks, exemplar.filtered_attributes)
         value = reading.number_of(exemplar)
@@ -108,12 +109,14 @@ def events_of_metrics(request: Any, reading: Reading, *, observed: str) -> Itera
         if not group.scope_metrics:
             yield VOID
             continue
-        resource = resource_of(group, reading)
+        around: list[str] = []
+        resource = resource_of(group, reading, around)
         for scoped in group.scope_metrics:
             if not scoped.metrics:
                 yield VOID
                 continue
-            scope = scope_of(scoped, reading)
+            marks = list(around)
+            scope = scope_of(scoped, reading, marks)
             for metric in scoped.metrics:
                 empty = True
                 for kind in KINDS:
@@ -121,7 +124,7 @@ def events_of_metrics(request: Any, reading: Reading, *, observed: str) -> Itera
                     if data and data.data_points:
                         empty = False
                         named = _Metric(
-                            name=metric.name, unit=metric.unit, kind=kind, resource=resource, scope=scope, reading=reading, observed=observed,
+                            name=metric.name, unit=metric.unit, kind=kind, resource=resource, scope=scope, marks=marks, reading=reading, observed=observed,
                         )  # fmt: skip
                         yield from named.events_of(data.data_points)
                 if empty:

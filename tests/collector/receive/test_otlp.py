@@ -389,6 +389,24 @@ def test_a_repeated_attribute_a_bad_parent_and_an_impossible_time_are_marked() -
     assert sorted(event.marks) == ["duplicate_attribute", "parent_span_id_unusable", "time_unusable"]
 
 
+def test_a_repeated_attribute_of_resource_or_scope_marks_what_is_in_it() -> None:
+    pair = [{"key": "a", "value": {"intValue": 1}}, {"key": "a", "value": {"intValue": 2}}]
+    record = {"logRecords": [{"attributes": pair}]}
+    for resource, scopes, marked in (
+        ({"attributes": pair}, [{"logRecords": [{}]}, record], [True, True]),
+        ({}, [{"scope": {"attributes": pair}, "logRecords": [{}]}, {"logRecords": [{}]}], [True, False]),
+    ):
+        found = logs(json.dumps({"resourceLogs": [{"resource": resource, "scopeLogs": scopes}]}).encode())
+        events = [one.event for one in found if isinstance(one, Arrival)]
+        assert [event.marks for event in events] == [["duplicate_attribute"] * one for one in marked]
+    spans = [{"traceId": TRACE, "spanId": SPAN}]
+    for request in (
+        [{"resource": {"attributes": pair}, "scopeSpans": [{"spans": spans}]}],
+        [{"scopeSpans": [{"scope": {"attributes": pair}, "spans": spans}]}],
+    ):
+        assert only(traces(json.dumps({"resourceSpans": request}).encode())).event.marks == ["duplicate_attribute"]
+
+
 # ---------------------------------------------------------------------------------------------------- the protocol
 def spans_protobuf(*ids: int) -> bytes:
     request = ExportTraceServiceRequest()
