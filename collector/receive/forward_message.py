@@ -16,6 +16,7 @@ the dead letters.
 """
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -124,7 +125,7 @@ class MessageReader:
                 continue
             if (
                 joined is not None
-                and group.chunk is None
+                and not group.alone
                 and joined.origin is group.origin
                 and max(messages, len(joined.arrivals) + len(joined.refused)) < self._limits.max_joined
             ):
@@ -136,7 +137,7 @@ class MessageReader:
             if joined is not None:
                 yield joined
             joined = None
-            if group.chunk is None:
+            if not group.alone:
                 joined, messages = group, values
             else:
                 yield group
@@ -336,7 +337,6 @@ class MessageReader:
         return count
 
     def _careful(self, message: bytes, observed: str) -> Group:
-        tag: str | None = ""
         try:
             named, second, *rest = elements(message)
             stamp = stamp_in(second)
@@ -345,10 +345,15 @@ class MessageReader:
             )  # text before record and option is no time
             many = stamp is None and (second[0] in ARRAY or raw)
             tag = tag_in(named)
+        except Malformed as error:
+            return self._whole_refused(message, "", {}, error)
+        try:
             # it has the chunk: whatever else is wrong, its sender is to hear that we have it
             option = option_in(rest[0 if many else 1 :])
         except Malformed as error:
-            return self._whole_refused(message, tag or "", {}, error)
+            group = self._whole_refused(message, tag or "", {}, error)
+            group.digest = hashlib.sha256(message).digest()  # it may come again for ever
+            return group
         if tag is None:
             return self._whole_refused(message, "", option, Malformed("the tag is not text", label="bad_message"))
         if raw:

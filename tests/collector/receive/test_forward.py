@@ -123,6 +123,24 @@ def test_a_chunk_that_comes_again_leaves_one_dead_letter_of_each_bad_record() ->
     run(story())
 
 
+def test_a_message_whose_option_cannot_be_read_is_one_dead_letter_however_often_it_comes() -> None:
+    """Nobody knows its chunk: its sender hears no ack, and comes again for ever."""
+    option = b"\x82\xa5chunk\xa1c\xa1x\xd4\xff\0"  # a time of one byte
+
+    async def story() -> None:
+        async with Setting() as at:
+            sender = await at.sender()
+            one, other = (b"\x93\xa1t" + msgpack.packb(b"\x92\x01\x81\xa1a" + n) + option for n in (b"\1", b"\2"))
+            for message in (one, one, other, one):
+                sender.say(message)
+            sender.say(["t", [], {"chunk": "end"}])
+            assert await sender.hear() == {"ack": "end"}
+            assert [raw for raw, _, _ in at.intake.dead] == [one, other]
+            assert {error.label for _, error, _ in at.intake.dead} == {"bad_msgpack"}
+
+    run(story())
+
+
 def test_an_overloaded_intake_is_asked_again() -> None:
     async def story() -> None:
         async with Setting() as at:
