@@ -5,6 +5,7 @@ long as the collector's journal remembers it; spans, exemplars and records with 
 """
 
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,13 +20,17 @@ from collector.errors import Malformed, TooLarge
 from collector.event import Origin, format_time
 from collector.receive import Arrival, Intake, otlp_json
 from collector.receive.census import Path, Walked, check_decoded, check_json, check_nested, check_protobuf
-from collector.receive.otlp_events import JSON, PROTOBUF, Reading, Refused, Void, events_of_logs, events_of_traces
+from collector.receive.otlp_events import JSON, PROTOBUF, Refused, Void, events_of_logs, events_of_traces
 from collector.receive.otlp_metrics import Points, events_of_metrics
 from collector.receive.turns import Share, Turns
 from collector.rejection import Rejection, place_in
 from collector.sender import OURSELVES, Sender
 
 __all__ = ["LOGS", "METRICS", "TRACES", "Onward", "OtlpExports", "Signal", "Taken"]
+
+_log = logging.getLogger(__name__)
+
+_QUIET_NS = 60 * 10**9
 
 _BREATH = 250
 """Records that are mapped in one go before other connections get their turn."""
@@ -106,12 +111,13 @@ class Onward(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class _Records:
-    """What a request holds: events to be, what cannot be one, data points by their kind, and exemplars that name no trace."""
+    """What a request holds: events to be, what cannot be one, data points by their kind, exemplars that name no trace, and a field that OTLP/JSON does not know."""
 
     arrivals: list[Arrival] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     points: Counter[str] = field(default_factory=Counter)
     untraced: int = 0
+    misnamed: str = ""
 
 
 class OtlpExports:
@@ -140,6 +146,7 @@ class OtlpExports:
         self._passed = passed
         self._onward = onward
         self._turns = turns or Turns()
+        self._warned_ns: int | None = None
 
     async def take(self, body: bytes, signal: Signal, *, json: bool, sender: Sender = OURSELVES) -> Taken:
         """Make a request's records durable; what cannot be an event is in the dead letters. `sender`: as in `Intake.accept`.
@@ -169,7 +176,7 @@ class OtlpExports:
             [Rejection(one.raw, one.error, origin, place_in(group_id, at)) for at, one in enumerate(refused)]
         )
         rejected = len(refused)
-        reason = str(refused[0].error) if refused else ""
+        reason = str(refused[0].error) if refused else self._warning(read.misnamed)
         if arrivals:
             receipt = await self._intake.accept(arrivals, group_id=group_id, sender=sender)
             kept = receipt.stored + receipt.duplicates
@@ -190,7 +197,10 @@ class OtlpExports:
             for _ in check_nested(body, signal.message.DESCRIPTOR, _MAX_PARTS):
                 await share.turn()
         reading = replace(JSON if json else PROTOBUF, walked=Walked())
-        for record in _records(body, signal, json, reading, format_time(self._clock())):
+        request = _decoded(body, signal, json)
+        if json:
+            read.misnamed = otlp_json.misnamed_in(request)
+        for record in signal.records(request, reading, observed=format_time(self._clock())):
             if isinstance(record, Arrival):
                 read.arrivals.append(record)
                 seen += 1
@@ -214,6 +224,17 @@ class OtlpExports:
                 raise TooLarge(f"more than {_MAX_EVENTS} events in a request: send them in several")
         return read
 
+    def _warning(self, misnamed: str) -> str:
+        """What the sender is told whose request has a field that is to be ignored; the log hears it, too, at most once a minute."""
+        if not misnamed:
+            return ""
+        warning = f"{misnamed} is no field of OTLP/JSON, whose names are lowerCamelCase: nothing in it is taken"
+        now_ns = self._clock()
+        if self._warned_ns is None or abs(now_ns - self._warned_ns) >= _QUIET_NS:
+            self._warned_ns = now_ns
+            _log.warning("a sender's request over OTLP is answered 200, and not stored: %s", warning)
+        return warning
+
     async def _too_deep(self, body: bytes, origin: Origin) -> Malformed:
         # not a local of `take`: an error that its own traceback's frame holds is a cycle, and would keep the body until the next collection
         error = Malformed("nested too deeply", label="too_deep")
@@ -235,16 +256,14 @@ class OtlpExports:
         return Taken(rejected=taken.rejected, reason="; ".join(filter(None, (taken.reason, reason))))
 
 
-def _records(
-    body: bytes, signal: Signal, json: bool, reading: Reading, observed: str
-) -> Iterator[Arrival | Refused | Points | Void]:
+def _decoded(body: bytes, signal: Signal, json: bool) -> Any:
+    """The request, of protobuf's class or `otlp_json`'s. Raises `Malformed`, `TooLarge`, RecursionError."""
     if json:
         check_json(body)
         told = signal.read_json(body)
         check_decoded(told, signal.message.DESCRIPTOR, signal.path, signal.max_records)
-        return signal.records(told, reading, observed=observed)
+        return told
     try:
-        request = signal.message.FromString(body)
+        return signal.message.FromString(body)
     except DecodeError as error:
         raise Malformed(f"not {signal.message.DESCRIPTOR.name} in protobuf", label="bad_otlp") from error
-    return signal.records(request, reading, observed=observed)

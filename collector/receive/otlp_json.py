@@ -21,6 +21,7 @@ __all__ = [
     "MetricsRequest",
     "TraceRequest",
     "identifier",
+    "misnamed_in",
     "number_of",
     "raw_of",
     "read_logs",
@@ -29,6 +30,9 @@ __all__ = [
     "uncounted",
     "value_of",
 ]
+
+
+_NOTHING = msgspec.Raw(b"")
 
 
 class _Shape(msgspec.Struct, rename="camel"):
@@ -118,6 +122,7 @@ class LogsRequest(_Shape):
     """ExportLogsServiceRequest."""
 
     resource_logs: list[ResourceLogs] | None = None
+    misnamed: msgspec.Raw = msgspec.field(default=_NOTHING, name="resource_logs")
 
 
 class SpanEvent(_Shape):
@@ -188,6 +193,7 @@ class TraceRequest(_Shape):
     """ExportTraceServiceRequest."""
 
     resource_spans: list[ResourceSpans] | None = None
+    misnamed: msgspec.Raw = msgspec.field(default=_NOTHING, name="resource_spans")
 
 
 class Exemplar(_Shape):
@@ -246,6 +252,7 @@ class MetricsRequest(_Shape):
     """ExportMetricsServiceRequest."""
 
     resource_metrics: list[ResourceMetrics] | None = None
+    misnamed: msgspec.Raw = msgspec.field(default=_NOTHING, name="resource_metrics")
 
 
 _T = TypeVar("_T", bound=_Shape)
@@ -267,6 +274,16 @@ def read_traces(body: bytes) -> TraceRequest:
 def read_metrics(body: bytes) -> MetricsRequest:
     """Decode an ExportMetricsServiceRequest; raises `Malformed` with the place of what is wrong."""
     return _read(_metrics, body)
+
+
+def misnamed_in(request: LogsRequest | TraceRequest | MetricsRequest) -> str:
+    """The request's one field as protobuf names it, where something stands under that name; else empty.
+
+    OTLP/JSON knows it in lowerCamelCase alone, and has a receiver ignore what it does not know: all of such a request.
+    """
+    if memoryview(request.misnamed).nbytes <= len(b"null"):
+        return ""
+    return request.__struct_encode_fields__[request.__struct_fields__.index("misnamed")]
 
 
 def _read(decoder: msgspec.json.Decoder[_T], body: bytes) -> _T:

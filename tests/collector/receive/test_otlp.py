@@ -510,6 +510,28 @@ def test_partial_success_counts_and_says_why(intake: MemoryIntake, serve: Callab
     serve(receiver(intake).routes, story)
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [("logs", "resource_logs"), ("traces", "resource_spans"), ("metrics", "resource_metrics")],
+)
+def test_names_as_protobuf_has_them_are_ignored_in_json_and_both_sides_hear_it(
+    path: str, name: str, intake: MemoryIntake, serve: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(client: httpx.AsyncClient) -> None:
+        for _ in range(2):
+            answer = await client.post(f"/v1/{path}", content=json.dumps({name: [{"scope": {}}]}), headers=JS)
+            assert (answer.status_code, list(answer.json())) == (200, ["partialSuccess"])
+            assert list(answer.json()["partialSuccess"]) == ["errorMessage"]  # none is counted as rejected
+            assert answer.json()["partialSuccess"]["errorMessage"].startswith(f"{name} is no field of OTLP/JSON")
+        for empty in ("{}", f'{{"{name}": null}}', f'{{"{name}": []}}', '{"unknown": [1, 2, 3]}'):
+            answer = await client.post(f"/v1/{path}", content=empty, headers=JS)
+            assert answer.json() == {}
+        assert not intake.dead
+
+    serve(receiver(intake).routes, story)
+    assert [name in one.getMessage() for one in caplog.records if one.name == "collector.receive.otlp_export"] == [True]
+
+
 def test_what_cannot_be_decoded_is_told_as_a_status_and_is_in_the_dead_letters(
     intake: MemoryIntake, serve: Callable[..., None]
 ) -> None:
