@@ -37,7 +37,7 @@ class Group:
     """The events of one message, or of several messages in a row that ask for no ack.
 
     `chunk` is the ack that the sender waits for; `refused` is what could not be decoded, with the reason; `size_bytes` is how
-    long it was, decompressed. `digest`: SHA-256 of a message of which it is not known whether it has a chunk, and so may come again.
+    long it was, decompressed. `digest`: SHA-256 of a message that may come again and that no chunk names: it is not known whether it has one, or others have the same.
     """
 
     origin: Origin
@@ -55,12 +55,12 @@ class Group:
     @property
     def group_id(self) -> bytes | None:
         """Names the group for the intake: the same chunk of the same tag, sent again by the same peer, is the same group."""
-        if not self.alone:
-            return None
         peer = self.origin.peer.encode()
         named = b"%d\0%b\0" % (len(peer), peer) if peer else b""
-        if self.chunk is None:
+        if self.digest:
             return hashlib.sha256(b"forward message\0%b%b" % (named, self.digest)).digest()
+        if self.chunk is None:
+            return None
         tag = self.origin.tag.encode()
         chunk = self.chunk.encode("utf-8", "surrogateescape")
         return hashlib.sha256(b"forward\0%b%d\0%b\0%b" % (named, len(tag), tag, chunk)).digest()

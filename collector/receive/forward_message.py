@@ -56,6 +56,9 @@ _CODINGS: Mapping[Any, Callable[..., bytes]] = {"gzip": gunzip, b"gzip": gunzip,
 _MESSAGE = ARRAY | {NIL[0]}  # what a message begins with
 _NO_MESSAGE_BYTES = 16_384
 
+_CHUNK_OF_NOTHING = hashlib.sha512().hexdigest()[:32]
+"""Fluent Bit's id is a hash of the records, but in Message mode (a tag made of the records) newer ones hash no bytes at all: all of its messages have this one."""
+
 
 class MessageReader:
     """Decodes the messages of a connection.
@@ -169,6 +172,8 @@ class MessageReader:
             raise  # that is not the message's fault: it may be read when it comes again
         except Exception as error:  # noqa: BLE001 - whatever breaks: without an ack the sender would come again with it for ever
             group = self._broken(message, error)
+        if group.chunk == _CHUNK_OF_NOTHING:
+            group.digest = hashlib.sha256(message).digest()
         group.size_bytes = max(group.size_bytes, len(message))
         if self._stamped is not None:
             group.size_bytes += self._stamped.repeated_bytes

@@ -99,6 +99,21 @@ def test_a_chunk_sent_again_is_acknowledged_again_and_stored_once() -> None:
     run(story())
 
 
+def test_messages_of_fluent_bit_with_the_hash_of_nothing_for_a_chunk_are_told_by_their_content() -> None:
+    """Its Message mode, as of 2026: all messages have the same id."""
+    chunk = "cf83e1357eefb8bdf1542850d66d8007"
+
+    async def story() -> None:
+        async with Setting() as at:
+            sender = await at.sender()
+            for body in ("a", "b", "a", "c"):
+                sender.say(["t", 1, {"message": body}, {"chunk": chunk}])
+                assert await sender.hear() == {"ack": chunk}
+            assert [event.body for event in at.intake.events] == ["a", "b", "c"]
+
+    run(story())
+
+
 def test_a_refused_message_is_in_the_dead_letters_before_its_ack() -> None:
     async def story() -> None:
         async with Setting() as at:
