@@ -18,7 +18,7 @@ from audit_api.metrics import ApiMetrics
 from audit_api.searchshelf import SearchShelf
 from audit_api.serving import serve
 from collector.errors import NotFound, Overloaded, StateUnknown
-from collector.protect.classify import find_cards
+from collector.protect.classify import has_card
 from collector.receive.http_protocol import BoundedProtocol
 from collector.receive.listening import tls_from
 from correlator.log import LogReader
@@ -100,9 +100,9 @@ async def serve_api(
                 places.exports_of(name),
                 clock=time.time_ns,
                 keep_seconds=config.audit_api.export_keep_seconds,
-                has_card=_has_card,
+                has_card=has_card,
             ),
-            search_shelf=SearchShelf(places.searches, clock=time.time_ns, has_card=_has_card),
+            search_shelf=SearchShelf(places.searches, clock=time.time_ns, has_card=has_card),
             limits=_limits(config, metrics),
             metrics=metrics,
         )
@@ -122,10 +122,6 @@ async def serve_api(
 
 class _Connection(CertificateProtocol, BoundedProtocol):
     """With the client's certificate, and with bounds on who holds a connection in silence, as where events come in."""
-
-
-def _has_card(text: str) -> bool:
-    return bool(find_cards(text))
 
 
 def api_name(name: str) -> str:

@@ -32,6 +32,7 @@ __all__ = [
     "Card",
     "find_cards",
     "fold",
+    "has_card",
     "is_card",
     "issuers",
     "luhn_valid",
@@ -231,6 +232,11 @@ def with_digits(text: str) -> str:
     """
     written = digits_written_out(text)
     return written if written != text and find_cards(written) else text
+
+
+def has_card(text: str) -> bool:
+    """Whether there is a card number in `text`, also one whose digits stand in it as escapes."""
+    return bool(find_cards(with_digits(text)))
 
 
 def _cards_of(text: str) -> list[Card]:

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from collector.errors import TallyError
-from collector.protect.classify import MIN_DIGITS, Card, find_cards, fold, is_card, may_hold_card, with_digits
+from collector.protect.classify import MIN_DIGITS, Card, find_cards, fold, has_card, is_card, may_hold_card, with_digits
 from collector.protect.fields import DEFAULT_MASKED_FIELDS, MASK, Action, Fields
 
 __all__ = ["MAX_DEPTH", "MAX_PATH", "ProtectError", "Protector"]
@@ -104,7 +104,7 @@ class Protector:
         in UTC stand in it. What is left are pairs in texts, which take a colon or an equals sign: most events have none.
         """
         folded = fold(encoded)
-        if may_hold_card(encoded, folded) and find_cards(with_digits(encoded.decode("utf-8", "replace"))):
+        if may_hold_card(encoded, folded) and has_card(encoded.decode("utf-8", "replace")):
             return True
         if b"J" in encoded and b".eyJ" in encoded:
             return True

@@ -24,7 +24,7 @@ from audit_api.searchshelf import SavedSearch, SearchShelf
 from audit_api.settings import ApiSettings
 from collector.batch import EventRef, StreamId
 from collector.event import Event, decode_event, encode_event
-from collector.protect.classify import find_cards
+from collector.protect.classify import has_card
 from deploy.api import open_logs
 from tests.support.cut_ledger import CutLedger
 from tests.support.ledgers import SIGNER, START_NS, SmallLedger
@@ -159,11 +159,6 @@ def make_app(
 def open_shelf(folder: Path, clock: Callable[[], int] = lambda: START_NS) -> SearchShelf:
     """The saved searches of `open_api` of this folder."""
     return SearchShelf(folder / "searches", clock=clock, has_card=has_card)
-
-
-def has_card(text: str) -> bool:
-    """As the command has it."""
-    return bool(find_cards(text))
 
 
 def keep_example(folder: Path) -> str:
