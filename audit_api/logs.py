@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from audit_api.accesses import DAY_KEY, AccessHistory, PastAccess
+from audit_api.answers import MAX_LINKS
 from audit_api.evidence import Evidence, SignedTree
 from audit_api.identity.scope import EVERYTHING, RowScope, find_seen
 from collector.errors import NotFound, Overloaded, VerificationError
@@ -22,6 +23,9 @@ from correlator.story import StoryTrails, story
 from correlator.trail import parse_trail
 
 __all__ = ["FoundTrails", "LoggedAccess", "Logs", "ServedLog"]
+
+_MAX_LOOKS = 1_000
+"""Related trails of one story that are read at most to find those which a principal sees."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,12 +167,29 @@ class Logs:
         told = story(trail, self._summary)
         if scope.whole:
             return told
+        seen, left_out = self._seen_of([one.trail for one in told.related], scope)
+        related = set(seen)
         return replace(
             told,
             traces=tuple(one for one in told.traces if scope.sees(self._summary(one))),
-            related=tuple(one for one in told.related if scope.sees(self._summary(one.trail))),
-            hubs=tuple(one for one in told.hubs if scope.sees(self._summary(one))),
+            related=tuple(one for one in told.related if one.trail in related),
+            related_left_out=left_out,
+            hubs=tuple(self._seen_of(told.hubs, scope)[0]),
         )
+
+    def _seen_of(self, trails: Sequence[str], scope: RowScope) -> tuple[list[str], int]:
+        """Of these those that are seen, as many as an answer lists; and how many more may be, which were not looked at.
+
+        A trail is read to know whether it is seen, and a key may relate any number of them.
+        """
+        asked = [trail for trail in trails if scope.sees_id(trail)]
+        found: list[str] = []
+        for at, trail in enumerate(asked):
+            if len(found) == MAX_LINKS or at == _MAX_LOOKS:
+                return found, len(asked) - at
+            if scope.sees(self._summary(trail)):
+                found.append(trail)
+        return found, 0
 
     def _summary(self, trail: str) -> TrailSummary:
         try:

@@ -271,7 +271,7 @@ class Trails:
             "traces": told.traces,
             "traces_left_out": told.traces_left_out,
             "related": [{"trail": one.trail, "through": one.through or None} for one in told.related[:MAX_LINKS]],
-            "related_left_out": max(0, len(told.related) - MAX_LINKS),
+            "related_left_out": max(0, len(told.related) - MAX_LINKS) + told.related_left_out,
             "hubs": told.hubs[:MAX_LINKS],
             **({"elsewhere": elsewhere} if self.logs.cut else {}),
         }

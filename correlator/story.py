@@ -35,6 +35,7 @@ class StoryTrails:
         traces: the trace trails linked to it, sorted.
         traces_left_out: how many more there are, beyond `MAX_STORY_TRACES` or because `main` is a hub.
         related: other transactions and keys, linked directly or through one of the traces; sorted, each once.
+        related_left_out: how many more there may be, where whoever reads this did not look at all of them.
         hubs: of those, keys that are hubs: they relate so many that they say nothing about this one.
     """
 
@@ -42,6 +43,7 @@ class StoryTrails:
     traces: tuple[str, ...] = ()
     traces_left_out: int = 0
     related: tuple[Related, ...] = ()
+    related_left_out: int = 0
     hubs: tuple[str, ...] = ()
 
 

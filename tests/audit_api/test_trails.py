@@ -11,14 +11,19 @@ from urllib.parse import quote, unquote
 import msgspec
 import pytest
 
+from audit_api.identity.scope import RowScope
+from audit_api.logs import Logs
 from audit_api.trails import PAGE_BYTES
 from collector.event import Access, Event
 from correlator.checkpoint import open_checkpoint
 from correlator.entry import decode_entry
+from correlator.index import TrailSummary
+from correlator.index.memory import MemoryIndex
 from correlator.merkle import leaf_hash, verify_inclusion
 from correlator.trail import key_trail, transaction_trail
 from tests.support.apis import Api
-from tests.support.ledgers import SIGNER, payment
+from tests.support.leaves import Leaves
+from tests.support.ledgers import SIGNER, SmallLedger, payment
 
 pytestmark = pytest.mark.anyio
 
@@ -419,3 +424,37 @@ async def test_no_path_or_query_makes_it_stumble(api: Api) -> None:
         assert status in (200, 400, 404), target
         seen.add(status)
     assert seen == {200, 400, 404}
+
+
+def test_of_many_related_trails_a_bounded_number_is_looked_at(ledger: SmallLedger) -> None:
+    """For who sees a part of the ledger: the whole is not looked through for what no answer lists."""
+
+    class Counted(MemoryIndex):
+        looks = 0
+
+        def trail(self, trail: str) -> TrailSummary:
+            self.looks += 1
+            return super().trail(trail)
+
+    index, leaves = Counted(), Leaves()
+    for number in range(1_500):
+        trail = f"transaction/p{number:04d}"
+        leaves.event(trail, service="bank" if number < 1_200 else "shop")
+        leaves.add(trail, "link", to="key/merchant/acme")
+        leaves.add("key/merchant/acme", "link", to=trail)
+    index.apply(leaves.made)
+    logs = Logs.whole(
+        index=index,
+        reader=ledger.reader,
+        storage=ledger.storage,
+        key=SIGNER.verifier,
+        store=ledger.store,
+        monotonic=lambda: 0.0,
+    )
+    for service, listed, left_out, looks in (("bank", 200, 1_300, 210), ("shop", 0, 500, 1_010)):
+        index.looks = 0
+        told = logs.story("key/merchant/acme", RowScope(services=frozenset({service})))
+        assert (len(told.related), told.related_left_out) == (listed, left_out)
+        assert index.looks < looks
+    whole = logs.story("key/merchant/acme")
+    assert (len(whole.related), whole.related_left_out) == (1_500, 0)
