@@ -24,7 +24,10 @@ class _Checkpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Held(msgspec.Struct, frozen=True, kw_only=True):
-    """What a record of the formats ``json``, ``ecs`` and ``ocsf`` says of its entry; `entry` and `event` are in ``json`` alone."""
+    """What a record of the formats ``json``, ``ecs`` and ``ocsf`` says of its entry; `entry` and `event` are in ``json`` alone.
+
+    One of ``json`` that has no event says why: it is `cut`, there was a `problem`, or the event was `retired`.
+    """
 
     id: str
     log: str
@@ -33,6 +36,14 @@ class Held(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: _Checkpoint
     entry: dict[str, Any] | None = None
     event: dict[str, Any] | None = None
+    cut: Any = None
+    problem: str = ""
+    retired: str = ""
+
+    @property
+    def reasoned(self) -> bool:
+        """Whether it says why it has no event."""
+        return bool(self.cut or self.problem or self.retired)
 
 
 def read_held(line: bytes) -> Held:
@@ -81,6 +92,8 @@ def verify_held(held: Held, reader: LogReader) -> None:
         return
     if leaf_hash(encode_exact(held.entry)).hex() != held.leaf_hash:
         raise VerificationError(f"{held.id}: its entry is not the one in the log")
+    if held.event is None and held.entry.get("kind") == "event" and not held.reasoned:
+        raise VerificationError(f"{held.id}: its event was taken out, and nothing in it says why")
     digest = (held.entry.get("facts") or {}).get("digest")
     if held.event is not None and sha256(encode_exact(held.event)).hexdigest() != digest:
         raise VerificationError(f"{held.id}: its event is not the one in the log")

@@ -67,6 +67,11 @@ def test_a_copy_that_is_true(ledger: Workshop, cli: Cli, tmp_path: Path, form: s
         (rb'"root":"....', b'"root":"AAAA', "are not those it was sent under"),
         (rb'"id":"test.example/audit#3"', b'"id":"test.example/audit#4"', "is not the id of what stands at leaf 3"),
         (rb'"entry":\{[^\n]*?\},"event":\{', b'"event":{', "the entry that names it was taken out"),
+        (
+            rb'"event":\{[^\n]*\},"checkpoint":',
+            b'"event":null,"checkpoint":',
+            "its event was taken out, and nothing in it says why",
+        ),
         (rb'"log":"test.example/audit"', b'"log":"other.example/audit"', "none of this ledger's"),
     ],
 )
