@@ -163,8 +163,8 @@ class Logs:
 
         A trail whose shard's log has nothing of it yet, though another's links to it already, counts as one without links.
         """
-        self.of(trail).evidence.index.trail(trail)
-        told = story(trail, self._summary)
+        self.of(trail).evidence.index.is_hub(trail)
+        told = story(trail, self._summary, self._is_hub)
         if scope.whole:
             return told
         seen, left_out = self._seen_of([one.trail for one in told.related], scope)
@@ -198,6 +198,14 @@ class Logs:
             if not self.cut:
                 raise
             return TrailSummary(trail=trail, entries=0, first_leaf=-1, last_leaf=-1)
+
+    def _is_hub(self, trail: str) -> bool:
+        try:
+            return self.of(trail).evidence.index.is_hub(trail)
+        except NotFound:
+            if not self.cut:
+                raise
+            return False
 
     # Accesses ---------------------------------------------------------------------------------------------------------
 

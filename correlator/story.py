@@ -47,11 +47,16 @@ class StoryTrails:
     hubs: tuple[str, ...] = ()
 
 
-def story(trail: str, read: Callable[[str], TrailSummary]) -> StoryTrails:
-    """The trails of the story of `trail`. `read` gives a trail's summary (`TrailIndex.trail`) and is called for each trail named.
+def story(trail: str, read: Callable[[str], TrailSummary], is_hub: Callable[[str], bool]) -> StoryTrails:
+    """The trails of the story of `trail`.
+
+    Args:
+        trail: its id.
+        read: gives a trail's summary (`TrailIndex.trail`); called for the trail and its traces.
+        is_hub: whether a key's trail is a hub (`TrailIndex.is_hub`); called for each key named.
 
     Raises:
-        NotFound: from `read`, when there is no such trail.
+        NotFound: from these, when there is no such trail.
     """
     main = read(trail)
     linked_traces = sorted(link for link in main.links if kind_of(link) == "trace")
@@ -62,7 +67,7 @@ def story(trail: str, read: Callable[[str], TrailSummary]) -> StoryTrails:
         for link in read(trace).links:
             if link != trail and kind_of(link) != "trace":
                 through.setdefault(link, trace)
-    hubs = {link for link in through if kind_of(link) == "key" and read(link).hub}
+    hubs = {link for link in through if kind_of(link) == "key" and is_hub(link)}
     return StoryTrails(
         main=trail,
         traces=tuple(traces),

@@ -119,6 +119,9 @@ class TrailIndex(Protocol):
     def trail(self, trail: str) -> TrailSummary:
         """Raises `NotFound`."""
 
+    def is_hub(self, trail: str) -> bool:
+        """As `trail` tells it, without a look at the links, of which a hub may have millions. Raises `NotFound`."""
+
     def leaves(self, trail: str, *, start: int = 0, limit: int = 1_000, size: int | None = None) -> Sequence[int]:
         """Leaf indexes of the trail's entries by position, from position `start`, of those below `size`."""
 

@@ -55,6 +55,13 @@ class MemoryIndex:
             raise NotFound(f"no trail {trail[:300]!r} in the index")
         return self._summary(row, self._size)
 
+    def is_hub(self, trail: str) -> bool:
+        """See `TrailIndex.is_hub`."""
+        row = self._rows.get(trail)
+        if row is None:
+            raise NotFound(f"no trail {trail[:300]!r} in the index")
+        return row.is_hub(self._hub_links)
+
     def leaves(self, trail: str, *, start: int = 0, limit: int = 1_000, size: int | None = None) -> Sequence[int]:
         """See `TrailIndex.leaves`."""
         leaves = self._leaves.get(trail, [])[start : start + max(limit, 0)]

@@ -128,8 +128,12 @@ class Row:
             ),
             status=STATUSES[self.status],
             links=tuple(sorted(links)),
-            hub=self.links > hub_links and names_of(self.trail)[1] == "key",
+            hub=self.is_hub(hub_links),
         )
+
+    def is_hub(self, hub_links: int) -> bool:
+        """Whether it is a key's, and has more links than this."""
+        return self.links > hub_links and names_of(self.trail)[1] == "key"
 
     def has_key(self, key: tuple[str, str]) -> bool:
         """Whether it is one of the trail's."""

@@ -263,6 +263,14 @@ class SqliteIndex:
                 raise NotFound(f"no trail {trail[:300]!r} in the index")
             return self._summary(row, None)
 
+    def is_hub(self, trail: str) -> bool:
+        """See `TrailIndex.is_hub`."""
+        with self._lock, _wrapped(self._path):
+            row = self._db.execute(_BY_TRAIL, (trail,)).fetchone()
+            if row is None:
+                raise NotFound(f"no trail {trail[:300]!r} in the index")
+            return row_of(row).is_hub(self._hub_links)
+
     def leaves(self, trail: str, *, start: int = 0, limit: int = 1_000, size: int | None = None) -> Sequence[int]:
         """See `TrailIndex.leaves`."""
         out: list[int] = []

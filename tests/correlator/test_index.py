@@ -353,11 +353,15 @@ def test_trails_that_cannot_be_are_passed_over(index: TrailIndex, trail: str) ->
 
 def test_a_key_with_many_links_is_a_hub(index: TrailIndex) -> None:
     leaves = Leaves()
+    with pytest.raises(NotFound):
+        index.is_hub("key/account/7")
     for number in range(3):
         assert not [t for t in index.find(TrailQuery(), size=1 << 40).trails if t.hub]
         leaves.add("key/account/7", "link", to=f"transaction/{number}")
         leaves.add(f"transaction/{number}", "link", to="key/account/7")
         index.apply(leaves.made[-2:])
+        assert index.is_hub("key/account/7") is (number == 2)
+    assert not index.is_hub("transaction/0")
     assert index.trail("key/account/7").hub
     assert index.trail("key/account/7").links == ("transaction/0", "transaction/1", "transaction/2")
 

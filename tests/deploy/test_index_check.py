@@ -45,6 +45,9 @@ class Tampered:
                 return row
         raise NotFound(trail)
 
+    def is_hub(self, trail: str) -> bool:
+        return self.trail(trail).hub
+
     def leaves(self, trail: str, *, start: int = 0, limit: int = 1_000, size: int | None = None) -> Sequence[int]:
         return [leaf for leaf in self._leaves.get(trail, [])[start : start + limit] if size is None or leaf < size]
 

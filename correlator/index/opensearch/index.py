@@ -291,6 +291,14 @@ class OpenSearchIndex:
                 raise NotFound(f"no trail {trail[:300]!r} in the index")
             return self._summaries([document], None)[0]
 
+    def is_hub(self, trail: str) -> bool:
+        """See `TrailIndex.is_hub`."""
+        with self._lock:
+            document = self._document(trail)
+            if document is None:
+                raise NotFound(f"no trail {trail[:300]!r} in the index")
+            return document.row().is_hub(self._hub_links)
+
     def leaves(self, trail: str, *, start: int = 0, limit: int = 1_000, size: int | None = None) -> Sequence[int]:
         """See `TrailIndex.leaves`. Reads the trail's document, and the chunks of the positions asked for."""
         with self._lock:
