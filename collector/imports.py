@@ -1,5 +1,6 @@
 """Importing files: each is a stream of its own, named by the file's SHA-256, so that importing it again adds nothing.
 
+Who asks for a file once more, for rows that were refused, gets a stream named by its SHA-256 and the number of the time.
 The same spool, header log and shipping as a sidecar's, stepped by one thread: append, commit, send. A row that stands in
 two files, or twice in one, is recognised by its source id in a journal that all imports share. So what stands in a spool is sent before a
 row of another file is looked at: else it would be a duplicate there of what no store has. What a crash means: the next import, of whatever
@@ -14,10 +15,10 @@ full it is asked for.
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from hashlib import sha256 as sha256_of
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -27,11 +28,12 @@ from collector.deadletters import DeadLetters
 from collector.disk import Disk
 from collector.errors import Conflict, Malformed, NotFound, Overloaded, StateUnknown
 from collector.event import decode_event
+from collector.fileaccount import FileAccount
 from collector.headerlog import HeaderLog
 from collector.incarnation import Incarnation, find_incarnations, mint, remove, set_aside
 from collector.intake import groups_of
 from collector.journal import Journal
-from collector.prepare import Prepared, Preparer, raw_of
+from collector.prepare import Preparer, raw_of
 from collector.receive import Arrival
 from collector.rejection import Rejection, first_of
 from collector.retry import Breaker
@@ -52,25 +54,7 @@ _SENT_EVENTS = 1_000
 Row = Arrival | Rejection
 """A row of a file, or its bytes and why it cannot be read."""
 
-
-@dataclass(slots=True, kw_only=True)
-class FileAccount:
-    """What became of a file's rows: `rows` is the sum of `stored`, `duplicates` and `dead_lettered`.
-
-    Attributes:
-        reasons: label of the refusal → how many rows.
-        marks: mark → how many stored or repeated rows carry it.
-        again: true when the whole file had been imported before.
-    """
-
-    stream: StreamId
-    rows: int = 0
-    stored: int = 0
-    duplicates: int = 0
-    dead_lettered: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
-    marks: Counter[str] = field(default_factory=Counter)
-    again: bool = False
+_MOST_TIMES = 4_096
 
 
 @dataclass(slots=True, kw_only=True)
@@ -152,11 +136,17 @@ class Importer:
         self._lock.release()
 
     def run(
-        self, sha256: str, groups: Iterable[Sequence[Row]], progress: Callable[[int], None] = lambda _: None
+        self,
+        sha256: str,
+        groups: Iterable[Sequence[Row]],
+        progress: Callable[[int], None] = lambda _: None,
+        *,
+        again: bool = False,
     ) -> FileAccount:
         """Import the file with this SHA-256; returns when the store holds all of it and its stream is closed.
 
         `groups` are its rows; a group's are in memory together. `progress` is called with the number of rows taken since its last call.
+        With `again` a file that was imported before is looked at once more, in its next stream: what the journal knows are duplicates.
 
         Raises:
             Overloaded: the store, the log or the disk did not take it for too long; importing again goes on from there.
@@ -164,14 +154,14 @@ class Importer:
             Conflict: the store has batches of the file's stream that are not this spool's; nothing more of it can be taken.
             Malformed, OSError: what `groups` raises; the store has the rows before.
         """
-        account = FileAccount(stream=stream_id(IMPORT, sha256))
+        account = self._next_time(sha256) if again else FileAccount(stream=_stream(sha256, 1))
         if self._is_closed(account.stream):
             account.again = True
             for group in groups:
                 self._count_again(group, account)
                 progress(len(group))
             return account
-        with self._closing(self._open(account.stream, sha256)) as opened:
+        with self._closing(self._open(account.stream)) as opened:
             try:
                 reached = self._reached(opened)
                 for group in groups:
@@ -199,7 +189,7 @@ class Importer:
             arrival = refused.arrival
             rejections.append(Rejection(raw_of(arrival), refused.error, arrival.event.origin, arrival.source_id or b""))
         self._bury(rejections, account)
-        _count_marks(arrivals, prepared, account)
+        account.count_marks(arrivals, prepared)
         for group in groups_of(prepared, b""):  # events may be many times as long as the rows, by their columns' names
             outcome = self._append(opened, group)
             account.stored += outcome.stored
@@ -256,7 +246,7 @@ class Importer:
             account.dead_lettered += 1
             account.reasons[one.error.label] += 1
         account.duplicates += len(prepared.events)
-        _count_marks(arrivals, prepared, account)
+        account.count_marks(arrivals, prepared)
 
     def _bury(self, rejections: list[Rejection], account: FileAccount) -> None:
         while rejections:
@@ -289,6 +279,18 @@ class Importer:
         self._sleep(pause_seconds)
         return waited_seconds + pause_seconds
 
+    def _next_time(self, sha256: str) -> FileAccount:
+        """Of the file's first stream that is not over: closed, or begun with a spool that is not here."""
+        for number in range(1, _MOST_TIMES + 1):
+            stream = _stream(sha256, number)
+            over = self._is_closed(stream) if stream in self._known else self._in_store(stream)
+            if not over:
+                return FileAccount(stream=stream, number=number)
+        raise Conflict(f"it was imported {_MOST_TIMES} times: no more are counted")
+
+    def _in_store(self, stream: StreamId) -> bool:
+        return bool(self._store.acknowledged(stream) or self._store.batch(stream, 1))
+
     def _is_closed(self, stream: StreamId) -> bool:
         known = self._known.get(stream)
         if known is not None:
@@ -299,13 +301,13 @@ class Importer:
         last = self._store.batch(stream, number) if number else None
         return last is not None and last.header.closed
 
-    def _open(self, stream: StreamId, sha256: str) -> _Open:
+    def _open(self, stream: StreamId) -> _Open:
         known = self._known.get(stream)
         if known is None:
-            if self._store.acknowledged(stream) or self._store.batch(stream, 1):
+            if self._in_store(stream):
                 raise Conflict(
                     "an import of it was begun, and the spool of that is not here any more: nothing can follow what the store has of it."
-                    " Under other bytes (compressed, say) all of its rows can be imported, also those that are stored already"
+                    " --again imports its rows in a stream of their own; those that are stored already once more, unless their ids are still known here"
                 )
             known = mint(
                 self._root,
@@ -314,7 +316,7 @@ class Importer:
                 disk=self._disk,
                 clock=self._clock,
                 random=lambda _: b"",
-                incarnation=sha256,
+                incarnation=stream.partition("/")[2],
             )
             self._known[stream] = known
         return self._open_known(known)
@@ -368,11 +370,10 @@ class Importer:
                 del self._known[incarnation.stream]
 
 
-def _count_marks(arrivals: Sequence[Arrival], prepared: Prepared, account: FileAccount) -> None:
-    refused = {one.at for one in prepared.refused}
-    for at, arrival in enumerate(arrivals):
-        if arrival.event.marks and at not in refused:
-            account.marks.update(arrival.event.marks)
+def _stream(sha256: str, number: int) -> StreamId:
+    if number > 1:
+        sha256 = sha256_of(f"tallystick/import/v1\n{sha256}\n{number}".encode()).hexdigest()
+    return stream_id(IMPORT, sha256)
 
 
 def _number(row: Row) -> int:

@@ -13,9 +13,10 @@ from collector.deadletters import DeadLetters
 from collector.disk import OsDisk
 from collector.errors import Malformed
 from collector.extract import Extractor
+from collector.fileaccount import FileAccount
 from collector.importer.files import ImportFile
 from collector.importer.mapping import Mapping
-from collector.imports import IMPORT, FileAccount, Importer
+from collector.imports import IMPORT, Importer
 from collector.prepare import Preparer
 from collector.protect import Protector
 from collector.retry import Breaker, RetryLimits
@@ -61,7 +62,7 @@ class ImportedFile:
 
 @dataclass(slots=True, kw_only=True)
 class Total:
-    """The sum over all files; see `collector.imports.FileAccount`."""
+    """The sum over all files; see `collector.fileaccount.FileAccount`."""
 
     files: int = 0
     rows: int = 0
@@ -163,10 +164,16 @@ def _limits(settings: SpoolSettings) -> SpoolLimits:
 
 
 def import_files(
-    importer: Importer, paths: Sequence[Path], mappings: Sequence[Mapping], *, progress: Progress = lambda *_: None
+    importer: Importer,
+    paths: Sequence[Path],
+    mappings: Sequence[Mapping],
+    *,
+    again: bool = False,
+    progress: Progress = lambda *_: None,
 ) -> Imported:
     """Import the files one after the other; one that cannot be read is told in its place, and the others go on.
 
+    With `again` those that were imported before are imported once more, for the rows that were refused then.
     `progress` is told how many bytes of how many are done, as far as that can be estimated within a file.
     """
     sizes = {path: _size_bytes(path) for path in paths}
@@ -185,7 +192,7 @@ def import_files(
 
         try:
             file = ImportFile(path, mappings)
-            account = importer.run(file.sha256, file.groups(), taken)
+            account = importer.run(file.sha256, file.groups(), taken, again=again)
         except (Malformed, OSError, Conflict) as error:
             files.append(ImportedFile(path=str(path), problem=in_words(error)))
         else:

@@ -41,13 +41,20 @@ MARKS = {
     type=click.Path(dir_okay=False, path_type=Path),
     help="What the columns of CSV files mean (TOML, see examples/import); may be given several times.",
 )
+@click.option(
+    "--again",
+    is_flag=True,
+    help="Import files once more, for rows that were refused before: what is stored already is a duplicate.",
+)
 @json_option
 @pass_session
-def import_files(session: Session, *, files: tuple[Path, ...], mapping_files: tuple[Path, ...], as_json: bool) -> None:
+def import_files(
+    session: Session, *, files: tuple[Path, ...], mapping_files: tuple[Path, ...], again: bool, as_json: bool
+) -> None:
     """Take in files of logs and spans: CSV, JSON lines or Docker's JSON log lines, plain or gzip.
 
-    Each file is a stream named by its SHA-256, so that importing it again adds nothing, in whatever order. Every row is stored, a
-    duplicate, or a dead letter with its reason. Exit code 1 if a file could not be read or the account does not balance.
+    Each file is a stream named by its SHA-256, so that importing it again adds nothing, in whatever order, unless
+    --again asks for it. Every row is stored, a duplicate, or a dead letter with its reason. Exit code 1 if a file could not be read or the account does not balance.
     """
     from collector.importer.mapping import load_mappings
     from deploy import importing
@@ -62,7 +69,7 @@ def import_files(session: Session, *, files: tuple[Path, ...], mapping_files: tu
         progress("reading", unit="bytes", quiet=as_json) as report,
         importing.open_importer(config, places) as importer,
     ):
-        done = importing.import_files(importer, _whole(files), mappings, progress=report)
+        done = importing.import_files(importer, _whole(files), mappings, again=again, progress=report)
     with progress("stitching", unit="entries", quiet=as_json) as report:
         mine = importing.correlate(config, places, expected_events=done.total.stored, progress=report)
     if not mine:
@@ -118,6 +125,8 @@ def _show(done: "Imported", hubs: list[tuple[str, int]]) -> None:
             show(f"{name:<{width}} not read: {file.problem}")
         else:
             again = "  (imported before)" if account.again else ""
+            if account.number > 1:
+                again = f"  (import number {account.number} of it)"
             show(
                 f"{name:<{width}} {account.rows:>12,} {account.stored:>12,} {account.duplicates:>12,}"
                 f" {account.dead_lettered:>14,}{again}"
@@ -130,6 +139,11 @@ def _show(done: "Imported", hubs: list[tuple[str, int]]) -> None:
         f"\n{count(total.rows, 'row')} read {sign} {total.stored:,} stored + {count(total.duplicates, 'duplicate')}"
         f" + {total.dead_lettered:,} dead-lettered"
     )
+    if any(file.account and file.account.again for file in done.files):
+        show(
+            "What was imported before is not taken twice: of those files all rows that can be read count as duplicates."
+            " `tally import --again` brings in the rows that were refused then."
+        )
     for reason, number in total.reasons.most_common():
         show(f"  {number:>10,}  dead-lettered: {reason}")
     for mark, number in total.marks.most_common():

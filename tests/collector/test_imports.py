@@ -309,3 +309,65 @@ def test_an_import_that_meets_a_spool_of_which_the_store_has_other_batches_goes_
     with importing(tmp_path / "two", store, now_ns=START_NS + 1) as importer:
         assert importer.run(named("b"), [rows(*BODIES[1_000:])]).stored == 500
     assert stored(store) == sorted(BODIES)
+
+
+REFUSED = ["row 0", "!row 1", "row 2", "!row 3"]
+
+
+def corrected() -> Iterator[list[Row]]:
+    return file_of([body.removeprefix("!") for body in REFUSED])
+
+
+def test_rows_that_were_refused_come_in_when_the_file_is_imported_again(tmp_path: Path) -> None:
+    store = MemoryStore()
+    with importing(tmp_path, store) as importer:
+        first = importer.run(named("a"), file_of(REFUSED), again=True)
+        assert (first.stored, first.dead_lettered, first.number) == (2, 2, 1)
+        plain = importer.run(named("a"), corrected())
+        assert (plain.stored, plain.duplicates, plain.again) == (0, 4, True)
+        more = importer.run(named("a"), corrected(), again=True)
+        assert (more.rows, more.stored, more.duplicates, more.again, more.number) == (4, 2, 2, False, 2)
+    assert stored(store) == [f"row {at}" for at in range(4)]
+    taken_into_the_log(store)
+    for number in (3, 4):
+        with importing(tmp_path, store) as importer:
+            none = importer.run(named("a"), corrected(), again=True)
+            assert (none.stored, none.duplicates, none.number) == (0, 4, number)
+            assert importer.run(named("a"), corrected()).again
+    assert all(max(numbered.items())[1].signed.header.closed for numbered in store.batches.values())
+
+
+@pytest.mark.parametrize("logged", [False, True])
+def test_an_import_again_that_was_broken_off_goes_on_in_its_stream(tmp_path: Path, logged: bool) -> None:
+    store = MemoryStore()
+    bodies = [f"row {at}" for at in range(40)]
+
+    def until_killed() -> Iterator[list[Row]]:
+        yield next(file_of(bodies))
+        raise KeyboardInterrupt
+
+    with importing(tmp_path, store) as importer:
+        importer.run(named("a"), file_of([f"!{body}" for body in bodies]))
+    with pytest.raises(KeyboardInterrupt), importing(tmp_path, store) as importer:
+        importer.run(named("a"), until_killed(), again=True)
+    with importing(tmp_path, store) as importer:
+        if logged:
+            taken_into_the_log(store)
+        assert importer.run(named("a"), file_of(bodies)).again
+        account = importer.run(named("a"), file_of(bodies), again=True)
+    assert (account.rows, account.stored, account.duplicates, account.number) == (40, 20, 20, 2)
+    assert stored(store) == sorted(bodies)
+    assert len(store.batches) == 2
+
+
+def test_a_file_whose_spool_is_gone_can_be_imported_again(tmp_path: Path) -> None:
+    store = MemoryStore()
+    begun(tmp_path / "one", store)
+    with importing(tmp_path / "one", store):  # sends what is in the spool
+        pass
+    with importing(tmp_path / "two", store, now_ns=START_NS + 1) as importer:
+        with pytest.raises(Conflict, match="--again"):
+            importer.run(named("a"), [rows(*BODIES)])
+        account = importer.run(named("a"), [rows(*BODIES)], again=True)
+    assert (account.stored, account.number) == (1_500, 2)
+    assert set(stored(store)) == set(BODIES)

@@ -190,3 +190,21 @@ def test_a_day_of_trainticket_s_logs_twice_in_any_order(
     assert (again["rows"], again["stored"], again["duplicates"]) == (first["rows"], 0, first["rows"])
     code, out, _ = cli("check", "--json")
     assert (code, json.loads(out)["account"]["events"]) == (0, first["stored"])
+
+
+def test_rows_that_a_wrong_mapping_refused_come_in_by_again(workshop: Workshop, cli: Cli) -> None:
+    (workshop.folder / "s.csv").write_bytes(b"trace,id\n4bf92f3577b34da6a3ce929d0e0e4736,2222222222222222\n")
+    for name, trace, span in (("bad", "id", "trace"), ("good", "trace", "id")):
+        text = f'[[mapping]]\nname = "m"\ncolumns = ["trace", "id"]\nkind = "span"\ntrace_id = "{trace}"\nspan_id = "{span}"\n'
+        (workshop.folder / f"{name}.toml").write_text(text)
+    file, bad, good = (str(workshop.folder / name) for name in ("s.csv", "bad.toml", "good.toml"))
+    assert imported(cli, file, "--mapping", bad)["total"]["dead_lettered"] == 1
+    code, out, _ = cli("import", file, "--mapping", good)
+    assert code == 0
+    assert "(imported before)" in out
+    assert "tally import --again" in out
+    again = imported(cli, file, "--mapping", good, "--again")
+    assert again["total"]["stored"] == 1
+    assert again["balances"]
+    assert again["files"][0]["account"]["number"] == 2
+    assert cli("check")[0] == 0
