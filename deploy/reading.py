@@ -120,7 +120,7 @@ class Ledger:
             VerificationError: an entry of it cannot be read.
             NotFound: nothing is published yet.
         """
-        trails = story_trails(summary.trail, self._summary_or_none)
+        trails = self.story_trails(summary.trail)
         plan, behind = self._plan(trails)
         contents, proof = self._verified(*plan[0], room=self.max_entries)
         elsewhere: list[Contents] = []
@@ -154,7 +154,7 @@ class Ledger:
 
         Those stand in other shards' logs, and each is a bundle of its own. Raises `NotFound`, `TooLarge`.
         """
-        plan, behind = self._plan(story_trails(summary.trail, self._summary_or_none))
+        plan, behind = self._plan(self.story_trails(summary.trail))
         log, names = plan[0]
         export = self._begin(log, names, page=True, room=self.max_entries)
         while export.step():
@@ -163,7 +163,7 @@ class Ledger:
 
     def contents(self, summary: TrailSummary, *, room: int) -> tuple[Contents, int, Verifier, tuple[str, ...]]:
         """As `export`, not packed: what a bundle of at most `room` entries holds, and the key of its log in the place of the zip."""
-        plan, behind = self._plan(story_trails(summary.trail, self._summary_or_none))
+        plan, behind = self._plan(self.story_trails(summary.trail))
         log, names = plan[0]
         export = self._begin(log, names, page=False, room=min(room, self.max_entries))
         while export.step():
@@ -173,7 +173,7 @@ class Ledger:
 
     def story_trails(self, trail: str) -> StoryTrails:
         """The trails of a trail's story; raises `NotFound`."""
-        return story_trails(trail, self._summary_or_none)
+        return story_trails(trail, self._summary_or_none, self._is_hub)
 
     def is_there(self, trail: str) -> bool:
         """Whether its log has anything of the trail."""
@@ -187,6 +187,14 @@ class Ledger:
             if len(self.logs) == 1:
                 raise
             return TrailSummary(trail=trail, entries=0, first_leaf=-1, last_leaf=-1)
+
+    def _is_hub(self, trail: str) -> bool:
+        try:
+            return self.log_of(trail).index.is_hub(trail)
+        except NotFound:
+            if len(self.logs) == 1:
+                raise
+            return False
 
     def _plan(self, trails: StoryTrails) -> tuple[list[tuple[OpenLog, tuple[str, ...]]], list[str]]:
         """Which trails of a story are proved together: those of the main trail's log, then each other one alone; and those not there yet."""

@@ -40,7 +40,7 @@ def verified(world: Correlating) -> dict[str, Contents]:
     while True:
         page = world.index.find(TrailQuery(), size=reader.tree().size, below=below, limit=10)
         for summary in page.trails:
-            told = story(summary.trail, world.index.trail)
+            told = story(summary.trail, world.index.trail, world.index.is_hub)
             bundle = export_bundle(evidence, key=KEY, trails=[summary.trail, *told.traces])
             report = verify_bundle(bundle, KEY)
             assert [part.trail for part in report.trails] == [summary.trail, *told.traces]

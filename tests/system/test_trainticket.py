@@ -159,7 +159,7 @@ def test_an_order_is_one_story_over_its_traces(whole: Imported, traces_of_orders
     index = SqliteIndex(whole.places.index, read_only=True)
     try:
         order, traces = max(traces_of_orders.items(), key=lambda item: len(item[1]))
-        told = story(f"key/order_id/{order}", index.trail)
+        told = story(f"key/order_id/{order}", index.trail, index.is_hub)
         assert set(told.traces) == {f"trace/{trace}" for trace in traces}
         assert told.hubs == ()
     finally:
@@ -176,9 +176,9 @@ def test_an_undeclared_meaning_shows_as_a_hub_and_merges_nothing(
         hub = index.trail(f"key/order_id/{ACCOUNT_ID}")
         assert hub.hub
         assert len(hub.links) == 78
-        assert story(hub.trail, index.trail).traces == ()
+        assert story(hub.trail, index.trail, index.is_hub).traces == ()
         for trace in hub.links[:10]:
-            told = story(trace, index.trail)
+            told = story(trace, index.trail, index.is_hub)
             assert told.hubs == (hub.trail,)
             assert not set(hub.links) & {*told.traces, *(one.trail for one in told.related)}
     finally:
