@@ -55,6 +55,8 @@ def find(
         show(
             f"{summary.status:<12} {summary.first_time[:19]:<19}  {summary.entries:>5}  {summary.trail}  {services}".rstrip()
         )
+    if not trails and not more:
+        click.echo("no trail is found", err=True)
     if more:
         click.echo(f"… and more than these {len(trails)}: narrow it down, or --limit", err=True)
 

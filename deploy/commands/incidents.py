@@ -37,6 +37,8 @@ def list_incidents(_: Session, *, cause: str | None, everything: bool, source: A
         return
     for one in rows:
         show(_line(one))
+    if not rows:
+        click.echo("no incident is found" if everything else "no incident is found that nobody signed off", err=True)
 
 
 @incidents.command("show")

@@ -155,6 +155,8 @@ def test_find(ledger: Workshop, cli: Cli) -> None:
         "transaction/p2",
         "payments",
     ]
+    assert cli("find", "--service", "nobody") == (0, "", "no trail is found\n")
+    assert cli("find", "--service", "nobody", "--json")[2] == ""
     code, _, err = cli("find", "--since", "yesterday")
     assert (code, "not an RFC 3339 time" in err) == (2, True)
 
