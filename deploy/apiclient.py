@@ -21,7 +21,7 @@ from collector.receive.listening import is_this_machine
 from deploy.session import Failure
 from deploy.wording import harmless
 
-__all__ = ["Api", "ApiProblem", "Unanswered", "api_options", "remote", "trail_path"]
+__all__ = ["Api", "ApiProblem", "Unanswered", "api_options", "documented", "remote", "trail_path"]
 
 TIMEOUT_SECONDS = 60
 MAX_BYTES = 512 * 1024 * 1024
@@ -147,6 +147,17 @@ class Api:
         if not decoded or not isinstance(decoded[-1], dict) or decoded[-1].get("end") is not True:
             raise Failure(f"{self.url}{path}: the answer broke off")
         return iter(decoded[:-1])
+
+
+@contextmanager
+def documented(api: Api) -> Iterator[None]:
+    """Around what reads an answer's members. Raises `Failure` when they are not there, or are something else."""
+    try:
+        yield
+    except UnicodeError:  # of what is printed, not of the answer
+        raise
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise Failure(f"{api.url}: an answer that is not as the API's document says") from error
 
 
 def trail_path(prefix: str, trail: str) -> str:

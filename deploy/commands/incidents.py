@@ -28,15 +28,19 @@ def incidents() -> None:
 @pass_session
 def list_incidents(_: Session, *, cause: str | None, everything: bool, source: Asked, as_json: bool) -> None:
     """List incidents that nobody has signed off, those that began last first."""
+    from deploy.apiclient import documented
+
     asked = {"cause": cause} if cause else {}
-    rows = [
-        one for one in _api(source).document("/v1/incidents", asked)["incidents"] if everything or not one["signed"]
-    ]
+    api = _api(source)
+    told = api.document("/v1/incidents", asked)
+    with documented(api):
+        rows = [one for one in told["incidents"] if everything or not one["signed"]]
     if as_json:
         emit_json({"incidents": rows})
         return
-    for one in rows:
-        show(_line(one))
+    with documented(api):
+        for one in rows:
+            show(_line(one))
     if not rows:
         click.echo("no incident is found" if everything else "no incident is found that nobody signed off", err=True)
 
@@ -48,18 +52,20 @@ def list_incidents(_: Session, *, cause: str | None, everything: bool, source: A
 @pass_session
 def show_incident(_: Session, *, incident: str, source: Asked, as_json: bool) -> None:
     """Tell how an incident was opened, closed and signed off."""
-    from deploy.apiclient import trail_path
+    from deploy.apiclient import documented, trail_path
 
-    told = _api(source).document(trail_path("/v1/incidents", incident.removeprefix("incident/")))
+    api = _api(source)
+    told = api.document(trail_path("/v1/incidents", incident.removeprefix("incident/")))
     if as_json:
         emit_json(told)
         return
-    show(_line(told["incident"]))
-    for step in told["steps"]:
-        show(f"  {step['time'][:19]}  {step['state']:<10}  leaf {step['leaf']}  by {step['by']}: {step['text']}")
-        if step["root_cause"]:
-            show(f"    root cause:  {step['root_cause']}")
-            show(f"    remediation: {step['remediation']}")
+    with documented(api):
+        show(_line(told["incident"]))
+        for step in told["steps"]:
+            show(f"  {step['time'][:19]}  {step['state']:<10}  leaf {step['leaf']}  by {step['by']}: {step['text']}")
+            if step["root_cause"]:
+                show(f"    root cause:  {step['root_cause']}")
+                show(f"    remediation: {step['remediation']}")
 
 
 @incidents.command()
@@ -83,13 +89,15 @@ def sign(
     as_json: bool,
 ) -> None:
     """Answer for an incident, once, under the principal of the token."""
-    from deploy.apiclient import trail_path
+    from deploy.apiclient import documented, trail_path
 
+    api = _api(source)
     said = {"root_cause": root_cause, "remediation": remediation, "comment": comment, "over": over}
-    told = _api(source).post(trail_path("/v1/incidents", incident.removeprefix("incident/")), said)
+    told = api.post(trail_path("/v1/incidents", incident.removeprefix("incident/")), said)
     if as_json:
         emit_json(told)
-    else:
+        return
+    with documented(api):
         show(f"{told['trail']} is signed off by {told['signed_by']}")
 
 

@@ -37,26 +37,30 @@ def list_exceptions(
     _: Session, *, since: str, until: str, filter_: str, everything: bool, source: Asked, as_json: bool
 ) -> None:
     """List trails that failed, are incomplete, tell of an error or have a gap, newest first."""
+    from deploy.apiclient import documented
+
     api = _api(source)
     rows: list[dict[str, Any]] = []
     cursor = ""
     while True:
         asked = {"since": since, "until": until, "filter": filter_, "cursor": cursor, "limit": str(_PAGE)}
         page = api.document("/v1/reviews", asked)
-        rows += [one for one in page["exceptions"] if everything or one["open"]]
-        cursor = page["next"] or ""
+        with documented(api):
+            rows += [one for one in page["exceptions"] if everything or one["open"]]
+            cursor = page["next"] or ""
         if not cursor:
             break
     if as_json:
         emit_json({"exceptions": rows})
         return
-    for row in rows:
-        trail, last = row["trail"], row["signed"][-1] if row["signed"] else None
-        by = f"  {last['decision'] or 'signed'} by {last['principal']}: {last['note']}" if last else ""
-        state = "open" if row["open"] else "done"
-        show(
-            f"{state}  {trail['status']:<12} {(trail['first_time'] or '')[:19]:<19}  {trail['trail']}  head {trail['last_leaf']}{by}"
-        )
+    with documented(api):
+        for row in rows:
+            trail, last = row["trail"], row["signed"][-1] if row["signed"] else None
+            by = f"  {last['decision'] or 'signed'} by {last['principal']}: {last['note']}" if last else ""
+            state = "open" if row["open"] else "done"
+            show(
+                f"{state}  {trail['status']:<12} {(trail['first_time'] or '')[:19]:<19}  {trail['trail']}  head {trail['last_leaf']}{by}"
+            )
 
 
 @review.command()
@@ -69,12 +73,14 @@ def list_exceptions(
 @pass_session
 def sign(_: Session, *, trail: str, head: int, decision: str, note: str, source: Asked, as_json: bool) -> None:
     """Sign a trail off, up to the head that `tally review list` shows; refused when it has grown since."""
-    from deploy.apiclient import trail_path
+    from deploy.apiclient import documented, trail_path
 
-    told = _api(source).post(trail_path("/v1/reviews", trail), {"head": head, "decision": decision, "note": note})
+    api = _api(source)
+    told = api.post(trail_path("/v1/reviews", trail), {"head": head, "decision": decision, "note": note})
     if as_json:
         emit_json(told)
-    else:
+        return
+    with documented(api):
         show(f"{told['trail']} is signed off up to leaf {told['head']}")
 
 
@@ -88,15 +94,19 @@ def sign(_: Session, *, trail: str, head: int, decision: str, note: str, source:
 @pass_session
 def list_days(_: Session, *, until: str, count: int, source: Asked, as_json: bool) -> None:
     """List days (UTC), newest first: what calls for a look, what of it is open, and who has signed the day off."""
-    told = _api(source).document("/v1/review-days", {"until": until, "days": str(count)})
+    from deploy.apiclient import documented
+
+    api = _api(source)
+    told = api.document("/v1/review-days", {"until": until, "days": str(count)})
     if as_json:
         emit_json(told)
         return
-    for day in told["days"]:
-        state = "signed" if day["signed"] else "open" if day["over"] else "today"
-        by = "".join(f"  {one['principal']}: {one['note'] or 'no note'}" for one in day["signed"])
-        more = "+" if day["more"] else ""
-        show(f"{day['day']}  {state:<6}  {day['exceptions']:>5}{more} exceptions, {day['open']:>5}{more} open{by}")
+    with documented(api):
+        for day in told["days"]:
+            state = "signed" if day["signed"] else "open" if day["over"] else "today"
+            by = "".join(f"  {one['principal']}: {one['note'] or 'no note'}" for one in day["signed"])
+            more = "+" if day["more"] else ""
+            show(f"{day['day']}  {state:<6}  {day['exceptions']:>5}{more} exceptions, {day['open']:>5}{more} open{by}")
 
 
 @review.command("sign-day")
@@ -110,10 +120,14 @@ def list_days(_: Session, *, until: str, count: int, source: Asked, as_json: boo
 @pass_session
 def sign_day(_: Session, *, day: str, still_open: int, note: str, source: Asked, as_json: bool) -> None:
     """Sign a day off that is over; refused when more or less is open than you saw in `tally review days`."""
-    told = _api(source).post(f"/v1/review-days/{quote(day, safe='')}", {"open": still_open, "note": note})
+    from deploy.apiclient import documented
+
+    api = _api(source)
+    told = api.post(f"/v1/review-days/{quote(day, safe='')}", {"open": still_open, "note": note})
     if as_json:
         emit_json(told)
-    else:
+        return
+    with documented(api):
         show(f"{told['day']} is signed off, with {told['open']} of {told['exceptions']} exceptions open")
 
 

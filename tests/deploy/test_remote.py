@@ -234,6 +234,35 @@ def test_an_answer_of_another_shape_is_told(
 
 
 @pytest.mark.parametrize(
+    "answer",
+    [
+        b"[]",
+        b"{}",
+        b"5",
+        b'{"exceptions":[5],"incidents":[5],"days":[5],"incident":5,"next":null}',
+        b'{"exceptions":[{"open":true}],"incidents":[{"signed":null}],"days":[{}],"incident":{},"next":null}',
+        b'{"exceptions":5,"incidents":5,"days":5,"next":5}',
+    ],
+)
+def test_a_review_or_an_incident_of_another_shape_is_told(
+    remote: list[str], cli: Cli, monkeypatch: pytest.MonkeyPatch, answer: bytes
+) -> None:
+    monkeypatch.setattr(Api, "_sent", lambda *_, **__: answer)
+    api = remote[:4]
+    for arguments in (
+        ("review", "list"),
+        ("review", "sign", "p1", "--head", "1", "--decision", "explained"),
+        ("review", "days"),
+        ("review", "sign-day", "2026-01-01", "--open", "0"),
+        ("incidents", "list"),
+        ("incidents", "show", "x"),
+        ("incidents", "sign", "x", "--root-cause", "a", "--remediation", "b"),
+    ):
+        code, out, err = cli(*arguments, *api)
+        assert (code, out, "that is not as the API's document says" in err) == (1, "", True), arguments
+
+
+@pytest.mark.parametrize(
     ("name", "value"), [("last_leaf", "x"), ("last_leaf", 1e300), ("keys", [5]), ("links", 5), ("services", [[]])]
 )
 def test_a_summary_of_another_shape_is_told(
