@@ -15,6 +15,7 @@ Other windows are left alone, or every table of small numbers would hold "cards"
 underscores, plus signs and their Unicode kin, zero-width characters, NUL, U+FFFD (what a decoder makes of Latin-1's
 no-break space), and the same things as `escapes`, since JSON inside strings is common in logs. A full stop separates
 only when nothing else does and there are at least two: ``4111.1111.1111.1111``, not ``5412.75``. Line breaks, tabs, commas and colons do not separate.
+What is part of a valid IBAN (`iban`) is no card, unless the same number stands elsewhere in the text.
 """
 
 import re
@@ -25,6 +26,7 @@ from functools import cache
 import msgspec
 
 from collector.protect.escapes import PAD, SEPARATOR, digits_written_out, readings
+from collector.protect.iban import ibans
 
 __all__ = [
     "MAX_DIGITS",
@@ -217,12 +219,44 @@ _LENGTHS_BY_LIKELIHOOD = (16, 15, 19, 18, 17, 14, 13, 12)
 
 def find_cards(text: str) -> list[Card]:
     """Every card number in `text`, in order, none overlapping another. Time is linear in the length of `text`."""
-    cards = _cards_of(text)
+    cards = _outside_ibans(text, _cards_of(text))
     for reading in readings(text):
         taken = {at for card in cards for at in card.digits_at}
         more = [card for card in _cards_of(reading) if taken.isdisjoint(card.digits_at)]
-        cards = sorted(cards + more, key=lambda card: card.digits_at)
+        cards = _outside_ibans(text, sorted(cards + more, key=lambda card: card.digits_at))
     return cards
+
+
+def _outside_ibans(text: str, cards: list[Card]) -> list[Card]:
+    """The cards without those that are part of a valid IBAN and stand nowhere else.
+
+    An IBAN counts while nothing in it is masked: a card that reaches out of it, or that stands elsewhere too, gives all of its cards back,
+    and these their like in other IBANs. So what is left is the same when it is looked at once more.
+    """
+    if not cards or not (spans := list(ibans(text))):
+        return cards
+    inside: dict[int, list[Card]] = {}  # index of the IBAN → its cards
+    where: dict[str, list[int]] = {}  # number → indices of the IBANs that it is in
+    void: list[int] = []
+    masked: list[Card] = []
+    starts = [start for start, _ in spans]
+    for card in cards:
+        last = bisect_right(starts, card.end - 1) - 1
+        if last >= 0 and spans[last][0] <= card.start and card.end <= spans[last][1]:
+            inside.setdefault(last, []).append(card)
+            for number in card.numbers:
+                where.setdefault(number, []).append(last)
+            continue
+        masked.append(card)
+        while last >= 0 and card.start < spans[last][1]:
+            void.append(last)
+            last -= 1
+    void += [at for card in masked for number in card.numbers for at in where.pop(number, ())]
+    while void:
+        for card in inside.pop(void.pop(), ()):
+            masked.append(card)
+            void += [at for number in card.numbers for at in where.pop(number, ())]
+    return sorted(masked, key=lambda card: card.digits_at)
 
 
 def with_digits(text: str) -> str:

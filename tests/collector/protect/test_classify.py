@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.protect.classify import ISSUERS, find_cards, fold, is_card, issuers, luhn_valid, may_hold_card
+from collector.protect.iban import ibans
 
 CARD = "4432801561520454"
 
@@ -36,6 +37,35 @@ def card_numbers(draw: st.DrawFn) -> str:
     length = draw(st.integers(int(low), int(high or low)))
     body = length - len(prefix) - 1
     return with_check_digit(prefix + draw(st.text("0123456789", min_size=body, max_size=body)))
+
+
+def with_check_digits(country: str, account: str) -> str:
+    number = int("".join(str(int(character, 36)) for character in f"{account}{country}00"))
+    return f"{country}{98 - number % 97:02}{account}"
+
+
+def in_fours(word: str) -> str:
+    return " ".join(word[at : at + 4] for at in range(0, len(word), 4))
+
+
+@st.composite
+def iban_texts(draw: st.DrawFn) -> str:
+    """Valid IBANs with cards in them, broken ones and cards, beside each other in every way."""
+    parts = []
+    for _ in range(draw(st.integers(1, 5))):
+        card = draw(st.sampled_from([CARD, "4111111111111111", "378282246310005", "4000000000001000"]))
+        kind = draw(st.sampled_from(["iban", "spaced", "card", "cut", "digits"]))
+        country, length = draw(st.sampled_from([("DE", 22), ("AT", 20), ("FR", 27), ("MT", 31)]))
+        iban = with_check_digits(country, card.rjust(length - 4, draw(st.sampled_from("01A"))))
+        if draw(st.booleans()):
+            iban = with_check_digits(country, card.ljust(length - 4, draw(st.sampled_from("01A"))))
+        parts.append(
+            {"iban": iban, "spaced": in_fours(iban), "card": card, "cut": in_fours(iban)[:-2], "digits": "4111 11"}[
+                kind
+            ]
+        )
+        parts.append(draw(st.sampled_from(["", " ", "-", "%20", ",", "x", r"\u00a0", "\n"])))
+    return "".join(parts)
 
 
 def naive_luhn(digits: str) -> bool:
@@ -214,7 +244,8 @@ def test_finds_are_ordered_apart_and_true(text: str) -> None:
 @pytest.mark.parametrize(
     "piece",
     ["1", "1 ", "\\", "\\u00a04", "\\x204", "\\xc2", "\\04", "%20", "&#160;1", "４ ", "4\u00a0", "4111 ", "4111111111111111 ", "a4111111111111111",
-     "4111111111111111.", "0.4111111111111111 ", "a1b2c3d4", "4 111 111 ", "58 ", "1" + " " * 50, "4-4.4_"],
+     "4111111111111111.", "0.4111111111111111 ", "a1b2c3d4", "4 111 111 ", "58 ", "1" + " " * 50, "4-4.4_",
+     "AT614111111111111111 ", "AT61 ", "AT524432801561520454 ", "AT52 4432 8015 6152 0454 "],
 )  # fmt: skip
 def test_time_is_linear_in_the_text(piece: str) -> None:
     def seconds(length: int) -> float:
@@ -290,3 +321,39 @@ def test_random_trace_and_span_ids_are_no_cards() -> None:
     mixed = [word for word in ids if not word.strip("abcdef").isdecimal()]
     assert len(mixed) > 99_000
     assert [word for word in mixed if find_cards(word)] == []
+
+
+def test_what_is_part_of_a_valid_iban_is_no_card() -> None:
+    iban = with_check_digits("DE", f"0A{CARD}")
+    for text in (iban, in_fours(iban), f"from {in_fours(iban)} 500 EUR to", f"({iban})", f'{{"iban":"{iban}"}}'):
+        assert numbers(text) == []
+    for text in (
+        f"{iban[:2]}{(int(iban[2:4]) + 1) % 97:02}0A{CARD}",
+        f"de{iban[2:]}",
+        f"{iban}x",
+        f"x{iban}",
+        f"DE {iban[2:]}",
+    ):
+        assert numbers(text) == [CARD]
+    assert numbers(f"{in_fours(iban)} 4111 1111 1111 1111") == ["4111111111111111"]
+
+
+def test_a_number_of_an_iban_that_stands_elsewhere_as_a_card_is_found_in_both_places() -> None:
+    iban = with_check_digits("DE", f"0A{CARD}")
+    assert numbers(f"{iban} {CARD}") == [CARD, CARD]
+    assert numbers(f"{iban}, {in_fours(iban)}") == []
+
+
+@given(iban_texts())
+def test_only_whole_ibans_are_left_in_clear(text: str) -> None:
+    found = find_cards(text)
+    spans = list(ibans(text))
+    rest = text
+    for card in reversed(found):
+        rest = f"{rest[: card.start]}[*]{rest[card.end :]}"
+    assert find_cards(rest) == []  # what is left is the same when it is looked at again
+    for start, end in reversed(spans):
+        text = f"{text[:start]}{'I' * (end - start)}{text[end:]}"
+    assert {number for card in find_cards(text) for number in card.numbers} <= {
+        n for card in found for n in card.numbers
+    }
