@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from collector.errors import Malformed
 from collector.importer.source import MAX_ROW_BYTES
 
-__all__ = ["DELIMITERS", "Broken", "delimiter_of", "fields", "records"]
+__all__ = ["DELIMITERS", "Broken", "delimiter_of", "fields", "records", "stated_delimiter"]
 
 DELIMITERS = ",;\t|"
 """Characters that may stand between fields."""
 
 MAX_FIELDS = 1_024
+
+_STATED = re.compile(rb'("?)sep=([,;\t|])\1', re.IGNORECASE)
 
 _FIELD = {
     delimiter: re.compile(
@@ -102,6 +104,12 @@ def _bare(line: bytes) -> bytes:
 def delimiter_of(header: str) -> str:
     """The delimiter that a header shows: the one of `DELIMITERS` that stands in it most often, a comma when none does."""
     return max(DELIMITERS, key=lambda delimiter: (header.count(delimiter), delimiter == ","))
+
+
+def stated_delimiter(line: bytes) -> str:
+    """The delimiter that a line ``sep=;`` states, which Excel writes before a header, and reads; empty when it is another line."""
+    found = _STATED.fullmatch(line)
+    return found[2].decode() if found else ""
 
 
 def fields(record: str, delimiter: str = ",") -> list[str]:

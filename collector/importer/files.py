@@ -14,7 +14,7 @@ from pathlib import Path
 
 from collector.errors import Malformed
 from collector.event import Origin
-from collector.importer.csv import Broken, delimiter_of, fields, records
+from collector.importer.csv import Broken, delimiter_of, fields, records, stated_delimiter
 from collector.importer.jsonlines import arrival_of_json_line
 from collector.importer.mapping import Mapping
 from collector.importer.rows import CsvRows
@@ -64,33 +64,42 @@ class ImportFile:
         self.size_bytes = self._source.size_bytes
         self._header: list[str] = []
         self._delimiter = ","
+        self._header_lines = 1
         self._mapping: Mapping | None = None
         with closing(self._source.open()) as stream:
-            first = next((line for line in lines(stream) if line.strip()), b"").removeprefix(b"\xef\xbb\xbf")
+            source = (line for line in lines(stream) if line.strip())
+            first = next(source, b"").removeprefix(b"\xef\xbb\xbf")
+            stated = stated_delimiter(first.strip(b" \r\n"))
+            if stated:
+                self._header_lines = 2
+                first = next(source, b"")
         if not first.strip():
             raise Malformed("an empty file", where=self.name, label="bad_file")
         self.format = "csv"
-        if first.strip().startswith(b"{"):
+        if first.strip().startswith(b"{") and not stated:
             self.format = "docker" if _looks_like_docker(first.strip()) else "jsonlines"
         else:
-            self._read_header(first.strip(b" \r\n"), mappings)  # tabs at its ends stand for columns without a name
+            self._read_header(
+                first.strip(b" \r\n"), mappings, stated
+            )  # tabs at its ends stand for columns without a name
 
     @property
     def mapping(self) -> str:
         """See the class."""
         return self._mapping.name if self._mapping else ""
 
-    def _read_header(self, first: bytes, mappings: Sequence[Mapping]) -> None:
+    def _read_header(self, first: bytes, mappings: Sequence[Mapping], stated: str) -> None:
         try:
             if len(first) > _MAX_HEADER_BYTES:
                 raise Malformed(f"a header of more than {_MAX_HEADER_BYTES} bytes", label="bad_csv")
             header = first.decode()
             for mapping in mappings:
-                columns = fields(header, mapping.delimiter)
+                delimiter = stated or mapping.delimiter
+                columns = fields(header, delimiter)
                 if len(columns) == len(mapping.columns) and set(columns) == set(mapping.columns):
-                    self._header, self._delimiter, self._mapping = columns, mapping.delimiter, mapping
+                    self._header, self._delimiter, self._mapping = columns, delimiter, mapping
                     return
-            self._delimiter = delimiter_of(header)
+            self._delimiter = stated or delimiter_of(header)
             self._header = fields(header, self._delimiter)
             if len(self._header) < 2:
                 raise Malformed(
@@ -134,7 +143,9 @@ class ImportFile:
 
         # the same bytes under other columns are another row; under another mapping they are the same, which only says what it means
         columns = json.dumps([delimiter, *self._header]).encode()
-        yield from self._numbered(islice(taken, 1, None), arrival, b"row2\0", hashlib.sha256(columns).digest())
+        yield from self._numbered(
+            islice(taken, self._header_lines, None), arrival, b"row2\0", hashlib.sha256(columns).digest()
+        )
 
     def _json_rows(self, source: Iterator[bytes]) -> Iterator[tuple[Row, int]]:
         docker = self.format == "docker"

@@ -327,3 +327,15 @@ def test_all_of_trainticket_as_its_readme_counts_it(data_dir: Path, mappings: li
     spans, _ = account(sorted((data_dir / "trainticket" / "trace").glob("*.csv.gz")), mappings)
     assert (spans["rows"], spans["duplicates"]) == (179_170, 1_014)
     assert spans["duration_unequal"] == spans["time_implausible"] == 0
+
+
+@pytest.mark.parametrize("first", [b"sep=;\r\n", b"\xef\xbb\xbfsep=;\n", b'\n"SEP=;"\n\n'])
+def test_excel_s_first_line_states_the_delimiter_and_is_no_header(tmp_path: Path, first: bytes) -> None:
+    file = ImportFile(written(tmp_path / "x.csv", first + b"message;a,b,c,d\r\none;1\r\ntwo;2\r\n"))
+    rows = list(file.rows())
+    assert bodies(rows) == ["one", "two"]
+    assert [row.event.origin.row for row in rows if isinstance(row, Arrival) and row.event.origin] == [1, 2]
+    (tmp_path / "m.toml").write_text('[[mapping]]\nname = "m"\ncolumns = ["message", "a,b,c,d"]\n')
+    assert ImportFile(tmp_path / "x.csv", load_mappings(tmp_path / "m.toml")).mapping == "m"
+    with pytest.raises(Malformed, match="an empty file"):
+        ImportFile(written(tmp_path / "y.csv", first))
