@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import io
+import stat
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,10 +31,18 @@ class Source:
 
     Raises:
         OSError: it cannot be read.
+        Malformed: it is a pipe, a device or a socket, which cannot be read twice.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        kind = path.stat().st_mode  # before it is opened: that would wait for who writes into a pipe
+        if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):  # opening a folder says what is wrong with it
+            raise Malformed(
+                "not a regular file; it is read twice, so write what comes out of a pipe into a file first",
+                where=path.name,
+                label="bad_file",
+            )
         digest = hashlib.sha256()
         size = 0
         first = b""

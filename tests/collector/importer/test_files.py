@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -339,3 +340,19 @@ def test_excel_s_first_line_states_the_delimiter_and_is_no_header(tmp_path: Path
     assert ImportFile(tmp_path / "x.csv", load_mappings(tmp_path / "m.toml")).mapping == "m"
     with pytest.raises(Malformed, match="an empty file"):
         ImportFile(written(tmp_path / "y.csv", first))
+
+
+def test_a_pipe_is_refused_before_anybody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Malformed, match=r"^pipe: not a regular file; "):
+        ImportFile(tmp_path / "pipe")
+    reads, writes = os.pipe()
+    try:
+        os.write(writes, b'{"message": "a"}\n')
+        with pytest.raises(Malformed, match="not a regular file; "):
+            ImportFile(Path(f"/dev/fd/{reads}"))
+    finally:
+        os.close(reads)
+        os.close(writes)
+    with pytest.raises(IsADirectoryError):
+        ImportFile(tmp_path)
