@@ -17,7 +17,7 @@ from collector.errors import Malformed
 from collector.event import Event
 from collector.memo import Memo
 from collector.paths import Path, Shape, as_key, compile_paths, first, shape_of
-from collector.protect.classify import is_card
+from collector.protect.cardnumber import is_card
 from collector.statedkeys import bounded, is_key_name, stated_keys
 
 __all__ = ["Extractor", "Found", "KeyRule", "OperationRule", "Plan", "StitchSettings"]

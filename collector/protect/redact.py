@@ -18,7 +18,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from collector.errors import TallyError
-from collector.protect.classify import MIN_DIGITS, Card, find_cards, fold, has_card, is_card, may_hold_card, with_digits
+from collector.protect.cardnumber import MIN_DIGITS, is_card
+from collector.protect.classify import Card, find_cards, fold, has_card, may_hold_card, with_digits
 from collector.protect.fields import DEFAULT_MASKED_FIELDS, MASK, Action, Fields
 
 __all__ = ["MAX_DEPTH", "MAX_PATH", "ProtectError", "Protector"]

@@ -18,7 +18,8 @@ from collector.event import Access, Event, Facts, Origin, Scope, Span, decode_ev
 from collector.extract import Extractor, KeyRule, OperationRule, StitchSettings
 from collector.prepare import MAX_FACTS_BYTES, Prepared, Preparer, raw_of
 from collector.protect import Protector
-from collector.protect.classify import find_cards, luhn_valid
+from collector.protect.cardnumber import luhn_valid
+from collector.protect.classify import find_cards
 from collector.receive import Arrival
 
 NOW_NS = 1_700_000_000_000_000_000

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from collector.protect.classify import ISSUERS, find_cards, fold, is_card, issuers, luhn_valid, may_hold_card
+from collector.protect.cardnumber import ISSUERS, is_card, issuers, luhn_valid
+from collector.protect.classify import find_cards, fold, may_hold_card
 from collector.protect.iban import ibans
 
 CARD = "4432801561520454"

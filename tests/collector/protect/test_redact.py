@@ -20,7 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.protect import ProtectError, Protector
-from collector.protect.classify import find_cards, is_card, luhn_valid
+from collector.protect.cardnumber import is_card, luhn_valid
+from collector.protect.classify import find_cards
 from collector.protect.fields import Action, Fields
 from collector.protect.redact import MAX_DEPTH, MAX_PATH
 
