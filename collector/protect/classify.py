@@ -104,6 +104,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 _ASCII_RUN = re.compile(r"[0-9](?=[0-9 \-._+\x00]{11})(?<![0-9][0-9])(?:[ \-._+\x00]{0,3}+[0-9]){11,}+")
 _RUN = re.compile(rf"\d(?<!\d\d)(?:(?:{SEPARATOR}){{0,3}}+\d){{11,}}+")
 _GROUP = re.compile(r"\d+")
+_NO_DIGIT = "|"  # nor a separator
 
 # A run inside one of these is an identifier whose letters happen to stand elsewhere: RFC 9562 UUIDs, W3C traceparent, b3.
 _HEX_ID = re.compile(
@@ -124,9 +125,10 @@ def find_cards(text: str) -> list[Card]:
     """Every card number in `text`, in order, none overlapping another. Time is linear in the length of `text`."""
     cards = _outside_ibans(text, _cards_of(text))
     for reading in readings(text):
-        taken = {at for card in cards for at in card.digits_at}
-        more = [card for card in _cards_of(reading) if taken.isdisjoint(card.digits_at)]
-        cards = _outside_ibans(text, sorted(cards + more, key=lambda card: card.digits_at))
+        rest = list(reading)  # a number behind an escape would be read together with them, and passed over
+        for card in cards:
+            rest[card.start : card.end] = _NO_DIGIT * (card.end - card.start)
+        cards = _outside_ibans(text, sorted(cards + _cards_of("".join(rest)), key=lambda card: card.digits_at))
     return cards
 
 

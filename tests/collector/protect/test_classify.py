@@ -358,3 +358,9 @@ def test_only_whole_ibans_are_left_in_clear(text: str) -> None:
     assert {number for card in find_cards(text) for number in card.numbers} <= {
         n for card in found for n in card.numbers
     }
+
+
+@pytest.mark.parametrize("between", ["%20", r"\x20", r"\u00a0", "&nbsp;", "%C2%A0"])
+def test_a_number_behind_an_escape_is_found_whatever_stands_before_it(between: str) -> None:
+    text = f"5630 9412 4691 5732{between}4111 1111 1111 1111{between}4111111111111111"
+    assert [card.numbers[0] for card in find_cards(text)] == ["5630941246915732", *2 * ["4111111111111111"]]
