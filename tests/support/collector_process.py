@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
@@ -40,8 +41,8 @@ class CollectorProcess:
         self._reading: threading.Thread | None = None
         self._log: deque[str] = deque(maxlen=50)
 
-    def start(self) -> None:
-        """Start it, and return when it listens."""
+    def start(self, *, tries: int = 60) -> None:
+        """Start it, and return when it listens; while another socket has its port, so many tries, a second apart."""
         ports = {use: address.rpartition(":")[2] for use, address in self.addresses.items()}
         own = [use for use in _USES if f"[collector.{use}]" not in self._further]
         settings = "".join(f"[collector.{use}]\nport = {ports.get(use, 0)}\n" for use in own)
@@ -60,6 +61,12 @@ class CollectorProcess:
                 self.addresses = dict(re.findall(rf"({'|'.join(_USES)}|syslog\w*) (?:http://)?([\d.]+:\d+)", line))
                 break
         else:
+            self._process.stderr.close()
+            self._process.wait()
+            if tries > 1 and "Address already in use" in self._log[-1]:
+                time.sleep(1.0)  # while it was dead, something else got its port for a connection
+                self.start(tries=tries - 1)
+                return
             raise AssertionError("the collector did not start: " + "".join(self._log))
         self._reading = threading.Thread(target=self._keep_all, args=(self._process.stderr,), daemon=True)
         self._reading.start()
