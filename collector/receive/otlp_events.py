@@ -27,8 +27,7 @@ __all__ = [
     "attributes_of",
     "events_of_logs",
     "events_of_traces",
-    "resource_of",
-    "scope_of",
+    "scopes_of",
     "time_of",
 ]
 
@@ -106,46 +105,55 @@ JSON = Reading(
 )
 
 
-def events_of_logs(request: Any, reading: Reading, *, observed: str) -> Iterator[Arrival | Refused | Void]:
-    """The log records of an ExportLogsServiceRequest (protobuf's class or `otlp_json.LogsRequest`), in their order."""
-    for group in request.resource_logs or ():
-        if not group.scope_logs:
+def scopes_of(
+    groups: Sequence[Any] | None, scopes: str, items: str, reading: Reading
+) -> Iterator[Void | tuple[dict[str, Any], Scope | None, list[str], Sequence[Any]]]:
+    """Each scope of each resource that holds something: resource, scope, the marks of both, and what it holds.
+
+    `scopes`, `items`: what the fields are called in which a resource has its scopes, and a scope what it holds.
+    """
+    for group in groups or ():
+        scoped_here = getattr(group, scopes)
+        if not scoped_here:
             yield VOID
             continue
         around: list[str] = []
         resource = resource_of(group, reading, around)
-        for scoped in group.scope_logs:
-            if not scoped.log_records:
+        for scoped in scoped_here:
+            held = getattr(scoped, items)
+            if not held:
                 yield VOID
                 continue
             marks = list(around)
-            scope = scope_of(scoped, reading, marks)
-            for record in scoped.log_records:
-                try:
-                    yield _log(record, resource, scope, reading, around=marks, observed=observed)
-                except Malformed as error:
-                    yield Refused(raw=reading.raw_of(record), error=error)
+            yield resource, scope_of(scoped, reading, marks), marks, held
+
+
+def events_of_logs(request: Any, reading: Reading, *, observed: str) -> Iterator[Arrival | Refused | Void]:
+    """The log records of an ExportLogsServiceRequest (protobuf's class or `otlp_json.LogsRequest`), in their order."""
+    for part in scopes_of(request.resource_logs, "scope_logs", "log_records", reading):
+        if isinstance(part, Void):
+            yield part
+            continue
+        resource, scope, marks, items = part
+        for record in items:
+            try:
+                yield _log(record, resource, scope, reading, around=marks, observed=observed)
+            except Malformed as error:
+                yield Refused(raw=reading.raw_of(record), error=error)
 
 
 def events_of_traces(request: Any, reading: Reading, *, observed: str) -> Iterator[Arrival | Refused | Void]:
     """The spans of an ExportTraceServiceRequest (protobuf's class or `otlp_json.TraceRequest`), in their order."""
-    for group in request.resource_spans or ():
-        if not group.scope_spans:
-            yield VOID
+    for part in scopes_of(request.resource_spans, "scope_spans", "spans", reading):
+        if isinstance(part, Void):
+            yield part
             continue
-        around: list[str] = []
-        resource = resource_of(group, reading, around)
-        for scoped in group.scope_spans:
-            if not scoped.spans:
-                yield VOID
-                continue
-            marks = list(around)
-            scope = scope_of(scoped, reading, marks)
-            for span in scoped.spans:
-                try:
-                    yield _span(span, resource, scope, reading, around=marks, observed=observed)
-                except Malformed as error:
-                    yield Refused(raw=reading.raw_of(span), error=error)
+        resource, scope, marks, items = part
+        for span in items:
+            try:
+                yield _span(span, resource, scope, reading, around=marks, observed=observed)
+            except Malformed as error:
+                yield Refused(raw=reading.raw_of(span), error=error)
 
 
 def attributes_of(

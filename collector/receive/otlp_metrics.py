@@ -13,7 +13,7 @@ from typing import Any
 from collector.errors import Malformed
 from collector.event import Event, Origin, Scope
 from collector.receive import Arrival
-from collector.receive.otlp_events import VOID, Reading, Refused, Void, attributes_of, resource_of, scope_of, time_of
+from collector.receive.otlp_events import VOID, Reading, Refused, Void, attributes_of, scopes_of, time_of
 from collector.receive.record import trace_id_of
 
 __all__ = ["EXEMPLAR", "KINDS", "Points", "events_of_metrics"]
@@ -105,30 +105,23 @@ def events_of_metrics(request: Any, reading: Reading, *, observed: str) -> Itera
 
     Between them, at least every 1,000 data points or exemplars, what has gone by.
     """
-    for group in request.resource_metrics or ():
-        if not group.scope_metrics:
-            yield VOID
+    for part in scopes_of(request.resource_metrics, "scope_metrics", "metrics", reading):
+        if isinstance(part, Void):
+            yield part
             continue
-        around: list[str] = []
-        resource = resource_of(group, reading, around)
-        for scoped in group.scope_metrics:
-            if not scoped.metrics:
+        resource, scope, marks, items = part
+        for metric in items:
+            empty = True
+            for kind in KINDS:
+                data = getattr(metric, kind)
+                if data and data.data_points:
+                    empty = False
+                    named = _Metric(
+                        name=metric.name, unit=metric.unit, kind=kind, resource=resource, scope=scope, marks=marks, reading=reading, observed=observed,
+                    )  # fmt: skip
+                    yield from named.events_of(data.data_points)
+            if empty:
                 yield VOID
-                continue
-            marks = list(around)
-            scope = scope_of(scoped, reading, marks)
-            for metric in scoped.metrics:
-                empty = True
-                for kind in KINDS:
-                    data = getattr(metric, kind)
-                    if data and data.data_points:
-                        empty = False
-                        named = _Metric(
-                            name=metric.name, unit=metric.unit, kind=kind, resource=resource, scope=scope, marks=marks, reading=reading, observed=observed,
-                        )  # fmt: skip
-                        yield from named.events_of(data.data_points)
-                if empty:
-                    yield VOID
 
 
 def _source_id(event: Event) -> bytes:
