@@ -72,6 +72,8 @@ class Relay:
         OSError: the disk does not answer.
     """
 
+    keeps_headers = False
+
     def __init__(self, forwarder: ChunkSender, *, root: Path, disk: Disk, tag: str) -> None:
         self._forwarder = forwarder
         self._disk = disk

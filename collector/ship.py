@@ -5,7 +5,7 @@ header is synced, the batch was never sent and is cut anew; after it, the same b
 Segments stay until the correlator's log covers them (`EventStore.acknowledged`), so a batch that the store loses before can be
 sent again (`Shipper.heal`). A store that was put back to an older state may say less than it said then: what the spool has let
 go of is not asked for again. And what the store and the log hold under a number may be the batch of another copy of this spool: so
-the start asks for the header, and sends again from the newest one that is there as we signed it.
+the start asks for the header, and so does who lets go of segments, and sends again from the newest one that is there as we signed it.
 
 `Shipper` is a plain state machine that one thread steps; waiting, retry and the circuit breaker are in `collector.pipeline`.
 """
@@ -94,7 +94,7 @@ class Shipper:
         self._fork = fork
         self._lost = LostBatches(stream, store=store, limits=heal or HealLimits())
         acknowledged = store.acknowledged(stream)
-        there, self.shipped = self._there(acknowledged, asks=asks), headers.last_below(spool.start.segment)
+        there, self.shipped = self._there(acknowledged, asks=asks), self._gone
         if self.shipped > there:  # segments go only when the log has their batches, so the store has said more before
             _log.warning(
                 "%s: the store says that the log holds %d batches, and has said more before: it was put back, or is another one."
@@ -110,7 +110,7 @@ class Shipper:
         self._unsent: Batch | None = None
         self._last_created_ns = clock() if headers.last else 0
         self.stored_below = headers.sequence_behind(self.shipped)
-        self._cursor = spool.seek(self.stored_below)
+        self._cursor: Cursor | None = None  # to be looked up
 
     @property
     def closed(self) -> bool:
@@ -173,6 +173,12 @@ class Shipper:
         acknowledged = min(self._store.acknowledged(self.stream), self.shipped)
         if acknowledged <= self._acknowledged and not self._spool.refusals.now:
             return
+        if acknowledged > self._acknowledged:
+            # the store may have been put back to an older state meanwhile, and have taken another copy's batches in the place of ours
+            ours = self._newest_there(max(self._acknowledged, self._gone) + 1, acknowledged, acknowledged)
+            if ours < acknowledged:
+                self._go_back(ours)
+                acknowledged = ours
         self._acknowledged = acknowledged
         self._spool.release(self._headers.sequence_behind(acknowledged))
         self._headers.release(acknowledged)
@@ -193,11 +199,14 @@ class Shipper:
             try:
                 batch, _ = self._same_again(signed, self._spool.seek(signed.header.first))
                 self._store.append(batch)
-            except (Damaged, Conflict) as error:
+            except Damaged as error:
                 _log.error(
                     "batch %d of %s is lost in the store, and cannot be sent again: %s", number, self.stream, error
                 )
                 continue
+            except Conflict:
+                self._go_back(number - 1)  # since the look another copy has filled its place
+                break
             _log.warning("batch %d of %s was lost in the store: sent again", number, self.stream)
             sent += 1
         return sent
@@ -215,28 +224,47 @@ class Shipper:
         newest = self._headers.last.header.number
         if not asks and newest > acknowledged:
             newest = max(acknowledged, self._headers.oldest - 1)
-        if newest < self._headers.oldest or self._is_there(newest, acknowledged):
+        covered = min(acknowledged, newest)
+        there = self._newest_there(self._headers.oldest, covered, acknowledged)
+        if there < covered:
+            return there  # whatever is behind: since the store was put back another copy's may stand between
+        return self._newest_there(max(self._headers.oldest, covered + 1), newest, acknowledged)
+
+    def _newest_there(self, oldest: int, newest: int, acknowledged: int) -> int:
+        """Of the batches from `oldest` to `newest` the number of the newest that is there as we signed it; else the one before `oldest`."""
+        if newest < oldest or self._is_there(newest, acknowledged):
             return newest
-        numbers = range(self._headers.oldest, newest)
-        missing = bisect_left(numbers, x=True, key=lambda number: not self._is_there(number, acknowledged))
-        return self._headers.oldest + missing - 1
+        numbers = range(oldest, newest)
+        return oldest - 1 + bisect_left(numbers, x=True, key=lambda number: not self._is_there(number, acknowledged))
+
+    def _go_back(self, number: int) -> None:
+        """What was sent behind `number` is sent again: the store has another one in its place, and says so."""
+        self.shipped, self.stored_below, self._unsent = number, self._headers.sequence_behind(number), None
+        self._cursor = None
 
     def _is_there(self, number: int, acknowledged: int) -> bool:
-        """Whether the store has the batch that we signed under this number, or had it when the log took it."""
+        """Whether the store has the batch that we signed under this number; of one that cannot tell, whether it had it."""
         signed = next(self._headers.after(number - 1))
         try:
             stored = self._store.batch(self.stream, number)
         except VerificationError:
-            stored = None  # changed since: no sign that it was another's
-        # of what the log holds the store may have let go; another one is refused when ours is sent again: then its events are taken over
-        return number <= acknowledged if stored is None else stored.data == signed.data
+            return number <= acknowledged  # changed since: no sign that it was another's
+        if stored is None:
+            return number <= acknowledged and not self._store.keeps_headers
+        # another one is refused when ours is sent again: then its events are taken over
+        return stored.data == signed.data
 
     def _readable_after(self, number: int) -> Iterator[SignedHeader]:
         """The headers kept behind `number`, without those of batches that begin in a segment that is gone."""
         try:
-            yield from self._headers.after(max(number, self._headers.last_below(self._spool.start.segment)))
+            yield from self._headers.after(max(number, self._gone))
         except Damaged as error:
             _log.error("what the store may have lost of %s cannot be looked up: %s", self.stream, error)
+
+    @property
+    def _gone(self) -> int:
+        """The number up to which batches begin in segments that are gone: they cannot be sent again."""
+        return self._headers.last_below(self._spool.start.segment)
 
     @property
     def _cut_before(self) -> bool:
@@ -244,15 +272,17 @@ class Shipper:
         return self._headers.last is not None and self.shipped < self._headers.last.header.number
 
     def _next(self, *, ending: bool) -> Batch | None:
+        if self._cursor is None:
+            self._cursor = self._spool.seek(self.stored_below)
         if self._cut_before:
             batch, self._cursor = self._same_again(next(self._headers.after(self.shipped)), self._cursor)
             return batch
         if self.closed:
             return None
-        frames, behind = self._frames()
+        frames, behind = self._frames(self._cursor)
         while frames and not any(frame.count for frame in frames):
             self._cursor = behind  # groups of which every event was known: nothing to ship
-            frames, behind = self._frames()
+            frames, behind = self._frames(behind)
         if frames:
             batch = self._sign(frames)
             self._cursor = behind
@@ -265,8 +295,8 @@ class Shipper:
             return self._sign([])
         return None
 
-    def _frames(self) -> tuple[list[Frame], Cursor]:
-        return self._spool.frames(self._cursor, events=self.limits.events, limit_bytes=self.limits.size_bytes)
+    def _frames(self, cursor: Cursor) -> tuple[list[Frame], Cursor]:
+        return self._spool.frames(cursor, events=self.limits.events, limit_bytes=self.limits.size_bytes)
 
     def _sign(self, frames: Sequence[Frame], *, closed: bool = False) -> Batch:
         now_ns = self._clock()

@@ -16,7 +16,11 @@ class Destination(Protocol):
     """Where a pipeline ships its batches: an event store, or another collector (`collector.relay`). From one thread at a time.
 
     Every method raises `Overloaded` when it cannot be reached or is busy: an error is never an absence.
+
+    `keeps_headers`: whether `batch` has what was ever taken, so that what it does not have was lost. Else `acknowledged` is all it tells.
     """
+
+    keeps_headers: bool
 
     def place(self, created: str) -> str:
         """The `BatchHeader.place` for a batch cut at this RFC 3339 time; empty where there is but one place."""

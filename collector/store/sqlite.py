@@ -100,6 +100,8 @@ class SqliteStore:
         busy_seconds: how long to wait for another process's write before `Overloaded`.
     """
 
+    keeps_headers = True
+
     def __init__(self, path: Path, *, read_only: bool = False, busy_seconds: float = 5.0) -> None:
         self._path = path
         self._offsets: OrderedDict[int, Sequence[int]] = OrderedDict()

@@ -16,6 +16,8 @@ class MemoryStore:
     reached; `appends` and `reads` count calls of `append` and `events`.
     """
 
+    keeps_headers = True
+
     def __init__(self) -> None:
         self.batches: dict[StreamId, dict[int, Batch]] = {}
         self.frontier: dict[StreamId, int] = {}

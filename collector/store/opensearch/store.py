@@ -61,6 +61,8 @@ class OpenSearchStore:
         OSError: a certificate or the password's file cannot be read.
     """
 
+    keeps_headers = True
+
     def __init__(
         self,
         settings: StoreSettings,
