@@ -17,7 +17,7 @@ COMPILE_ALONE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 
 COMPILE = $(COMPILE_ALONE) pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run dev test test-all test-clients matrix test-go test-crash test-objects test-minio test-opensearch test-prometheus test-prometheus3 test-alertmanager boards test-browser test-kafka test-rabbitmq test-pulsar test-redis test-keycloak test-oldest check fix bench drills audit lock upgrade wheel clean
+.PHONY: help run dev test test-all test-long test-clients matrix test-go test-crash test-objects test-minio test-opensearch test-prometheus test-prometheus3 test-alertmanager boards test-browser test-kafka test-rabbitmq test-pulsar test-redis test-keycloak test-oldest check fix bench drills audit lock upgrade wheel clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,10 @@ test: $(VENV)/.dev ## the fast tests: everything embedded, no server, no network
 
 test-all: $(VENV)/.dev ## every test, the marked ones too (needs node, npm, Go, Java 21, Maven, Prometheus, Alertmanager, rabbitmq-server, redis-server and chromium)
 	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
+
+# Not in CI, which has to be done within 25 minutes: a quarter of an hour.
+test-long: $(VENV)/.dev ## what takes a minute and more each: faults and who is told, OpenSearch refusing, full and losing nodes, a whole data set again (needs Java 21, Maven, prometheus, promtool, alertmanager and amtool)
+	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
 
 test-clients: $(VENV)/.dev ## unmodified senders, each against a collector that is killed (needs node, npm, Go, Java 17, Maven, rsyslog, logrotate and rabbitmq-server)
 	$(BIN)/python -m pytest -m clients $(PYTEST_ARGS)

@@ -12,7 +12,8 @@ import pytest
 from _pytest.mark.expression import Expression
 
 BY_HAND: dict[str, str] = {
-    "matrix": "100,000 events from each sender, minutes each; tests/clients sends thousands in CI"
+    "matrix": "100,000 events from each sender, minutes each; tests/clients sends thousands in CI",
+    "long": "a minute and more each, of what another test shows in short; CI has to be done within 25 minutes",
 }
 """Markers that CI does not run, each with the reason. A new one is a decision, not an oversight."""
 

@@ -98,6 +98,7 @@ def test_nodes_are_killed_in_the_middle_and_nothing_is_missing_or_doubled(cluste
         assert list(store.streams()) == [STREAM]
 
 
+@pytest.mark.long
 def test_sidecars_and_correlator_go_on_while_nodes_are_killed(cluster: Cluster, tmp_path: Path) -> None:
     outcome = nodes_drill(tmp_path / "drill", cluster, prefix="drill", events=300, down_seconds=1.0)
     holds(outcome, at_least=1_500)

@@ -35,6 +35,7 @@ def test_rules_are_hurried_alike() -> None:
 
 
 @pytest.mark.alertmanager
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_each_fault_is_told_once_and_over_afterwards(tmp_path: Path) -> None:
     with setting(tmp_path / "made") as made:

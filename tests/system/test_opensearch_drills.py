@@ -64,6 +64,7 @@ def test_a_server_that_is_killed_and_comes_back(tmp_path: Path, cluster: Cluster
     assert down.most[GIVEN_UP] > 0
 
 
+@pytest.mark.long
 def test_a_server_that_refuses_and_one_whose_disk_is_full(tmp_path: Path, cluster: Cluster, disk: SmallDisk) -> None:
     outcome = pressure_drill(
         tmp_path / "drill", cluster, disk, prefix="pressure", events=100, hold_seconds=0.0, pause_seconds=0.3
@@ -83,6 +84,7 @@ def test_a_server_that_refuses_and_one_whose_disk_is_full(tmp_path: Path, cluste
     assert any(said in full for said in FULL)
 
 
+@pytest.mark.long
 def test_the_disk_of_a_spool_is_full(tmp_path: Path, cluster: Cluster) -> None:
     until("indexes can be made", lambda: may_make(cluster))  # whatever became of the drill before
     outcome = own_disk_drill(tmp_path / "drill", cluster, prefix="own", events=300, mebibytes=5)

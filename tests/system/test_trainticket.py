@@ -115,6 +115,7 @@ def test_every_row_is_in_one_trail_and_check_agrees(whole: Imported) -> None:
     assert (findings, account.events) == ([], whole.first.stored)
 
 
+@pytest.mark.long
 def test_importing_again_in_another_order_adds_nothing(repo_root: Path, files: list[Path], whole: Imported) -> None:
     again = take(repo_root, whole.config, files[::-1])
     assert (again.rows, again.stored, again.duplicates) == (LOG_ROWS + SPANS, 0, LOG_ROWS + SPANS)
@@ -134,6 +135,7 @@ def trails(entries: Sequence[Entry]) -> dict[str, Counter[bytes]]:
     return dict(found)
 
 
+@pytest.mark.long
 def test_any_order_of_files_gives_the_same_trails(
     repo_root: Path, files: list[Path], whole: Imported, tmp_path: Path
 ) -> None:
@@ -186,6 +188,7 @@ def test_an_undeclared_meaning_shows_as_a_hub_and_merges_nothing(
 
 
 @pytest.mark.opensearch
+@pytest.mark.long
 @pytest.mark.timeout(2_400)
 def test_the_same_account_with_the_store_on_opensearch(
     repo_root: Path, files: list[Path], whole: Imported, tmp_path: Path, opensearch_settings: StoreSettings
