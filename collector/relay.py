@@ -17,12 +17,13 @@ from typing import Any, Protocol
 import msgspec
 
 from collector.batch import Batch, SignedHeader, StreamId
+from collector.clienttls import client_tls
 from collector.disk import Disk, OsDisk
 from collector.errors import StateUnknown
 from collector.event import parse_time
 from collector.receive.forward_events import CANONICAL_EVENTS, Relayed
 from collector.secretfile import read_secret
-from collector.send.forward import Forwarder, Upstream, client_tls, event_time
+from collector.send.forward import Forwarder, Upstream, event_time
 from collector.send.forward_answer import Credentials
 from collector.settings import RelaySettings
 

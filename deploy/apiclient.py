@@ -3,7 +3,6 @@
 import http.client
 import json
 import os
-import ssl
 import stat
 import urllib.error
 import urllib.request
@@ -17,6 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 import click
 
 from alerting.detect.exchange import NoRedirects, proxies
+from collector.clienttls import client_tls
 from collector.receive.listening import is_this_machine
 from deploy.session import Failure
 from deploy.wording import harmless
@@ -118,7 +118,7 @@ class Api:
         handlers: list[urllib.request.BaseHandler] = [NoRedirects(), proxies()]
         try:
             if self.url.startswith("https:"):
-                context = ssl.create_default_context(cafile=self.ca or None)
+                context = client_tls(self.ca)
                 handlers.append(urllib.request.HTTPSHandler(context=context))
             answer: http.client.HTTPResponse = urllib.request.build_opener(*handlers).open(
                 request, timeout=TIMEOUT_SECONDS

@@ -21,8 +21,8 @@ from audit_api.siem.http import HttpSender
 from audit_api.siem.settings import AnyDestination, HttpSettings, SyslogSettings
 from audit_api.siem.stream import Stream
 from audit_api.siem.syslog import HEADER_BYTES, SyslogSender
+from collector.clienttls import client_tls
 from collector.errors import Malformed, Overloaded, StateUnknown
-from collector.receive.connecting import client_tls
 from collector.recorder import Recorder
 from collector.retry import Breaker, RetryLimits
 from collector.secretfile import read_secret

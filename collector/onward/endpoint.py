@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from collector.clienttls import client_tls
 from collector.errors import Malformed, TallyError
 from collector.onward.settings import MetricsToSettings
-from collector.secretfile import check_files, read_secret
+from collector.secretfile import read_secret
 
 __all__ = ["Answer", "Endpoint", "Later", "Refused"]
 
@@ -140,12 +141,7 @@ class Endpoint:
 
 
 def _tls(settings: MetricsToSettings) -> ssl.SSLContext:
-    check_files(settings.ca_file, settings.client_certificate, settings.client_key)
-    context = ssl.create_default_context(cafile=settings.ca_file or None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.client_certificate:
-        context.load_cert_chain(settings.client_certificate, settings.client_key)
-    return context
+    return client_tls(settings.ca_file, settings.client_certificate, settings.client_key)
 
 
 def _authorization(settings: MetricsToSettings) -> dict[str, str]:

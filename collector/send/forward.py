@@ -25,7 +25,6 @@ from msgspec.msgpack import Ext
 
 from collector.errors import Overloaded
 from collector.retry import Breaker, RetryLimits
-from collector.secretfile import check_files
 from collector.send.forward_answer import Answers, Credentials
 
 if sys.version_info >= (3, 14):
@@ -33,7 +32,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["Compression", "Forwarder", "Upstream", "client_tls", "event_time", "new_chunk"]
+__all__ = ["Compression", "Forwarder", "Upstream", "event_time", "new_chunk"]
 
 Compression = Literal["none", "gzip", "zstd"]
 
@@ -250,22 +249,6 @@ def _connected(upstream: Upstream) -> socket.socket:
 
 def _where(upstream: Upstream) -> str:
     return upstream.unix_path or f"{upstream.host}:{upstream.port}"
-
-
-def client_tls(*, ca_file: str = "", certificate: str = "", key: str = "") -> ssl.SSLContext:
-    """TLS 1.2 or newer that checks the server's certificate and name: against `ca_file`, else the system's authorities.
-
-    With `certificate` and `key` (PEM files) we show a certificate of our own.
-
-    Raises:
-        OSError: a file that cannot be read, or is not what it should be (`ssl.SSLError`).
-    """
-    check_files(ca_file, certificate, key)
-    context = ssl.create_default_context(cafile=ca_file or None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if certificate:
-        context.load_cert_chain(certificate, key or None)
-    return context
 
 
 def event_time(unix_ns: int) -> Ext | float:

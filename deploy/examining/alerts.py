@@ -1,11 +1,11 @@
 """Can the detector tell whom it must: the Alertmanagers, and who is asked to freeze a payment?"""
 
 import http.client
-import ssl
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from alerting.detect.settings import DetectorSettings
+from collector.clienttls import client_tls
 from deploy.examining import Chart
 from deploy.examining.certificates import shown_by
 
@@ -69,7 +69,7 @@ def _ask(url: str, *, ca_file: str, token: str) -> int:
     host, port = parts.hostname or "", parts.port
     connection: http.client.HTTPConnection
     if parts.scheme == "https":
-        context = ssl.create_default_context(cafile=ca_file or None)
+        context = client_tls(ca_file)
         connection = http.client.HTTPSConnection(host, port, timeout=_PATIENCE_SECONDS, context=context)
     else:
         connection = http.client.HTTPConnection(host, port, timeout=_PATIENCE_SECONDS)

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from collector.clienttls import client_tls
 from deploy.config import Config
 from deploy.examining import Chart
 from deploy.examining.settings import collectors_of
@@ -147,9 +148,7 @@ def shown_by(url: str, *, ca_file: str, client: tuple[str, str] | None = None, t
     Raises:
         OSError: it cannot be reached, or speaks no TLS.
     """
-    trusting = ssl.create_default_context(cafile=ca_file or None)
-    if client is not None:
-        trusting.load_cert_chain(*client)
+    trusting = client_tls(ca_file, *(client or ()))
     try:
         return Shown(certificate=_handshake(url, trusting, timeout_seconds), why_not="")
     except ssl.SSLCertVerificationError as error:

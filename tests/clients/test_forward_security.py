@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
+from collector.clienttls import client_tls
 from collector.errors import Overloaded
 from collector.receive.forward import Handshake
 from collector.receive.listening import tls_of
 from collector.send import Forwarder, Upstream
-from collector.send.forward import client_tls
 from collector.send.forward_answer import Credentials
 from collector.settings import ForwardSettings
 from tests.servers.certificates import Authority

@@ -13,6 +13,7 @@ import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import CONNECTION_EXCEPTIONS, AMQPError
 
+from collector.clienttls import client_tls
 from collector.errors import Overloaded
 from collector.event import format_time
 from collector.receive import Intake
@@ -21,7 +22,6 @@ from collector.receive.amqp.properties import read_all_properties
 from collector.receive.amqp.settings import AmqpSettings
 from collector.receive.brokerbatch import BrokerBatch, Pressure
 from collector.receive.brokermessage import Reading
-from collector.receive.connecting import client_tls
 from collector.receive.perseverance import Perseverance
 from collector.receive.standing import BrokerReport, BrokerStanding
 from collector.secretfile import read_secret

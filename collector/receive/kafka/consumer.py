@@ -19,12 +19,12 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
+from collector.clienttls import client_tls
 from collector.errors import Overloaded
 from collector.event import format_time
 from collector.receive import Intake
 from collector.receive.brokerbatch import BrokerBatch, Pressure
 from collector.receive.brokermessage import Reading
-from collector.receive.connecting import client_tls
 from collector.receive.kafka.message import message_of_record
 from collector.receive.kafka.offsets import Offsets
 from collector.receive.kafka.settings import KafkaSettings

@@ -14,12 +14,12 @@ from typing import Any
 
 from pulsar.exceptions import PulsarException
 
+from collector.clienttls import client_tls
 from collector.errors import Overloaded
 from collector.event import format_time
 from collector.receive import Intake
 from collector.receive.brokerbatch import BrokerBatch, Pressure
 from collector.receive.brokermessage import Reading
-from collector.receive.connecting import client_tls
 from collector.receive.perseverance import Perseverance
 from collector.receive.pulsar.asking import asked
 from collector.receive.pulsar.message import message_of_delivery

@@ -8,7 +8,6 @@ for a while and for a bounded number of pods; who asks before there is one hears
 import asyncio
 import http.client
 import logging
-import ssl
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from collector.clienttls import client_tls
 from collector.errors import Malformed
 from collector.receive.tail.kubernetes import attributes_of_pod
 from collector.receive.tail.settings import KubernetesSettings
@@ -96,7 +96,7 @@ class Pods:
         parts = urlsplit(settings.server)
         connection: http.client.HTTPConnection
         if parts.scheme == "https":
-            context = ssl.create_default_context(cafile=settings.ca_file or None)
+            context = client_tls(settings.ca_file)
             connection = http.client.HTTPSConnection(parts.netloc, timeout=_TIMEOUT_SECONDS, context=context)
         else:
             connection = http.client.HTTPConnection(parts.netloc, timeout=_TIMEOUT_SECONDS)

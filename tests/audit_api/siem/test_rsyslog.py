@@ -9,8 +9,8 @@ import pytest
 from audit_api.siem.record import Record
 from audit_api.siem.settings import SyslogSettings
 from audit_api.siem.syslog import SyslogSender
+from collector.clienttls import client_tls
 from collector.errors import Overloaded
-from collector.receive.connecting import client_tls
 from tests.audit_api.siem.test_wording import read_cef
 from tests.servers.rsyslog import Rsyslog
 from tests.support.ledgers import SmallLedger

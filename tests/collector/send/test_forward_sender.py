@@ -19,12 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.msgpack import Ext
 
+from collector.clienttls import client_tls
 from collector.errors import Overloaded
 from collector.receive.forward import ForwardReceiver, Handshake
 from collector.receive.listening import tls_of
 from collector.retry import RetryLimits
 from collector.send import Forwarder, Upstream
-from collector.send.forward import Compression, client_tls, event_time, new_chunk
+from collector.send.forward import Compression, event_time, new_chunk
 from collector.send.forward_answer import Answers, Credentials, Unwelcome
 from collector.settings import ForwardSettings
 from tests.servers.certificates import Authority
