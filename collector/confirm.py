@@ -9,10 +9,11 @@ polls. Nothing of this outlives the process: senders without an answer come agai
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from collector.batch import StreamId
+from collector.errors import Overloaded
 from collector.group import Done, Spooled
 
 __all__ = ["Confirmations", "Twice"]
@@ -35,11 +36,39 @@ class Confirmations:
         self._below: dict[StreamId, int] = {}  # the store has all events below
         self._queues: dict[StreamId, dict[_Waiter, int]] = {}
         self._waiters: dict[Done, _Waiter] = {}
+        self._given_up = 0  # spools since the start: what was known before one was may be in no store
 
     @property
     def waiting(self) -> int:
         """How many groups wait."""
         return len(self._waiters)
+
+    def twice(self, done: Done, stored: Done, stream: StreamId) -> "Twice":
+        """A `Done` for a group that is about to be queued: `done` is told of the disk, `stored` of the store. `stream`: where its new events go."""
+        return Twice(done=done, stored=stored, stream=stream, given_up=self._given_up)
+
+    def delivered(
+        self, outcomes: Sequence[tuple[Done, Spooled | Exception]], ends: Callable[[], Mapping[StreamId, int]]
+    ) -> list[tuple[Done, Spooled | Exception]]:
+        """Let those of these groups wait that are told twice, and were told of the disk; returns what some of them can be told at once.
+
+        `ends` gives the sequence that follows in every spool; the live one's is read first: when it becomes a draining one meanwhile, it is among
+        those already.
+        """
+        answers: list[tuple[Done, Spooled | Exception]] = []
+        for done, outcome in outcomes:
+            if not isinstance(done, Twice) or isinstance(outcome, Exception):
+                continue  # the latter has heard it
+            below = {done.stream: outcome.first + outcome.stored} if outcome.stored else {}
+            if outcome.duplicates:
+                below |= ends()
+                if done.given_up != self._given_up:  # asked last, see `give_up`
+                    gone = Overloaded("a spool was set aside just now: the first copy may have been in it")
+                    answers.append((done.stored, gone))
+                    continue
+            if not self.add(done.stored, outcome, below):
+                answers.append((done.stored, outcome))
+        return answers
 
     def add(self, told: Done, outcome: Spooled, below: Mapping[StreamId, int]) -> bool:
         """Let a group wait until the store has every event below these sequences; False if it has them already."""
@@ -71,6 +100,12 @@ class Confirmations:
                     found.append((waiter.told, waiter.outcome))
         return found
 
+    def fell_back(self, stream: StreamId, below: int) -> None:
+        """The store has lost what it had of the stream from this sequence on: who comes from now on waits for it again."""
+        with self._lock:
+            if below < self._below.get(stream, 0):
+                self._below[stream] = below
+
     def move(self, stream: StreamId, successor: StreamId, below: int) -> None:
         """The events of a forked stream went on under `successor`, where all of them stand below this sequence."""
         with self._lock:
@@ -88,6 +123,14 @@ class Confirmations:
             for waiter in waiters:
                 self._take_out(waiter)
             return [(waiter.told, error) for waiter in waiters]
+
+    def give_up(self, stream: StreamId, error: Exception) -> list[tuple[Done, Spooled | Exception]]:
+        """As `fail`, for a spool that is set aside, whose ids are forgotten. To be called before it leaves the spools that `delivered` is told of.
+
+        A re-send recognised by an id of before either waits for this stream, and is failed here, or sees the count.
+        """
+        self._given_up += 1
+        return self.fail(error, stream)
 
     def forget(self, told: Done) -> None:
         """This one waits no more; unknown ones are fine."""

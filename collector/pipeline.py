@@ -19,7 +19,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from collector.batch import Clock, Fork, StreamId
-from collector.confirm import Confirmations, Twice
+from collector.confirm import Confirmations
 from collector.disk import Disk, OsDisk
 from collector.errors import Conflict, Overloaded, StateUnknown
 from collector.group import check_fits
@@ -88,7 +88,6 @@ class Pipeline:
         self._resent = 0
         self.stored_events = 0  # since the start
         self._confirmations = Confirmations()
-        self._given_up = 0  # spools since the start: what was known before one was may be in no store
         self._rounds = Rounds(
             self,
             retry=self._limits.retry,
@@ -156,7 +155,7 @@ class Pipeline:
             if 0 < self._limits.max_age_seconds < age_seconds:
                 raise live.spool.refusals.refuse(f"the spool's oldest event has waited for {age_seconds:.0f} s")
             if stored is not None:
-                done = Twice(done=done, stored=stored, stream=live.incarnation.stream, given_up=self._given_up)
+                done = self._confirmations.twice(done, stored, live.incarnation.stream)
             live.spool.append(group, done, held=held)
         return live.incarnation.stream
 
@@ -249,24 +248,11 @@ class Pipeline:
             deliver_here([outcome for outcome in outcomes if isinstance(outcome[0], Told)])
         if outside:
             self._deliver_outside(outside)
-        if answers := [
-            answer for done, outcome in outcomes if isinstance(done, Twice) for answer in self._await(done, outcome)
-        ]:
+        if answers := self._confirmations.delivered(outcomes, self._ends):
             self._deliver_outside(answers)
 
-    def _await(self, twice: Twice, outcome: Spooled | Exception) -> list[tuple[Done, Spooled | Exception]]:
-        """Let a group wait for the store; returns what it can be told at once. In the committing thread."""
-        if isinstance(outcome, Exception):
-            return []  # `done` has heard it
-        below = {twice.stream: outcome.first + outcome.stored} if outcome.stored else {}
-        if outcome.duplicates:
-            # the live one is read first: when it becomes a draining one meanwhile, it is among those already
-            below |= {life.incarnation.stream: life.spool.next_sequence for life in (self._live, *self._draining)}
-            if twice.given_up != self._given_up:  # asked last, see `_give_up`
-                return [
-                    (twice.stored, Overloaded("a spool was set aside just now: the first copy may have been in it"))
-                ]
-        return [] if self._confirmations.add(twice.stored, outcome, below) else [(twice.stored, outcome)]
+    def _ends(self) -> dict[StreamId, int]:
+        return {life.incarnation.stream: life.spool.next_sequence for life in (self._live, *self._draining)}
 
     # -- shipping, in its own thread
 
@@ -332,6 +318,7 @@ class Pipeline:
             if life.shipper is not None:
                 life.shipper.release()
                 self._resent += life.shipper.heal(self._monotonic())
+                self._confirmations.fell_back(life.incarnation.stream, life.shipper.stored_below)
         for life in list(self._draining):
             if life.shipper is not None and life.shipper.finished:
                 self._journal.flush()  # the ids of its last segment must outlive its folder; Overloaded: the folder stays
@@ -382,10 +369,8 @@ class Pipeline:
         if life is self._live:
             self._succeed(None)
         self._lives.give_up(life, error)
-        # ids are forgotten by now. Counted before the folder leaves the list: a re-send recognised by an id of before either
-        # waits for this stream, and is failed here, or sees the count
-        self._given_up += 1
-        if failed := self._confirmations.fail(Overloaded(f"the spool was set aside: {error}"), life.incarnation.stream):
+        set_aside = Overloaded(f"the spool was set aside: {error}")
+        if failed := self._confirmations.give_up(life.incarnation.stream, set_aside):
             self._deliver_outside(failed)
         self._draining.remove(life)
         self._count()

@@ -1420,9 +1420,25 @@ def test_a_duplicate_that_was_recognised_just_before_a_spool_was_set_aside_is_no
     pipeline.append(group("a"), lambda _: None, stored=told.append)
     life = pipeline._live
     pipeline._succeed(None)
-    pipeline._given_up += 1  # a spool went while this one was queued
+    pipeline._confirmations._given_up += 1  # a spool went while this one was queued
     life.spool.commit_pending()
     assert isinstance(told[0], Overloaded)
+
+
+def test_a_re_send_waits_for_what_a_store_that_was_put_back_has_lost() -> None:
+    house = House()
+    pipeline = house.open()
+    first = Heard(pipeline, group("a"))
+    ship(pipeline)
+    assert first.stored == [Spooled(first=0, stored=2, duplicates=0)]
+    house.store.batches[pipeline.stream].clear()
+    house.store.acknowledge({pipeline.stream: 1})  # the log was not put back
+    pipeline.release_once()
+    again = Heard(pipeline, group("a"))
+    assert again.stored == []
+    ship(pipeline)
+    assert again.stored == [Spooled(first=2, stored=0, duplicates=2)]
+    assert stored(house.store) == both("a")
 
 
 def test_a_stop_with_a_store_that_is_down_tells_who_waits() -> None:
