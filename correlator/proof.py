@@ -23,7 +23,7 @@ from correlator.errors import VerificationError
 from correlator.merkle import HASH_BYTES, leaf_hash, verify_inclusion
 from correlator.note import MAX_NOTE_BYTES, Verifier, decode_base64
 
-__all__ = ["EntryProof", "read_consistency"]
+__all__ = ["ConsistencyProof", "EntryProof", "read_consistency"]
 
 _HEADER = "c2sp.org/tlog-proof@v1"
 _MAX_HASHES = 63  # as many as a tree of 2^63 leaves needs
@@ -98,12 +98,34 @@ class EntryProof:
         return checkpoint
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsistencyProof:
+    """That a tree continues an earlier one (RFC 9162 section 2.1.4): ``hashes``, between the sizes ``first`` and ``second``, each None where it is not said.
+
+    The sizes are believed for nothing but that another proof is needed.
+    """
+
+    hashes: tuple[bytes, ...]
+    first: int | None = None
+    second: int | None = None
+
+    def may_be_of(self, first: int, second: int) -> bool:
+        """Whether it does not say that it is of other sizes."""
+        return self.first in (None, first) and self.second in (None, second)
+
+
+class _Tree(msgspec.Struct, frozen=True):
+    size: int | None = None
+
+
 class _Consistency(msgspec.Struct):
     proof: list[str]
+    first: _Tree = _Tree()
+    second: _Tree = _Tree()
 
 
-def read_consistency(text: bytes) -> tuple[bytes, ...]:
-    """The hashes in what an API answers to ``/v1/consistency``: of its JSON ``proof`` alone, each in base64. Nothing of it is believed.
+def read_consistency(text: bytes) -> ConsistencyProof:
+    """What an API answers to ``/v1/consistency``: JSON with the hashes in base64 as ``proof``, and the sizes. Nothing of it is believed.
 
     Raises:
         VerificationError: malformed.
@@ -114,4 +136,5 @@ def read_consistency(text: bytes) -> tuple[bytes, ...]:
         told = msgspec.json.decode(text, type=_Consistency)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise VerificationError(f"the consistency proof cannot be read: {error}") from error
-    return tuple(decode_base64(part, f"hash {at} of the consistency proof") for at, part in enumerate(told.proof))
+    hashes = (decode_base64(part, f"hash {at} of the consistency proof") for at, part in enumerate(told.proof))
+    return ConsistencyProof(hashes=tuple(hashes), first=told.first.size, second=told.second.size)

@@ -33,7 +33,7 @@ from correlator.entry import Entry
 from correlator.errors import VerificationError
 from correlator.merkle import leaf_hash, verify_consistency, verify_inclusion
 from correlator.page import has_true_page
-from correlator.proof import EntryProof
+from correlator.proof import ConsistencyProof, EntryProof
 from correlator.proved import (
     EnrolledKey,
     ProvedEvent,
@@ -58,7 +58,7 @@ def verify_bundle(
     verifier: Verifier | None,
     *,
     remembered: Checkpoint | None = None,
-    consistency: Sequence[bytes] | None = None,
+    consistency: ConsistencyProof | None = None,
 ) -> Report:
     """Check a bundle.
 
@@ -66,7 +66,7 @@ def verify_bundle(
         data: the zip, or its members by name.
         verifier: the log's public key, or its ledger's, from outside; None: check all but that, and say so in `Report.trusted`.
         remembered: a checkpoint of the same log that the caller trusts from before.
-        consistency: the proof between that one and the bundle's (RFC 9162 section 2.1.4), in either direction.
+        consistency: the proof between that one and the bundle's, in either direction. One that says it is of other sizes shows nothing.
 
     Raises:
         VerificationError: it is not true; the message names what fails first.
@@ -116,7 +116,7 @@ def verify_proof(
     *,
     entry: bytes | None = None,
     remembered: Checkpoint | None = None,
-    consistency: Sequence[bytes] | None = None,
+    consistency: ConsistencyProof | None = None,
 ) -> EntryReport:
     """Check a ``.tlog-proof`` of one entry; by default of the entry that it carries as its extra data.
 
@@ -151,7 +151,7 @@ def _report_of(part: TrailPart) -> TrailReport:
 
 
 def _compare_checkpoints(
-    checkpoint: Checkpoint, remembered: Checkpoint | None, consistency: Sequence[bytes] | None
+    checkpoint: Checkpoint, remembered: Checkpoint | None, consistency: ConsistencyProof | None
 ) -> Consistency:
     if remembered is None:
         return "not asked"
@@ -165,11 +165,11 @@ def _compare_checkpoints(
                 f"checkpoint: the log was forked: two trees of {checkpoint.size} leaves have other roots"
             )
         return "same"
-    if consistency is None:
-        return "not shown"
     older, newer = sorted((remembered, checkpoint), key=lambda one: one.size)
+    if consistency is None or not consistency.may_be_of(older.size, newer.size):
+        return "not shown"  # a proof between others says nothing of these
     try:
-        verify_consistency(older.size, older.root, newer.size, newer.root, consistency)
+        verify_consistency(older.size, older.root, newer.size, newer.root, consistency.hashes)
     except VerificationError as error:
         raise VerificationError(f"checkpoint: against the remembered one: {error}") from error
     return "continues" if older is remembered else "precedes"

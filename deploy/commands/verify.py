@@ -10,10 +10,11 @@ from deploy.session import EXIT_FALSE, EXIT_UNKNOWN, Failure, emit_json, json_op
 from deploy.wording import count, in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from correlator.checkpoint import Checkpoint
     from correlator.note import Verifier
+    from correlator.proof import ConsistencyProof
     from correlator.statement import Statement
     from correlator.storage import LogStorage
     from correlator.verify import Report
@@ -116,8 +117,8 @@ def _remembered(path: Path, verifier: "Verifier | None") -> "Checkpoint | Statem
     raise Failure("could not tell: a joint statement names no key; give it with --key", exit_code=EXIT_UNKNOWN)
 
 
-def _between(source: str) -> tuple[bytes, ...]:
-    """The hashes of a consistency proof; one that cannot be read says nothing against what is verified."""
+def _between(source: str) -> "ConsistencyProof":
+    """A consistency proof; one that cannot be read says nothing against what is verified."""
     from collector.errors import VerificationError
     from correlator.proof import read_consistency
 
@@ -188,7 +189,7 @@ def _bundle(
     data: bytes,
     verifier: "Verifier | None",
     since: "Checkpoint | Statement | None",
-    consistency: "Sequence[bytes] | None",
+    consistency: "ConsistencyProof | None",
     *,
     as_json: bool,
 ) -> None:
@@ -253,7 +254,7 @@ def _proof(
     data: bytes,
     verifier: "Verifier | None",
     since: "Checkpoint | Statement | None",
-    consistency: "Sequence[bytes] | None",
+    consistency: "ConsistencyProof | None",
     *,
     as_json: bool,
 ) -> None:

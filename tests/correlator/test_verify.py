@@ -29,6 +29,7 @@ from correlator.index.memory import MemoryIndex
 from correlator.merkle import leaf_hash
 from correlator.note import Signer
 from correlator.page import has_true_page, with_page
+from correlator.proof import ConsistencyProof
 from correlator.stitch import Placement, Stitcher
 from correlator.unbundle import parse_members, unpack_bundle
 from correlator.verify import Report, verify_bundle, verify_proof
@@ -195,10 +196,15 @@ def test_a_remembered_checkpoint_is_compared_with_an_entrys(ledger: SmallLedger)
     report = verify_proof(data, KEY, remembered=earlier)
     assert (report.consistency, len(report.doubts)) == ("not shown", 1)
     path = ledger.reader.consistency(size - 5, size)
-    report = verify_proof(data, KEY, remembered=earlier, consistency=path)
+    report = verify_proof(data, KEY, remembered=earlier, consistency=ConsistencyProof(hashes=tuple(path)))
     assert (report.consistency, report.doubts) == ("continues", ())
     with pytest.raises(VerificationError, match="against the remembered one"):
-        verify_proof(data, KEY, remembered=replace(earlier, root=bytes(32)), consistency=path)
+        verify_proof(
+            data, KEY, remembered=replace(earlier, root=bytes(32)), consistency=ConsistencyProof(hashes=tuple(path))
+        )
+    for stated in ({"first": size - 4}, {"second": size + 1}):
+        of_others = ConsistencyProof(hashes=tuple(path), **stated)
+        assert verify_proof(data, KEY, remembered=earlier, consistency=of_others).consistency == "not shown"
     with pytest.raises(VerificationError, match="forked"):
         verify_proof(data, KEY, remembered=Checkpoint(origin=KEY.name, size=size, root=bytes(32)))
 
@@ -207,7 +213,7 @@ def test_a_remembered_checkpoint_is_compared(members: dict[str, bytes], ledger: 
     def relation(size: int, root: bytes | None = None, *, proof: bool = True) -> tuple[str, int]:
         end = ledger.log.size
         remembered = Checkpoint(origin=KEY.name, size=size, root=root or ledger.reader.root(size))
-        path = ledger.reader.consistency(size, end) if proof else None
+        path = ConsistencyProof(hashes=tuple(ledger.reader.consistency(size, end))) if proof else None
         report = verify_bundle(members, KEY, remembered=remembered, consistency=path)
         return report.consistency, report.exit_code
 
@@ -232,7 +238,10 @@ def test_a_bundle_older_than_what_is_remembered(evidence: Evidence, ledger: Smal
     ledger.publish()
     now = Checkpoint(origin=KEY.name, size=ledger.log.size, root=ledger.log.root)
     path = ledger.reader.consistency(size, now.size)
-    assert verify_bundle(old, KEY, remembered=now, consistency=path).consistency == "precedes"
+    assert (
+        verify_bundle(old, KEY, remembered=now, consistency=ConsistencyProof(hashes=tuple(path))).consistency
+        == "precedes"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ tampered lines

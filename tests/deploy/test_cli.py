@@ -210,6 +210,8 @@ def test_a_remembered_checkpoint_decides(ledger: Workshop, cli: Cli) -> None:
     path = [base64.b64encode(one).decode() for one in log.consistency(size - 5, size)]
     between.write_text(json.dumps({"proof": path, "first": {"size": size - 5}}))
     known = ("--key", str(ledger.folder / KEY), "--since", str(since))
+    of_others = ledger.folder / "of-others.json"
+    of_others.write_text(json.dumps({"proof": path, "first": {"size": size - 4}, "second": {"size": size}}))
     for leaves, root, more, code, said in (
         (size, log.root(size), (), 0, "the remembered checkpoint: same"),
         (size, bytes(32), (), 1, "forked"),
@@ -217,6 +219,13 @@ def test_a_remembered_checkpoint_decides(ledger: Workshop, cli: Cli) -> None:
         (size - 5, bytes(32), (), 2, "not shown"),
         (size - 5, log.root(size - 5), ("--consistency", str(between)), 0, "the remembered checkpoint: continues"),
         (size - 5, bytes(32), ("--consistency", str(between)), 1, "against the remembered one"),
+        (
+            size - 5,
+            log.root(size - 5),
+            ("--consistency", str(of_others)),
+            2,
+            f"/v1/consistency?first={size - 5}&second={size}",
+        ),
     ):
         since.write_bytes(sign(Checkpoint(origin=signer.name, size=leaves, root=root), signer))
         for source in (bundle, proof):
