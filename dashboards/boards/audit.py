@@ -6,6 +6,7 @@ __all__ = ["board"]
 
 _REFUSED = 'reason=~"unauthenticated|forbidden|too-many-requests|not-on-record|unavailable|evidence-damaged|internal"'
 _CODES = "tally_api_request_seconds_count"
+_OLDEST = "tally_incidents_oldest_unsigned_timestamp_seconds"  # 0 where there is none
 
 
 def board() -> Board:
@@ -119,5 +120,17 @@ def _incidents() -> tuple[Panel, ...]:
         Panel(
             title="Days not signed off", text="Days that are over for a day and that nobody has signed off. 0, too, where no day has to be (audit_api.daily_review_since).",
             unit="short", bad=1, runbook="TallyDayUnsigned", trails="/v1/review-days", queries=[Query("max(tally_api_daily_reviews_unsigned)", "days")],
+        ),
+        Panel(
+            title="Oldest incident not signed off, by cause", text="How long ago the oldest of them began.", unit="s", width=12, runbook="TallyIncidentUnsigned", trails="/v1/incidents",
+            queries=[Query(f"(time() - min by (cause) ({_OLDEST} > 0)) or 0 * max by (cause) ({_OLDEST})", "{{cause}}")],
+        ),
+        Panel(
+            title="The keeper of incidents", text="Leaves of the logs that it has not read; and times each second that log, index or its spool did not answer it.", unit="short", width=12,
+            runbook="TallyIncidentsFailing",
+            queries=[
+                Query("max by (instance) (tally_incidents_behind_leaves)", "leaves behind {{instance}}"),
+                Query("sum by (instance) (rate(tally_incidents_failures_total[$__rate_interval]))", "could not read on {{instance}}"),
+            ],
         ),
     )  # fmt: skip

@@ -75,18 +75,22 @@ def _told() -> tuple[Panel, ...]:
     return (
         Panel(
             title="Told to Alertmanager", text="Findings each second that an Alertmanager took, or refused for good; and how often none could be told.", unit="ops",
-            width=12, runbook="TallyFindingsUntold",
+            width=8, runbook="TallyFindingsUntold",
             queries=[
                 Query("sum by (outcome) (rate(tally_detector_told_total[$__rate_interval]))", "{{outcome}}"),
                 Query("sum(rate(tally_detector_telling_failures_total[$__rate_interval]))", "could not be told"),
             ],
         ),
         Panel(
-            title="Freezes asked for", text="Requests to stop a payment, by what became of them; and those that wait.", unit="short", width=12,
+            title="Freezes asked for", text="Requests to stop a payment, by what became of them; and those that wait.", unit="short", width=8,
             runbook="TallyFreezeFailed",
             queries=[
                 Query("sum by (outcome) (increase(tally_detector_freezes_total[$__rate_interval]))", "{{outcome}}"),
                 Query("sum(tally_detector_waiting_freezes)", "waiting"),
             ],
+        ),
+        Panel(
+            title="The detector could not read on", text="Times each second that log, store or its spool did not answer it. Payments are looked at when they do.", unit="ops", width=8,
+            runbook="TallyDetectorFailing", queries=[Query("sum by (instance) (rate(tally_detector_failures_total[$__rate_interval]))", "{{instance}}")],
         ),
     )  # fmt: skip

@@ -62,12 +62,16 @@ def _in() -> tuple[Panel, ...]:
         ),
         Panel(
             title="Services' metrics that did not go on", text="Data points each second that Prometheus will never have, by reason. What is sent again is no newer, and no loss.",
-            unit="ops", width=12, runbook="TallyMetricsDropped",
+            unit="ops", runbook="TallyMetricsDropped",
             queries=[Query("sum by (reason) (rate(tally_collector_metrics_dropped_total[$__rate_interval]))", "{{reason}}")],
         ),
         Panel(
-            title="Clocks", text="By how much each collector's clock is off, either way, as its batches say. Nothing where nobody knows.", unit="s", width=12,
+            title="Clocks", text="By how much each collector's clock is off, either way, as its batches say. Nothing where nobody knows.", unit="s",
             runbook="TallyClockOffset", queries=[Query("max by (instance) (abs(tally_collector_clock_offset_seconds))", "{{instance}}")],
+        ),
+        Panel(
+            title="Brokers that answer", text="1 while the broker of an entry of Kafka, RabbitMQ or Pulsar answers.", unit="short", top=1.2, runbook="TallyBrokerLost",
+            queries=[Query("min by (system, entry) (tally_collector_broker_connected)", "{{system}} {{entry}}")],
         ),
     )  # fmt: skip
 
@@ -178,21 +182,31 @@ def _proofs() -> tuple[Panel, ...]:
                 Query("sum(rate(tally_correlator_statement_failures_total[$__rate_interval]))", "statement"),
             ],
         ),
+        Panel(
+            title="What does not verify", text="Names of streams that none can have, shards that do not continue the joint statement, findings of the last check; and answers of the API that were refused for evidence that does not hold, in each interval. Anything but 0 is for a person.",
+            unit="short", bad=1, width=24, runbook="TallyVerificationFailed",
+            queries=[
+                Query("max by (instance) (tally_correlator_illegal_streams)", "streams {{instance}}"),
+                Query("max by (instance) (tally_correlator_statement_refused_shards)", "shards {{instance}}"),
+                Query("max(tally_check_findings)", "last check"),
+                Query('sum(increase(tally_api_refused_total{reason="evidence-damaged"}[$__rate_interval]))', "answers refused"),
+            ],
+        ),
     )  # fmt: skip
 
 
 def _siem() -> tuple[Panel, ...]:
     return (
         Panel(
-            title="SIEM behind", text="How long ago the first entry was recorded that a destination was not sent yet.", unit="s", width=8, warn=60, bad=300,
+            title="SIEM behind", text="How long ago the first entry was recorded that a destination was not sent yet.", unit="s", width=5, warn=60, bad=300,
             runbook="TallySiemBehind", queries=[Query("max by (destination) (tally_siem_behind_seconds)", "{{destination}}")],
         ),
         Panel(
-            title="Leaves not sent", text="Leaves of the logs that a destination was not sent yet.", unit="short", width=8, runbook="TallySiemBehind",
+            title="Leaves not sent", text="Leaves of the logs that a destination was not sent yet.", unit="short", width=5, runbook="TallySiemBehind",
             queries=[Query("max by (destination) (tally_siem_behind_leaves)", "{{destination}}")],
         ),
         Panel(
-            title="Sent to the SIEM", text="Records taken each second; those with less in them than their entry; trials that failed; times that log or store was not read.", unit="ops", width=8,
+            title="Sent to the SIEM", text="Records taken each second; those with less in them than their entry; trials that failed; times that log or store was not read.", unit="ops", width=9,
             runbook="TallySiemReduced",
             queries=[
                 Query("sum by (destination) (rate(tally_siem_sent_total[$__rate_interval]))", "{{destination}}"),
@@ -200,6 +214,11 @@ def _siem() -> tuple[Panel, ...]:
                 Query("sum by (destination) (rate(tally_siem_failures_total[$__rate_interval]))", "{{destination}}, failed"),
                 Query("sum by (destination) (rate(tally_siem_log_failures_total[$__rate_interval]))", "{{destination}}, log not read"),
             ],
+        ),
+        Panel(
+            title="Sent without their event", text="Events of the log, in each interval, that the store has lost or that are not what the log says. Their records say so.", unit="short", width=5, bad=1,
+            runbook="TallySiemEventsMissing", trails="/v1/trails?status=gap",
+            queries=[Query("sum by (destination) (increase(tally_siem_missing_events_total[$__rate_interval]))", "{{destination}}")],
         ),
     )  # fmt: skip
 

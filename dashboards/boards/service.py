@@ -79,19 +79,26 @@ def _promise() -> tuple[Panel, ...]:
     return (
         Panel(
             kind="bars", title="Error budget left", text="Of what may fail in 30 days, the share that has not failed yet.", unit="percentunit",
-            width=8, top=1, warn=0.5, bad=0.1, low_is_bad=True, runbook="TallyErrorBudgetBurns",
+            width=6, top=1, warn=0.5, bad=0.1, low_is_bad=True, runbook="TallyErrorBudgetBurns",
             queries=[Query('clamp_min(service:tally_slo_budget:remaining_ratio{service=~"$service"}, 0)', "{{service}} {{slo}}")],
         ),
         Panel(
             kind="bars", title="Failing, over each window", text="The ratios that the alerts compare with 14.4, 6, 3 and 1 times the budget.", unit="percentunit",
-            width=8, runbook="TallyErrorBudgetBurns",
+            width=6, runbook="TallyErrorBudgetBurns",
             queries=[
                 Query(f'max(service:tally_requests:failed_ratio_rate{window}{{service=~"$service"}})', window) for window in WINDOWS
             ],
         ),
         Panel(
+            kind="bars", title="Slow, over each window", text="As beside it, of requests that took longer than promised.", unit="percentunit",
+            width=6, runbook="TallyLatencyBudgetBurns",
+            queries=[
+                Query(f'max(service:tally_requests:slow_ratio_rate{window}{{service=~"$service"}})', window) for window in WINDOWS
+            ],
+        ),
+        Panel(
             title="Counted under `other`", text="Requests whose service or operation had no room among the names. Not 0 for long: raise the bounds in [collector.requests].",
-            unit="reqps", width=8,
+            unit="reqps", width=6,
             queries=[Query("sum by (label) (rate(tally_service_folded_requests_total[$__rate_interval]))", "{{label}}")],
         ),
     )  # fmt: skip

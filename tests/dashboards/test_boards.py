@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from alerting import metrics
+from alerting.alert import Alert
 from alerting.metrics import UnknownMetric, declared, promql, promql_names
-from alerting.rules import rules
+from alerting.rules import alerts, rules
 from alerting.settings import AlertingSettings
 from dashboards.board import Links
 from dashboards.boards import boards
@@ -70,6 +71,26 @@ def test_a_broken_board_is_found(made: list[dict[str, Any]], rule: Any, harm: Ca
     board = copy.deepcopy(made[0])
     harm(board)
     assert rule(board) != []
+
+
+BESIDE = {
+    "tally_collector_info": "whose a series is",
+    "tally_collector_config_last_reload_success_timestamp_seconds": "since when it counts",
+    "tally_stitch_latency_seconds": "on the overview, from which the alert leads on to where it comes from",
+}
+"""What alerts ask for that their boards need not show, and why."""
+
+
+@pytest.mark.parametrize("alert", alerts(SETTINGS, INVENTORY), ids=lambda alert: alert.name)
+def test_the_board_of_an_alert_shows_what_the_alert_asks_for(alert: Alert) -> None:
+    (board,) = (board for board in boards() if board.uid == alert.board.partition("?")[0])
+    queries = [query.expr for row in board.rows for panel in row.panels for query in panel.queries]
+    assert _asked(alert.query) <= _asked(*queries) | BESIDE.keys()
+
+
+def _asked(*queries: str) -> set[str]:
+    """The metrics of these queries; of a histogram without its ``_bucket``."""
+    return {name.removesuffix("_bucket").removesuffix("_count") for query in queries for name in promql_names(query)}
 
 
 def test_panels_fill_the_grid_and_do_not_overlap(made: list[dict[str, Any]]) -> None:

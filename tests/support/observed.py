@@ -250,7 +250,7 @@ class Beside:
         self._siem.failures.labels("desk").inc(bool(trouble))
         self._siem.behind.labels("desk").set(400 if trouble else 3)
         self._siem.behind_seconds.labels("desk").set(40 if trouble else 0.3)
-        self._collector.broker("kafka", "orders", True, 20)  # noqa: FBT003 - the metric's own signature
+        self._collector.broker("kafka", "orders", not trouble, 20)
         for metrics in (self._store, self._index):
             for operation in ("read", "write"):
                 for _ in range(3):
