@@ -315,10 +315,15 @@ class Pipeline:
         Raises Overloaded.
         """
         for life in (*self._draining, self._live):
-            if life.shipper is not None:
+            if life.shipper is None:
+                continue
+            try:
                 life.shipper.release()
-                self._resent += life.shipper.heal(self._monotonic())
-                self._confirmations.fell_back(life.incarnation.stream, life.shipper.stored_below)
+            except Damaged as error:
+                self._give_up(life, error)
+                continue
+            self._resent += life.shipper.heal(self._monotonic())
+            self._confirmations.fell_back(life.incarnation.stream, life.shipper.stored_below)
         for life in list(self._draining):
             if life.shipper is not None and life.shipper.finished:
                 self._journal.flush()  # the ids of its last segment must outlive its folder; Overloaded: the folder stays

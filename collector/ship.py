@@ -166,7 +166,9 @@ class Shipper:
     def release(self) -> None:
         """Ask the store what the log holds, and let go of segments and headers up to there.
 
-        Raises Overloaded when the store does not answer.
+        Raises:
+            Overloaded: the store does not answer.
+            Damaged: the header that it is to be asked for does not read back; nothing was let go of.
         """
         # no further than the store took it from us: after a restart what follows is to be read and sent again, and under its numbers
         # the log may hold the batches of another copy of this spool

@@ -629,6 +629,19 @@ def test_what_was_lost_and_whose_number_another_copy_took_is_numbered_anew() -> 
     assert pipeline.state().forks == 1
 
 
+def test_a_header_that_does_not_read_back_before_its_batch_is_let_go_of_sets_the_spool_aside() -> None:
+    house = House()
+    pipeline = shipped(house, "abc")
+    (path,) = (path for path in house.disk.files(ROOT) if path.name.startswith("headers-"))
+    house.disk.flip(path, 100)
+    house.store.acknowledge({pipeline.stream: 1})
+    pipeline.release_once()
+    assert len(pipeline.state().damaged) == 1
+    put(pipeline, "d")
+    ship(pipeline)
+    assert stored(house.store) == both(*"abcd")
+
+
 def test_a_store_that_was_put_back_is_sent_what_the_spool_still_has(caplog: pytest.LogCaptureFixture) -> None:
     started_within_a_batch = 0
     for acknowledged in range(1, 6):
