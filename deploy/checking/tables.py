@@ -32,23 +32,26 @@ _REACH = "SELECT (SELECT size FROM theirs.progress), (SELECT coalesce(max(last_l
 """What the index says of its size, and what its rows say: written together, and read in one statement."""
 
 
-def table_differences(index: Path, fresh: Path, *, size: int, grown: bool) -> Iterator[tuple[str, str]]:
+def table_differences(index: Path, fresh: Path, *, size: int) -> Iterator[tuple[str, str]]:
     """Each difference as (trail, what), over the trails that begin below leaf `size`.
+
+    All of it is one look at the index, which may grow meanwhile; what it has beyond the fresh one when it has more leaves by then is no difference.
 
     Args:
         index: the index file in question.
         fresh: one made anew from the log's first `size` leaves.
-        size: leaves of both.
-        grown: whether `index` has more leaves by now: then what it has beyond the fresh one is no difference.
+        size: leaves of the fresh one; of the index, at least.
 
     Raises:
         StateUnknown: a file cannot be read.
     """
     try:
-        with closing(sqlite3.connect("file::memory:", uri=True)) as db:
+        with closing(sqlite3.connect("file::memory:", uri=True, isolation_level=None)) as db:
             for name, path in (("theirs", index), ("ours", fresh)):
                 db.execute(f"ATTACH ? AS {name}", (f"{path.absolute().as_uri()}?mode=ro",))
+            db.execute("BEGIN")  # each file is read as it is at its first question
             told, reached = db.execute(_REACH).fetchone()
+            grown = told != size
             if told != reached:
                 yield "", f"it says that it has {told} leaves, and its trails reach to {reached}"
             for what, view in (_VIEWS if grown else _VIEWS | _COUNTS).items():

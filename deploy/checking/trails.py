@@ -35,7 +35,7 @@ class IndexCheck:
     Args:
         index: the index in question; it may grow meanwhile.
         fresh: an empty one.
-        tables: gives the differences of what is searched: called with the size, and whether the index has grown meanwhile.
+        tables: gives the differences of what is searched, over the trails that begin below this size.
         tell: gets each finding.
     """
 
@@ -44,7 +44,7 @@ class IndexCheck:
         *,
         index: TrailIndex,
         fresh: TrailIndex,
-        tables: Callable[[int, bool], Iterable[tuple[str, str]]],
+        tables: Callable[[int], Iterable[tuple[str, str]]],
         tell: Callable[[Finding], None],
     ) -> None:
         self._index = index
@@ -90,7 +90,7 @@ class IndexCheck:
                 unknown.append(found.trail)
         for trail in unknown:
             self._found(trail, "the index knows it, and the log does not")
-        for trail, problem in self._tables(self._size, self._moved()):
+        for trail, problem in self._tables(self._size):
             self._found(trail, problem)
 
     def _compare(self, found: TrailSummary | None, ours: TrailSummary) -> None:
@@ -198,10 +198,10 @@ def index_check(config: Config, places: Places, *, tell: Callable[[Finding], Non
                 check = IndexCheck(
                     index=index,
                     fresh=fresh,
-                    tables=lambda size, grown: (
+                    tables=lambda size: (
                         page_differences(index, fresh_path, size=size)
                         if isinstance(index, PagedIndex)
-                        else table_differences(places.index, fresh_path, size=size, grown=grown)
+                        else table_differences(places.index, fresh_path, size=size)
                     ),
                     tell=tell,
                 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,7 +18,9 @@ from correlator.entry import Entry
 from correlator.errors import NotFound
 from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
 from correlator.index.memory import MemoryIndex
+from correlator.index.sqlite import SqliteIndex
 from deploy.checking import trails
+from deploy.checking.tables import table_differences
 from deploy.checking.trails import IndexCheck
 
 FACTS = msgspec.Raw(encode_facts(Facts(digest="0" * 64)))
@@ -61,9 +66,10 @@ class Tampered:
         pass
 
 
-def entry(trail: str, position: int) -> Entry:
+def entry(trail: str, position: int, *, service: str = "") -> Entry:
     recorded = "2026-01-02T03:04:05.000000000Z"
-    return Entry(v=1, trail=trail, position=position, kind="event", recorded=recorded, facts=FACTS)
+    facts = msgspec.Raw(encode_facts(Facts(digest="0" * 64, service=service))) if service else FACTS
+    return Entry(v=1, trail=trail, position=position, kind="event", recorded=recorded, facts=facts)
 
 
 def made_of(names: Sequence[int]) -> tuple[list[Entry], MemoryIndex]:
@@ -88,7 +94,7 @@ def findings(entries: Sequence[Entry], index: Tampered) -> list[tuple[str, str]]
     check = IndexCheck(
         index=index,
         fresh=MemoryIndex(),
-        tables=lambda _size, _grown: (),
+        tables=lambda _size: (),
         tell=lambda finding: told.append((finding.where, finding.problem)),
     )
     for leaf, one in enumerate(entries):
@@ -172,3 +178,26 @@ def test_an_index_of_another_log_is_told_to_a_bound() -> None:
     told = findings(entries, Tampered(rows, {}, truth.size()))
     assert len(told) == 101
     assert told[-1] == ("index", "and more: make it anew with `tally reindex`")
+
+
+def test_an_index_that_grows_between_two_questions_is_no_finding(tmp_path: Path) -> None:
+    def leaves(start: int, end: int) -> list[IndexedLeaf]:
+        return [
+            IndexedLeaf(leaf=at, entry=entry(f"trace/{at % 3:032x}", at // 3, service=f"s{at}"))
+            for at in range(start, end)
+        ]
+
+    with closing(SqliteIndex(tmp_path / "index")) as index, closing(SqliteIndex(tmp_path / "fresh")) as fresh:
+        index.apply(leaves(0, 6))
+        fresh.apply(leaves(0, 6))
+        with closing(sqlite3.connect(tmp_path / "index")) as db, db:
+            db.execute("UPDATE trails SET kind = 'other' WHERE first_leaf = 1")
+        looks = table_differences(tmp_path / "index", tmp_path / "fresh", size=6)
+        found = [next(looks)]
+        index.apply(leaves(6, 12))
+        found += looks
+        assert found == [
+            (f"trace/{1:032x}", "the index does not have all of its kind and tenant"),
+            (f"trace/{1:032x}", "the index has more of its kind and tenant"),
+        ]
+        assert list(table_differences(tmp_path / "index", tmp_path / "fresh", size=6)) == found[:1], "it has grown"
