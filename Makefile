@@ -55,7 +55,7 @@ test: $(VENV)/.dev ## the fast tests: everything embedded, no server, no network
 test-all: $(VENV)/.dev ## every test, the marked ones too (needs node, npm, Go, Java 21, Maven, Prometheus, Alertmanager, rabbitmq-server, redis-server and chromium)
 	$(BIN)/python -m pytest -m '' $(PYTEST_ARGS)
 
-# Not in CI, which has to be done within 25 minutes: a quarter of an hour.
+# Not in CI, which has to be done within 25 minutes.
 test-long: $(VENV)/.dev ## what takes a minute and more each: faults and who is told, OpenSearch refusing, full and losing nodes, a whole data set again (needs Java 21, Maven, prometheus, promtool, alertmanager and amtool)
 	$(BIN)/python -m pytest -m long $(PYTEST_ARGS)
 

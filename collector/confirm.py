@@ -16,7 +16,7 @@ from collector.batch import StreamId
 from collector.errors import Overloaded
 from collector.group import Done, Spooled
 
-__all__ = ["Confirmations", "Twice"]
+__all__ = ["Confirmations"]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -26,6 +26,23 @@ class _Waiter:
     told: Done
     outcome: Spooled
     streams: set[StreamId]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Twice:
+    """A `Done` whose sender is told twice: of the disk, by `done`, then of the store, by `stored`.
+
+    `stream` is where the group's new events go; `given_up` says how many spools had been set aside when the group was queued.
+    """
+
+    done: Done
+    stored: Done
+    stream: StreamId
+    given_up: int
+
+    def __call__(self, outcome: Spooled | Exception) -> None:
+        """The disk has it, or not."""
+        self.done(outcome)
 
 
 class Confirmations:
@@ -43,9 +60,9 @@ class Confirmations:
         """How many groups wait."""
         return len(self._waiters)
 
-    def twice(self, done: Done, stored: Done, stream: StreamId) -> "Twice":
+    def twice(self, done: Done, stored: Done, stream: StreamId) -> Done:
         """A `Done` for a group that is about to be queued: `done` is told of the disk, `stored` of the store. `stream`: where its new events go."""
-        return Twice(done=done, stored=stored, stream=stream, given_up=self._given_up)
+        return _Twice(done=done, stored=stored, stream=stream, given_up=self._given_up)
 
     def delivered(
         self, outcomes: Sequence[tuple[Done, Spooled | Exception]], ends: Callable[[], Mapping[StreamId, int]]
@@ -57,7 +74,7 @@ class Confirmations:
         """
         answers: list[tuple[Done, Spooled | Exception]] = []
         for done, outcome in outcomes:
-            if not isinstance(done, Twice) or isinstance(outcome, Exception):
+            if not isinstance(done, _Twice) or isinstance(outcome, Exception):
                 continue  # the latter has heard it
             below = {done.stream: outcome.first + outcome.stored} if outcome.stored else {}
             if outcome.duplicates:
@@ -143,20 +160,3 @@ class Confirmations:
         del self._waiters[waiter.told]
         for stream in waiter.streams:
             del self._queues[stream][waiter]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Twice:
-    """A `Done` whose sender is told twice: of the disk, by `done`, then of the store, by `stored`.
-
-    `stream` is where the group's new events go; `given_up` says how many spools had been set aside when the group was queued.
-    """
-
-    done: Done
-    stored: Done
-    stream: StreamId
-    given_up: int
-
-    def __call__(self, outcome: Spooled | Exception) -> None:
-        """The disk has it, or not."""
-        self.done(outcome)

@@ -240,7 +240,7 @@ class Shipper:
         return oldest - 1 + bisect_left(numbers, x=True, key=lambda number: not self._is_there(number, acknowledged))
 
     def _go_back(self, number: int) -> None:
-        """What was sent behind `number` is sent again: the store has another one in its place, and says so."""
+        """What was sent behind `number` is sent again: the store has lost it, or has another one in its place and says so then."""
         self.shipped, self.stored_below, self._unsent = number, self._headers.sequence_behind(number), None
         self._cursor = None
 

@@ -2,7 +2,6 @@
 
 import base64
 import http.client
-import ssl
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -87,7 +86,7 @@ class Endpoint:
 
     Raises:
         Malformed: a secret's file holds none.
-        OSError: a file cannot be read, or is no certificate or key (`ssl.SSLError`).
+        OSError: a file cannot be read, or is not what it should be; the message names it.
     """
 
     def __init__(self, settings: MetricsToSettings) -> None:
@@ -95,7 +94,9 @@ class Endpoint:
         self.name = parts.netloc
         self._host, self._port, self._path = parts.hostname or "", parts.port, parts.path
         self._timeout_seconds = settings.timeout_seconds
-        self._tls = _tls(settings) if parts.scheme == "https" else None
+        self._tls = None
+        if parts.scheme == "https":
+            self._tls = client_tls(settings.ca_file, settings.client_certificate, settings.client_key)
         self._settings = settings
         self._agent = f"tallystick/{version('tallystick')}"
         _authorization(settings)  # a file that is missing is told at the start
@@ -138,10 +139,6 @@ class Endpoint:
         if self._tls is None:
             return http.client.HTTPConnection(self._host, self._port, timeout=self._timeout_seconds)
         return http.client.HTTPSConnection(self._host, self._port, timeout=self._timeout_seconds, context=self._tls)
-
-
-def _tls(settings: MetricsToSettings) -> ssl.SSLContext:
-    return client_tls(settings.ca_file, settings.client_certificate, settings.client_key)
 
 
 def _authorization(settings: MetricsToSettings) -> dict[str, str]:
