@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import platform
 import shutil
+import statistics
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from bench.answering import answering_seconds
 from bench.auditors import Phase, bench_auditors
 from bench.comparison import print_comparison
 from bench.end_to_end import bench_end_to_end, bench_open_trails
@@ -22,6 +24,7 @@ from bench.importing import bench_import
 from bench.opensearch import Row, bench_opensearch
 from bench.opensearch_ledger import Block, bench_blocks, bench_fetch
 from bench.process import load_average
+from bench.records import single_message
 from bench.stages import bench_stages
 from bench.trail_fetch import bench_trail_fetch
 from bench.verification import bench_verification
@@ -229,6 +232,15 @@ def _forward(folder: Path, events: int) -> None:
             f" {row.ack_p50 * 1e3:.2f} | {row.ack_p99 * 1e3:.2f} | {sync_p50 * 1e6:.0f} | {row.ack_p50 / sync_p50:.1f} |",
             flush=True,
         )
+    before, _ = fdatasync_seconds(folder)
+    answered = statistics.median(
+        answering_seconds(folder, [single_message(at, chunk=f"one-{at}") for at in range(2_000)])
+    )
+    after, _ = fdatasync_seconds(folder)
+    print(
+        f"\nfloor of a single message: an asyncio server that writes it, syncs and answers: p50 {answered * 1e3:.2f} ms,"
+        f" {2 * answered / (before + after):.1f} × fdatasync"
+    )
     idle = idle_usage(folder / "idle")
     print(f"\nidle sidecar: {idle.resident_bytes / _MIB:.0f} MiB resident")
 
