@@ -41,7 +41,7 @@ class Programs:
     """Everything is made when it is first asked for. Used as a context, brokers that it started are stopped in the end.
 
     Args:
-        folder: an empty one, for what is built fast enough to be built each time.
+        folder: for what is built fast enough to be built each time; empty, or not there yet.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -49,6 +49,7 @@ class Programs:
         self._brokers = ExitStack()
 
     def __enter__(self) -> Self:
+        self._folder.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -43,7 +43,7 @@ def matrix_table(folder: Path, *, plan: Plan = FULL, names: Sequence[str] = (), 
     folder.mkdir(parents=True, exist_ok=True)
     failed = 0
     with ExitStack() as stack:
-        programs = stack.enter_context(Programs(folder))
+        programs = stack.enter_context(Programs(folder / "programs"))  # beside the folders that are named after senders
         table = senders(programs)
         wanted = [table[name] for name in names or table]
         clusters: queue.SimpleQueue[Cluster] = queue.SimpleQueue()
