@@ -4,7 +4,7 @@ Who asks for a file once more, for rows that were refused, gets a stream named b
 The same spool, header log and shipping as a sidecar's, stepped by one thread: append, commit, send. A row that stands in
 two files, or twice in one, is recognised by its source id in a journal that all imports share. So what stands in a spool is sent before a
 row of another file is looked at: else it would be a duplicate there of what no store has. What a crash means: the next import, of whatever
-file, sends what the stream's spool holds; the next one of the same file finds the stream open, and goes on behind the row that it reached.
+file, sends what the stream's spool holds; the next one of the same file finds the stream open, and takes what the stream does not have yet.
 Without its spool it cannot go on: under its next numbers the store may have other batches. That file alone is refused then.
 
 A spool keeps what the log does not hold yet. Beside a sidecar a correlator runs; beside an import there may be none, so when the spool is half
@@ -23,13 +23,13 @@ from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from collector.batch import EventRef, StreamId, stream_id
+from collector.batch import StreamId, stream_id
 from collector.deadletters import DeadLetters
 from collector.disk import Disk
-from collector.errors import Conflict, Malformed, NotFound, Overloaded, StateUnknown
-from collector.event import decode_event
+from collector.errors import Conflict, Malformed, Overloaded, StateUnknown
 from collector.fileaccount import FileAccount
 from collector.headerlog import HeaderLog
+from collector.heldrows import held_rows
 from collector.incarnation import Incarnation, find_incarnations, mint, remove, set_aside
 from collector.intake import groups_of
 from collector.journal import Journal
@@ -163,13 +163,10 @@ class Importer:
             return account
         with self._closing(self._open(account.stream)) as opened:
             try:
-                reached = self._reached(opened)
+                held = held_rows(self._store, account.stream, below=opened.spool.next_sequence)
                 for group in groups:
-                    known = sum(0 < _number(row) <= reached for row in group)
-                    if known:
-                        self._count_again(group[:known], account)
-                    if known < len(group):
-                        self._take(group[known:], opened, account)
+                    self._count_held([row for row in group if _number(row) in held], account)
+                    self._take([row for row in group if _number(row) not in held], opened, account)
                     progress(len(group))
             except (Malformed, OSError):
                 self._ship(opened.shipper)  # who goes on with other files must not find duplicates of what is only here
@@ -218,23 +215,22 @@ class Importer:
             self._correlated_elsewhere = not self._correlate()
             opened.shipper.release()
 
-    def _reached(self, opened: _Open) -> int:
-        """The row up to which everything was taken when the stream was broken off: its last event's; 0 where none says it.
+    def _count_held(self, rows: Sequence[Row], account: FileAccount) -> None:
+        """Rows that the stream has, since before it was broken off: whatever is read in them now.
 
-        The journal may have forgotten rows that the spool has let go of; and rows that were refused leave no id at all.
+        The journal is told of those that it has forgotten, as if they were taken now: their like further on were, and are, duplicates.
         """
-        last = opened.spool.next_sequence - 1
-        if last < 0:
-            return 0
-        try:
-            (event,) = self._store.events([EventRef(stream=opened.incarnation.stream, sequence=last)])
-        except NotFound:
-            return 0
-        origin = decode_event(event).origin
-        return origin.row if origin else 0
+        account.rows += len(rows)
+        account.duplicates += len(rows)
+        arrivals = [row for row in rows if isinstance(row, Arrival)]
+        account.marks.update(mark for row in arrivals for mark in row.event.marks)
+        ids = {row.source_id for row in arrivals if row.source_id}
+        if forgotten := ids - self._journal.known(ids):
+            self._journal.add(forgotten)
+            self._journal.flush()
 
     def _count_again(self, rows: Sequence[Row], account: FileAccount) -> None:
-        """Rows that an import before took: what was stored is a duplicate now, what was refused is refused again."""
+        """Rows of a file that was imported before: all that can be read are duplicates, of what was stored or refused then."""
         account.rows += len(rows)
         for row in rows:
             if isinstance(row, Rejection):

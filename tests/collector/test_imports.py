@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from hashlib import sha256
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 
 import msgspec
@@ -243,6 +243,32 @@ def test_a_long_file_goes_on_behind_the_row_that_it_reached(tmp_path: Path) -> N
     assert 0 < account.stored < 400
     assert set(stored(store)) == set(LONG)
     assert len(stored(store)) <= 401  # the last row but one is the first once more: the journal is very short
+
+
+def until_killed(bodies: Sequence[str], groups: int) -> Iterator[list[Row]]:
+    yield from islice(file_of(bodies), groups)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("journal_ids", [5, 10_000])
+def test_of_an_import_that_was_broken_off_rows_that_were_refused_are_taken_and_no_row_twice(
+    tmp_path: Path, journal_ids: int
+) -> None:
+    """What was stored is a duplicate though it cannot be read any more, and though the journal has forgotten it; so is its like beside it."""
+    bodies = [f"row {at // 2}" if at in (20, 21, 90) else f"row {at} once" for at in range(100)]
+    refused = {7, 33, 34}
+    store = MemoryStore()
+    first = [f"!{body}" if at in refused else body for at, body in enumerate(bodies)]
+    for groups in (3, 4):  # and once more, so that the stream's events are in no order of rows
+        with pytest.raises(KeyboardInterrupt), importing(tmp_path, store, journal_ids=journal_ids) as importer:
+            importer.run(named("a"), until_killed(first if groups == 3 else bodies, groups))
+    taken_into_the_log(store)
+    last = [f"!{body}" if at in {3, 95} else body for at, body in enumerate(bodies)]
+    with importing(tmp_path, store, journal_ids=journal_ids) as importer:
+        account = importer.run(named("a"), file_of(last))
+    assert (account.rows, account.stored, account.duplicates, account.dead_lettered) == (100, 19, 80, 1)
+    assert account.reasons == {"bad_json": 1}
+    assert stored(store) == sorted({body for at, body in enumerate(bodies) if at != 95})
 
 
 def test_what_the_store_lost_of_a_file_comes_back_with_the_next_import(tmp_path: Path) -> None:
