@@ -3,6 +3,8 @@
 Everything here follows from the entries in the stream's own trail, so it can be rebuilt by reading them again.
 """
 
+from bisect import bisect_right
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -16,6 +18,9 @@ FREEZING = frozenset({"bad_signature", "bad_facts", "bad_chain", "not_enrolled"}
 
 Of a batch that had been missing they stop nothing: what follows it is in the log already.
 """
+
+
+_first = attrgetter("first")
 
 
 class Missing(msgspec.Struct, kw_only=True):
@@ -131,8 +136,9 @@ class StreamState(msgspec.Struct, kw_only=True):
         self.closed = header.closed
 
     def gap_of(self, number: int) -> Missing | None:
-        """The run of missing batches that this number is in."""
-        return next((gap for gap in self.missing if gap.first <= number <= gap.last), None)
+        """The run of missing batches that this number is in. O(log n) in the number of such runs."""
+        at = self._at(number)
+        return self.missing[at] if at >= 0 and number <= self.missing[at].last else None
 
     def told_of(self, number: int) -> bool:
         """Whether nothing is to be said when the store's batch of this number is not accepted: the log says it, or has the batch."""
@@ -140,6 +146,10 @@ class StreamState(msgspec.Struct, kw_only=True):
             return bool(self.frozen)
         gap = self.gap_of(number)
         return gap is None or number in gap.refused
+
+    def _at(self, number: int) -> int:
+        """The index of the last run of missing batches that begins at or before this number; -1 before the first."""
+        return bisect_right(self.missing, number, key=_first) - 1
 
     def _refuse(self, number: int) -> None:
         gap = self.gap_of(number)
@@ -177,5 +187,5 @@ class StreamState(msgspec.Struct, kw_only=True):
                     refused=[one for one in gap.refused if one > number],
                 )
             )
-        at = self.missing.index(gap)
+        at = self._at(number)
         self.missing[at : at + 1] = parts
