@@ -145,6 +145,13 @@ class DeadLetters:
             self._ids.update(dict.fromkeys(ids, name))
         return kept
 
+    def masked(self, text: str) -> str:
+        """The text as a letter may have it; empty where that cannot be told."""
+        try:
+            return _text(self._protector, text)
+        except ProtectError:
+            return ""
+
     def close(self) -> None:
         """Close the file being written."""
         with self._lock:

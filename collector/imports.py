@@ -27,13 +27,13 @@ from collector.batch import StreamId, stream_id
 from collector.deadletters import DeadLetters
 from collector.disk import Disk
 from collector.errors import Conflict, Malformed, Overloaded, StateUnknown
-from collector.fileaccount import FileAccount
+from collector.fileaccount import BrokenOff, FileAccount
 from collector.headerlog import HeaderLog
 from collector.heldrows import held_rows
 from collector.incarnation import Incarnation, find_incarnations, mint, remove, set_aside
 from collector.intake import groups_of
 from collector.journal import Journal
-from collector.prepare import Preparer, raw_of
+from collector.prepare import Prepared, Preparer, raw_of
 from collector.receive import Arrival
 from collector.rejection import Rejection, first_of
 from collector.retry import Breaker
@@ -152,14 +152,17 @@ class Importer:
             Overloaded: the store, the log or the disk did not take it for too long; importing again goes on from there.
             StateUnknown: the spool does not read back.
             Conflict: the store has batches of the file's stream that are not this spool's; nothing more of it can be taken.
-            Malformed, OSError: what `groups` raises; the store has the rows before.
+            BrokenOff: `groups` raised Malformed or OSError; the store has the rows before, and the stream stays open.
         """
         account = self._next_time(sha256) if again else FileAccount(stream=_stream(sha256, 1))
         if self._is_closed(account.stream):
             account.again = True
-            for group in groups:
-                self._count_again(group, account)
-                progress(len(group))
+            try:
+                for group in groups:
+                    self._count_again(group, account)
+                    progress(len(group))
+            except (Malformed, OSError) as error:
+                raise BrokenOff(account, error) from error
             return account
         with self._closing(self._open(account.stream)) as opened:
             try:
@@ -168,9 +171,9 @@ class Importer:
                     self._count_held([row for row in group if _number(row) in held], account)
                     self._take([row for row in group if _number(row) not in held], opened, account)
                     progress(len(group))
-            except (Malformed, OSError):
+            except (Malformed, OSError) as error:
                 self._ship(opened.shipper)  # who goes on with other files must not find duplicates of what is only here
-                raise
+                raise BrokenOff(account, error) from error
             self._ship(opened.shipper)
             opened.shipper.close_stream()
             self._ship(opened.shipper)
@@ -179,14 +182,9 @@ class Importer:
 
     def _take(self, rows: Sequence[Row], opened: _Open, account: FileAccount) -> None:
         account.rows += len(rows)
-        arrivals = [row for row in rows if isinstance(row, Arrival)]
-        prepared = self._preparer.prepare(arrivals)
-        rejections = [row for row in rows if isinstance(row, Rejection)]
-        for refused in prepared.refused:
-            arrival = refused.arrival
-            rejections.append(Rejection(raw_of(arrival), refused.error, arrival.event.origin, arrival.source_id or b""))
+        prepared, rejections = self._prepared(rows)
         self._bury(rejections, account)
-        account.count_marks(arrivals, prepared)
+        account.count_marks(prepared)
         for group in groups_of(prepared, b""):  # events may be many times as long as the rows, by their columns' names
             outcome = self._append(opened, group)
             account.stored += outcome.stored
@@ -215,6 +213,15 @@ class Importer:
             self._correlated_elsewhere = not self._correlate()
             opened.shipper.release()
 
+    def _prepared(self, rows: Sequence[Row]) -> tuple[Prepared, list[Rejection]]:
+        """What the rows become, and those that become nothing."""
+        prepared = self._preparer.prepare([row for row in rows if isinstance(row, Arrival)])
+        rejections = [row for row in rows if isinstance(row, Rejection)]
+        for refused in prepared.refused:
+            arrival = refused.arrival
+            rejections.append(Rejection(raw_of(arrival), refused.error, arrival.event.origin, arrival.source_id or b""))
+        return prepared, rejections
+
     def _count_held(self, rows: Sequence[Row], account: FileAccount) -> None:
         """Rows that the stream has, since before it was broken off: whatever is read in them now.
 
@@ -222,9 +229,9 @@ class Importer:
         """
         account.rows += len(rows)
         account.duplicates += len(rows)
-        arrivals = [row for row in rows if isinstance(row, Arrival)]
-        account.marks.update(mark for row in arrivals for mark in row.event.marks)
-        ids = {row.source_id for row in arrivals if row.source_id}
+        prepared, _ = self._prepared(rows)
+        account.count_marks(prepared)
+        ids = {row.source_id for row in rows if isinstance(row, Arrival) and row.source_id}
         if forgotten := ids - self._journal.known(ids):
             self._journal.add(forgotten)
             self._journal.flush()
@@ -232,24 +239,16 @@ class Importer:
     def _count_again(self, rows: Sequence[Row], account: FileAccount) -> None:
         """Rows of a file that was imported before: all that can be read are duplicates, of what was stored or refused then."""
         account.rows += len(rows)
-        for row in rows:
-            if isinstance(row, Rejection):
-                account.dead_lettered += 1
-                account.reasons[row.error.label] += 1
-        arrivals = [row for row in rows if isinstance(row, Arrival)]
-        prepared = self._preparer.prepare(arrivals)
-        for one in prepared.refused:
-            account.dead_lettered += 1
-            account.reasons[one.error.label] += 1
+        prepared, rejections = self._prepared(rows)
+        account.refuse(rejections, self._dead_letters.masked)
         account.duplicates += len(prepared.events)
-        account.count_marks(arrivals, prepared)
+        account.count_marks(prepared)
 
     def _bury(self, rejections: list[Rejection], account: FileAccount) -> None:
         while rejections:
             some = first_of(rejections)
             self._dead_letters.add(some)
-            account.dead_lettered += len(some)
-            account.reasons.update(one.error.label for one in some)
+            account.refuse(some, self._dead_letters.masked)
             del rejections[: len(some)]
 
     def _ship(self, shipper: Shipper, *, whole: bool = True) -> None:

@@ -63,7 +63,7 @@ class Refused:
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """What a group became: side by side the source ids, event bytes and facts lines, and what was refused.
 
-    `requests`: those of the events that tell of a request, by their place among the events.
+    `requests`: those of the events that tell of a request, by their place among the events; `marks`: of each event that bears any.
     """
 
     source_ids: list[bytes]
@@ -71,6 +71,7 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     facts: list[bytes]
     refused: list[Refused]
     requests: dict[int, Request] = {}
+    marks: list[list[str]] = []
 
 
 class _Shape(msgspec.Struct, frozen=True):
@@ -140,6 +141,8 @@ class Preparer:
                 continue
             if request is not None:
                 prepared.requests[len(prepared.events)] = request
+            if kept.marks:
+                prepared.marks.append(kept.marks)
             prepared.source_ids.append(arrival.source_id or b"")
             prepared.events.append(event)
             prepared.facts.append(facts)

@@ -13,7 +13,7 @@ from collector.deadletters import DeadLetters
 from collector.disk import OsDisk
 from collector.errors import Malformed
 from collector.extract import Extractor
-from collector.fileaccount import FileAccount
+from collector.fileaccount import BrokenOff, FileAccount
 from collector.importer.files import ImportFile
 from collector.importer.mapping import Mapping
 from collector.imports import IMPORT, Importer
@@ -51,13 +51,20 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImportedFile:
-    """What became of a file: its account, or why it could not be read at all (`problem`)."""
+    """What became of a file.
+
+    Attributes:
+        account: of the rows that were read; None where it could not be read at all.
+        problem: why it could not be read, or not to its end; empty when it was.
+        grown: it was longer behind its last row than when it was looked at: what was appended is not in the account.
+    """
 
     path: str
     format: str = ""
     mapping: str = ""
     account: FileAccount | None = None
     problem: str = ""
+    grown: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -70,6 +77,7 @@ class Total:
     duplicates: int = 0
     dead_lettered: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
     marks: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -88,6 +96,7 @@ class Total:
         self.duplicates += account.duplicates
         self.dead_lettered += account.dead_lettered
         self.reasons.update(account.reasons)
+        self.first = {**account.first, **self.first}
         self.marks.update(account.marks)
 
 
@@ -190,18 +199,36 @@ def import_files(
             rows += more
             progress(base + min(int(rows * each), size), whole)
 
-        try:
-            file = ImportFile(path, mappings)
-            account = importer.run(file.sha256, file.groups(), taken, again=again)
-        except (Malformed, OSError, Conflict) as error:
-            files.append(ImportedFile(path=str(path), problem=in_words(error)))
-        else:
-            total.add(account)
-            done_rows += account.rows
-            files.append(ImportedFile(path=str(path), format=file.format, mapping=file.mapping, account=account))
+        file = _imported(importer, path, mappings, taken, again=again)
+        files.append(file)
+        if file.account is not None:
+            total.add(file.account)
+            done_rows += file.account.rows
         done_bytes += sizes[path]
         progress(done_bytes, whole)
     return Imported(files=tuple(files), total=total)
+
+
+def _imported(
+    importer: Importer, path: Path, mappings: Sequence[Mapping], taken: Callable[[int], None], *, again: bool
+) -> ImportedFile:
+    problem = ""
+    try:
+        file = ImportFile(path, mappings)
+        try:
+            account = importer.run(file.sha256, file.groups(), taken, again=again)
+        except BrokenOff as error:
+            account, problem = error.account, in_words(error.why)
+    except (Malformed, OSError, Conflict) as error:
+        return ImportedFile(path=str(path), problem=in_words(error))
+    return ImportedFile(
+        path=str(path),
+        format=file.format,
+        mapping=file.mapping,
+        account=account,
+        problem=problem,
+        grown=file.has_grown(),
+    )
 
 
 def _size_bytes(path: Path) -> int:

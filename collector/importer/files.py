@@ -35,6 +35,9 @@ _MAX_HEADER_BYTES = 65_536
 _LIKE_A_VALUE = re.compile(r"\d{4}-\d\d-\d\d|\d:\d\d|\d{9}", re.ASCII).search
 """A date, a time of day or a number since 1970: such words name no column, unless a mapping says so."""
 
+_JSON_BEGUN = re.compile(rb"\{|\[(?:\s*[\[{].*)?", re.DOTALL)
+"""First lines that are no JSON line: all behind them would be dead letters, or a CSV's columns."""
+
 _FIRST_TIME, _LAST_TIME = "1970", "2200"  # RFC 3339 texts compare as times do
 
 
@@ -46,6 +49,7 @@ class ImportFile:
         mappings: those that a CSV may be read by; the one with exactly its columns is taken.
 
     Attributes:
+        path: where it is.
         name: the file's name without its folder: it goes into every row's origin.
         sha256: of the file as it is stored: names its stream.
         size_bytes: of the file as it is stored.
@@ -58,6 +62,7 @@ class ImportFile:
     """
 
     def __init__(self, path: Path, mappings: Sequence[Mapping] = ()) -> None:
+        self.path = path
         self._source = Source(path)
         self.name = path.name.encode("utf-8", "replace").decode()
         self.sha256 = self._source.sha256
@@ -75,6 +80,18 @@ class ImportFile:
                 first = next(source, b"")
         if not first.strip():
             raise Malformed("an empty file", where=self.name, label="bad_file")
+        if b"\0" in first:
+            raise Malformed(
+                "its first line holds NUL, as UTF-16 has it, or a file in which something was never written: text must be UTF-8",
+                where=self.name,
+                label="bad_file",
+            )
+        if _JSON_BEGUN.fullmatch(first.strip()):
+            raise Malformed(
+                "its first line begins a JSON document of several lines, or an array: give each object a line of its own",
+                where=self.name,
+                label="bad_file",
+            )
         self.format = "csv"
         if first.strip().startswith(b"{") and not stated:
             self.format = "docker" if _looks_like_docker(first.strip()) else "jsonlines"
@@ -82,6 +99,10 @@ class ImportFile:
             self._read_header(
                 first.strip(b" \r\n"), mappings, stated
             )  # tabs at its ends stand for columns without a name
+
+    def has_grown(self) -> bool:
+        """Whether a longer file than what is read of it stands there by now."""
+        return self._source.has_grown()
 
     @property
     def mapping(self) -> str:
@@ -121,7 +142,8 @@ class ImportFile:
     def rows(self) -> Iterator[Row]:
         """The rows in their order, numbered from 1; each is an `Arrival` or a `Rejection`.
 
-        Raises OSError. Compressed data that is damaged gives its rows up to there, and then one `Rejection`.
+        Raises OSError, also where the file is not what its SHA-256 is of any more: no row behind that place is given. Compressed data that
+        is damaged gives its rows up to there, and then one `Rejection`.
         """
         return chain.from_iterable(self.groups())
 

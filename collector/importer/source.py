@@ -5,7 +5,7 @@ import hashlib
 import io
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -21,7 +21,7 @@ _PIECE_BYTES = 1 << 20
 
 
 class Source:
-    """A file that is read once for its SHA-256 and once for its content: of one that grows meanwhile, only what the SHA-256 is of.
+    """A file that is read once for its SHA-256 and once for its content. Of one that changes meanwhile nothing is given that the SHA-256 is not of.
 
     Attributes:
         path: where it is.
@@ -46,18 +46,22 @@ class Source:
         digest = hashlib.sha256()
         size = 0
         first = b""
+        self._digests: list[bytes] = []
         with path.open("rb") as file:
             while piece := file.read(_PIECE_BYTES):
                 first = first or piece[:2]
                 digest.update(piece)
+                self._digests.append(digest.digest())
                 size += len(piece)
+                if len(piece) < _PIECE_BYTES:
+                    break  # what comes behind it while it grows would begin a piece elsewhere
         self.sha256 = digest.hexdigest()
         self.size_bytes = size
         self.compressed = first == _GZIP_MAGIC
 
     def open(self) -> BinaryIO:
         """The content, decompressed; the caller closes it. Reading raises OSError when the file is not what it was any more."""
-        front = _Front(self.path, self.size_bytes, self.sha256)
+        front = _Front(self.path, self.size_bytes, self._digests)
         content = cast("BinaryIO", io.BufferedReader(front, _PIECE_BYTES))
         if not self.compressed:
             return content
@@ -65,29 +69,47 @@ class Source:
         # around it would lose what stands before the damage.
         return cast("BinaryIO", _Gzip(content))
 
+    def has_grown(self) -> bool:
+        """Whether a longer file than what is read of it stands there by now."""
+        try:
+            return self.path.stat().st_size > self.size_bytes
+        except OSError:
+            return False
+
 
 class _Front(io.RawIOBase):
-    """The first `size_bytes` of a file. Their last piece is given only when their SHA-256 is `sha256`: else a stream would bear the name of what it does not hold."""
+    """The first `size_bytes` of a file, piece by piece: each is given when it is whole, and was so before; a stream would bear the name of what it does not hold.
 
-    def __init__(self, path: Path, size_bytes: int, sha256: str) -> None:
+    `digests`: SHA-256 of the file up to the end of each piece.
+    """
+
+    def __init__(self, path: Path, size_bytes: int, digests: Sequence[bytes]) -> None:
         self._left_bytes = size_bytes
-        self._sha256 = sha256
+        self._digests = iter(digests)
         self._digest = hashlib.sha256()
-        self._file = path.open("rb", buffering=0)
+        self._piece = memoryview(b"")
+        self._file = path.open("rb")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        piece = memoryview(buffer)[: self._left_bytes]
-        read = self._file.readinto(piece)
-        if not read and self._left_bytes:
+        if not self._piece and self._left_bytes:
+            self._piece = memoryview(self._next_piece())
+        given = self._piece[: len(memoryview(buffer))]
+        memoryview(buffer)[: len(given)] = given
+        self._piece = self._piece[len(given) :]
+        return len(given)
+
+    def _next_piece(self) -> bytes:
+        piece = self._file.read(min(_PIECE_BYTES, self._left_bytes))
+        self._left_bytes -= len(piece)
+        if self._left_bytes and len(piece) < _PIECE_BYTES:
             raise OSError("it has become shorter while it was read")
-        self._digest.update(piece[:read])
-        self._left_bytes -= read
-        if not self._left_bytes and self._digest.hexdigest() != self._sha256:
+        self._digest.update(piece)
+        if self._digest.digest() != next(self._digests):
             raise OSError("it has changed while it was read")
-        return read
+        return piece
 
     def close(self) -> None:
         self._file.close()

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from deploy.session import EXIT_FALSE, Failure, Session, emit_json, json_option, pass_session, say, show, stop
-from deploy.wording import count
+from deploy.wording import count, harmless
 
 if TYPE_CHECKING:
-    from deploy.importing import Imported
+    from deploy.importing import Imported, ImportedFile
 
 MAX_FILES_SHOWN = 20
 MAX_HUBS_SHOWN = 10
@@ -21,6 +21,11 @@ MARKS = {
     "time_implausible": "dated before 1970 or after 2199; kept as stated",
     "time_unusable": "with a time that cannot be read; kept among the attributes",
     "truncated": "cut short at their source",
+    "surrogate_replaced": "with bytes that are not UTF-8: U+FFFD stands in their place",
+    "card": "with a card number, which is masked",
+    "jwt": "with a token (JWT), which is masked",
+    "field": "with a field that is masked by its name",
+    "dropped": "with a field that is left out by its name",
     "key_too_long": "with an identity longer than 256 bytes; kept among the attributes",
     "name_too_long": "with a name longer than 256 characters; kept whole among the attributes",
     "newest_first": "in files that run newest first",
@@ -29,7 +34,7 @@ MARKS = {
     "end_before_start": "spans that end before they start",
     "parent_span_id_unusable": "spans whose parent's id cannot be read",
 }
-"""What a mark means, for the table; an unknown one is shown by its name."""
+"""What a mark means (up to its colon), for the table; an unknown one is shown by its name."""
 
 
 @click.command("import")
@@ -57,6 +62,8 @@ def import_files(
     --again asks for it. Every row is stored, a duplicate, or a dead letter with its reason. Exit code 1 if a file could not be read or the account does not balance.
     """
     from collector.importer.mapping import load_mappings
+    from collector.imports import IMPORT
+    from collector.sidecar import DEAD_LETTERS
     from deploy import importing
     from deploy.progress import progress
 
@@ -78,7 +85,7 @@ def import_files(
     if as_json:
         emit_json(_plain(done, hubs))
     else:
-        _show(done, hubs)
+        _show(done, hubs, mapped=bool(mappings), dead_letters=places.spool(IMPORT) / DEAD_LETTERS)
     unread = any(file.problem for file in done.files)
     stop(EXIT_FALSE if unread or not done.total.balances else 0)
 
@@ -102,6 +109,28 @@ def _inside(path: Path) -> Iterator[Path]:
     yield from (Path(error.filename) for error in closed)
 
 
+def _name(file: "ImportedFile") -> str:
+    return harmless(Path(file.path).name)
+
+
+def _problem(file: "ImportedFile") -> str:
+    return file.problem.removeprefix(f"{Path(file.path).name}: ")
+
+
+def _notes(file: "ImportedFile", *, mapped: bool) -> list[str]:
+    """What else is to be said of a file that was read; `mapped`: there are mappings that it could be read by."""
+    if file.account is None:
+        return []
+    notes = []
+    if file.problem:
+        notes.append(f"broken off behind these rows: {_problem(file)}")
+    if file.grown:
+        notes.append("it has grown meanwhile: import it again for what was appended")
+    if mapped and file.format == "csv" and not file.mapping:
+        notes.append("read without a mapping: its columns are not exactly those of any")
+    return notes
+
+
 def _plain(done: "Imported", hubs: list[tuple[str, int]]) -> dict[str, Any]:
     return {
         "files": done.files,
@@ -111,26 +140,33 @@ def _plain(done: "Imported", hubs: list[tuple[str, int]]) -> dict[str, Any]:
     }
 
 
-def _show(done: "Imported", hubs: list[tuple[str, int]]) -> None:
+def _show(done: "Imported", hubs: list[tuple[str, int]], *, mapped: bool, dead_letters: Path) -> None:
     heads = f"{'rows':>12} {'stored':>12} {'duplicates':>12} {'dead-lettered':>14}"
-    notable = [file for file in done.files if file.problem or (file.account and file.account.dead_lettered)]
-    shown = list(done.files) if len(done.files) <= MAX_FILES_SHOWN else notable
-    width = min(max((len(Path(file.path).name) for file in shown), default=0), 48)
+    shown = [
+        file
+        for file in done.files
+        if len(done.files) <= MAX_FILES_SHOWN
+        or _notes(file, mapped=mapped)
+        or file.account is None
+        or file.account.dead_lettered
+    ]
+    width = min(max((len(_name(file)) for file in shown), default=0), 48)
     width = max(width, len(count(len(done.files), "file")))
     show(f"{'file':<{width}} {heads}")
     for file in shown:
-        name = Path(file.path).name
-        account = file.account
+        name, account = _name(file), file.account
         if account is None:
-            show(f"{name:<{width}} not read: {file.problem}")
-        else:
-            again = "  (imported before)" if account.again else ""
-            if account.number > 1:
-                again = f"  (import number {account.number} of it)"
-            show(
-                f"{name:<{width}} {account.rows:>12,} {account.stored:>12,} {account.duplicates:>12,}"
-                f" {account.dead_lettered:>14,}{again}"
-            )
+            show(f"{name:<{width}} not read: {_problem(file)}")
+            continue
+        again = "  (imported before)" if account.again else ""
+        if account.number > 1:
+            again = f"  (import number {account.number} of it)"
+        show(
+            f"{name:<{width}} {account.rows:>12,} {account.stored:>12,} {account.duplicates:>12,}"
+            f" {account.dead_lettered:>14,}{again}"
+        )
+        for note in _notes(file, mapped=mapped):
+            show(f"{'':<{width}} {note}")
     total = done.total
     name = count(total.files, "file")
     show(f"{name:<{width}} {total.rows:>12,} {total.stored:>12,} {total.duplicates:>12,} {total.dead_lettered:>14,}")
@@ -145,7 +181,9 @@ def _show(done: "Imported", hubs: list[tuple[str, int]]) -> None:
             " `tally import --again` brings in the rows that were refused then."
         )
     for reason, number in total.reasons.most_common():
-        show(f"  {number:>10,}  dead-lettered: {reason}")
+        show(f"  {number:>10,}  dead-lettered: {reason}; the first is {total.first[reason]}")
+    if total.reasons:
+        show(f"  {'':>10}  each, with its row and why: {dead_letters}")
     for mark, number in total.marks.most_common():
         show(f"  {number:>10,}  rows {MARKS.get(mark, f'marked {mark}')}")
     for trail, links in hubs[:MAX_HUBS_SHOWN]:

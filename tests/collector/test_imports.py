@@ -17,6 +17,7 @@ from collector.disk import OsDisk
 from collector.errors import Conflict, Malformed, Overloaded
 from collector.event import Event, Origin
 from collector.extract import Extractor, StitchSettings
+from collector.fileaccount import BrokenOff
 from collector.imports import Importer, Row
 from collector.prepare import Preparer
 from collector.protect import Protector
@@ -116,7 +117,7 @@ def test_rows_of_an_import_that_was_broken_off_are_in_the_store_before_they_are_
     tmp_path: Path, error: BaseException
 ) -> None:
     store = MemoryStore()
-    with pytest.raises(type(error)), importing(tmp_path, store) as importer:
+    with pytest.raises((KeyboardInterrupt, BrokenOff)), importing(tmp_path, store) as importer:
         importer.run(named("a"), broken_off([*BODIES, *BODIES[:500]], error))
     with importing(tmp_path, store) as importer:
         account = importer.run(named("b"), [rows(*BODIES, "one more")])
@@ -129,8 +130,10 @@ def test_the_files_behind_one_that_cannot_be_read_to_its_end_find_no_duplicates_
 ) -> None:
     store = MemoryStore()
     with importing(tmp_path, store) as importer:
-        with pytest.raises(OSError, match="gone"):
+        with pytest.raises(BrokenOff, match="gone") as raised:
             importer.run(named("a"), broken_off([*BODIES, *BODIES[:500]], OSError("gone")))
+        account = raised.value.account
+        assert (account.rows, account.stored, account.duplicates) == (2_000, 1_500, 500)
         assert stored(store) == sorted(BODIES)
         importer.run(named("b"), [rows(*BODIES)])
     assert stored(store) == sorted(BODIES)
@@ -182,6 +185,35 @@ def test_marks_are_counted_of_rows_that_are_stored_or_were_and_of_no_others(tmp_
         first, again = (importer.run(named("a"), [marked()]) for _ in range(2))
     assert (first.stored, first.dead_lettered, first.marks) == (3, 1, {"truncated": 2})
     assert (again.duplicates, again.dead_lettered, again.marks, again.again) == (3, 1, {"truncated": 2}, True)
+
+
+def test_marks_are_counted_by_their_kind_also_those_that_the_intake_finds(tmp_path: Path) -> None:
+    store = MemoryStore()
+    bodies = ["4111 1111 1111 1111", "caf\udce9", "plain"]
+
+    def odd() -> list[Row]:
+        events = [Event(body=body, attributes={"other": body}) for body in bodies]
+        return [Arrival(event=event, source_id=b"%d" % at) for at, event in enumerate(events)]
+
+    with importing(tmp_path, store) as importer:
+        first, again = (importer.run(named("a"), [odd()]) for _ in range(2))
+    assert first.marks == again.marks == {"card": 1, "surrogate_replaced": 1}
+
+
+def test_of_each_reason_the_first_row_is_told_and_no_card_number(tmp_path: Path) -> None:
+    def refused() -> Iterator[list[Row]]:
+        for label in ("bad_csv", "bad_json"):
+            for row in (3, 4):
+                error = Malformed("what is 4111 1111 1111 1111?", where="a", label=label)
+                yield [Rejection(b"x", error, Origin(receiver="import", file="a.csv", row=row), label.encode())]
+
+    with importing(tmp_path, MemoryStore()) as importer:
+        first, again = (importer.run(named("a"), refused()) for _ in range(2))
+    assert first.reasons == {"bad_csv": 2, "bad_json": 2}
+    assert first.first == again.first
+    assert first.first.keys() == first.reasons.keys()
+    for told in first.first.values():
+        assert told.startswith("a.csv row 3: what is [4111 11** **** 1111~card:")
 
 
 SMALL = SpoolLimits(total_bytes=1 << 20, segment_bytes=1 << 17, reserve_bytes=1 << 12)

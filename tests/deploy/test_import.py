@@ -7,11 +7,15 @@ import itertools
 import json
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from collector.importer.files import ImportFile
+from collector.imports import Row
+from deploy import importing
 from tests.support.need import need
 
 if TYPE_CHECKING:
@@ -207,4 +211,67 @@ def test_rows_that_a_wrong_mapping_refused_come_in_by_again(workshop: Workshop, 
     assert again["total"]["stored"] == 1
     assert again["balances"]
     assert again["files"][0]["account"]["number"] == 2
+    assert cli("check")[0] == 0
+
+
+def test_the_table_names_each_odd_file_and_the_first_row_of_each_reason(cli: Cli, workshop: Workshop) -> None:
+    odd = {
+        "plain.csv": b"time,message\n2026-01-01T00:00:00Z,caf\xe9 4111111111111111\n1,2,3\n",
+        "array.json": b'[{"message": "a"}]\n',
+        "two\nlines.csv": b"bad\n",
+        "cut.jsonl.gz": gzip.compress(lines(row("p1", "received", 1)))[:-9],
+    }
+    for name, data in odd.items():
+        (workshop.folder / name).write_bytes(data)
+    (workshop.folder / "m.toml").write_text('[[mapping]]\nname = "m"\ncolumns = ["time", "text"]\ntime = "time"\n')
+    names = [str(workshop.folder / name) for name in odd]
+    code, out, _ = cli("import", "--mapping", str(workshop.folder / "m.toml"), *names)
+    assert code == 1
+    for told in (
+        "read without a mapping: its columns are not exactly those of any",
+        "array.json not read: its first line begins a JSON document of several lines, or an array",
+        "two lines.csv not read: its first line is neither",
+        "1 dead-lettered: bad_csv; the first is plain.csv row 2: 3 fields; the header has 2",
+        "1 dead-lettered: bad_gzip; the first is cut.jsonl.gz row 2: the compressed file is damaged or cut short",
+        "1 rows with bytes that are not UTF-8",
+        "2 rows with a card number, which is masked",
+    ):
+        assert told in " ".join(out.split()), told
+    letters = next(line.rpartition(" ")[2] for line in out.splitlines() if "each, with its row and why: " in line)
+    assert b"3 fields; the header has 2" in b"".join(path.read_bytes() for path in Path(letters).iterdir())
+
+
+class Changed(ImportFile):
+    """Is written over, or grows, when a thousand rows of it were given."""
+
+    def groups(self) -> Iterator[list[Row]]:
+        for at, group in enumerate(super().groups()):
+            yield group
+            if not at:
+                data = self.path.read_bytes()
+                self.path.write_bytes(data.replace(b"-", b"+") if self.name == "over.jsonl" else data + b"{}\n")
+
+
+def test_of_a_file_that_changes_while_it_is_read_the_table_says_what_was_taken(
+    cli: Cli, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("over", "grown"):
+        data = lines(*({"message": f"{name} {at} " + "-" * 1_000} for at in range(4_000)))
+        (workshop.folder / f"{name}.jsonl").write_bytes(data)
+    over, grown = (str(workshop.folder / f"{name}.jsonl") for name in ("over", "grown"))
+    before = Path(over).read_bytes()
+    with monkeypatch.context() as changing:
+        changing.setattr(importing, "ImportFile", Changed)
+        code, out, _ = cli("import", over, grown)
+    assert code == 1
+    assert "broken off behind these rows: it has changed while it was read" in out
+    assert "it has grown meanwhile: import it again for what was appended" in out
+    rows = int(out.splitlines()[1].split()[1].replace(",", ""))
+    assert 1_000 <= rows < 4_000
+    assert f"{rows + 4_000:,} rows read = {rows + 4_000:,} stored + 0 duplicates + 0 dead-lettered" in out
+    changed = imported(cli, over, grown)["total"]
+    assert (changed["rows"], changed["stored"]) == (8_001, 4_001)
+    Path(over).write_bytes(before)
+    again = imported(cli, over)["total"]
+    assert (again["stored"], again["duplicates"]) == (4_000 - rows, rows)
     assert cli("check")[0] == 0

@@ -118,6 +118,65 @@ def test_of_a_file_that_is_written_over_no_rows_stand_under_the_sha256_of_the_on
         bodies(file.rows())
 
 
+LONG = b"".join(
+    b'{"message": "%05d%s"}\n' % (at, b"-" * 200) for at in range(20_000)
+)  # some four pieces of those that are read
+
+
+@pytest.mark.parametrize("after_groups", [None, 0, 5])
+@pytest.mark.parametrize("change", ["over", "cut", "end"])
+def test_of_a_long_file_that_changes_while_it_is_read_only_rows_of_what_its_sha256_is_of_are_given(
+    tmp_path: Path, change: str, after_groups: int | None
+) -> None:
+    path = written(tmp_path / "x.jsonl", LONG)
+    changed = {"over": LONG.replace(b'"0', b'"9'), "cut": LONG[: len(LONG) // 2], "end": LONG[:-4] + b'9"}\n'}[change]
+    file = ImportFile(path)
+    given: list[Row] = []
+
+    def read() -> None:
+        for at, group in enumerate(file.groups()):
+            given.extend(group)
+            if at == after_groups:
+                written(path, changed)
+
+    if after_groups is None:
+        path.unlink()
+        written(path, changed)
+    with pytest.raises(OSError, match=r"it has (become shorter|changed) while it was read"):
+        read()
+    others = [body for at, body in enumerate(bodies(given)) if not str(body).startswith(f"{at:05d}-")]
+    assert others[:1] == []
+    assert 0 < len(given) < 20_000 or (change, after_groups) == ("over", None)
+
+
+def test_of_a_file_that_grows_while_it_is_read_it_is_known(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.jsonl", LONG)
+    file = ImportFile(path)
+    assert not file.has_grown()
+    with path.open("ab") as more:
+        more.write(b'{"message": "more"}\n')
+    assert len(bodies(file.rows())) == 20_000
+    assert file.has_grown()
+    path.unlink()
+    assert not file.has_grown()
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b'[{"message": "a"}, {"message": "b"}]\n', "a line of its own"),
+        (b'[\n  {"message": "a"}\n]\n', "a line of its own"),
+        (b'{\n  "message": "a"\n}\n', "a line of its own"),
+        ("time,message\n1,a\n".encode("utf-16-le"), "UTF-16"),
+        (b'\0\0{"message": "a"}\n', "NUL"),
+    ],
+)
+def test_what_looks_like_rows_and_is_none_says_what_it_is(tmp_path: Path, data: bytes, why: str) -> None:
+    with pytest.raises(Malformed, match=why):
+        ImportFile(written(tmp_path / "x", data))
+    assert ImportFile(written(tmp_path / "x", b"[time],[message]\n1,a\n")).format == "csv"
+
+
 def test_a_csv_row_is_recognised_by_its_bytes_and_what_they_stand_under(
     tmp_path: Path, mappings: list[Mapping]
 ) -> None:
