@@ -297,6 +297,26 @@ def test_sparkov_cards_of_six_lengths(data_dir: Path) -> None:
     assert [row["acct_num"] for row in rows if numbers("|".join(row.values())) != [row["cc_num"]]] == []
 
 
+@pytest.mark.parametrize(
+    ("written", "of_thousand"),
+    [
+        ("+49151{:08}", 100),
+        ("+49 1512 3{:06}", 100),
+        ("+4917612{:06}", 100),
+        ("+49171{:07}", 0),
+        ("0151{:08}", 0),
+        ("0049151{:08}", 0),
+        ("+49 (0)151 {:08}", 0),
+        ("+62812{:09}", 100),
+        ("+62812{:08}", 0),
+        ("63871234{:010}", 100),
+        ("1700000000{:06}", 0),
+    ],
+)
+def test_how_many_numbers_of_other_kinds_are_masked_as_the_threat_model_says(written: str, of_thousand: int) -> None:
+    assert sum(bool(numbers(written.format(at))) for at in range(1_000)) == of_thousand
+
+
 @pytest.mark.parametrize("name", ["trainticket", "onlineboutique"])
 def test_no_nanosecond_stamp_is_a_card(data_dir: Path, name: str) -> None:
     luhn, stamps = 0, 0
