@@ -131,7 +131,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
             "last_leaf": _integer(),
             "first_time": _nullable(_string("Least time that an event states.")),
             "last_time": _nullable(_string("Greatest time that an event states.")),
-            "services": _list(_string()),
+            "services": _list(_string(), "Names of its services, of the first 256 different ones."),
             "events": _list(_string(), "Names of its events, of the first 256 different ones."),
             "keys": _list(_object({"name": _string(), "value": _string()}), "Of very many keys some, 256 or more."),
             "amounts": _list(

@@ -39,7 +39,7 @@ class TrailSummary:
         entries: how many entries the trail has within the bound asked for.
         first_leaf, last_leaf: leaf indexes of its first and last entry.
         first_time, last_time: least and greatest stated time of its events, RFC 3339; empty when none states one.
-        services: sorted names of the services that took part.
+        services: sorted names of the services that took part; of the first `correlator.index.rows.MAX_SERVICES` different ones.
         events: sorted names of its events; of the first `correlator.index.rows.MAX_EVENT_NAMES` different ones.
         keys: sorted (name, value) pairs of its business keys; of a trail that has more than twice `correlator.index.rows.KEYS_A_PAGE` of them
             the first of these and some of the last. It is found by each of them.

@@ -13,13 +13,16 @@ from correlator.index.vocabulary import STATUSES
 from correlator.index.words import TextSearch, texts_of, words_of
 from correlator.trail import parse_trail
 
-__all__ = ["HUB_LINKS", "KEYS_A_PAGE", "MAX_EVENT_NAMES", "Row", "absorb", "names_of"]
+__all__ = ["HUB_LINKS", "KEYS_A_PAGE", "MAX_EVENT_NAMES", "MAX_SERVICES", "Row", "absorb", "names_of"]
 
 HUB_LINKS = 20
 """Links of a key's trail up to which it is followed, unless the settings say otherwise."""
 
 MAX_EVENT_NAMES = 256
 """Different names of events that an index keeps of a trail, the first ones: a row that is rewritten must not grow for ever."""
+
+MAX_SERVICES = 256
+"""Different names of services that an index keeps of a trail, the first ones, for the same reason."""
 
 KEYS_A_PAGE = 256
 """Different keys that stay in a trail's row, the first ones. Those that come later leave it by so many at a time, as a page."""
@@ -262,7 +265,7 @@ def _absorb_events(row: Row, events: Iterable[Facts]) -> None:
                 row.first_time = time
             elif time > row.last_time:
                 row.last_time = time
-        if service and service not in services:
+        if service and service not in services and len(services) < MAX_SERVICES:
             services.add(service)
             row.new_services = (*row.new_services, service)
         if name and name not in names and len(names) < MAX_EVENT_NAMES:

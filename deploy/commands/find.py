@@ -39,6 +39,8 @@ def find(
 
     Times say their zone. The grammar of filters is in docs/api.md.
     """
+    from correlator.index.rows import MAX_SERVICES
+
     if saved and asked.given:
         raise Failure(f"--saved goes without --{min(asked.given)}: the search says all", exit_code=2)
     with asked_ledger(session, source) as (ledger, record):
@@ -51,7 +53,8 @@ def find(
         emit_json({"trails": trails, "more": more})
         return
     for summary in trails:
-        services = ", ".join((*summary.services, *map(_in_words, summary.amounts)))
+        others = ["…"] if len(summary.services) >= MAX_SERVICES else []
+        services = ", ".join((*summary.services, *others, *map(_in_words, summary.amounts)))
         show(
             f"{summary.status:<12} {summary.first_time[:19]:<19}  {summary.entries:>5}  {summary.trail}  {services}".rstrip()
         )

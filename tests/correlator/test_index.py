@@ -20,7 +20,7 @@ from correlator.index.filters import parse_filter
 from correlator.index.memory import MemoryIndex
 from correlator.index.opensearch.index import OpenSearchIndex
 from correlator.index.recent import Recent
-from correlator.index.rows import KEYS_A_PAGE, MAX_EVENT_NAMES
+from correlator.index.rows import KEYS_A_PAGE, MAX_EVENT_NAMES, MAX_SERVICES
 from correlator.index.sqlite import SqliteIndex
 from tests.support.filters import conditions
 from tests.support.leaves import TIME, Leaves, in_runs, story
@@ -219,6 +219,22 @@ def test_names_of_events_are_kept_up_to_a_number(index: TrailIndex) -> None:
     assert len(index.trail("transaction/t").events) == MAX_EVENT_NAMES
     for number, found in ((0, 1), (MAX_EVENT_NAMES - 1, 1), (MAX_EVENT_NAMES, 0)):
         assert len(trails(index, text=TextSearch.parse(f"e{number}"))) == found
+
+
+def test_names_of_services_are_kept_up_to_a_number(index: TrailIndex) -> None:
+    leaves = Leaves()
+    for number in range(MAX_SERVICES + 3):
+        leaves.event("transaction/t", service=f"s{number}")
+    leaves.event("transaction/t", service="s0", name="known")
+    leaves.event("transaction/t", service="one more", name="beside it")
+    index.apply(leaves.made[:100])
+    index.apply(leaves.made[100:])
+    row = index.trail("transaction/t")
+    assert len(row.services) == MAX_SERVICES
+    assert row.events == ("beside it", "known")
+    for number, found in ((0, 1), (MAX_SERVICES - 1, 1), (MAX_SERVICES, 0)):
+        assert len(trails(index, service=f"s{number}")) == found
+        assert len(trails(index, text=TextSearch.parse(f"s{number}"))) == found
 
 
 def test_a_trail_of_very_many_keys_is_found_by_each_and_tells_some(index: TrailIndex) -> None:
