@@ -38,6 +38,8 @@ _LIKE_A_VALUE = re.compile(r"\d{4}-\d\d-\d\d|\d:\d\d|\d{9}", re.ASCII).search
 _JSON_BEGUN = re.compile(rb"\{|\[(?:\s*[\[{].*)?", re.DOTALL)
 """First lines that are no JSON line: all behind them would be dead letters, or a CSV's columns."""
 
+_PACKED = ((b"PK\3\4", "zip"), (b"\x28\xb5\x2f\xfd", "zstd"), (b"BZh", "bzip2"), (b"\xfd7zXZ\0", "xz"))
+
 _FIRST_TIME, _LAST_TIME = "1970", "2200"  # RFC 3339 texts compare as times do
 
 
@@ -80,6 +82,8 @@ class ImportFile:
                 first = next(source, b"")
         if not first.strip():
             raise Malformed("an empty file", where=self.name, label="bad_file")
+        if packed := next((name for magic, name in _PACKED if first.startswith(magic)), ""):
+            raise Malformed(f"packed as {packed}: unpack it, gzip alone is read", where=self.name, label="bad_file")
         if b"\0" in first:
             raise Malformed(
                 "its first line holds NUL, as UTF-16 has it, or a file in which something was never written: text must be UTF-8",
@@ -135,7 +139,7 @@ class ImportFile:
                 )
             CsvRows(self._header, None)
         except UnicodeDecodeError as error:
-            raise Malformed("its first line is not text", where=self.name, label="bad_file") from error
+            raise Malformed("its first line is not text in UTF-8", where=self.name, label="bad_file") from error
         except Malformed as error:
             raise Malformed(str(error), where=self.name, label=error.label) from error
 

@@ -38,7 +38,9 @@ MARKS = {
 
 
 @click.command("import")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(  # one that cannot be read is told in its place, and the others go on
+    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path, readable=False)
+)
 @click.option(
     "--mapping",
     "mapping_files",

@@ -151,6 +151,15 @@ def test_a_file_that_cannot_be_read_is_told_and_the_others_go_on(
     assert done["total"]["stored"] == 4
 
 
+def test_a_file_that_is_closed_to_us_is_told_and_the_others_go_on(files: list[str], cli: Cli) -> None:
+    Path(files[0]).chmod(0)
+    code, out, _ = cli("import", *files, "--json")
+    done = json.loads(out)
+    told = [file["problem"].rpartition(": ")[2] for file in done["files"]]
+    closed = "" if os.geteuid() == 0 else "Permission denied"  # all is open to root
+    assert (code, told) == (int(bool(closed)), [closed, "", ""])
+
+
 def test_a_folder_is_its_files(files: list[str], cli: Cli, workshop: Workshop) -> None:
     inner = workshop.folder / "in"
     inner.mkdir()

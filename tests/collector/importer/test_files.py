@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import hashlib
 import json
+import lzma
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -169,6 +171,10 @@ def test_of_a_file_that_grows_while_it_is_read_it_is_known(tmp_path: Path) -> No
         (b'{\n  "message": "a"\n}\n', "a line of its own"),
         ("time,message\n1,a\n".encode("utf-16-le"), "UTF-16"),
         (b'\0\0{"message": "a"}\n', "NUL"),
+        ("time,größe\n1,a\n".encode("latin-1"), "not text in UTF-8"),
+        (b"\x28\xb5\x2f\xfd\0\1", "packed as zstd"),
+        (bz2.compress(b"a,b\n1,2\n"), "packed as bzip2"),
+        (lzma.compress(b"a,b\n1,2\n"), "packed as xz"),
     ],
 )
 def test_what_looks_like_rows_and_is_none_says_what_it_is(tmp_path: Path, data: bytes, why: str) -> None:
