@@ -1,7 +1,7 @@
 """Which rows of a file are events of a stream: what an import that was broken off is told by the store."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 import msgspec
 
@@ -49,18 +49,20 @@ def held_rows(store: EventStore, stream: StreamId, *, below: int) -> HeldRows:
         Malformed: what it holds is no event.
     """
     rows = HeldRows()
-    for event in _events(store, stream, below):
-        try:
-            rows.add(_decode(event).origin.row)
-        except ValueError as error:  # msgspec's errors and UnicodeDecodeError are ValueErrors
-            raise Malformed(f"the store holds what is no event in stream {stream}: {error}") from error
+    for first in range(0, below, _READ_EVENTS):
+        refs = [EventRef(stream=stream, sequence=one) for one in range(first, min(first + _READ_EVENTS, below))]
+        for event in _events(store, refs):
+            try:
+                rows.add(_decode(event).origin.row)
+            except ValueError as error:  # msgspec's errors and UnicodeDecodeError are ValueErrors
+                raise Malformed(f"the store holds what is no event in stream {stream}: {error}") from error
     return rows
 
 
-def _events(store: EventStore, stream: StreamId, below: int) -> Iterator[bytes]:
-    for first in range(0, below, _READ_EVENTS):
-        refs = [EventRef(stream=stream, sequence=one) for one in range(first, min(first + _READ_EVENTS, below))]
-        try:
-            yield from store.events(refs)
-        except NotFound:
-            continue
+def _events(store: EventStore, refs: Sequence[EventRef]) -> Sequence[bytes]:
+    """Those of the events that are there."""
+    try:
+        return store.events(refs)
+    except NotFound:
+        half = len(refs) // 2
+        return [*_events(store, refs[:half]), *_events(store, refs[half:])] if half else []
