@@ -47,6 +47,7 @@ def check_log(
     since: Checkpoint | None = None,
     progress: Callable[[int, int], None] | None = None,
     visit: Callable[[int, Sequence[bytes]], None] | None = None,
+    mirrored: bool = False,
     pause: Callable[[float], None] = time.sleep,
 ) -> Iterator[Finding]:
     """Check everything in ``storage`` against the log's key; yields what is wrong, nothing if all is well.
@@ -62,12 +63,13 @@ def check_log(
         progress: told now and then how many leaves of how many are done.
         visit: given each bundle's entries as read, with the first one's leaf index, in order, for checks of one's own.
             They are hashed here all the same: believe nothing they say if there are findings.
+        mirrored: what is there was fetched from where the log is published: it has no head of its own, and none is looked for.
         pause: waits for so many seconds.
 
     Raises:
         Overloaded, StateUnknown: the storage could not be read; no finding follows from that.
     """
-    head, problems = _open_head(storage, verifier)
+    head, problems = (None, []) if mirrored else _open_head(storage, verifier)
     yield from problems
     published, problems = _open_published(storage, verifier)
     if published is None and head is not None and _is_missing(storage, CHECKPOINT):

@@ -1,19 +1,34 @@
-"""Logs checked by themselves, without the store: one, or all shards' logs under their joint statement."""
+"""Logs checked by themselves, without the store: one, or all shards' logs under their joint statement, or a copy of some of them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 from correlator.check import Finding as LogFinding
 from correlator.check import check_log
 from correlator.checkpoint import Checkpoint
 from correlator.errors import NotFound, VerificationError
+from correlator.head import decode_head
 from correlator.note import Verifier
 from correlator.shards import Shard, key_of_log, split_origin
-from correlator.statement import Statement, is_statement
+from correlator.statement import Statement, is_statement, open_statement
 from correlator.storage import CHECKPOINT, LogStorage
 from deploy.checking import Finding
-from deploy.checking.shards import STATEMENT, check_statement, of_log, open_standing
+from deploy.checking.shards import STATEMENT, check_statement, of_log
 
-__all__ = ["verify_logs"]
+__all__ = ["LogsReport", "verify_logs"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogsReport:
+    """What was found of logs: what is false, what what is there cannot show, and the origins of the logs looked at.
+
+    `stated`: whether a joint statement was there, which then is judged, too.
+    """
+
+    findings: Sequence[LogFinding | Finding]
+    doubts: Sequence[str] = ()
+    origins: Sequence[str] = ()
+    stated: bool = False
 
 
 def verify_logs(
@@ -22,10 +37,11 @@ def verify_logs(
     *,
     since: Checkpoint | Statement | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[Sequence[LogFinding | Finding], Sequence[str]]:
-    """Check a log, or the joint statement where one stands in its place and the logs that it covers; findings, and the origins looked at.
+) -> LogsReport:
+    """Check a log, or the joint statement where one stands in its place and the logs that it covers.
 
-    A log that is one shard's is checked under its own origin: its head says which that is, and `verifier` may be the ledger's.
+    A log that is one shard's is checked under its own origin: its checkpoint says which that is, and `verifier` may be the ledger's. What
+    lies there may be a copy: of what is published alone, which has no head; of some shards' logs; of one, with the joint statement beside its checkpoint.
 
     Args:
         storage_of: gives the storage below the one in question: of ``""`` that one itself, else of a shard's name.
@@ -38,38 +54,106 @@ def verify_logs(
     """
     root = storage_of("")
     raw = root.read_head()
-    if raw is None or not is_statement(raw):
-        if isinstance(since, Statement):
-            problem = "what is there is no joint statement, and one is remembered"
-            return [Finding(where=STATEMENT, problem=problem)], [verifier.name]
-        key = key_of_log(verifier, _origin(root))
-        return list(check_log(root, key, since=since, progress=progress)), [key.name]
+    statement = None
+    if raw is not None and is_statement(raw):
+        try:
+            statement = open_statement(raw, verifier)
+            if isinstance(since, Statement):
+                statement.check_follows(since)
+        except VerificationError as error:
+            return LogsReport(findings=[Finding(where=STATEMENT, problem=str(error))], stated=True)
+    if not _is_there(root):
+        return LogsReport(findings=[], doubts=["there is neither a log nor a joint statement"])
+    if statement is not None:
+        logs = {shard: storage_of(shard.name) for shard in _shards(statement)}
+        if not _is_published(root) or any(map(_is_there, logs.values())):
+            return _all(logs, verifier, statement, since=since, progress=progress)
+    return _one(root, raw, verifier, statement, since=since, progress=progress)
+
+
+def _one(
+    storage: LogStorage,
+    raw: bytes | None,
+    verifier: Verifier,
+    statement: Statement | None,
+    *,
+    since: Checkpoint | Statement | None,
+    progress: Callable[[int, int], None] | None,
+) -> LogsReport:
+    """Check the log that is here; a joint statement in the place of its head is of this one among others."""
+    origin = _origin(storage, raw)
+    key = key_of_log(verifier, origin)
+    shard = split_origin(key.name)[1]
+    stated = [one for one in (statement, since) if isinstance(one, Statement)]
+    if stated and shard.count != stated[0].count:
+        problem = f"it is of {stated[0].count} shards, and the log here is {origin[:200]!r}"
+        return LogsReport(findings=[Finding(where=STATEMENT, problem=problem)], origins=[key.name])
+    known = since if isinstance(since, Checkpoint) else None
+    mirrored = raw is None or statement is not None
+    findings: list[LogFinding | Finding] = [*check_log(storage, key, since=known, progress=progress, mirrored=mirrored)]
+    for one in stated:
+        check_statement(one, {shard: storage}, verifier, findings.append)
+    return LogsReport(findings=findings, origins=[key.name], stated=statement is not None)
+
+
+def _all(
+    logs: Mapping[Shard, LogStorage],
+    verifier: Verifier,
+    statement: Statement,
+    *,
+    since: Checkpoint | Statement | None,
+    progress: Callable[[int, int], None] | None,
+) -> LogsReport:
+    """Check the logs below their joint statement. One of which nothing is there may be elsewhere: nothing follows from that."""
     findings: list[LogFinding | Finding] = []
-    try:
-        statement = open_standing(root, verifier)
-        if isinstance(since, Statement):
-            statement.check_follows(since)
-    except VerificationError as error:
-        return [Finding(where=STATEMENT, problem=str(error))], [verifier.name]
-    shards = [Shard(number=number, count=statement.count) for number in range(1, statement.count + 1)]
-    logs = {shard: storage_of(shard.name) for shard in shards}
-    names = []
-    for shard, storage in logs.items():
-        key = key_of_log(verifier, shard.origin(verifier.name))
-        known = since if isinstance(since, Checkpoint) and since.origin == key.name else None
-        findings += of_log(check_log(storage, key, since=known, progress=progress), shard)
-        names.append(key.name)
-    if isinstance(since, Checkpoint) and split_origin(since.origin)[1] not in logs:
+    doubts: list[str] = []
+    here: dict[Shard, LogStorage] = {}
+    if isinstance(since, Checkpoint) and since.origin not in {tree.origin for tree in statement.trees}:
         findings.append(Finding(where="log", problem=f"the remembered checkpoint is of another log, {since.origin!r}"))
-    for known_statement in (statement, since):
-        if isinstance(known_statement, Statement):
-            check_statement(known_statement, logs, verifier, findings.append)
-    return findings, names
+    for (shard, storage), tree in zip(logs.items(), statement.trees, strict=True):
+        known = since if isinstance(since, Checkpoint) and since.origin == tree.origin else None
+        if _is_there(storage):
+            here[shard] = storage
+            key = key_of_log(verifier, tree.origin)
+            mirrored = storage.read_head() is None
+            findings += of_log(check_log(storage, key, since=known, progress=progress, mirrored=mirrored), shard)
+        elif leaves := max(tree.size, known.size if known else 0):
+            doubts.append(f"nothing is here of {tree.origin}, which had {leaves:,} leaves")
+    for one in (statement, since):
+        if isinstance(one, Statement):
+            check_statement(one, here, verifier, findings.append)
+    origins = [shard.origin(verifier.name) for shard in here]
+    return LogsReport(findings=findings, doubts=doubts, origins=origins, stated=True)
 
 
-def _origin(storage: LogStorage) -> str:
-    """The origin that a log's checkpoint states; empty when it has none. What is in it is checked later, under that name."""
+def _shards(statement: Statement) -> list[Shard]:
+    return [Shard(number=number, count=statement.count) for number in range(1, statement.count + 1)]
+
+
+def _is_published(storage: LogStorage) -> bool:
     try:
-        return storage.get(CHECKPOINT).partition(b"\n")[0].decode("utf-8", "replace")
+        storage.get(CHECKPOINT)
     except NotFound:
+        return False
+    return True
+
+
+def _is_there(storage: LogStorage) -> bool:
+    """Whether anything of a log is there."""
+    return storage.read_head() is not None or _is_published(storage) or next(iter(storage.paths()), None) is not None
+
+
+def _origin(storage: LogStorage, head: bytes | None) -> str:
+    """The origin that a log states, by its checkpoint or, before its first publish, by its head; empty when it states none. Checked later, under that name."""
+    try:
+        return _first_line(storage.get(CHECKPOINT))
+    except NotFound:
+        pass
+    try:
+        return "" if head is None else _first_line(decode_head(head).checkpoint.encode())
+    except VerificationError:
         return ""
+
+
+def _first_line(note: bytes) -> str:
+    return note.partition(b"\n")[0].decode("utf-8", "replace")

@@ -85,14 +85,14 @@ def check_statement(
 
     Args:
         statement: signed by the ledger's key; read before the logs are.
-        logs: of all shards.
+        logs: of all shards, or of those that are at hand.
         verifier: the ledger's key.
         tell: gets each finding.
     """
-    if statement.count != len(logs):
-        tell(Finding(where=STATEMENT, problem=f"it is of {statement.count} shards, not of {len(logs)}"))
-        return
     for shard, storage in logs.items():
+        if statement.count != shard.count:
+            tell(Finding(where=STATEMENT, problem=f"it is of {statement.count} shards, not of {shard.count}"))
+            return
         known = statement.trees[shard.number - 1]
         key = key_of_log(verifier, known.origin)
         what = f"the joint statement of {known.size} leaves"

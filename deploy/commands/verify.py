@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from correlator.statement import Statement
     from correlator.storage import LogStorage
     from correlator.verify import Report
+    from deploy.checking.logs import LogsReport
 
 
 @click.command()
@@ -37,9 +38,9 @@ if TYPE_CHECKING:
 def verify(*, source: str, key: str | None, since: Path | None, consistency: str | None, as_json: bool) -> None:
     """Verify a bundle, a .tlog-proof, or a whole log (its folder, or its s3://, gs:// or az:// URL) against the log's public key.
 
-    Of a ledger that is cut into shards also the joint statement, or all logs below it (the folder that its statement is in), or one.
-    The key is the ledger's. Another URL is fetched first (the bearer token of $TALLY_TOKEN goes along to the host of $TALLY_API over https, and to this machine). Exit code 0: true. 1: false; the first
-    thing that does not hold is named. 2: could not tell, because it could not be read, a trail's beginning is missing, nothing shows how its log and the one that --since remembers go together, or no key was given: then the key
+    A copy of what is published of a log is a log, too. Of a ledger that is cut into shards also the joint statement, or the logs below it
+    (the folder that its statement is in), or one. The key is the ledger's. Another URL is fetched first (the bearer token of $TALLY_TOKEN goes along to the host of $TALLY_API over https, and to this machine). Exit code 0: true. 1: false; the first
+    thing that does not hold is named. 2: could not tell, because it could not be read, a trail's beginning or a log that the joint statement covers is missing, nothing shows how its log and the one that --since remembers go together, or no key was given: then the key
     that the bundle states is shown, for you to compare.
     """
     from collector.errors import NotFound, Overloaded, StateUnknown, VerificationError
@@ -299,16 +300,24 @@ def _log(
     if verifier is None:
         raise Failure("could not tell: a log names no key; give it with --key", exit_code=EXIT_UNKNOWN)
     with progress("checking the log", unit="leaves", quiet=as_json) as report:
-        findings, names = verify_logs(storage_of, verifier, since=remembered, progress=report)
+        found = verify_logs(storage_of, verifier, since=remembered, progress=report)
+    verdict = "false" if found.findings else "unknown" if found.doubts else "true"
     if as_json:
-        emit_json({"verdict": "false" if findings else "true", "findings": findings})
+        emit_json({"verdict": verdict, "findings": found.findings, "doubts": found.doubts})
     else:
-        for finding in findings:
+        for finding in found.findings:
             show(f"FALSE: {finding}")
-        if not findings and len(names) > 1:
-            show(
-                f"TRUE: the joint statement holds, and every leaf and tile of {', '.join(names)} leads to the signed root"
-            )
-        elif not findings:
-            show(f"TRUE: every leaf and tile of {names[0]} leads to the signed root")
-    stop(EXIT_FALSE if findings else 0)
+        if not found.findings:
+            show(_logs_told(found))
+    stop({"false": EXIT_FALSE, "unknown": EXIT_UNKNOWN, "true": 0}[verdict])
+
+
+def _logs_told(found: "LogsReport") -> str:
+    """What to say of logs in which nothing is false."""
+    parts = ["the joint statement holds"] if found.stated else []
+    if found.origins:
+        parts.append(f"every leaf and tile of {', '.join(found.origins)} leads to the signed root")
+    told = ", and ".join(parts)
+    if not found.doubts:
+        return f"TRUE: {told}"
+    return f"COULD NOT TELL: {'; '.join(found.doubts)}{', but ' if told else ''}{told}"

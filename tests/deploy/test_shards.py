@@ -26,7 +26,7 @@ from deploy.keys import log_signer
 from deploy.places import Places
 from deploy.reading import open_ledger
 from deploy.standing import standing
-from deploy.writing import open_desk
+from deploy.writing import open_correlator, open_desk
 from tests.support.cut_ledger import CUT_CONFIG, SHARDS, CutLedger
 from tests.support.whole_ledger import payment_events, put_back, take_out, trace_of
 
@@ -180,6 +180,8 @@ def test_what_is_changed_is_found_and_named(
     code, told = tally("verify", str(ledger.places.log), "--key", str(ledger.places.log_vkey))
     if harm is event_changed:
         assert code == 0, "the logs alone do not hold the events' bytes"
+    elif harm in (shard_gone, statement_gone):  # from a copy, for all that is known
+        assert (code, told.startswith("COULD NOT TELL: ")) == (2, True), told
     else:
         assert (code, "FALSE" in told) == (1, True), told
 
@@ -390,6 +392,87 @@ def test_verify_takes_the_root_the_statement_and_a_log(
     code, told = tally("check", "--since", str(newer), ledger=earlier)
     assert (code, "rolled back" in told) == (1, True), told
     assert tally("verify", str(ledger.places.log / "head"))[0] == 2, "without a key it cannot be told"
+
+
+def copied(ledger: CutLedger, folder: Path, *numbers: int) -> Path:
+    """What the API publishes of these shards' logs, with the joint statement: a mirror, without the logs' own heads."""
+    folder.mkdir()
+    shutil.copy(ledger.places.log / "head", folder / "head")
+    for number in numbers:
+        mirror(ledger, number, folder / f"shard-{number}-of-3")
+    return folder
+
+
+def mirror(ledger: CutLedger, number: int, folder: Path) -> None:
+    log = ledger.log_folder(ledger.shards[number - 1])
+    shutil.copytree(log / "tile", folder / "tile")
+    shutil.copy(log / "checkpoint", folder / "checkpoint")
+
+
+def test_what_is_published_of_all_logs_is_enough_to_verify_them(
+    made: tuple[CutLedger, CutLedger], tmp_path: Path, tally: Callable[..., tuple[int, str]]
+) -> None:
+    key = ["--key", str(made[0].places.log_vkey)]
+    folder = copied(made[0], tmp_path / "mirror", 1, 2, 3)
+    code, told = tally("verify", str(folder), *key)
+    assert (code, told.startswith("TRUE: the joint statement holds, and every leaf")) == (0, True), told
+    code, told = tally("verify", str(folder / "shard-2-of-3"), *key)
+    assert (code, told.startswith("TRUE: every leaf and tile of test.example/audit/shard-2-of-3")) == (0, True), told
+    (folder / "shard-2-of-3" / "checkpoint").unlink()
+    code, told = tally("verify", str(folder), *key)
+    assert (code, "FALSE: log shard-2-of-3/checkpoint" in told) == (1, True), told
+
+
+def test_some_of_the_logs_under_their_statement_leave_the_others_open(
+    made: tuple[CutLedger, CutLedger], tmp_path: Path, tally: Callable[..., tuple[int, str]]
+) -> None:
+    ledger, earlier = made
+    key = ["--key", str(ledger.places.log_vkey)]
+    folder = copied(ledger, tmp_path / "two", 1, 3)
+    code, told = tally("verify", str(folder), *key)
+    size = ledger.statement().trees[1].size
+    missing = f"nothing is here of test.example/audit/shard-2-of-3, which had {size:,} leaves"
+    assert (code, told.startswith(f"COULD NOT TELL: {missing}, but the joint statement holds")) == (2, True), told
+    code, told = tally("verify", str(folder), *key, "--json")
+    assert (code, json.loads(told)) == (2, {"verdict": "unknown", "findings": [], "doubts": [missing]})
+    shutil.rmtree(folder / "shard-3-of-3")
+    mirror(earlier, 3, folder / "shard-3-of-3")
+    code, told = tally("verify", str(folder), *key)
+    assert (code, "rolled back behind the joint statement" in told) == (1, True), told
+
+
+def test_one_log_with_the_statement_beside_it_is_held_to_its_part_of_it(
+    made: tuple[CutLedger, CutLedger], tmp_path: Path, tally: Callable[..., tuple[int, str]]
+) -> None:
+    ledger, earlier = made
+    key = ["--key", str(ledger.places.log_vkey)]
+    for source, number in ((ledger, 2), (earlier, 2)):
+        folder = tmp_path / f"{source.folder.name}"
+        mirror(source, number, folder)
+        shutil.copy(ledger.places.log / "head", folder / "head")
+    code, told = tally("verify", str(tmp_path / ledger.folder.name), *key)
+    name = "TRUE: the joint statement holds, and every leaf and tile of test.example/audit/shard-2-of-3 leads"
+    assert (code, told.startswith(name)) == (0, True), told
+    code, told = tally("verify", str(tmp_path / earlier.folder.name), *key)
+    assert (code, "rolled back behind the joint statement" in told) == (1, True), told
+    # a statement that is remembered says as much of one shard's log as one that lies there
+    for source, expected in ((ledger, 0), (earlier, 1)):
+        log = str(source.log_folder(source.shards[1]))
+        code, told = tally("verify", log, *key, "--since", str(ledger.places.log / "head"))
+        assert code == expected, told
+
+
+def test_a_shard_that_has_not_begun_is_no_finding_and_no_doubt(
+    tmp_path: Path, tally: Callable[..., tuple[int, str]]
+) -> None:
+    ledger = CutLedger(tmp_path / "young")
+    ledger.begin()
+    with open_correlator(ledger.config, ledger.places, shard=ledger.shards[0]):
+        pass
+    code, told = tally("verify", str(ledger.places.log), "--key", str(ledger.places.log_vkey))
+    assert (code, "shard-1-of-3 leads to" in told) == (0, True), told
+    code, told = tally("verify", str(tmp_path), "--key", str(ledger.places.log_vkey))
+    assert (code, told.startswith("COULD NOT TELL: there is neither a log nor")) == (2, True), told
 
 
 # -- what is refused
