@@ -17,7 +17,7 @@ from correlator.note import Verifier
 from correlator.storage import CHECKPOINT, LogStorage
 from correlator.tiles import ENTRIES, HEIGHT, WIDTH, HashTile, Tile, TileHashReader, encode_bundle, parse_bundle
 
-__all__ = ["Finding", "check_continues", "check_log"]
+__all__ = ["Finding", "check_continues", "check_log", "head_size"]
 
 _HEAD = "head"
 _TILE_BYTES = WIDTH * HASH_BYTES
@@ -102,7 +102,7 @@ def check_log(
                 f"it has {published.size} leaves, the head {head.size}: rolled back, or a writer died; open the log"
             )
             yield Finding(path=CHECKPOINT, problem=problem)
-    elif head is not None and published is not None and _head_size(storage) < published.size:
+    elif head is not None and published is not None and head_size(storage) < published.size:
         # the head is swapped before the checkpoint is published, so one read after it is never behind it
         problem = f"it has {head.size} leaves, the published checkpoint {published.size}: rolled back"
         yield Finding(path=_HEAD, problem=problem)
@@ -250,7 +250,7 @@ class _TreeCheck:
                 continue
             end = tile.index * WIDTH + tile.width << HEIGHT * max(tile.level, 0)
             if end > known_size:
-                known_size = max(known_size, _head_size(self._storage))  # a writer may be at work
+                known_size = max(known_size, head_size(self._storage))  # a writer may be at work
             if end > known_size:
                 self._say(tile, f"it does not belong to the tree of {known_size} leaves")
             elif tile.width < WIDTH:
@@ -340,7 +340,8 @@ class _TreeCheck:
                     pass  # superseded since it was listed
 
 
-def _head_size(storage: LogStorage) -> int:
+def head_size(storage: LogStorage) -> int:
+    """How many leaves the head says that the log has, whoever signed it; 0 without one. Raises as `check_log`."""
     data = storage.read_head()
     try:
         return 0 if data is None else decode_head(data).size

@@ -10,10 +10,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from correlator.check import head_size
 from correlator.entry import Entry
 from correlator.errors import NotFound, Overloaded, StateUnknown
 from correlator.index import IndexedLeaf, TrailIndex, TrailQuery, TrailSummary
 from correlator.index.sqlite import SqliteIndex
+from correlator.storage import LogStorage
 from deploy.checking import DAMAGE, Finding
 from deploy.checking.pages import PagedIndex, page_differences
 from deploy.checking.tables import table_differences
@@ -35,7 +37,7 @@ class IndexCheck:
     Args:
         index: the index in question; it may grow meanwhile.
         fresh: an empty one.
-        tables: gives the differences of what is searched, over the trails that begin below this size.
+        tables: gives the differences of what is searched, the index and the fresh one having been given so many leaves.
         tell: gets each finding.
     """
 
@@ -173,8 +175,10 @@ def _of_name(index: TrailIndex, trail: str, size: int) -> TrailSummary | None:
 
 
 @contextmanager
-def index_check(config: Config, places: Places, *, tell: Callable[[Finding], None]) -> Iterator[IndexCheck | None]:
-    """An `IndexCheck` of the index, with the fresh one in a temporary folder; None, and told, if it cannot be opened.
+def index_check(
+    config: Config, places: Places, *, log: LogStorage, tell: Callable[[Finding], None]
+) -> Iterator[IndexCheck | None]:
+    """An `IndexCheck` of the index of `log`, with the fresh one in a temporary folder; None, and told, if it cannot be opened.
 
     Raises:
         ConfigError: ``[index]`` cannot be used.
@@ -199,7 +203,7 @@ def index_check(config: Config, places: Places, *, tell: Callable[[Finding], Non
                     index=index,
                     fresh=fresh,
                     tables=lambda size: (
-                        page_differences(index, fresh_path, size=size)
+                        page_differences(index, fresh_path, size=size, reached=lambda: head_size(log))
                         if isinstance(index, PagedIndex)
                         else table_differences(places.index, fresh_path, size=size)
                     ),

@@ -119,7 +119,7 @@ def _check_log(
             # the log can be checked without it
             findings[:0] = of_log(check_log(log, key, since=since, progress=progress), shard)
             return None
-        index = open_files.enter_context(index_check(config, places, tell=findings.append))
+        index = open_files.enter_context(index_check(config, places, log=log, tell=findings.append))
 
         def visit(first: int, bundle: Sequence[bytes]) -> None:
             for leaf, entry in entries.visit(first, bundle):

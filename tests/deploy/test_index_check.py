@@ -18,8 +18,12 @@ from correlator.entry import Entry
 from correlator.errors import NotFound
 from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
 from correlator.index.memory import MemoryIndex
+from correlator.index.opensearch.access import Named
+from correlator.index.opensearch.beside import Beside, beside_of
+from correlator.index.opensearch.documents import CHUNK_LEAVES, trail_id
 from correlator.index.sqlite import SqliteIndex
 from deploy.checking import trails
+from deploy.checking.pages import page_differences
 from deploy.checking.tables import table_differences
 from deploy.checking.trails import IndexCheck
 
@@ -201,3 +205,39 @@ def test_an_index_that_grows_between_two_questions_is_no_finding(tmp_path: Path)
             (f"trace/{1:032x}", "the index has more of its kind and tenant"),
         ]
         assert list(table_differences(tmp_path / "index", tmp_path / "fresh", size=6)) == found[:1], "it has grown"
+
+
+class Pages:
+    """A `PagedIndex` that lacks nothing, and holds these documents beside its trails."""
+
+    def __init__(self, *documents: Beside) -> None:
+        self._documents = documents
+
+    def lacks(self, trail: str, keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+        del trail, keys
+        return []
+
+    def beside(self, size: int) -> Iterator[Beside]:
+        del size
+        yield from self._documents
+
+
+def test_what_an_index_was_given_since_the_check_began_is_no_surplus(tmp_path: Path) -> None:
+    """What says that it was written with leaves that the log has by now may be true; the next check knows."""
+    long = f"trace/{1:032x}"
+    with closing(SqliteIndex(tmp_path / "fresh")) as fresh:
+        fresh.apply([IndexedLeaf(leaf=at, entry=entry(long, at)) for at in range(CHUNK_LEAVES)])
+    for written, told in ((CHUNK_LEAVES, 3), (CHUNK_LEAVES + 1, 0), (CHUNK_LEAVES + 9, 0), (CHUNK_LEAVES + 10, 3)):
+        chunks = [
+            Beside(id=f"{at}", written=written, kind="leaves", of=trail_id(trail), at=at)
+            for trail, at in ((long, 0), (long, 1), (f"trace/{2:032x}", 0))
+        ]
+        index = Pages(*chunks, Beside(id="mark", written=written, kind="mark"), Beside(id="?", written=written))
+        found = page_differences(index, tmp_path / "fresh", size=CHUNK_LEAVES, reached=lambda: CHUNK_LEAVES + 9)
+        assert len(list(found)) == told, written
+
+
+@given(st.text() | st.from_regex(r"\A[0-9a-f]{64}(-(leaves|links|keys)-[0-9a-f]{1,32})?\Z"), st.binary(), st.text())
+def test_whatever_lies_beside_the_trails_is_told_of(id_: str, data: bytes, routing: str) -> None:
+    found = beside_of(Named(id=id_, version=1, sort=[0], routing=routing), data)
+    assert found.kind not in ("trail", "keys"), "their ids are hashes of what they say"

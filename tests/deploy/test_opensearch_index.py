@@ -10,14 +10,15 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
 
 from collector.store.settings import StoreSettings
 from correlator.index import TrailIndex, TrailQuery
-from correlator.index.opensearch.documents import trail_id
+from correlator.index.opensearch.documents import KeptTrail, trail_id
+from correlator.index.rows import Row
 from deploy.indexing import open_index, rebuild_index
 from tests.servers.opensearch import Cluster
 
@@ -102,6 +103,7 @@ def test_what_is_wrong_with_the_index_is_found_and_mended(
         "the index says otherwise of it than the log: status": {"status": "failed"},
         "the index says otherwise of it than the log: keys": {"keys": [], "texts": ["p1"]},
         "it cannot be read: the trail index is damaged": {"tenant": "acme"},
+        "it cannot be read: the trail index is damaged (document": {"keys": kept["keys"] * 2},
     }
     for told, change in damages.items():
         opensearch.ask("PUT", where, kept | change)
@@ -129,6 +131,56 @@ def test_a_page_of_keys_that_is_missing_is_found(
     opensearch.ask("DELETE", f"/{prefix}-trails/_doc/{page['_id']}?refresh=true")
     code, out, _ = cli("check")
     assert (code, "transaction/p1" in out, "does not find it by all of its keys" in out) == (1, True, True), out
+
+
+def test_what_the_index_has_too_much_is_found(
+    workshop: Workshop, cli: Cli, opensearch: Cluster, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """Documents that nobody of ours wrote: what a search finds by them, the log does not say."""
+    for module in ("correlator.index.rows", "deploy.checking.pages"):
+        monkeypatch.setattr(f"{module}.KEYS_A_PAGE", 1)
+    workshop.file.write_text(workshop.file.read_text().replace("[index]\n", "[index]\nshards = 3\n"))
+    request.getfixturevalue("imported")
+    prefix = f"/{workshop.config.index.prefix}-trails"
+    with closing(open_index(workshop.config, workshop.places, read_only=True)) as index:
+        size = index.size()
+    kept = opensearch.ask("GET", f"{prefix}/_doc/{trail_id('transaction/p1')}")["_source"]
+    later = kept | {"trail": "transaction/p9", "texts": ["p9"], "keys": [], "firstLeaf": size + 7, "lastLeaf": size + 7}
+
+    def page(trail: str, order: str) -> tuple[str, dict[str, Any]]:
+        made = Row(trail=trail, first_leaf=0)
+        made.full_pages = ([("order_id", order)],)
+        id_, document = next(KeptTrail(made).pages())
+        return id_, json.loads(document)
+
+    row = trail_id("transaction/p1")
+    unaccounted = "index: it holds a document that nothing in the log accounts for: "
+    (by_key, key), (by_trail, other) = page("transaction/p1", "o9"), page("transaction/p9", "o1")
+    cases: list[tuple[str, dict[str, Any], str]] = [
+        (by_key, key, "index, transaction/p1: the index finds it by keys that it does not have"),
+        (by_trail, other, "index, transaction/p9: the index finds it by keys, and the log does not know it"),
+        ("copy", page("transaction/p1", "o1")[1], f"{unaccounted}'copy'"),
+        (trail_id("transaction/p9"), later, "index, transaction/p9: the index knows it, and the log does not"),
+        (f"{row}-leaves-0", {"leaves": [1] * 512}, f"{unaccounted}'{row}-leaves-0'"),
+        ("mark-2", {"size": 3}, f"{unaccounted}'mark-2'"),
+    ]
+    for id_, document, told in cases:
+        opensearch.ask("PUT", f"{prefix}/_doc/{id_}?refresh=true", document)
+        if id_ == by_key:
+            found = json.loads(cli("find", "--key", "order_id:o9", "--json")[1])["trails"]
+            assert [one["trail"] for one in found] == ["transaction/p1"], "which is why it matters"
+        code, out, _ = cli("check")
+        assert (code, told in out) == (1, True), f"{id_}: {out}"
+        opensearch.ask("DELETE", f"{prefix}/_doc/{id_}?refresh=true")
+    # the same id once more, in another shard than the one in which it is looked for
+    elsewhere = (f"{prefix}/_doc/{row}?refresh=true&routing={number}" for number in range(100))
+    while opensearch.ask("PUT", where := next(elsewhere), kept)["result"] != "created":
+        opensearch.ask("PUT", f"{prefix}/_doc/{row}?refresh=true", kept)
+    code, out, _ = cli("check")
+    assert (code, f"{unaccounted}'{row}'" in out) == (1, True), out
+    opensearch.ask("DELETE", where)
+    code, out, _ = cli("check")
+    assert (code, "TRUE" in out) == (0, True), out
 
 
 def test_an_index_that_is_gone_is_made_anew_by_the_correlator(

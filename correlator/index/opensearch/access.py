@@ -11,10 +11,12 @@ from collector.store.opensearch.registry import WholeAnswer, search
 from collector.store.opensearch.writing import tell_written
 from correlator.errors import Overloaded, StateUnknown
 
-__all__ = ["Access", "Put"]
+__all__ = ["Access", "Named", "Put"]
 
 _BULK_BYTES = 8 * 1024**2
 _GET_DOCUMENTS = 512
+_SCANNED_AT_ONCE = 2_048
+"""More than an index has shards, each of which counts its documents by itself."""
 _CONFLICT = 409
 
 
@@ -67,6 +69,23 @@ class _Hits(msgspec.Struct):
 
 class _Found(WholeAnswer):
     hits: _Hits
+
+
+class Named(msgspec.Struct, frozen=True):
+    """A document without its content. `routing`: empty where it lies where its id puts it, as all of ours do."""
+
+    id: str = msgspec.field(name="_id")
+    version: int = msgspec.field(name="_version")
+    sort: list[int]
+    routing: str = msgspec.field(name="_routing", default="")
+
+
+class _Names(msgspec.Struct):
+    hits: list[Named]
+
+
+class _Scanned(WholeAnswer):
+    hits: _Names
 
 
 class _Bucket(msgspec.Struct):
@@ -158,6 +177,25 @@ class Access:
         """
         found = search(self._connection, self._alias, body, _Found)
         return [(hit.id, bytes(hit.source)) for hit in found.hits.hits]
+
+    def scan(self, query: Any) -> Iterator[Named]:
+        """Every document that the query lets pass, in the order in which they were written; one that is written again meanwhile may come twice.
+
+        Raises:
+            Overloaded: not all of the index answered.
+            StateUnknown: the alias is gone.
+        """
+        last, told = 0, set[tuple[str, str]]()
+        while True:
+            body = {"size": _SCANNED_AT_ONCE, "query": query, "_source": False, "version": True}
+            # from the last number on, which each shard gives by itself: documents of others may have it, too
+            body |= {"track_total_hits": False, "sort": [{"_seq_no": "asc"}], "search_after": [last - 1]}
+            hits = search(self._connection, self._alias, body, _Scanned).hits.hits
+            yield from (hit for hit in hits if (hit.id, hit.routing) not in told)
+            if len(hits) < _SCANNED_AT_ONCE:
+                return
+            last = hits[-1].sort[0]
+            told = {(hit.id, hit.routing) for hit in hits if hit.sort[0] == last}
 
     def groups(self, body: Any) -> list[list[str]]:
         """For each of a search's filters, in order, the trails of the documents that it lets pass.

@@ -37,6 +37,7 @@ __all__ = [
     "mark_document",
     "mark_of",
     "opened",
+    "opened_page",
     "trail_id",
 ]
 
@@ -201,15 +202,7 @@ class KeptTrail:
     def pages(self) -> Iterator[tuple[str, bytes]]:
         """The keys that left the row since it was written, as id and document; call it before `written`."""
         for keys in self.row.full_pages:
-            page = msgspec.json.encode(
-                KeyPage(
-                    trail=self.row.trail,
-                    keys=[key_term(*key) for key in keys],
-                    texts=sorted(texts_of(self.row.trail, keys)),
-                )
-            )
-            # which keys they are follows from the log, so the same page has the same name whoever writes it
-            yield f"{trail_id(self.row.trail)}-keys-{hashlib.sha256(page).hexdigest()[:32]}", page
+            yield _page_of(self.row.trail, keys)
 
     def document(self) -> bytes:
         """The trail's document, one line."""
@@ -255,6 +248,14 @@ def link_chunk_id(name: str, at: int) -> str:
     return f"{name}-links-{at}"
 
 
+def _page_of(trail: str, keys: Sequence[tuple[str, str]]) -> tuple[str, bytes]:
+    page = msgspec.json.encode(
+        KeyPage(trail=trail, keys=[key_term(*key) for key in keys], texts=sorted(texts_of(trail, keys)))
+    )
+    # which keys they are follows from the log, so the same page has the same name whoever writes it
+    return f"{trail_id(trail)}-keys-{hashlib.sha256(page).hexdigest()[:32]}", page
+
+
 class _Mark(msgspec.Struct):
     size: int
 
@@ -268,6 +269,7 @@ class _LinkChunk(msgspec.Struct):
 
 
 _decode_trail = msgspec.json.Decoder(TrailDocument).decode
+_decode_page = msgspec.json.Decoder(KeyPage).decode
 _decode_mark = msgspec.json.Decoder(_Mark).decode
 _decode_leaves = msgspec.json.Decoder(_LeafChunk).decode
 _decode_links = msgspec.json.Decoder(_LinkChunk).decode
@@ -286,6 +288,7 @@ def opened(id_: str, data: bytes) -> TrailDocument:
         leaves, links = document.entries - len(document.leaves), document.links - len(document.linked)
         sound = (
             id_ == trail_id(document.trail)
+            and document.keys == [key_term(*key) for key in row.keys]
             and (tenant, kind) == (document.tenant, document.kind)
             and (document.words, document.texts) == (_words(row), _texts(row))
             and leaves >= 0
@@ -297,6 +300,23 @@ def opened(id_: str, data: bytes) -> TrailDocument:
     if not sound:
         raise _damaged(id_)
     return document
+
+
+def opened_page(id_: str, data: bytes) -> tuple[str, list[tuple[str, str]]]:
+    """The trail and the keys of a page, which must have the name that follows from them.
+
+    Raises:
+        StateUnknown: it has not, or is none.
+    """
+    try:
+        page = _decode_page(data)
+        keys = [_key_of(term) for term in page.keys]
+        name, ours = _page_of(page.trail, keys)
+        if name == id_ and _decode_page(ours) == page:
+            return page.trail, keys
+    except (ValueError, VerificationError) as error:
+        raise _damaged(id_) from error
+    raise _damaged(id_)
 
 
 def mark_document(size: int) -> bytes:

@@ -21,7 +21,8 @@ ahead of the mark can be found: its leaves are published, only the mark comes a 
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from collector.store.opensearch.connection import Connection
 from collector.store.opensearch.hearing import Watch
@@ -32,6 +33,7 @@ from correlator.index.asked import asked_of
 from correlator.index.leaves import EventRun, Leaves
 from correlator.index.opensearch import documents
 from correlator.index.opensearch.access import Access, Put
+from correlator.index.opensearch.beside import Beside, beside_of, beside_search, has_content
 from correlator.index.opensearch.documents import CHUNK_LEAVES, MARK, KeptTrail, TrailDocument
 from correlator.index.opensearch.generations import Generations
 from correlator.index.opensearch.parts import Part, after, part_of
@@ -45,6 +47,7 @@ from correlator.trail import is_trail
 __all__ = ["OpenSearchIndex"]
 
 _SEARCHED_AT_ONCE = 1_000
+_BESIDE_AT_ONCE = 64
 _LINGER_SECONDS = 5.0
 
 
@@ -282,6 +285,22 @@ class OpenSearchIndex:
             asked = [key for key in keys if key not in held]
             on_pages = self._access.groups(pages_search(asked, trail=trail)) if asked else []
             return [key for key, trails in zip(asked, on_pages, strict=True) if not trails]
+
+    def beside(self, size: int) -> Iterator[Beside]:
+        """All documents but those of trails that begin below leaf `size`, and all that were put elsewhere than their id says: for `tally check`."""
+        with self._lock:
+            refresh(self._connection, self._alias)
+        scanned = self._access.scan(beside_search(size))
+        while True:
+            with self._lock:
+                some = list(islice(scanned, _BESIDE_AT_ONCE))
+                content = self._access.get([one.id for one in some if has_content(one.id)])
+            if not some:
+                return
+            for one in some:
+                if not one.routing and has_content(one.id) and one.id not in content:
+                    continue  # it has gone since
+                yield beside_of(one, content.get(one.id, b""))
 
     def trail(self, trail: str) -> TrailSummary:
         """See `TrailIndex.trail`."""
