@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from collector.canonical import MAX_SAFE_INTEGER, Normaliser, encode
+from collector.canonical import MAX_SAFE_INTEGER, Normaliser, encode, encode_exact
 from collector.errors import Malformed
 from collector.memo import Memo
 
@@ -30,6 +30,8 @@ __all__ = [
     "Retirement",
     "Scope",
     "Span",
+    "are_plain",
+    "are_safe",
     "decode_event",
     "decode_facts",
     "encode_event",
@@ -264,8 +266,11 @@ def decode_event(data: bytes) -> Event:
     plain = walk.value(msgspec.to_builtins(event), -_WRAPPING_LEVELS)
     if encode(plain, exact=walk.exact) != data:
         raise Malformed("an event that is not in canonical form (RFC 8785)")
-    # large doubles were read as integers: only then do the event's own values differ from those that were encoded
-    return msgspec.convert(plain, Event) if walk.exact else event
+    try:
+        # large doubles were read as integers: only then do the event's own values differ from those that were encoded
+        return msgspec.convert(plain, Event) if walk.exact else event
+    except ValueError as error:
+        raise Malformed(f"not an event: {error}") from error
 
 
 def may_hold_large_doubles(data: bytes) -> bool:
@@ -299,8 +304,20 @@ def facts_of(event: Event, digest: str, found: dict[str, str]) -> Facts:
 
 
 def encode_facts(facts: Facts) -> bytes:
-    """The canonical JSON of the facts: one line without a line end. Key names are ASCII (`collector.extract` sees to it)."""
-    return _encode_sorted(facts)
+    """The canonical JSON of the facts: one line without a line end."""
+    return _encode_sorted(facts) if are_plain(facts) else encode_exact(facts)
+
+
+def are_plain(facts: Facts) -> bool:
+    """Whether msgspec writes them as RFC 8785 does: names beyond ASCII may be in another order. Our collectors have none (`collector.extract`)."""
+    return all(map(str.isascii, facts.keys)) and all(map(str.isascii, facts.found))
+
+
+def are_safe(facts: Facts) -> bool:
+    """Whether no integer is beyond `MAX_SAFE_INTEGER`: who reads JSON's numbers for doubles would read another one."""
+    own = (facts.access, facts.retirement, facts.incident)
+    numbers = (value for one in own if one is not None for value in msgspec.structs.astuple(one))
+    return all(abs(number) <= MAX_SAFE_INTEGER for number in numbers if type(number) is int)
 
 
 def decode_facts(data: bytes) -> Facts:

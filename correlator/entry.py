@@ -9,8 +9,9 @@ from typing import Any, Literal
 import msgspec
 
 from collector.batch import EventRef, StreamId
-from collector.canonical import MAX_DEPTH, is_too_deep
-from collector.event import Facts
+from collector.canonical import MAX_DEPTH, MAX_SAFE_INTEGER, Normaliser, encode_exact, is_too_deep
+from collector.errors import Malformed
+from collector.event import Facts, are_plain, are_safe
 from correlator.errors import VerificationError
 
 __all__ = [
@@ -118,9 +119,31 @@ def decode_entry(data: bytes) -> Entry:
         entry = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise VerificationError(f"entry cannot be read: {error}") from error
-    if _encode(strict) != data:
+    if (_encode(strict) if _is_plain(strict) else encode_exact(_as_doubles(strict))) != data:
         raise VerificationError("entry is not in canonical form")
+    numbers = (strict.position, strict.sequence, strict.previous.leaf if strict.previous is not None else 0)
+    if max(map(abs, numbers)) > MAX_SAFE_INTEGER or (strict.facts is not None and not are_safe(strict.facts)):
+        raise VerificationError("entry has an integer beyond 2^53 - 1")
     return entry
+
+
+def _is_plain(entry: _Strict) -> bool:
+    """Whether msgspec writes it as RFC 8785 does: numbers and names beyond ASCII may be written, or ordered, in another way."""
+    if entry.facts is not None and not are_plain(entry.facts):
+        return False
+    return all(name.isascii() and type(value) is str for name, value in entry.detail.items())
+
+
+def _as_doubles(entry: _Strict) -> Any:
+    """The entry's values, with the integers that only a double that RFC 8785 wrote with all its digits can be as that double.
+
+    Raises:
+        VerificationError: a number that no double is.
+    """
+    try:
+        return Normaliser(canonical=True).value(msgspec.to_builtins(entry))
+    except Malformed as error:
+        raise VerificationError(f"entry cannot be read: {error}") from error
 
 
 def ref_of(entry: Entry) -> EventRef:

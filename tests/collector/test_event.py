@@ -184,6 +184,8 @@ def test_the_deepest_event_that_is_taken_can_be_read_again(place: str) -> None:
         b'{"body":1' + b"0" * 5_000 + b"}",
         b'{"body":1' + b"0" * 400 + b"}",
         b'{"severity_number":"9"}',
+        b'{"trace_flags":9007199254740992}',
+        b'{"origin":{"offset":1152921504606846976}}',
         b'{"marks":"card_masked"}',
     ],
     ids=lambda data: repr(data[:24]),

@@ -118,6 +118,22 @@ def test_the_longest_facts_still_make_an_entry(tmp_path: Path) -> None:
     state.discard()
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"name"', '"keys":{"\uffee":"1","\U0001f600":"2"},"name"'),
+        ('"name"', '"found":{"\uffee":"1","\U0001f600":"2"},"name"'),
+        ('"digest"', '"access":{"action":"read","head":9007199254740993,"principal":"ann"},"digest"'),
+    ],
+)
+def test_facts_of_which_no_entry_could_be_read_back_are_refused(old: str, new: str) -> None:
+    signed = Shipper().batch(Event(event_name="paid", body=1)).signed
+    changed = replace(signed, facts=signed.facts.replace(old.encode(), new.encode(), 1))
+    assert changed.facts != signed.facts
+    with pytest.raises(Malformed, match="facts of event 0 are not in canonical form"):
+        read_facts(changed)
+
+
 @given(
     group=st.lists(events, min_size=1, max_size=3),
     at=st.integers(min_value=0),

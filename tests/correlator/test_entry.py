@@ -76,6 +76,11 @@ def test_an_entry_without_facts_has_none() -> None:
         (b'"sequence":7', b'"sequence":7,"sequence":7'),
         (b'"why":"transaction', b'"why":"\\u0074ransaction'),
         (b'"name":"payment.captured",', b'"name":"payment.captured","nme":1,'),
+        (b'"sequence":7', b'"sequence":9007199254740993'),
+        (b'"leaf":41', b'"leaf":9007199254740992'),
+        (b'"digest"', b'"access":{"action":"read","head":9007199254740993,"principal":"ann"},"digest"'),
+        # in the order of code points, which is not that of UTF-16 code units
+        (b'"name":"payment', '"keys":{"\uffee":"1","\U0001f600":"2"},"name":"payment'.encode()),
     ],
 )
 def test_another_spelling_is_refused(old: bytes, new: bytes) -> None:
@@ -83,6 +88,24 @@ def test_another_spelling_is_refused(old: bytes, new: bytes) -> None:
     assert data.count(old) == 1
     with pytest.raises(VerificationError, match=r"^entry "):
         decode_entry(data.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("canonical", "other"),
+    [
+        ('{"\U0001f600":1,"\uffee":1}', '{"\uffee":1,"\U0001f600":1}'),
+        ('{"a":1e+22}', '{"a":1e22}'),
+        ('{"a":0}', '{"a":-0.0}'),
+        ('{"a":9007199254740992}', '{"a":9007199254740993}'),
+        ('{"a":100000000000000000000}', '{"a":1e20}'),
+    ],
+)
+def test_a_detail_is_spelled_as_rfc_8785_has_it(canonical: str, other: str) -> None:
+    """What a verifier in another language, with a library for canonical JSON, takes and refuses."""
+    gap = f'{{"detail":%s,"kind":"gap","position":0,"recorded":"{RECORDED}","trail":"stream/a/00","v":1}}'
+    assert decode_entry((gap % canonical).encode()).kind == "gap"
+    with pytest.raises(VerificationError, match=r"^entry "):
+        decode_entry((gap % other).encode())
 
 
 def test_an_entry_that_no_bundle_can_hold_is_not_written() -> None:
