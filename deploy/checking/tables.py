@@ -25,15 +25,24 @@ _VIEWS = {
 _COUNTS = {
     "number of links": "SELECT first_leaf, links FROM {db}.trails",
     "amounts": "SELECT first_leaf, currency, least, most FROM {db}.amounts",
+    "links": "SELECT first_leaf, trail FROM {db}.links",
+    # how leaves are cut into runs follows from when they came, so only runs behind a trail's last entry, or of no trail, are told apart
+    "leaves": "SELECT first_leaf, position FROM {db}.runs WHERE position >="
+    " coalesce((SELECT entries FROM {db}.trails AS t WHERE t.first_leaf = runs.first_leaf), 0)",
 }
-"""What a trail that grows changes: compared only while the index stands still."""
+"""What a trail that grows changes: compared only while the index stands still. Then all rows are, else those of trails that the fresh one can have."""
 
-_REACH = "SELECT (SELECT size FROM theirs.progress), (SELECT coalesce(max(last_leaf), -1) + 1 FROM theirs.trails)"
+_REACH = (
+    "SELECT (SELECT size FROM theirs.progress),"
+    " (SELECT max(coalesce(max(last_leaf), -1), coalesce(max(first_leaf), -1)) + 1 FROM theirs.trails)"
+)
 """What the index says of its size, and what its rows say: written together, and read in one statement."""
+
+_MAX_ROWID = (1 << 63) - 1
 
 
 def table_differences(index: Path, fresh: Path, *, size: int) -> Iterator[tuple[str, str]]:
-    """Each difference as (trail, what), over the trails that begin below leaf `size`.
+    """Each difference as (trail, what), over the trails that begin below leaf `size`, and while the index stands still over everything in it.
 
     All of it is one look at the index, which may grow meanwhile; what it has beyond the fresh one when it has more leaves by then is no difference.
 
@@ -56,7 +65,7 @@ def table_differences(index: Path, fresh: Path, *, size: int) -> Iterator[tuple[
                 yield "", f"it says that it has {told} leaves, and its trails reach to {reached}"
             for what, view in (_VIEWS if grown else _VIEWS | _COUNTS).items():
                 for lacks, has in (("theirs", "ours"),) if grown else (("theirs", "ours"), ("ours", "theirs")):
-                    yield from _lacking(db, what, view, lacks=lacks, has=has, size=size)
+                    yield from _lacking(db, what, view, lacks=lacks, has=has, size=size if grown else _MAX_ROWID)
     except sqlite3.Error as error:
         raise StateUnknown(f"the trail index cannot be compared: {error}") from error
 

@@ -97,6 +97,17 @@ TAMPER: dict[str, tuple[Callable[[Workshop], None], str]] = {
         lambda ledger: sql(ledger.places.store, "DELETE FROM bodies", "DELETE FROM batches WHERE count > 0"),
         "it is in the log, and the store has lost it (events 0 to 3)",
     ),
+    "events of no batch are added to the store": (
+        lambda ledger: sql(ledger.places.store, "INSERT INTO bodies SELECT 99, events FROM bodies LIMIT 1"),
+        "store: row 99 of bodies belongs to nothing in batches",
+    ),
+    "a trail that the log does not have yet is added to the index": (
+        lambda ledger: sql(
+            ledger.places.index,
+            "INSERT INTO trails SELECT 999, 'trace/x', tenant, kind, 1, 2, '', '', 0, 0, services, events, keys, amounts FROM trails LIMIT 1",
+        ),
+        "its trails reach to 1000",
+    ),
     "a header in the store is changed": (
         lambda ledger: sql(
             ledger.places.store,

@@ -207,6 +207,29 @@ def test_an_index_that_grows_between_two_questions_is_no_finding(tmp_path: Path)
         assert list(table_differences(tmp_path / "index", tmp_path / "fresh", size=6)) == found[:1], "it has grown"
 
 
+@pytest.mark.parametrize(
+    ("added", "told"),
+    [
+        ("INSERT INTO trails SELECT 99, 'trace/x', tenant, kind, 1, 5, '', '', 0, 0, services, events, keys, amounts FROM trails LIMIT 1", "reach to 100"),
+        ("INSERT INTO keys VALUES (1, 'v', 99)", "has more of its keys"),
+        ("INSERT INTO texts VALUES ('v', 99)", "has more of its texts"),
+        ("INSERT INTO links VALUES (99, 'trace/x')", "has more of its links"),
+        ("INSERT INTO runs SELECT 99, position, leaves FROM runs LIMIT 1", "has more of its leaves"),
+        ("INSERT INTO runs SELECT first_leaf, 7, leaves FROM runs LIMIT 1", "has more of its leaves"),
+    ],
+)  # fmt: skip
+def test_a_row_that_was_added_is_found_wherever_it_says_to_belong(added: str, told: str, tmp_path: Path) -> None:
+    """A row of a leaf that the log does not have yet would be found by once it has."""
+    leaves = [IndexedLeaf(leaf=at, entry=entry(f"trace/{at % 3:032x}", at // 3, service="s")) for at in range(6)]
+    for name in ("index", "fresh"):
+        with closing(SqliteIndex(tmp_path / name)) as index:
+            index.apply(leaves)
+    assert list(table_differences(tmp_path / "index", tmp_path / "fresh", size=6)) == []
+    with closing(sqlite3.connect(tmp_path / "index")) as db, db:
+        db.execute(added)
+    assert told in repr(list(table_differences(tmp_path / "index", tmp_path / "fresh", size=6)))
+
+
 class Pages:
     """A `PagedIndex` that lacks nothing, and holds these documents beside its trails."""
 
