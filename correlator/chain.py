@@ -47,17 +47,24 @@ def read_facts(signed: SignedHeader) -> tuple[Sequence[bytes], Sequence[Facts]]:
         try:
             # all lines at once: half of the time that it takes one by one
             decoded = _decode_lines(signed.facts)
-            if len(decoded) == len(lines) and _encode_lines(decoded) == signed.facts and all(map(_is_usual, decoded)):
+            if (
+                len(decoded) == len(lines)
+                and _encode_lines(decoded) == signed.facts
+                and _are_usual(signed.facts, decoded)
+            ):
                 return lines, decoded
         except (ValueError, RecursionError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
             pass
     return lines, _read_one_by_one(signed, lines)
 
 
-def _is_usual(facts: Facts) -> bool:
-    """Whether the fast encoder's word is enough."""
-    own = facts.access is None and facts.retirement is None and facts.incident is None
-    return (own or are_safe(facts)) and are_plain(facts)
+def _are_usual(data: bytes, decoded: Sequence[Facts]) -> bool:
+    """Whether the fast encoder's word is enough: no name beyond ASCII, and no large integer, which only our own processes' events have room for."""
+    if not data.isascii() and not all(map(are_plain, decoded)):
+        return False
+    return all(
+        (one.access is None and one.retirement is None and one.incident is None) or are_safe(one) for one in decoded
+    )
 
 
 def _read_one_by_one(signed: SignedHeader, lines: Sequence[bytes]) -> Sequence[Facts]:
