@@ -305,7 +305,8 @@ def facts_of(event: Event, digest: str, found: dict[str, str]) -> Facts:
 
 def encode_facts(facts: Facts) -> bytes:
     """The canonical JSON of the facts: one line without a line end."""
-    return _encode_sorted(facts) if are_plain(facts) else encode_exact(facts)
+    data = _encode_sorted(facts)
+    return data if data.isascii() or are_plain(facts) else encode_exact(facts)  # most are: no look at each name
 
 
 def are_plain(facts: Facts) -> bool:
