@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from audit_api.accesses import DAY_KEY, AccessHistory, PastAccess
-from audit_api.answers import MAX_LINKS
 from audit_api.evidence import Evidence, SignedTree
 from audit_api.identity.scope import EVERYTHING, RowScope, find_seen
 from collector.errors import NotFound, Overloaded, VerificationError
@@ -19,13 +18,13 @@ from correlator.shards import WHOLE, Shard, shard_of
 from correlator.statement import Statement, open_statement
 from correlator.statementwriter import continuing
 from correlator.storage import LogStorage
-from correlator.story import StoryTrails, story
+from correlator.story import MAX_RELATED, StoryTrails, story
 from correlator.trail import parse_trail
 
 __all__ = ["FoundTrails", "LoggedAccess", "Logs", "ServedLog"]
 
 _MAX_LOOKS = 1_000
-"""Related trails of one story that are read at most to find those which a principal sees."""
+"""Related trails of one story that are read at most to find those which a principal sees: each is read to know that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,29 +163,30 @@ class Logs:
         A trail whose shard's log has nothing of it yet, though another's links to it already, counts as one without links.
         """
         self.of(trail).evidence.index.is_hub(trail)
-        told = story(trail, self._summary, self._is_hub)
         if scope.whole:
-            return told
-        seen, left_out = self._seen_of([one.trail for one in told.related], scope)
-        related = set(seen)
+            return story(trail, self._summary, self._is_hub)
+
+        def read(name: str) -> TrailSummary:
+            told = self._summary(name)
+            return replace(told, links=tuple(link for link in told.links if scope.sees_id(link)))
+
+        told = story(trail, read, self._is_hub, most_related=_MAX_LOOKS)
+        related, left_out = self._seen_of([one.trail for one in told.related], scope)
+        hubs, hubs_left_out = self._seen_of(told.hubs, scope)
         return replace(
             told,
             traces=tuple(one for one in told.traces if scope.sees(self._summary(one))),
             related=tuple(one for one in told.related if one.trail in related),
-            related_left_out=left_out,
-            hubs=tuple(self._seen_of(told.hubs, scope)[0]),
+            related_left_out=left_out + hubs_left_out + told.related_left_out,
+            hubs=tuple(hubs),
         )
 
     def _seen_of(self, trails: Sequence[str], scope: RowScope) -> tuple[list[str], int]:
-        """Of these those that are seen, as many as an answer lists; and how many more may be, which were not looked at.
-
-        A trail is read to know whether it is seen, and a key may relate any number of them.
-        """
-        asked = [trail for trail in trails if scope.sees_id(trail)]
+        """Of these those that are seen, as many as a story tells; and how many more may be, which were not looked at."""
         found: list[str] = []
-        for at, trail in enumerate(asked):
-            if len(found) == MAX_LINKS or at == _MAX_LOOKS:
-                return found, len(asked) - at
+        for at, trail in enumerate(trails):
+            if len(found) == MAX_RELATED:
+                return found, len(trails) - at
             if scope.sees(self._summary(trail)):
                 found.append(trail)
         return found, 0

@@ -228,7 +228,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                         ),
                         "Other transactions and keys that have to do with it, and are not followed.",
                     ),
-                    "related_left_out": _integer(),
+                    "related_left_out": _integer("How many more there may be: not all were looked at."),
                     "hubs": _list(_string(), "Keys that link too many trails to say anything about this one."),
                 }
             ),

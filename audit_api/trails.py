@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from starlette.requests import Request
 
-from audit_api.answers import MAX_LINKS, base64_list, checkpoint_json, retired_json, skeleton, summary_json
+from audit_api.answers import base64_list, checkpoint_json, retired_json, skeleton, summary_json
 from audit_api.evidence import Evidence, LoggedEntry, SignedTree
 from audit_api.gate import Call, Operation, Reading, Runner
 from audit_api.identity.scope import RowScope, find_seen
@@ -270,9 +270,9 @@ class Trails:
         return {
             "traces": told.traces,
             "traces_left_out": told.traces_left_out,
-            "related": [{"trail": one.trail, "through": one.through or None} for one in told.related[:MAX_LINKS]],
-            "related_left_out": max(0, len(told.related) - MAX_LINKS) + told.related_left_out,
-            "hubs": told.hubs[:MAX_LINKS],
+            "related": [{"trail": one.trail, "through": one.through or None} for one in told.related],
+            "related_left_out": told.related_left_out,
+            "hubs": told.hubs,
             **({"elsewhere": elsewhere} if self.logs.cut else {}),
         }
 

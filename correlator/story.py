@@ -12,10 +12,13 @@ from dataclasses import dataclass
 from correlator.index import TrailSummary
 from correlator.trail import kind_of
 
-__all__ = ["MAX_STORY_TRACES", "Related", "StoryTrails", "story"]
+__all__ = ["MAX_RELATED", "MAX_STORY_TRACES", "Related", "StoryTrails", "story"]
 
 MAX_STORY_TRACES = 200
 """Traces of one story at most; the rest is counted, not read."""
+
+MAX_RELATED = 200
+"""Related trails, and hubs, that are told of one story at most; the rest is counted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +38,7 @@ class StoryTrails:
         traces: the trace trails linked to it, sorted.
         traces_left_out: how many more there are, beyond `MAX_STORY_TRACES` or because `main` is a hub.
         related: other transactions and keys, linked directly or through one of the traces; sorted, each once.
-        related_left_out: how many more there may be, where whoever reads this did not look at all of them.
+        related_left_out: how many more there may be, which were not looked at.
         hubs: of those, keys that are hubs: they relate so many that they say nothing about this one.
     """
 
@@ -47,13 +50,16 @@ class StoryTrails:
     hubs: tuple[str, ...] = ()
 
 
-def story(trail: str, read: Callable[[str], TrailSummary], is_hub: Callable[[str], bool]) -> StoryTrails:
+def story(
+    trail: str, read: Callable[[str], TrailSummary], is_hub: Callable[[str], bool], *, most_related: int = MAX_RELATED
+) -> StoryTrails:
     """The trails of the story of `trail`.
 
     Args:
         trail: its id.
         read: gives a trail's summary (`TrailIndex.trail`); called for the trail and its traces.
-        is_hub: whether a key's trail is a hub (`TrailIndex.is_hub`); called for each key named.
+        is_hub: whether a key's trail is a hub (`TrailIndex.is_hub`); called for each key that is told.
+        most_related: related trails, and hubs, that are told at most.
 
     Raises:
         NotFound: from these, when there is no such trail.
@@ -67,11 +73,20 @@ def story(trail: str, read: Callable[[str], TrailSummary], is_hub: Callable[[str
         for link in read(trace).links:
             if link != trail and kind_of(link) != "trace":
                 through.setdefault(link, trace)
-    hubs = {link for link in through if kind_of(link) == "key" and is_hub(link)}
+    related: list[Related] = []
+    hubs: list[str] = []
+    for link in sorted(through):
+        if len(related) == most_related or len(hubs) == most_related:
+            break
+        if kind_of(link) == "key" and is_hub(link):
+            hubs.append(link)
+        else:
+            related.append(Related(trail=link, through=through[link]))
     return StoryTrails(
         main=trail,
         traces=tuple(traces),
         traces_left_out=len(linked_traces) - len(traces),
-        related=tuple(Related(trail=link, through=through[link]) for link in sorted(through) if link not in hubs),
-        hubs=tuple(sorted(hubs)),
+        related=tuple(related),
+        related_left_out=len(through) - len(related) - len(hubs) + main.links_left_out,
+        hubs=tuple(hubs),
     )

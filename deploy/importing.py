@@ -265,7 +265,9 @@ def hubs(config: Config, places: Places) -> list[tuple[str, int]]:
     for shard in shards_of(config):
         index = open_index(config, places.of_shard(shard.name), read_only=True)
         try:
-            found += [(summary.trail, len(summary.links)) for summary in _keys(index) if summary.hub]
+            found += [
+                (summary.trail, len(summary.links) + summary.links_left_out) for summary in _keys(index) if summary.hub
+            ]
         finally:
             index.close()
     return sorted(found, key=lambda one: (-one[1], one[0]))

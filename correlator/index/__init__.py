@@ -46,7 +46,8 @@ class TrailSummary:
         amounts: for each currency in which its events tell amounts, sorted: its code (ISO 4217), the least and the greatest of them.
         status: the newest verdict (complete, incomplete, compensated, failed), else ``error`` if an event tells of one, else ``ok``;
             ``gap`` for a stream with gaps.
-        links: trails linked to it, sorted.
+        links: trails linked to it, sorted; of a hub as many as `correlator.index.rows.MAX_HUB_LINKS`, which ones is the index's choice.
+        links_left_out: how many more link a hub; of any other trail 0.
         hub: true when it links more than the configured number of trails: recorded, not followed.
     """
 
@@ -62,6 +63,7 @@ class TrailSummary:
     amounts: tuple[tuple[str, str, str], ...] = ()
     status: str = "ok"
     links: tuple[str, ...] = ()
+    links_left_out: int = 0
     hub: bool = False
 
 

@@ -77,7 +77,10 @@ class MemoryIndex:
     def _summary(self, row: Row, size: int) -> TrailSummary:
         leaves = [leaf for leaf in self._leaves[row.trail] if leaf < size]
         return row.summary(
-            entries=len(leaves), last_leaf=leaves[-1], links=self._links[row.trail], hub_links=self._hub_links
+            entries=len(leaves),
+            last_leaf=leaves[-1],
+            links=sorted(self._links[row.trail], reverse=True),
+            hub_links=self._hub_links,
         )
 
 

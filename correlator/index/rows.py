@@ -1,6 +1,7 @@
 """What an index keeps of a trail, and how entries change it. Pure: the same for every kind of index."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import islice
 
 from collector.amounts import is_amount
 from collector.event import Facts, decode_facts
@@ -13,10 +14,22 @@ from correlator.index.vocabulary import STATUSES
 from correlator.index.words import TextSearch, texts_of, words_of
 from correlator.trail import parse_trail
 
-__all__ = ["HUB_LINKS", "KEYS_A_PAGE", "MAX_EVENT_NAMES", "MAX_SERVICES", "Row", "absorb", "names_of"]
+__all__ = [
+    "HUB_LINKS",
+    "KEYS_A_PAGE",
+    "MAX_EVENT_NAMES",
+    "MAX_HUB_LINKS",
+    "MAX_SERVICES",
+    "Row",
+    "absorb",
+    "names_of",
+]
 
 HUB_LINKS = 20
 """Links of a key's trail up to which it is followed, unless the settings say otherwise."""
+
+MAX_HUB_LINKS = 1_000
+"""Links of a hub that its summary tells: a hub is not followed, so nobody needs the millions that it may have."""
 
 MAX_EVENT_NAMES = 256
 """Different names of events that an index keeps of a trail, the first ones: a row that is rewritten must not grow for ever."""
@@ -115,7 +128,12 @@ class Row:
         self.new_services = self.new_events = self.new_keys = self.new_amounts = self.full_pages = ()
 
     def summary(self, *, entries: int, last_leaf: int, links: Iterable[str], hub_links: int) -> TrailSummary:
-        """What an index tells of the trail, with what it does not find in the row: what lies within the bound asked for, and links, each once."""
+        """What an index tells of the trail, with what it does not find in the row: what lies within the bound asked for, and links, each once.
+
+        Of `links` no more are taken than are told.
+        """
+        hub = self.is_hub(hub_links)
+        told = sorted(islice(links, MAX_HUB_LINKS) if hub else links)
         return TrailSummary(
             trail=self.trail,
             entries=entries,
@@ -130,8 +148,9 @@ class Row:
                 (name, number_of(least), number_of(most)) for name, (least, most) in sorted(self.amounts.items())
             ),
             status=STATUSES[self.status],
-            links=tuple(sorted(links)),
-            hub=self.is_hub(hub_links),
+            links=tuple(told),
+            links_left_out=self.links - len(told) if hub else 0,
+            hub=hub,
         )
 
     def is_hub(self, hub_links: int) -> bool:

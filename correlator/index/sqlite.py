@@ -300,9 +300,11 @@ class SqliteIndex:
         entries, last_leaf = row.entries, row.last_leaf
         if size is not None and last_leaf >= size:
             entries, last_leaf = self._within(row.first_leaf, size)
-        links = (
-            link for (link,) in self._db.execute("SELECT trail FROM links WHERE first_leaf = ?", (row.first_leaf,))
+        # in the order of the table, backwards: of a hub, of which not all are told, transactions come before traces
+        found_links = self._db.execute(
+            "SELECT trail FROM links WHERE first_leaf = ? ORDER BY trail DESC", (row.first_leaf,)
         )
+        links = (link for (link,) in found_links)
         return row.summary(entries=entries, last_leaf=last_leaf, links=links, hub_links=self._hub_links)
 
     def _within(self, first_leaf: int, size: int) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from correlator.index.filters import parse_filter
 from correlator.index.memory import MemoryIndex
 from correlator.index.opensearch.index import OpenSearchIndex
 from correlator.index.recent import Recent
-from correlator.index.rows import KEYS_A_PAGE, MAX_EVENT_NAMES, MAX_SERVICES
+from correlator.index.rows import KEYS_A_PAGE, MAX_EVENT_NAMES, MAX_HUB_LINKS, MAX_SERVICES
 from correlator.index.sqlite import SqliteIndex
 from tests.support.filters import conditions
 from tests.support.leaves import TIME, Leaves, in_runs, story
@@ -380,6 +380,19 @@ def test_a_key_with_many_links_is_a_hub(index: TrailIndex) -> None:
     assert not index.is_hub("transaction/0")
     assert index.trail("key/account/7").hub
     assert index.trail("key/account/7").links == ("transaction/0", "transaction/1", "transaction/2")
+
+
+def test_of_a_hubs_links_some_are_told_and_the_rest_counted(index: TrailIndex) -> None:
+    leaves = Leaves()
+    for number in range(MAX_HUB_LINKS + 300):
+        leaves.add("key/account/7", "link", to=f"transaction/{number:04d}")
+        leaves.add("transaction/all", "link", to=f"key/order/{number:04d}")
+    index.apply(leaves.made)
+    for told in (index.trail("key/account/7"), index.find(TrailQuery(kind="key"), size=1 << 40).trails[0]):
+        assert (told.hub, len(told.links), told.links_left_out) == (True, MAX_HUB_LINKS, 300)
+        assert list(told.links) == sorted(set(told.links))
+    whole = index.trail("transaction/all")
+    assert (len(whole.links), whole.links_left_out) == (MAX_HUB_LINKS + 300, 0)
 
 
 def test_a_newer_verdict_stands_and_an_error_does_not_hide_it(index: TrailIndex) -> None:

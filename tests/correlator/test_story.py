@@ -7,7 +7,7 @@ import pytest
 from correlator.errors import NotFound
 from correlator.index import TrailSummary
 from correlator.index.memory import MemoryIndex
-from correlator.story import MAX_STORY_TRACES, Related, StoryTrails, story
+from correlator.story import MAX_RELATED, MAX_STORY_TRACES, Related, StoryTrails, story
 from tests.support.correlating import Correlating
 from tests.support.shipper import Shipper, pay
 
@@ -88,3 +88,28 @@ def test_a_story_has_a_bound(tmp_path: Path) -> None:
     world = world_of(tmp_path, *(pay("p1", trace_id=trace) for trace in T))
     found = story("transaction/p1", world.index.trail, world.index.is_hub)
     assert (len(found.traces), found.traces_left_out) == (MAX_STORY_TRACES, 10)
+
+
+def test_of_what_is_related_some_is_told_and_the_rest_counted() -> None:
+    """What relates it to more is not even asked: a hub of a million links is told as fast as one of a thousand."""
+    asked: list[str] = []
+
+    def is_hub(trail: str) -> bool:
+        asked.append(trail)
+        return trail.startswith("key/shop/")
+
+    def of(name: str, count: int, left_out: int = 0) -> StoryTrails:
+        links = tuple(f"key/{name}/{number:04d}" for number in range(count))
+        main = TrailSummary(
+            trail="key/many/1", entries=1, first_leaf=0, last_leaf=0, hub=True, links=links, links_left_out=left_out
+        )
+        asked.clear()
+        return story("key/many/1", {"key/many/1": main}.__getitem__, is_hub)
+
+    found = of("order", 1_000, left_out=99_000)
+    assert (len(found.related), found.related_left_out, found.hubs) == (MAX_RELATED, 99_800, ())
+    assert len(asked) == MAX_RELATED
+    found = of("shop", 1_000)
+    assert (found.related, found.related_left_out, len(found.hubs)) == ((), 800, MAX_RELATED)
+    found = of("order", MAX_RELATED)
+    assert (len(found.related), found.related_left_out) == (MAX_RELATED, 0)

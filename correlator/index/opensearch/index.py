@@ -21,7 +21,7 @@ ahead of the mark can be found: its leaves are published, only the mark comes a 
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from collector.store.opensearch.connection import Connection
@@ -34,12 +34,12 @@ from correlator.index.leaves import EventRun, Leaves
 from correlator.index.opensearch import documents
 from correlator.index.opensearch.access import Access, Put
 from correlator.index.opensearch.beside import Beside, beside_of, beside_search, has_content
-from correlator.index.opensearch.documents import CHUNK_LEAVES, MARK, KeptTrail, TrailDocument
+from correlator.index.opensearch.documents import CHUNK_LEAVES, CHUNK_LINKS, MARK, KeptTrail, TrailDocument
 from correlator.index.opensearch.generations import Generations
 from correlator.index.opensearch.parts import Part, after, part_of
 from correlator.index.opensearch.search import pages_search, search_of
 from correlator.index.recent import Recent
-from correlator.index.rows import HUB_LINKS, Row, absorb
+from correlator.index.rows import HUB_LINKS, MAX_HUB_LINKS, Row, absorb
 from correlator.index.settings import IndexSettings
 from correlator.index.words import TextTerm
 from correlator.trail import is_trail
@@ -345,13 +345,20 @@ class OpenSearchIndex:
 
     def _summaries(self, found: Sequence[TrailDocument], size: int | None) -> tuple[TrailSummary, ...]:
         ids = {
-            one.trail: [documents.link_chunk_id(documents.trail_id(one.trail), at) for at in range(one.link_chunks)]
+            one.trail: [
+                documents.link_chunk_id(documents.trail_id(one.trail), at) for at in range(self._chunks_told(one))
+            ]
             for one in found
         }
         chunks = self._access.get([id_ for some in ids.values() for id_ in some])
         return tuple(self._summary(one, size, _links(one, ids[one.trail], chunks)) for one in found)
 
-    def _summary(self, one: TrailDocument, size: int | None, links: set[str]) -> TrailSummary:
+    def _chunks_told(self, one: TrailDocument) -> int:
+        """How many of its chunks of links a summary needs: of a hub its first ones."""
+        some = -(-MAX_HUB_LINKS // CHUNK_LINKS)
+        return some if one.link_chunks > some and one.row().is_hub(self._hub_links) else one.link_chunks
+
+    def _summary(self, one: TrailDocument, size: int | None, links: Iterable[str]) -> TrailSummary:
         entries, last_leaf = one.entries, one.last_leaf
         if size is not None and last_leaf >= size:
             entries, last_leaf = self._within(one, size)
@@ -372,8 +379,9 @@ class OpenSearchIndex:
             leaves = documents.chunk_of_leaves(id_, self._access.get([id_]).get(id_))
 
 
-def _links(one: TrailDocument, ids: Sequence[str], chunks: dict[str, bytes]) -> set[str]:
-    links = set(one.linked)
+def _links(one: TrailDocument, ids: Sequence[str], chunks: dict[str, bytes]) -> Iterable[str]:
+    """Those of these chunks, then those in the document, each once."""
+    links: dict[str, None] = {}
     for id_ in ids:
-        links.update(documents.chunk_of_links(id_, chunks.get(id_)))
-    return links
+        links |= dict.fromkeys(documents.chunk_of_links(id_, chunks.get(id_)))
+    return links | dict.fromkeys(one.linked)
