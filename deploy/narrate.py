@@ -84,6 +84,8 @@ def narrate(
         missing=tuple(_missing(newest, flows)),
         keys=tuple(sorted(keys)),
         links=tuple(_links(trails, why)),
+        traces_left_out=trails.traces_left_out,
+        related_left_out=trails.related_left_out,
         gaps=tuple(gaps),
         clocks=tuple(_clocks([line for one in (contents, *elsewhere) for line in one.headers])),
         accesses=tuple(accesses),
@@ -142,8 +144,6 @@ def _at_worst(clock: _Clock) -> int:
 def _links(trails: StoryTrails, why: Mapping[str, str]) -> Iterator[Link]:
     for trace in trails.traces:
         yield Link(trail=trace, why=why.get(trace, ""), followed=True)
-    if trails.traces_left_out:
-        yield Link(trail=f"and {trails.traces_left_out:,} traces more", why="too many to be one story")
     for related in trails.related:
         yield Link(
             trail=related.trail, why=f"through {related.through}" if related.through else why.get(related.trail, "")

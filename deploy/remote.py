@@ -153,7 +153,13 @@ class RemoteLedger:
         told = self._trail(summary.trail, limit=1)
         trails = _read(self.api, _trails, told)
         last_leaf = _read(self.api, _summary, told["summary"]).last_leaf
-        contents, proof = self._verified(summary.trail, linked=True, last_leaf=last_leaf)
+        if trails.traces and trails.traces_left_out:
+            # the API refuses a bundle with some of the traces, and each by itself would be an export for each
+            left_out = len(trails.traces) + trails.traces_left_out
+            trails = replace(trails, traces=(), traces_left_out=left_out)
+        contents, proof = self._verified(
+            summary.trail, linked=bool(trails.traces or not trails.traces_left_out), last_leaf=last_leaf
+        )
         linked = _linked_traces(contents.trails[0])
         for one in contents.trails[1:]:
             if one.trail not in linked and one.trail != RETIREMENTS:
@@ -322,7 +328,7 @@ def _summary(told: Mapping[str, Any]) -> TrailSummary:
 def _trails(told: Mapping[str, Any]) -> StoryTrails:
     story = told["story"]
     related = [{"trail": one["trail"], "through": one["through"] or ""} for one in story["related"]]
-    fields = {name: story[name] for name in ("traces", "traces_left_out", "hubs")}
+    fields = {name: story[name] for name in ("traces", "traces_left_out", "related_left_out", "hubs")}
     return msgspec.convert({"main": told["trail"], **fields, "related": related}, StoryTrails)
 
 

@@ -98,7 +98,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     """All that is known of a transaction, in the order that the services' own clocks state.
 
     `status` is that of `correlator.index.TrailSummary`; `reason` and `missing` are its newest verdict's, `flow` the flow
-    that it was judged by; `gaps` are sentences about what is known to be missing from the streams that it came by;
+    that it was judged by; `links` are other trails that it is tied to, `traces_left_out` how many traces more that are no part of it because
+    they are too many, and `related_left_out` how many related trails more there may be; `gaps` are sentences about what is known to be missing from the streams that it came by;
     `clocks` say how far the clocks of the collectors were off that signed its events, empty where none was measured;
     `accesses` are who read it before, oldest first, each in words.
     """
@@ -112,6 +113,8 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     missing: tuple[str, ...] = ()
     keys: tuple[tuple[str, str], ...] = ()
     links: tuple[Link, ...] = ()
+    traces_left_out: int = 0
+    related_left_out: int = 0
     gaps: tuple[str, ...] = ()
     clocks: tuple[str, ...] = ()
     accesses: tuple[str, ...] = ()
@@ -178,6 +181,10 @@ def _notes(story: Story) -> Iterator[tuple[str, list[str], str]]:
         yield "Gaps", list(story.gaps), "red"
     followed = [f"{link.trail}{f' ({link.why})' if link.why else ''}" for link in story.links if link.followed]
     related = [f"{link.trail}{f' ({link.why})' if link.why else ''}" for link in story.links if not link.followed]
+    if story.traces_left_out:
+        followed.append(f"not {count(story.traces_left_out, 'trace')} more: too many to be one story")
+    if story.related_left_out:
+        related.append(f"and {story.related_left_out:,} more that were not looked at")
     if followed:
         yield "Includes", followed, ""
     if related:

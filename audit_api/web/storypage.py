@@ -157,6 +157,8 @@ class StoryPage:
             "amendments": amendments(verdicts),
             "late": late_facts(events) if judged_at is not None else [],
             "links": self._links(gathered),
+            "traces_left_out": answer["story"]["traces_left_out"],
+            "related_left_out": answer["story"]["related_left_out"],
             "cut": gathered.cut,
             "start": call.values["start"],
             "following": answer["next"],

@@ -19,6 +19,7 @@ from correlator.verify import verify_bundle
 from deploy.apiclient import Api, Unanswered
 from deploy.reading import open_ledger
 from deploy.remoteexport import RemoteExport
+from tests.deploy.conftest import event
 from tests.support.cut_bundle import cut_to
 from tests.support.ledgers import SIGNER
 from tests.support.webhooks import mumbler
@@ -170,6 +171,32 @@ def test_what_no_entry_links_to_is_no_part_of_the_story(
         assert "the API makes transaction/p2 part of it" in story["proof"]["problem"]
         assert (story["steps"], story["links"]) == (honest["steps"], honest["links"])
         assert any("transaction/p2 is said to be part of it" in one for one in story["gaps"])
+
+
+def test_what_is_left_out_of_a_story_is_told(ledger: Workshop, remote: list[str], cli: Cli, telling: Any) -> None:
+    def more(told: dict[str, Any]) -> dict[str, Any]:
+        told["story"]["related_left_out"] = 1_300
+        return told
+
+    telling("/v1/trails/transaction%2Fp1", more)
+    assert "and 1,300 more that were not looked at" in " ".join(cli("trail", "p1", *remote)[1].split())
+    assert json.loads(cli("trail", "p1", "--json", *remote)[1])["related_left_out"] == 1_300
+
+
+def test_more_traces_than_a_story_may_have_are_told_and_left_out(
+    ledger: Workshop, remote: list[str], cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The API gives out no bundle of some of them, and each by itself would be an export for each."""
+    ledger.collect([event("paid", "p1", trace_id=f"{number:032x}") for number in (1, 2)])
+    ledger.correlate()
+    monkeypatch.setattr("correlator.story.MAX_STORY_TRACES", 2)
+    code, out, err = cli("trail", "p1", "--json", *remote)
+    assert (code, err) == (0, "")
+    story = json.loads(out)
+    assert (story["proof"]["state"], story["traces_left_out"]) == ("verified", 3)
+    assert not [one for one in story["links"] if one.get("followed")]
+    assert "not 3 traces more: too many to be one story" in " ".join(cli("trail", "p1", *remote)[1].split())
+    assert json.loads(cli("trail", "p1", "--json")[1])["traces_left_out"] == 1, "the files give out two of them"
 
 
 def test_a_trail_that_is_only_related_is_no_part_of_the_story(

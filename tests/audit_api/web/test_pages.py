@@ -25,6 +25,7 @@ from collector.batch import Clock
 from collector.errors import Overloaded
 from collector.event import Event, Span
 from correlator.index import sqlite
+from correlator.story import MAX_RELATED, MAX_STORY_TRACES
 from tests.support.apis import Api, open_cut_api
 from tests.support.cut_ledger import CutLedger
 from tests.support.ledgers import SmallLedger, payment
@@ -225,6 +226,21 @@ async def test_measured_clocks_correct_and_contradicting_ones_are_told(api: Api)
     unmeasured = shown(await page(api, STORY))
     assert "its clock was not measured" in unmeasured
     assert "No clock contradicts another" in unmeasured
+
+
+async def test_a_story_says_how_many_linked_trails_it_does_not_show(api: Api) -> None:
+    keys = [{f"part_{at:03d}": "1"} for at in range(MAX_RELATED + 7)]
+    traces = [f"{number:032x}" for number in range(1_000, 1_000 + MAX_STORY_TRACES + 3)]
+    api.ledger.ship("gateway/00000000000000aa", [payment(8, 0, "gateway", "paid", keys=one) for one in keys])
+    api.ledger.ship("gateway/00000000000000aa", [payment(7, 0, "gateway", "paid", trace_id=one) for one in traces])
+    api.ledger.publish()
+    text = shown(await page(api, "/desk/trails/transaction/PAY-8"))
+    assert "More trails that may be related, and were not looked at: 7." in text
+    text = shown(await page(api, "/desk/trails/transaction/PAY-7"))
+    assert "they are too many to be one: 3." in text
+    text = shown(await page(api, STORY))
+    assert "too many to be one" not in text
+    assert "not looked at" not in text
 
 
 async def test_money_has_its_currencys_minor_units(api: Api) -> None:
