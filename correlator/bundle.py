@@ -95,7 +95,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     counts: Counts
     key: str
     ledger: str
-    page: Literal[1, 2] | None
+    page: Literal[1, 2, 3] | None
     size: int
     trails: list[TrailRange]
     v: Literal[1]
@@ -142,7 +142,7 @@ class Contents:
     enrolments: tuple[BundleLine, ...]
     proofs: Mapping[int, tuple[bytes, ...]] = field(repr=False)
     page: bytes | None = field(default=None, repr=False)
-    page_version: Literal[1, 2] = 1
+    page_version: Literal[1, 2, 3] = 1
 
     def entry_lines(self) -> Iterator[BundleLine]:
         """The lines of trail.ndjson, in order."""

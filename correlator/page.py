@@ -1,9 +1,15 @@
 """The bundle's page for people: the same story as HTML, in one file that loads nothing and runs nothing. Pure.
 
 It is rendered from the bundle's content alone, so that a verifier can render it again and compare: a page that tells another
-story than the proved one is found. It is made, and compared, piece by piece: it may be much longer than what it is made of. A change to what is rendered is a new version of the page (`correlator.bundle.Manifest`), and
-earlier versions are rendered still. Version 2 shows an event or a detail as it is where indented it would have more than `MAX_INDENTED_BYTES`;
-nothing else differs, and where nothing is that long the page is of version 1, so that earlier verifiers know it.
+story than the proved one is found. It is made, and compared, piece by piece: it may be much longer than what it is made of.
+
+A change to what is rendered is a new version of the page (`correlator.bundle.Manifest`), and earlier versions are rendered still:
+
+| version | |
+|---|---|
+| 1 | each event and each detail is indented |
+| 2 | as it is where indented it would have more than `MAX_INDENTED_BYTES`; written only where there is one, so that it differed from version 1 |
+| 3 | as 2, whether there is one or not; each trail's verdicts are told apart; narrow screens show a row's cells one below the other |
 """
 
 import re
@@ -11,11 +17,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from html import escape
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from correlator.entry import Entry
 from correlator.errors import VerificationError
 from correlator.indented import indented
 from correlator.shown import Shown, shown_of
@@ -40,6 +45,13 @@ table{border-collapse:collapse;width:100%}th,td{text-align:left;vertical-align:t
 .bad{color:#a40000}.note{background:#fff8dc;padding:.6rem 1rem;border-left:4px solid #e0b400}pre{white-space:pre-wrap;margin:.3rem 0}
 """.replace("\n", "")
 
+_NARROW = """
+h1,b,small{overflow-wrap:anywhere}
+@media(max-width:60rem){td{overflow-wrap:anywhere}.story,.story tbody,.story tr,.story td{display:block}.story tr:first-child{display:none}
+.story tr{padding:.5rem 0;border-bottom:1px solid #ddd}.story td{padding:.1rem 0;border:0}.story td:empty{display:none}}
+""".replace("\n", "")
+"""Behind `_STYLE` since version 3."""
+
 _HEAD = (
     '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
     "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
@@ -53,19 +65,19 @@ _NOTE = (
 
 
 def with_page(contents: "Contents", *, most_bytes: int) -> "Contents":
-    """The bundle with its page, as index.html in UTF-8: of version 1, or of version 2 where that is another one.
+    """The bundle with its page, as index.html in UTF-8, of the newest version.
 
     Raises:
         VerificationError: an entry in it cannot be read.
         ValueError: the page would have more than `most_bytes` bytes; it is given up when it has.
     """
-    rendering = _Rendering(contents, version=2)
+    rendering = _Rendering(contents, version=3)
     page = BytesIO()
     for piece in rendering.pieces():
         page.write(piece)
         if page.tell() > most_bytes:
             raise ValueError(f"the page for people would have more than {most_bytes} bytes")
-    return replace(contents, page=page.getvalue(), page_version=2 if rendering.plain else 1)
+    return replace(contents, page=page.getvalue(), page_version=3)
 
 
 def has_true_page(contents: "Contents") -> bool:
@@ -81,7 +93,8 @@ def has_true_page(contents: "Contents") -> bool:
         if not page.startswith(piece, at):
             return False
         at += len(piece)
-    return at == len(page) and rendering.plain == (contents.page_version == 2)
+    # version 2 stands only where it differs from version 1, and version 1 never shows anything as it is
+    return at == len(page) and (contents.page_version != 2 or rendering.plain)
 
 
 class _Rendering:
@@ -100,12 +113,13 @@ class _Rendering:
         contents = self._contents
         rows = sorted(shown_of(contents), key=lambda one: (_time(one), one.line.leaf))
         title = _text(contents.trails[0].trail)
-        yield f"{_HEAD}<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{_NOTE}"
+        style, table = (_STYLE + _NARROW, '<table class="story">') if self._version >= 3 else (_STYLE, "<table>")
+        yield f"{_HEAD}<title>{title}</title>\n<style>{style}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{_NOTE}"
         yield f"<p>Ledger <b>{_text(contents.key.name)}</b>, key <code>{_text(contents.key.fingerprint)}</code>.</p>\n"
-        yield from _verdicts(one.entry for one in rows)
-        yield "<h2>What happened</h2>\n<p>By the time that each source stated; entries without one by when they were recorded.</p>\n"
-        yield "<table>\n<tr><th>Time</th><th>Service</th><th>What</th><th>Outcome</th><th>Why it is here</th></tr>\n"
         several = len(contents.trails) > 1
+        yield from _verdicts(rows, told_apart=several and self._version >= 3)
+        yield "<h2>What happened</h2>\n<p>By the time that each source stated; entries without one by when they were recorded.</p>\n"
+        yield f"{table}\n<tr><th>Time</th><th>Service</th><th>What</th><th>Outcome</th><th>Why it is here</th></tr>\n"
         for one in rows:
             yield from self._row(one, one.trail if several else "")
         yield "</table>\n<h2>Trails</h2>\n<table>\n<tr><th>Trail</th><th>Positions</th><th>Last leaf</th></tr>\n"
@@ -162,15 +176,20 @@ class _Rendering:
         return pieces
 
 
-def _verdicts(entries: Iterable[Entry]) -> list[str]:
-    """The newest verdict of each flow, in words."""
-    newest = {str(entry.detail.get("flow", "")): entry.detail for entry in entries if entry.kind == "verdict"}
+def _verdicts(rows: Iterable[Shown], *, told_apart: bool) -> list[str]:
+    """The newest verdict of each flow, in words; `told_apart`: on each trail, the one that the bundle is of first."""
+    newest: dict[tuple[bool, str, str], dict[str, Any]] = {}
+    for one in rows:
+        if one.entry.kind == "verdict":
+            flow = str(one.entry.detail.get("flow", ""))
+            newest[(not one.main, one.trail, flow) if told_apart else (False, "", flow)] = one.entry.detail
     out = []
-    for flow, detail in sorted(newest.items()):
+    for (_, trail, flow), detail in sorted(newest.items(), key=lambda item: item[0]):
         missing = detail.get("missing", [])
         names = f"; missing: {', '.join(map(str, missing))}" if isinstance(missing, list) and missing else ""
         verdict = str(detail.get("verdict", ""))
-        out.append(f"<p>Verdict of the flow <b>{_text(flow)}</b>: <b>{_text(verdict)}</b>{_text(names)}</p>\n")
+        on = f" on <code>{_text(trail)}</code>" if trail else ""
+        out.append(f"<p>Verdict of the flow <b>{_text(flow)}</b>{on}: <b>{_text(verdict)}</b>{_text(names)}</p>\n")
     return out
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import tracemalloc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -329,8 +331,14 @@ def nested_event(numbers: int) -> Event:
     )
 
 
+def as_earlier(page: bytes) -> bytes:
+    """A page as versions 1 and 2 had it, where nothing is too long to be indented."""
+    page = re.sub(rb"h1,b,small.*?(?=</style>)", b"", page).replace(b'<table class="story">', b"<table>")
+    return re.sub(rb"(Verdict of the flow <b>[^<]*</b>) on <code>[^<]*</code>", rb"\1", page)
+
+
 def test_what_is_too_long_when_indented_is_shown_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As version 2 of the page, which is written where it differs from version 1 alone; and a page of version 1 is true still."""
+    """Since version 2 of the page, which stands where it differs from version 1 alone; pages of both are true still."""
     made = SmallLedger(store=SqliteStore(tmp_path / "store.sqlite"), index=MemoryIndex())
     made.ship("gateway/00000000000000aa", [nested_event(200), nested_event(50_000)])
     made.publish()
@@ -339,28 +347,57 @@ def test_what_is_too_long_when_indented_is_shown_as_it_is(tmp_path: Path, monkey
     data = export_bundle(read, key=KEY, trails=[trail])
     contents = parse_members(unpack_bundle(data))
     assert contents.page is not None
-    assert (contents.page_version, len(contents.page) < 300_000) == (2, True)
+    assert (contents.page_version, len(contents.page) < 300_000) == (3, True)
     assert b",0,0,0," in contents.page
     assert b"0,\n" + b"  " * 52 + b"0,\n" in contents.page, "the shorter event is indented"
     assert verify_bundle(data, KEY).page
-    refused(encode_members(replace(contents, page_version=1)))
-    # as it was written before
+    second = replace(contents, page=as_earlier(contents.page), page_version=2)
+    assert verify_bundle(encode_members(second), KEY).page
+    refused(encode_members(replace(second, page_version=1)))
+    refused(encode_members(replace(second, page_version=3)))
     monkeypatch.setattr(page_module, "MAX_INDENTED_BYTES", 1 << 30)
-    earlier = with_page(contents, most_bytes=1 << 30)
-    assert earlier.page is not None
-    assert (earlier.page_version, len(earlier.page) > 5_000_000) == (1, True)
-    refused(encode_members(replace(earlier, page_version=2)))
+    whole = with_page(contents, most_bytes=1 << 30).page
     monkeypatch.undo()
-    assert verify_bundle(encode_members(earlier), KEY).page
+    assert whole is not None
+    assert len(whole) > 5_000_000
+    first = replace(contents, page=as_earlier(whole), page_version=1)
+    assert verify_bundle(encode_members(first), KEY).page
+    refused(encode_members(replace(first, page_version=2)))
     monkeypatch.setattr(bundle_export, "MAX_PAGE_BYTES", 10_000)
     with pytest.raises(TooLarge, match="the page for people would have more than 10000 bytes"):
         export_bundle(read, key=KEY, trails=[trail])
     assert export_bundle(read, key=KEY, trails=[trail], page=False)
 
 
-def test_a_page_of_version_2_differs_from_version_1(members: dict[str, bytes], contents: Contents) -> None:
-    assert json.loads(members["manifest.json"])["page"] == 1, "so that earlier verifiers know it"
-    refused(encode_members(replace(contents, page_version=2)), "index.html")
+def test_a_page_of_an_earlier_version_is_true_still(members: dict[str, bytes], contents: Contents) -> None:
+    assert json.loads(members["manifest.json"])["page"] == 3
+    page = as_earlier(members["index.html"])
+    assert sha256(page).hexdigest() == "377a1de62e3381cd94c19e580599e3fec7abc076226f38c9bf4e91c3693182e7", (
+        "its bytes as they were"
+    )
+    earlier = replace(contents, page=page, page_version=1)
+    assert verify_bundle(encode_members(earlier), KEY).page
+    refused(encode_members(replace(earlier, page_version=2)), "index.html")  # the same as version 1
+    refused(encode_members(replace(earlier, page_version=3)), "index.html")
+    refused(encode_members(replace(contents, page_version=1)), "index.html")
+
+
+def test_the_page_says_of_which_trail_a_verdict_is(tmp_path: Path) -> None:
+    """The one that the bundle is of first. A verdict of a trace that goes with it, and came later, stood there as the payment's."""
+    made = SmallLedger(store=SqliteStore(tmp_path / "store.sqlite"), index=MemoryIndex())
+    small_story(made)
+    made.add_verdict(PAYMENT, "complete")
+    made.add_verdict(TRACE, "failed")
+    made.publish()
+    read = Evidence(index=made.index, reader=made.reader, store=made.store)
+    story = unpack_bundle(export_bundle(read, key=KEY, trails=[PAYMENT, TRACE]))["index.html"]
+    told = "Verdict of the flow <b>payment</b> on <code>{}</code>: <b>{}</b></p>"
+    assert re.findall(r"Verdict of.*", story.decode()) == [
+        told.format(PAYMENT, "complete"),
+        told.format(TRACE, "failed"),
+    ]
+    alone = unpack_bundle(export_bundle(read, key=KEY, trails=[TRACE]))["index.html"]
+    assert re.findall(r"Verdict of.*", alone.decode()) == ["Verdict of the flow <b>payment</b>: <b>failed</b></p>"]
 
 
 def test_a_page_is_compared_as_far_as_it_goes(contents: Contents) -> None:

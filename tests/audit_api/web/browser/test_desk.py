@@ -15,6 +15,7 @@ import pytest
 from playwright.sync_api import Browser, Page, Route, expect
 
 from correlator.note import Verifier
+from correlator.unbundle import unpack_bundle
 from correlator.verify import verify_bundle
 from tests.audit_api.web.browser.conftest import PATIENCE_SECONDS, Desk, Reader, reader_of
 
@@ -184,6 +185,13 @@ def test_the_export_dialog_gives_a_bundle_that_verifies(reader: Reader, desk: De
     assert report.events == 16
     reader.page.keyboard.press("Escape")
     expect(dialog).to_be_hidden()
+    inside = tmp_path / "index.html"
+    inside.write_bytes(unpack_bundle(file.read_bytes())["index.html"])
+    reader.page.goto(inside.as_uri())
+    for width in (320, 400, 959, 961, 1_280):
+        reader.page.set_viewport_size({"width": width, "height": 800})
+        wide = reader.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        assert wide == 0, f"the bundle's page scrolls sideways at {width} px"
 
 
 def focused(page: Page) -> str:
