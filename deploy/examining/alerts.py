@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from alerting.detect.settings import DetectorSettings
 from collector.clienttls import client_tls
 from deploy.examining import Chart
-from deploy.examining.certificates import shown_by
+from deploy.examining.certificates import shown_by, unusable_file
 
 __all__ = ["examine_alerts"]
 
@@ -34,6 +34,9 @@ def _alertmanager(chart: Chart, url: str, settings: DetectorSettings) -> None:
         token = Path(told.token_file).read_text(encoding="utf-8").strip() if told.token_file else ""
         status = _ask(f"{url.rstrip('/')}/-/ready", ca_file=told.ca_file, token=token)
     except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and (file := unusable_file(error)):
+            chart.fail(url, f"not asked: {file}", "[detector.alertmanager] ca_file, token_file")
+            return
         chart.fail(url, f"it does not answer: {error}", "[detector.alertmanager] urls, ca_file, token_file")
         return
     if status in (401, 403):
@@ -58,7 +61,10 @@ def _freeze(chart: Chart, settings: DetectorSettings) -> None:
             connection.connect()
             connection.close()
     except OSError as error:
-        chart.fail(where, f"who freezes payments cannot be reached: {error}", "[detector.freeze] url")
+        if file := unusable_file(error):
+            chart.fail(where, f"not asked: {file}", "[detector.freeze] ca_file")
+        else:
+            chart.fail(where, f"who freezes payments cannot be reached: {error}", "[detector.freeze] url")
     else:
         chart.ok(where, "who freezes payments can be reached; nothing was sent")
 

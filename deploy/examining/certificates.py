@@ -15,7 +15,7 @@ from deploy.config import Config
 from deploy.examining import Chart
 from deploy.examining.settings import collectors_of
 
-__all__ = ["Shown", "examine_certificates", "judge_time", "shown_by"]
+__all__ = ["Shown", "examine_certificates", "judge_time", "shown_by", "unusable_file"]
 
 _SOON_DAYS = 21
 _MAX_BYTES = 1_048_576
@@ -126,6 +126,11 @@ def judge_time(chart: Chart, name: str, certificate: x509.Certificate, whose: st
         chart.ok(name, f"{whose} is good for {left:,.0f} days, until {until}")
 
 
+def unusable_file(error: OSError) -> str:
+    """Which file of ours is at fault, and why; empty where the error is of the server or the way to it."""
+    return f"{error.filename} cannot be used: {error.strerror}" if error.filename else ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
     """What a TLS server showed: its certificate, and why it is not to be trusted (empty: it is)."""
@@ -146,7 +151,7 @@ def shown_by(url: str, *, ca_file: str, client: tuple[str, str] | None = None, t
         timeout_seconds: for each handshake.
 
     Raises:
-        OSError: it cannot be reached, or speaks no TLS.
+        OSError: it cannot be reached, or speaks no TLS; or a file cannot be used (`unusable_file`).
     """
     trusting = client_tls(ca_file, *(client or ()))
     try:

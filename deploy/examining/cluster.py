@@ -16,7 +16,7 @@ from collector.errors import TallyError
 from collector.store.opensearch.connection import Denied, Refusal
 from collector.store.settings import StoreSettings
 from deploy.examining import Chart
-from deploy.examining.certificates import judge_time, shown_by
+from deploy.examining.certificates import judge_time, shown_by, unusable_file
 from deploy.examining.nodes import Health, Nodes, judge_clocks, judge_disks, judge_health, judge_shards
 from deploy.examining.questions import PATIENCE_SECONDS, Login, Questions, flat
 
@@ -112,6 +112,11 @@ class _Door:
             )
             return False
         except OSError as error:
+            if file := unusable_file(error):
+                self.chart.fail(
+                    self.url, f"not asked: {file}", f"[{self.table}] ca_file, client_certificate, client_key"
+                )
+                return False
             self.chart.fail(
                 self.url,
                 f"cannot be reached: {error.strerror or error}",

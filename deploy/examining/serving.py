@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audit_api.redis_settings import RedisSettings
+from collector.clienttls import client_tls
 from collector.errors import Overloaded, TallyError
 from deploy.config import Config
 from deploy.examining import Chart
+from deploy.examining.certificates import unusable_file
 from deploy.examining.folder import bytes_below
 from deploy.places import Places
 from deploy.wording import size_in_words
@@ -81,6 +83,11 @@ def examine_provider(settings: "OidcSettings") -> Chart:
 async def _provider(chart: Chart, settings: "OidcSettings") -> None:
     from audit_api.identity.oidc.issuer import Issuer
 
+    try:
+        client_tls(settings.ca_file)
+    except OSError as error:
+        chart.fail("discovery", f"{settings.issuer} is not asked: {unusable_file(error)}", "[audit_api.oidc] ca_file")
+        return
     issuer = Issuer(settings, monotonic=time.monotonic)
     try:
         try:
@@ -168,6 +175,15 @@ async def _redis(chart: Chart, settings: RedisSettings) -> None:
     from audit_api.redis_limits import open_redis, try_scripts
 
     own = "meanwhile each API process counts by itself"
+    try:
+        client_tls(settings.ca_file, settings.client_certificate, settings.client_key)
+    except OSError as error:
+        chart.fail(
+            "Redis",
+            f"{settings.url} is not asked: {unusable_file(error)}; {own}",
+            "[audit_api.redis] ca_file, client_certificate, client_key",
+        )
+        return
     client = open_redis(settings)
     try:
         await try_scripts(client, settings.prefix)

@@ -12,11 +12,16 @@ from pathlib import Path
 
 import pytest
 
+from alerting.detect.settings import AlertmanagerSettings, DetectorSettings, FreezeSettings
+from audit_api.identity.oidc.settings import OidcSettings
+from audit_api.redis_settings import RedisSettings
 from collector.store.settings import StoreSettings
 from deploy.config import ConfigError, parse
 from deploy.examining import Chart
+from deploy.examining.alerts import examine_alerts
 from deploy.examining.certificates import examine_certificates, shown_by
 from deploy.examining.cluster import reach
+from deploy.examining.serving import examine_provider, examine_redis
 from tests.servers.certificates import Authority
 from tests.support.charts import only, outcomes, troubles
 
@@ -137,10 +142,30 @@ def test_a_server_is_trusted_or_it_is_told_why_not(authority: Authority, tmp_pat
         assert "is not trusted" in check.found
         assert "ca_file" in check.mend[0]
         assert "ca_file" in only(reached(port, tmp_path / "none.pem")).found
-        (tmp_path / "empty.pem").write_text("nothing")
-        assert only(reached(port, tmp_path / "empty.pem")).outcome == "failed"
         with pytest.raises(OSError, match="refused"):
             shown_by("https://127.0.0.1:1", ca_file=str(authority.ca), timeout_seconds=5)
+
+
+def test_a_file_that_is_no_certificate_is_told_and_no_server_is_blamed(tmp_path: Path) -> None:
+    """Its name, and what is wrong with it, wherever it is that nobody can be asked because of it."""
+    junk = tmp_path / "junk.pem"
+    junk.write_text("junk")
+    url = "https://127.0.0.1:9"
+    detector = DetectorSettings(
+        alertmanager=AlertmanagerSettings(urls=(url,), ca_file=str(junk)),
+        freeze=FreezeSettings(url=f"{url}/freeze", secret_file="secret", ca_file=str(junk)),
+    )
+    charts = (
+        reached(9, junk),
+        examine_alerts(detector),
+        examine_provider(OidcSettings(issuer=url, ca_file=str(junk))),
+        examine_redis(RedisSettings(url="rediss://127.0.0.1:9", ca_file=str(junk))),
+    )
+    found = [check for chart in charts for check in troubles(chart)]
+    assert len(found) == 5
+    for check in found:
+        assert f"not asked: {junk} cannot be used: no certificates in PEM" in check.found
+        assert "ca_file" in check.mend[0]
 
 
 def test_an_expired_server_and_one_with_another_name_are_told(authority: Authority) -> None:
