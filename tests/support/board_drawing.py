@@ -29,6 +29,8 @@ _UNIT = 0.3
 _COLORS = ("#3274d9", "#56a64b", "#e0752d", "#b877d9", "#e02f44", "#1f9ea8", "#c4a000", "#7a7a7a", "#8f3bb8", "#37872d")
 _MARKS = {"green": "#37872d", "orange": "#d9730d", "red": "#c4162a"}
 _MOST = 8
+_MARGIN = 0.007
+"""From where lines end to where their panel does, as a share of the picture."""
 
 
 _Box = tuple[float, float, float, float]
@@ -193,8 +195,7 @@ def _graph(axes: Axes, panel: dict[str, Any], answers: _Answers, unit: str, *, a
         spine.set_visible(side == "bottom")
         spine.set_color("#cccccc")
     if lines:
-        columns = min(len(lines), _MOST, 4 if panel["gridPos"]["w"] <= 8 else 6)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=columns, fontsize=6.6, frameon=False, handlelength=1.2, columnspacing=1.0)  # fmt: skip
+        _legend(axes, columns=min(len(lines), _MOST, 4 if panel["gridPos"]["w"] <= 8 else 6))
         if len(lines) > _MOST:
             axes.text(
                 1,
@@ -205,6 +206,18 @@ def _graph(axes: Axes, panel: dict[str, Any], answers: _Answers, unit: str, *, a
                 ha="right",
                 color="#777777",
             )
+
+
+def _legend(axes: Axes, *, columns: int) -> None:
+    """What the lines are, in so many columns, or as many of them as do not run past the panel."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    room = axes.get_window_extent().width + 2 * _MARGIN * figure.bbox.width
+    while True:
+        legend = axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncol=columns, fontsize=6.6, frameon=False, handlelength=1.2, columnspacing=1.0)  # fmt: skip
+        if columns == 1 or legend.get_window_extent().width <= room:
+            return
+        columns -= 1
 
 
 def _ref(one: Asked) -> str:
