@@ -1,6 +1,7 @@
 """The operation that exports what a search finds, as data: a zip with the file and its manifest, made while it is sent."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -58,6 +59,8 @@ class DataExports:
     limits: Limits
     shelf: Shelf | None = None
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
+    _promised: Counter[str] = field(default_factory=Counter)
+    """By principal the rows that exports which this process makes now may have: what one may have, another may not."""
 
     def conditions(self) -> tuple[Parameter, ...]:
         """The parameters that say which trails: those of the search, but for its paging."""
@@ -96,14 +99,14 @@ class DataExports:
         return await self.streamed(call, selection, run)
 
     async def room(self, principal: str) -> int:
-        """How many rows an export by this principal may have now, at least 1.
+        """How many rows this principal may be given still within the day, at least 1.
 
         Raises:
-            Problem: ``too-many-requests``: they have taken as many as they may within a day.
+            Problem: ``too-many-requests``: they have taken as many as they may.
         """
-        most, a_day = self.settings.export_rows, self.settings.export_rows_a_day
+        a_day = self.settings.export_rows_a_day
         if self.shelf is None:
-            return most
+            return 1 << 62
         everywhere = await self.limits.taken(principal)
         here = self.shelf.spent(principal)
         left = a_day - max(here, everywhere.rows)
@@ -111,10 +114,28 @@ class DataExports:
             seconds = everywhere.free_seconds if everywhere.rows >= here else self.shelf.free_seconds(principal)
             wait = {"Retry-After": str(max(1, int(seconds)))}
             raise Problem("too-many-requests", f"you have taken {a_day:,} rows within a day", headers=wait)
-        return min(most, left)
+        return left
 
-    def spend(self, principal: str, rows: int) -> None:
-        """Rows that a principal was given now."""
+    async def promised(self, principal: str) -> int:
+        """How many rows an export by this principal may have that begins now, at least 1; no other may have them before `spend`.
+
+        Raises:
+            Problem: ``too-many-requests``: as `room`, or their exports under way may have the rest.
+        """
+        left = await self.room(principal) - self._promised[principal]
+        if left <= 0:
+            a_day = self.settings.export_rows_a_day
+            told = f"your exports under way may have all that is left of {a_day:,} rows a day: wait for one of them"
+            raise Problem("too-many-requests", told, headers={"Retry-After": str(_RETRY_SECONDS)})
+        rows = min(self.settings.export_rows, left)
+        self._promised[principal] += rows
+        return rows
+
+    def spend(self, principal: str, rows: int, promised: int) -> None:
+        """Rows that a principal was given now, and how many they might have had."""
+        self._promised[principal] -= promised
+        if not self._promised[principal]:
+            del self._promised[principal]
         self.limits.spend(principal, rows)
         if self.shelf is not None:
             self.shelf.spend(principal, rows)
@@ -128,22 +149,24 @@ class DataExports:
         """
         assert call.principal is not None
         form, principal = call.values["format"], call.principal.name
-        most = await self.room(principal)
         if self._room.locked():
             headers = {"Retry-After": str(_RETRY_SECONDS)}
             raise Problem(
                 "too-many-requests", f"{AT_ONCE} exports are under way: wait for one of them", headers=headers
             )
         await self._room.acquire()
+        most = 0
         try:
+            most = await self.promised(principal)
             archive = await run(self._begin, selection, form, most)
         except BaseException:
             self._room.release()
+            self.spend(principal, 0, most)
             raise
 
         def done() -> None:
             self._room.release()
-            self.spend(principal, archive.making.walk.counts["rows"])
+            self.spend(principal, archive.making.walk.counts["rows"], most)
 
         parts = _Parts(archive, run, done)
         try:

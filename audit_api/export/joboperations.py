@@ -113,7 +113,7 @@ class ExportJobs:
             shelf,
             begin=begin,
             run=run,
-            room=data.room,
+            promised=data.promised,
             spend=data.spend,
             disk_bytes=data.settings.export_disk_bytes,
         )

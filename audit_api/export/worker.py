@@ -28,8 +28,8 @@ class Worker:
         shelf: the jobs.
         begin: makes a job's `Making` of at most so many rows; called in the thread that reads. Raises one of our errors.
         run: runs a function in that thread.
-        room: how many rows a principal may be given now; raises `Problem` when that is none.
-        spend: notes what a principal was given.
+        promised: how many rows a principal may be given now, which no other export may have before `spend`; raises `Problem` when that is none.
+        spend: notes what a principal was given, and how many rows were promised for that.
         disk_bytes: most bytes of all files together; a job that would pass it fails.
         rest_seconds: between two attempts when log, index or store did not answer.
     """
@@ -40,15 +40,15 @@ class Worker:
         *,
         begin: Callable[[Job, int], Making],
         run: Runner,
-        room: Callable[[str], Awaitable[int]],
-        spend: Callable[[str, int], None],
+        promised: Callable[[str], Awaitable[int]],
+        spend: Callable[[str, int, int], None],
         disk_bytes: int,
         rest_seconds: float = 5.0,
     ) -> None:
         self._shelf = shelf
         self._begin = begin
         self._run = run
-        self._room = room
+        self._promised = promised
         self._spend = spend
         self._disk_bytes = disk_bytes
         self._rest_seconds = rest_seconds
@@ -103,19 +103,27 @@ class Worker:
         return None
 
     async def _make(self, job: Job) -> None:
+        promised, given = await self._promised(job.principal), 0
+        try:
+            given = await self._made(job, promised)
+        finally:
+            self._spend(job.principal, given, promised)
+
+    async def _made(self, job: Job, most: int) -> int:
+        """Makes the job's file of at most so many rows; gives how many it has: none of one that was deleted meanwhile."""
         job.state, job.rows, job.bytes = "running", 0, 0
         self._shelf.save(job)
         archive: Archive | None = None
         digest = sha256()
         file = await asyncio.to_thread(_create, self._shelf.part(job))
         try:
-            making = await self._run(self._begin, job, await self._room(job.principal))
+            making = await self._run(self._begin, job, most)
             archive = Archive(making)
             while (rows := await self._run(archive.read)) is not None:
                 await self._put(job, file, await asyncio.to_thread(archive.shape, rows), digest.update)
                 job.rows = making.walk.counts["rows"]
                 if not self._shelf.has(job):
-                    return  # deleted while it was made
+                    return 0  # deleted while it was made
             await self._put(job, file, await asyncio.to_thread(archive.finish), digest.update)
             # it may take seconds, so not in the event loop: `Shelf.finish` finds nothing left to sync
             await asyncio.to_thread(_sync, file)
@@ -125,12 +133,13 @@ class Worker:
                 archive.abandon()
             if not self._shelf.has(job):
                 self._shelf.part(job).unlink(missing_ok=True)
-        if self._shelf.has(job):
-            job.sha256 = digest.hexdigest()
-            job.size = max(one["size"] for one in making.walk.checkpoints())
-            job.complete = making.walk.truncated is None
-            self._shelf.finish(job)
-            self._spend(job.principal, job.rows)
+        if not self._shelf.has(job):
+            return 0
+        job.sha256 = digest.hexdigest()
+        job.size = max(one["size"] for one in making.walk.checkpoints())
+        job.complete = making.walk.truncated is None
+        self._shelf.finish(job)
+        return job.rows
 
     async def _put(self, job: Job, file: BinaryIO, data: bytes, count: Callable[[bytes], None]) -> None:
         if not data:

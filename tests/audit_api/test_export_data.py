@@ -15,19 +15,21 @@ import pytest
 from audit_api.auth import TokenRecord, hash_token, new_token, parse_tokens, render_tokens
 from audit_api.export import walk as walk_module
 from audit_api.export.data import AT_ONCE
+from audit_api.export.shelf import Shelf
 from audit_api.export.walk import Selection, told_query
 from audit_api.settings import ApiSettings
 from audit_api.streaming import StreamedAnswer
 from collector.batch import open_header
 from collector.errors import NotFound, Overloaded
 from collector.event import Event
+from collector.protect.classify import has_card
 from collector.store.sqlite_months import SqliteMonths
 from correlator.checkpoint import open_checkpoint
 from correlator.entry import decode_entry
 from correlator.index import AmountRange, TextSearch, TrailQuery, sqlite
 from correlator.index.filters import parse_filter
 from correlator.retired import MonthAccount
-from tests.support.apis import Api, scope_of
+from tests.support.apis import Api, open_api, scope_of
 from tests.support.exports import made, rows_of, unpacked
 from tests.support.ledgers import SIGNER, SmallLedger, payment
 
@@ -345,6 +347,38 @@ async def test_when_all_places_are_taken_the_next_one_hears_it(api: Api) -> None
     wait.set()
     await asyncio.gather(*slow)
     assert (await api.get("/v1/exports")).status_code == 200
+
+
+@pytest.mark.anyio
+async def test_exports_at_once_have_one_budget_together(tmp_path: Path, ledger: SmallLedger) -> None:
+    """What those may have that are under way, the next one may not: each began with all that was left of the day."""
+    settings = ApiSettings(export_rows=30, export_rows_a_day=50, burst_requests=10_000)
+    wait = asyncio.Event()
+    begun = asyncio.Semaphore(0)
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            begun.release()
+            await wait.wait()
+
+    async with open_api(tmp_path, ledger, settings, exports_folder=tmp_path / "exports") as api:
+        slow = [asyncio.create_task(api.app(scope_of(api, "/v1/exports", b""), receive, send)) for _ in range(2)]
+        for _ in slow:
+            await begun.acquire()
+        refused = await api.get("/v1/exports")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "15")
+        assert "exports under way may have all that is left of 50 rows a day" in refused.json()["detail"]
+        assert (await api.get("/v1/exports", "admin")).status_code == 200, "each has their own"
+        wait.set()
+        await asyncio.gather(*slow)
+        shelf = Shelf(tmp_path / "exports", clock=api.clocks.wall, keep_seconds=60, has_card=has_card)
+        assert shelf.spent("auditor@example") == 50
+        refused = await api.get("/v1/exports")
+        assert (refused.status_code, int(refused.headers["Retry-After"]) > 80_000) == (429, True)
 
 
 @pytest.mark.anyio
