@@ -311,7 +311,8 @@ class CollectorSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             has them. A store that does not answer within 5 seconds is told to the sender, which is to send again
             (docs/life-of-an-event.md).
         speakers: services that not everybody may speak for: each with those who alone may, as `origin.peer` names them
-            (`certificate:NAME`, `user:NAME`, `client:HOSTNAME`). From others, an event that names one of these services is a dead letter.
+            (`certificate:NAME`, `user:NAME`, `client:HOSTNAME`). From others, an event that names one of these services is a dead letter;
+            `tally import` is not asked.
         mappings: files that say what the fields of others' logs mean, and ``preset:NAME`` for those that come with Tallystick
             (docs/mappings.md); the first mapping that is for a record is used.
         forward: Fluent Forward.

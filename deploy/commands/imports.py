@@ -61,7 +61,8 @@ def import_files(
     """Take in files of logs and spans: CSV, JSON lines or Docker's JSON log lines, plain or gzip.
 
     Each file is a stream named by its SHA-256, so that importing it again adds nothing, in whatever order, unless
-    --again asks for it. Every row is stored, a duplicate, or a dead letter with its reason. Exit code 1 if a file could not be read or the account does not balance.
+    --again asks for it. Every row is stored, a duplicate, or a dead letter with its reason. Rows may name any
+    service: [collector.speakers] is not asked. Exit code 1 if a file could not be read or the account does not balance.
     """
     from collector.importer.mapping import load_mappings
     from collector.imports import IMPORT
