@@ -53,6 +53,7 @@ def summary_json(summary: TrailSummary) -> dict[str, Any]:
         "keys": [{"name": name, "value": value} for name, value in summary.keys],
         "amounts": [{"currency": name, "least": least, "most": most} for name, least, most in summary.amounts],
         "links": summary.links[:MAX_LINKS],
+        "links_left_out": summary.links_left_out + max(0, len(summary.links) - MAX_LINKS),
         "hub": summary.hub,
     }
 

@@ -86,6 +86,7 @@ _SUMMARY_EXAMPLE = {
     "keys": [{"name": "order_id", "value": "O-1"}],
     "amounts": [{"currency": "EUR", "least": "12.5", "most": "12.5"}],
     "links": ["key/order_id/O-1", "trace/00000000000000000000000000000002"],
+    "links_left_out": 0,
     "hub": False,
 }
 _CHECKPOINT_EXAMPLE = {"origin": "ledger.example/payments", "size": 35, "root": _HASH, "note": _NOTE}
@@ -139,9 +140,10 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                 "The span of the amounts that its events tell, in each currency (ISO 4217; XXX: none is said).",
             ),
             "links": _list(_string(), "Trails linked to it; at most 200 are listed."),
+            "links_left_out": _integer("How many more there are."),
             "hub": {
                 "type": "boolean",
-                "description": "It links more trails than a key of one transaction does: not followed.",
+                "description": "It links more than a key of one transaction does: not followed.",
             },
         },
         example=_SUMMARY_EXAMPLE,
@@ -220,12 +222,7 @@ SCHEMAS: dict[str, dict[str, Any]] = {
                     "traces": _list(_string(), "Trace trails whose entries belong to this trail's story."),
                     "traces_left_out": _integer("How many more there are: too many, or the trail is a hub's."),
                     "related": _list(
-                        _object(
-                            {
-                                "trail": _string(),
-                                "through": _nullable(_string("The trace that relates the two; null: linked directly.")),
-                            }
-                        ),
+                        _object({"trail": _string(), "through": _nullable(_string("The trace between; null: none."))}),
                         "Other transactions and keys that have to do with it, and are not followed.",
                     ),
                     "related_left_out": _integer("How many more there may be: not all were looked at."),

@@ -316,7 +316,7 @@ def _status(part: TrailPart) -> str:
 def _summary(told: Mapping[str, Any]) -> TrailSummary:
     fields = {
         **{name: told[name] for name in ("trail", "entries", "first_leaf", "last_leaf", "services", "events")},
-        **{name: told[name] for name in ("status", "links", "hub")},
+        **{name: told[name] for name in ("status", "links", "links_left_out", "hub")},
         "first_time": told["first_time"] or "",
         "last_time": told["last_time"] or "",
         "keys": [(one["name"], one["value"]) for one in told["keys"]],

@@ -124,6 +124,9 @@ class TrailIndex(Protocol):
     def is_hub(self, trail: str) -> bool:
         """As `trail` tells it, without a look at the links, of which a hub may have millions. Raises `NotFound`."""
 
+    def all_links(self, trail: str) -> Sequence[str]:
+        """All trails linked to it, sorted, each once, of a hub as well: for who checks the index. None of a trail that it does not know."""
+
     def leaves(self, trail: str, *, start: int = 0, limit: int = 1_000, size: int | None = None) -> Sequence[int]:
         """Leaf indexes of the trail's entries by position, from position `start`, of those below `size`."""
 

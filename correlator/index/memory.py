@@ -62,6 +62,10 @@ class MemoryIndex:
             raise NotFound(f"no trail {trail[:300]!r} in the index")
         return row.is_hub(self._hub_links)
 
+    def all_links(self, trail: str) -> Sequence[str]:
+        """See `TrailIndex.all_links`."""
+        return sorted(self._links.get(trail, ()))
+
     def leaves(self, trail: str, *, start: int = 0, limit: int = 1_000, size: int | None = None) -> Sequence[int]:
         """See `TrailIndex.leaves`."""
         leaves = self._leaves.get(trail, [])[start : start + max(limit, 0)]

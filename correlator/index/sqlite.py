@@ -271,6 +271,15 @@ class SqliteIndex:
                 raise NotFound(f"no trail {trail[:300]!r} in the index")
             return row_of(row).is_hub(self._hub_links)
 
+    def all_links(self, trail: str) -> Sequence[str]:
+        """See `TrailIndex.all_links`."""
+        with self._lock, _wrapped(self._path):
+            rows = self._db.execute(
+                "SELECT trail FROM links WHERE first_leaf = (SELECT first_leaf FROM trails WHERE trail = ?) ORDER BY trail",
+                (trail,),
+            )
+            return [link for (link,) in rows]
+
     def leaves(self, trail: str, *, start: int = 0, limit: int = 1_000, size: int | None = None) -> Sequence[int]:
         """See `TrailIndex.leaves`."""
         out: list[int] = []

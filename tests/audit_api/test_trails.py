@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import random
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 from urllib.parse import quote, unquote
@@ -11,6 +12,7 @@ from urllib.parse import quote, unquote
 import msgspec
 import pytest
 
+from audit_api.answers import summary_json
 from audit_api.identity.scope import RowScope
 from audit_api.logs import Logs
 from audit_api.trails import PAGE_BYTES
@@ -191,6 +193,15 @@ async def test_what_stands_beside_a_trail(api: Api) -> None:
     assert answer["accesses"] == {"complete": True, "entries": []}
     assert answer["next"] is None
     assert "proof" not in answer["entries"][0]
+
+
+def test_a_summary_lists_some_links_and_counts_the_rest() -> None:
+    links = tuple(f"transaction/p{number:03d}" for number in range(250))
+    summary = TrailSummary(trail="key/a/b", entries=1, first_leaf=0, last_leaf=0, links=links, links_left_out=7)
+    told = summary_json(summary)
+    assert (len(told["links"]), told["links_left_out"]) == (200, 57)
+    whole = summary_json(replace(summary, links=links[:200], links_left_out=0))
+    assert (len(whole["links"]), whole["links_left_out"]) == (200, 0)
 
 
 async def test_a_trail_is_read_page_by_page(api: Api) -> None:

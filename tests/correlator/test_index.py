@@ -391,6 +391,8 @@ def test_of_a_hubs_links_some_are_told_and_the_rest_counted(index: TrailIndex) -
     for told in (index.trail("key/account/7"), index.find(TrailQuery(kind="key"), size=1 << 40).trails[0]):
         assert (told.hub, len(told.links), told.links_left_out) == (True, MAX_HUB_LINKS, 300)
         assert list(told.links) == sorted(set(told.links))
+    assert index.all_links("key/account/7") == [f"transaction/{number:04d}" for number in range(MAX_HUB_LINKS + 300)]
+    assert index.all_links("key/account/8") == []
     whole = index.trail("transaction/all")
     assert (len(whole.links), whole.links_left_out) == (MAX_HUB_LINKS + 300, 0)
 

@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from collector.event import Facts, encode_facts
 from correlator.entry import Entry
 from correlator.errors import NotFound
-from correlator.index import IndexedLeaf, Page, TrailQuery, TrailSummary
+from correlator.index import IndexedLeaf, Page, TrailIndex, TrailQuery, TrailSummary
 from correlator.index.memory import MemoryIndex
 from correlator.index.opensearch.access import Named
 from correlator.index.opensearch.beside import Beside, beside_of
 from correlator.index.opensearch.documents import CHUNK_LEAVES, trail_id
+from correlator.index.rows import MAX_HUB_LINKS
 from correlator.index.sqlite import SqliteIndex
 from deploy.checking import trails
 from deploy.checking.pages import page_differences
@@ -56,6 +57,9 @@ class Tampered:
 
     def is_hub(self, trail: str) -> bool:
         return self.trail(trail).hub
+
+    def all_links(self, trail: str) -> Sequence[str]:
+        return self.trail(trail).links
 
     def leaves(self, trail: str, *, start: int = 0, limit: int = 1_000, size: int | None = None) -> Sequence[int]:
         return [leaf for leaf in self._leaves.get(trail, [])[start : start + limit] if size is None or leaf < size]
@@ -93,7 +97,7 @@ def all_of(index: MemoryIndex) -> tuple[list[TrailSummary], dict[str, list[int]]
     return rows, {row.trail: list(index.leaves(row.trail)) for row in rows}
 
 
-def findings(entries: Sequence[Entry], index: Tampered) -> list[tuple[str, str]]:
+def findings(entries: Sequence[Entry], index: TrailIndex) -> list[tuple[str, str]]:
     told: list[tuple[str, str]] = []
     check = IndexCheck(
         index=index,
@@ -174,6 +178,38 @@ def test_pages_and_looks_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) ->
     assert findings(entries, Tampered(rows, leaves, truth.size())) == [
         (f"index, trace/{4:032x}", "the index names other leaves than the log has of it")
     ]
+
+
+def test_all_links_of_a_hub_are_compared_whichever_its_summary_tells(tmp_path: Path) -> None:
+    """An index on OpenSearch tells those that came first, the one that is made anew those that sort last."""
+
+    class First(MemoryIndex):
+        def find(self, query: TrailQuery, *, size: int, below: int | None = None, limit: int = 50) -> Page:
+            page = super().find(query, size=size, below=below, limit=limit)
+            trails = [replace(one, links=tuple(self.all_links(one.trail)[: len(one.links)])) for one in page.trails]
+            return replace(page, trails=trails)
+
+    hub = "key/merchant/acme"
+    entries = [
+        Entry(
+            v=1,
+            trail=hub,
+            position=at,
+            kind="link",
+            recorded="2026-01-02T03:04:05.000000000Z",
+            detail={"to": f"transaction/{at:05d}"},
+        )
+        for at in range(MAX_HUB_LINKS + 500)
+    ]
+    with closing(SqliteIndex(tmp_path / "index")) as disk:
+        indexes: tuple[TrailIndex, ...] = (First(), disk)
+        for index in indexes:
+            index.apply([IndexedLeaf(leaf=leaf, entry=one) for leaf, one in enumerate(entries)])
+            assert findings(entries, index) == []
+        with closing(sqlite3.connect(tmp_path / "index")) as db, db:
+            db.execute("UPDATE links SET trail = 'transaction/other' WHERE trail = 'transaction/00003'")
+        assert "transaction/00003" not in disk.trail(hub).links
+        assert findings(entries, disk) == [(f"index, {hub}", "the index says otherwise of it than the log: links")]
 
 
 def test_an_index_of_another_log_is_told_to_a_bound() -> None:

@@ -318,6 +318,15 @@ class OpenSearchIndex:
                 raise NotFound(f"no trail {trail[:300]!r} in the index")
             return document.row().is_hub(self._hub_links)
 
+    def all_links(self, trail: str) -> Sequence[str]:
+        """See `TrailIndex.all_links`."""
+        with self._lock:
+            document = self._document(trail)
+            if document is None:
+                return []
+            ids = _link_chunks(document, document.link_chunks)
+            return sorted(_links(document, ids, self._access.get(ids)))
+
     def leaves(self, trail: str, *, start: int = 0, limit: int = 1_000, size: int | None = None) -> Sequence[int]:
         """See `TrailIndex.leaves`. Reads the trail's document, and the chunks of the positions asked for."""
         with self._lock:
@@ -344,12 +353,7 @@ class OpenSearchIndex:
         return documents.opened(id_, found[id_]) if found else None
 
     def _summaries(self, found: Sequence[TrailDocument], size: int | None) -> tuple[TrailSummary, ...]:
-        ids = {
-            one.trail: [
-                documents.link_chunk_id(documents.trail_id(one.trail), at) for at in range(self._chunks_told(one))
-            ]
-            for one in found
-        }
+        ids = {one.trail: _link_chunks(one, self._chunks_told(one)) for one in found}
         chunks = self._access.get([id_ for some in ids.values() for id_ in some])
         return tuple(self._summary(one, size, _links(one, ids[one.trail], chunks)) for one in found)
 
@@ -377,6 +381,11 @@ class OpenSearchIndex:
             held -= 1
             id_ = documents.leaf_chunk_id(name, held)
             leaves = documents.chunk_of_leaves(id_, self._access.get([id_]).get(id_))
+
+
+def _link_chunks(one: TrailDocument, count: int) -> list[str]:
+    """The ids of its first chunks of links."""
+    return [documents.link_chunk_id(documents.trail_id(one.trail), at) for at in range(count)]
 
 
 def _links(one: TrailDocument, ids: Sequence[str], chunks: dict[str, bytes]) -> Iterable[str]:
