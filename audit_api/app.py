@@ -177,6 +177,12 @@ def create_app(
         if provider is not None:
             await provider.close()
 
+    async def no_such_path(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        kind = "method-not-allowed" if error.status_code == 405 else "no-route"
+        problem = Problem(kind, str(error.detail), headers=error.headers)
+        return desk.lost(problem, request) or problem_response(problem, instance=request.url.path)
+
     app = FastAPI(
         title="Tallystick audit API",
         summary="Trails that anyone can verify.",
@@ -188,7 +194,7 @@ def create_app(
         openapi_url=None,  # served below, with the headers and limits of everything else
         redirect_slashes=False,
         lifespan=lifespan,
-        exception_handlers={HTTPException: _no_such_path, Exception: _our_fault},
+        exception_handlers={HTTPException: no_such_path, Exception: _our_fault},
     )
     app.state.door = door
     app.state.live = live
@@ -308,12 +314,6 @@ def _version() -> str:
         return version("tallystick")
     except PackageNotFoundError:
         return "0"
-
-
-async def _no_such_path(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    kind = "method-not-allowed" if error.status_code == 405 else "no-route"
-    return problem_response(Problem(kind, str(error.detail), headers=error.headers), instance=request.url.path)
 
 
 async def _our_fault(request: Request, _: Exception) -> Response:

@@ -124,6 +124,11 @@ class Desk:
         kept = {name: value for name, value in problem.headers.items() if name.lower() in ("retry-after", "allow")}
         return Response(body, status_code=problem.kind.status, media_type=HTML, headers={**kept, **HEADERS})
 
+    def lost(self, problem: Problem, request: Request) -> Response | None:
+        """A page for a browser at an address below ours that is none; None for anybody else. It knows no session."""
+        ours = request.url.path.startswith(f"{PREFIX}/") and "text/html" in request.headers.get("accept", "")
+        return self.problem_page(problem, request, None) if ours else None
+
     async def _to_search(self, _: Request) -> Response:
         return RedirectResponse(f"{PREFIX}/trails", status_code=303, headers=HEADERS)
 

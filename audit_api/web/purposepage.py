@@ -82,19 +82,19 @@ class PurposePage:
             body=b"", media_type="text/plain", headers=headers, status=303, notes={"purpose.stated": purpose}
         )
 
-    def form(self, session: Session | None, following: str, *, message: str = "") -> bytes:
-        """The form, which leads to this path of ours."""
+    def form(self, session: Session | None, following: str, *, message: str = "", demanded: bool = False) -> bytes:
+        """The form, which leads to this path of ours. `demanded`: without a purpose its reader does not get there."""
         principal = session.principal if session is not None else None
         return page(
             self._frame, "purpose.html", session, principal,
-            next=_following(following), message=message, most=MAX_PURPOSE,
+            next=_following(following), message=message, demanded=demanded, most=MAX_PURPOSE,
         )  # fmt: skip
 
     def asked_instead(self, request: Request, session: Session) -> bytes:
         """The form in the place of what was asked for without a purpose."""
         if request.method != "GET" or request.url.path == _PATH:
-            return self.form(session, _FIRST, message="needed" if request.url.path == _PATH else "lost")
-        return self.form(session, asked_path(request))
+            return self.form(session, _FIRST, message="needed" if request.url.path == _PATH else "lost", demanded=True)
+        return self.form(session, asked_path(request), demanded=True)
 
 
 def _following(text: str) -> str:

@@ -131,3 +131,4 @@ async def test_where_none_is_required_nobody_is_asked(api: Api) -> None:
     await api.client.post("/login", data={"token": api.tokens["sre"], "next": "/desk/trails"}, headers=ORIGIN)
     page = await see(api, "/desk/trails")
     assert (page.status_code, 'class="purpose"' in page.text) == (200, False)
+    assert "nobody reads without saying why" not in (await see(api, "/desk/purpose")).text

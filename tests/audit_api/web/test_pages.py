@@ -342,6 +342,25 @@ async def test_what_is_not_there_is_told_to_people(api: Api) -> None:
     assert answer.headers["content-type"] == "text/html; charset=utf-8"
     assert "There is no such trail" in shown(answer)
     assert (await page(api, "/desk/static/0/desk.css")).status_code == 404
+    for path, code, told in (
+        ("/desk/nothing", 404, "no page at this address"),
+        ("/desk/searches", 405, "a form sends"),
+    ):
+        answer = await page(api, path, None)
+        assert (answer.status_code, answer.headers["content-type"]) == (code, "text/html; charset=utf-8")
+        assert told in shown(answer)
+        assert answer.headers["content-security-policy"] == POLICY
+        other = await api.get(path, None)
+        assert (other.status_code, other.headers["content-type"]) == (code, "application/problem+json")
+    assert (await page(api, "/v1/nothing")).headers["content-type"] == "application/problem+json"
+
+
+async def test_a_trail_without_events_says_where_they_stand(api: Api) -> None:
+    answer = await page(api, "/desk/trails/key/order_id/O-1")
+    assert "has no event of its own. What happened stands in the trails that it is linked to." in shown(answer)
+    assert '<table class="line">' not in answer.text
+    assert "Clocks" not in shown(answer)
+    assert '<table class="line">' in (await page(api, STORY)).text
 
 
 async def test_the_formats_that_are_offered_are_those_that_the_api_declares(api: Api) -> None:
