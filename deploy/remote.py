@@ -215,7 +215,13 @@ class RemoteLedger:
 
     def _verified(self, trail: str, *, linked: bool, last_leaf: int = -1) -> tuple[Contents, Proof]:
         """The trail's bundle, and what of it holds; `last_leaf` is where the API said before that the trail ends."""
-        data = self.api.get(trail_path("/v1/exports", trail), {"page": "false", "linked": str(linked).lower()})
+        try:
+            data = self.api.get(trail_path("/v1/exports", trail), {"page": "false", "linked": str(linked).lower()})
+        except ApiProblem as refusal:
+            if refusal.kind != "forbidden":
+                raise
+            shown = f"{self.api.url}/desk/trails/{trail} shows what your role may see of it"
+            raise Failure(f"{refusal}: what is told here is proved by a bundle of {trail}; {shown}") from refusal
         contents = self._contents(data, trail)
         try:
             checkpoint = Checkpoint.parse(contents.checkpoint[: contents.checkpoint.rindex(b"\n\n") + 1])
@@ -316,7 +322,8 @@ def _status(part: TrailPart) -> str:
 def _summary(told: Mapping[str, Any]) -> TrailSummary:
     fields = {
         **{name: told[name] for name in ("trail", "entries", "first_leaf", "last_leaf", "services", "events")},
-        **{name: told[name] for name in ("status", "links", "links_left_out", "hub")},
+        **{name: told[name] for name in ("status", "links", "hub")},
+        "links_left_out": told.get("links_left_out", 0),  # which an API before this client does not tell
         "first_time": told["first_time"] or "",
         "last_time": told["last_time"] or "",
         "keys": [(one["name"], one["value"]) for one in told["keys"]],

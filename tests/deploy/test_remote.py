@@ -69,6 +69,18 @@ def test_without_a_key_nothing_is_called_verified(ledger: Workshop, remote: list
     assert "say --log-key" in proof["problem"]
 
 
+def test_who_may_have_no_bundle_hears_where_they_may_look(
+    remote: list[str], tokens: dict[str, str], cli: Cli, tmp_path: Path
+) -> None:
+    token = tmp_path / "sre.token"
+    token.write_text(tokens["sre"])
+    token.chmod(0o600)
+    code, out, err = cli("trail", "p1", "--api", remote[1], "--token-file", str(token))
+    assert (code, out) == (1, "")
+    assert "forbidden: this is for auditor, admin: what is told here is proved by a bundle of transaction/p1" in err
+    assert f"{remote[1]}/desk/trails/transaction/p1 shows what your role may see of it" in err
+
+
 def test_another_ledgers_key_is_told(ledger: Workshop, remote: list[str], cli: Cli) -> None:
     code, out, _ = cli("trail", "p1", "--json", *remote[:4], "--log-key", SIGNER.verifier.vkey)
     assert (code, json.loads(out)["proof"]["state"]) == (1, "false")
