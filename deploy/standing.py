@@ -70,12 +70,16 @@ class StreamLine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Spool(msgspec.Struct, frozen=True, kw_only=True):
-    """A collector's spool on this disk: its bytes, its dead letters by reason, and what the sidecar says of itself while it runs."""
+    """A collector's spool on this disk: its bytes, its dead letters by reason, and what the sidecar says of itself while it runs.
+
+    `mute`: its process is there, and does not answer.
+    """
 
     collector: str
     size_bytes: int
     dead_letters: dict[str, int]
     sidecar: SidecarState | None = None
+    mute: bool = False
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -207,11 +211,13 @@ def _spools(places: Places) -> Iterator[Spool]:
     for folder in sorted(root.iterdir()) if root.is_dir() else ():
         letters = read_dead_letters(folder / DEAD_LETTERS, disk=OsDisk())
         address = addresses.get(f"collector-{folder.name}", "")
+        sidecar = ask_sidecar(address) if address else None
         yield Spool(
             collector=folder.name,
             size_bytes=_size(folder),
             dead_letters=dict(Counter(letter.label for letter in letters)),
-            sidecar=ask_sidecar(address) if address else None,
+            sidecar=sidecar,
+            mute=bool(address) and sidecar is None,
         )
 
 

@@ -84,6 +84,8 @@ def _show(found: "Standing") -> None:
 def _show_spool(spool: "Spool") -> None:
     dead = ", ".join(f"{number:,} {label}" for label, number in spool.dead_letters.items())
     show(f"spool    {spool.collector}  {size_in_words(spool.size_bytes)}{f'; dead letters: {dead}' if dead else ''}")
+    if spool.mute:
+        show("         its sidecar runs, and does not answer: `tally doctor` says more")
     sidecar = spool.sidecar
     if sidecar is None:
         return

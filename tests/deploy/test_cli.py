@@ -21,6 +21,7 @@ from correlator.reader import LogReader
 from deploy.cli import COMMANDS
 from deploy.keys import read_signer, write_key_pair
 from deploy.logstorage import log_storage
+from deploy.processes import announce, retire
 from tests.support.cut_bundle import cut_to
 
 if TYPE_CHECKING:
@@ -410,6 +411,18 @@ def test_status(ledger: Workshop, cli: Cli) -> None:
     found = json.loads(cli("status", "--json")[1])
     assert [stream["waiting_batches"] for stream in found["streams"]] == [0]
     assert found["problems"] == []
+
+
+def test_a_sidecar_that_runs_and_does_not_answer_is_told(ledger: Workshop, cli: Cli) -> None:
+    """A process that is stopped, or hangs, has its id still."""
+    announced = announce(ledger.places.run, "collector-collector", {"http": "http://127.0.0.1:9"})
+    told = "its sidecar runs, and does not answer"
+    assert told in cli("status")[1]
+    assert [
+        one["mute"] for one in json.loads(cli("status", "--json")[1])["spools"] if one["collector"] == "collector"
+    ] == [True]
+    retire(ledger.places.run, announced)
+    assert told not in cli("status")[1]
 
 
 @pytest.mark.parametrize("command", [["trail", "x"], ["find"], ["export", "x", "-o", "y.zip"], ["check"], ["reindex"]])
