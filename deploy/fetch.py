@@ -17,6 +17,7 @@ MAX_BYTES = 256 * 1024**2
 _MAX_PROBLEM_BYTES = 8_192
 _TIMEOUT_SECONDS = 60.0
 _HINT = " (TALLY_TOKEN: a token with the role auditor; it goes to this machine, or over https to the host of TALLY_API, alone)"
+_ELSEWHERE = " (it leads elsewhere, which is not followed: give the address of what is to be verified, such as …/v1/exports/TRAIL)"
 
 
 def fetch(url: str, *, api: str) -> bytes:
@@ -49,7 +50,7 @@ def fetch(url: str, *, api: str) -> bytes:
                 raise http.client.IncompleteRead(data, answer.length)
     except urllib.error.HTTPError as error:
         with error:
-            hint = _HINT if error.code in (401, 403) else ""
+            hint = _HINT if error.code in (401, 403) else _ELSEWHERE if 300 <= error.code < 400 else ""
             raise Overloaded(f"{url}: {error.code} {error.reason}{_detail(error)}{hint}") from error
     except (urllib.error.URLError, OSError) as error:
         raise Overloaded(f"{url}: {getattr(error, 'reason', error)}") from error

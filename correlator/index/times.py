@@ -7,6 +7,7 @@ from collector.event import format_time, parse_time
 
 __all__ = ["zoned"]
 
+_DATED = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", re.ASCII)
 _ZONELESS = re.compile(r"\d{4}-\d\d-\d\d(?:[Tt ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?", re.ASCII)
 
 
@@ -22,4 +23,6 @@ def zoned(text: str) -> str:
             f"{text} does not say {day}its time zone: write Z for UTC, or an offset, as in 2026-01-31T09:00:00+01:00",
             label="bad_time",
         )
+    if _DATED.match(text) is None:
+        raise Malformed("not an RFC 3339 time with a zone, such as 2026-01-31T09:00:00Z", label="bad_time")
     return format_time(parse_time(text))

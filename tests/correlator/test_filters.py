@@ -96,7 +96,7 @@ def test_a_filter_is_read(text: str, condition: Condition) -> None:
             "2026-01-01T00:00:00 does not say its time zone: write Z for UTC, or an offset",
         ),
         ("time > 2026-01-01", 8, "does not say a time of day and its time zone"),
-        ("time > yesterday", 8, "not an RFC 3339 time"),
+        ("time > yesterday", 8, "not an RFC 3339 time with a zone, such as 2026-01-31T09:00:00Z"),
         ("time > 2026-13-01T00:00:00Z", 8, "a date that does not exist"),
         ("amount.EURO > 1", 1, "three letters"),
         ("amount.EUR > 1,5", 15, "and, or, or the end is wanted, not ,"),

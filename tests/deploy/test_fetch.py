@@ -33,6 +33,13 @@ def test_a_refusal_is_told_with_its_reason(body: bytes, said: str) -> None:
     assert str(told.value).endswith(f"/x: 422 No{said}")
 
 
+def test_an_address_that_leads_elsewhere_says_what_to_give() -> None:
+    answer = b"HTTP/1.1 303 See Other\r\nlocation: /desk/trails\r\ncontent-length: 0\r\n\r\n"
+    with mumbler(answer) as url, pytest.raises(Overloaded) as told:
+        fetch(url, api="")
+    assert "303 See Other (it leads elsewhere, which is not followed: give the address of" in str(told.value)
+
+
 @pytest.mark.parametrize("answer", NO_HTTP.values(), ids=NO_HTTP.keys())
 def test_whoever_has_a_sidecars_port_by_now_is_no_sidecar(answer: bytes) -> None:
     with mumbler(answer) as url:
