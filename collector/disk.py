@@ -18,6 +18,9 @@ __all__ = ["UNREADABLE", "AppendFile", "Disk", "DiskLock", "OsDisk", "write_agai
 UNREADABLE = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN})
 """A sector that cannot be read, and file systems' words for their own damage: drive and kernel have tried for long enough."""
 
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS})
+"""What file systems say that have no hard links."""
+
 
 class AppendFile(Protocol):
     """A file open for appending."""
@@ -75,6 +78,9 @@ class Disk(Protocol):
 
     def replace(self, source: Path, target: Path) -> None:
         """Rename over `target` atomically; durable after `sync_directory`."""
+
+    def rename_new(self, source: Path, target: Path) -> None:
+        """Rename to a name that is free; FileExistsError if it is taken, and then nothing is done. Durable after `sync_directory`."""
 
     def truncate(self, path: Path, size: int) -> None:
         """Cut the file to `size` bytes and sync it."""
@@ -260,6 +266,19 @@ class OsDisk:
     def replace(self, source: Path, target: Path) -> None:
         """See `Disk.replace`."""
         source.replace(target)
+
+    def rename_new(self, source: Path, target: Path) -> None:
+        """See `Disk.rename_new`. A crash in the middle leaves both names; without hard links the look and the renaming are two steps."""
+        try:
+            os.link(source, target)
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            if target.exists():
+                raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from error
+            source.replace(target)
+        else:
+            source.unlink()
 
     def truncate(self, path: Path, size: int) -> None:
         """See `Disk.truncate`."""

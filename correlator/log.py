@@ -31,7 +31,8 @@ and what `AuditLog.open` makes of it:
 
 Opening restores, syncs, and only then raises the epoch and drops what no head needs. A writer whose head was swapped by
 another is *deposed*: its next swap, or its next checkpoint, is refused and raises `StateUnknown`. All it can have done in
-between is to publish again, with the same bytes, what a head that it did swap has named: nothing published ever changes.
+between is to publish again, with the same bytes, what a head that it did swap has named, and in the place of nothing that is
+durable already: nothing published ever changes.
 Names of stagings carry the epoch, and only those of earlier epochs are dropped, so that no writer touches a later one's.
 
 While there is nothing to publish, the writer *renews* the head (`renew`): the same head with another time in it. Closing
@@ -40,7 +41,7 @@ tree. Whoever stands by (`correlator.standby`) sees by these that the writer liv
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from types import TracebackType
 from typing import Self
@@ -141,9 +142,8 @@ class AuditLog:
                 claim.release()
             if isinstance(error, VerificationError) and storage.read_head() != raw:
                 # It was no damage: a writer that lives has published, and has dropped what its head before had named.
-                raise Conflict(
-                    f"another process writes this log: its head changed while it was read ({error})"
-                ) from error
+                told = f"another process writes this log: its head changed while it was read ({error})"
+                raise Conflict(told) from error
             raise
         log._claim = claim
         return log
@@ -243,7 +243,11 @@ class AuditLog:
         with self._stop_on_failure("publishing", overload_too=True):
             for tile, data in objects:
                 self._storage.put_once(tile.path, data)
-            self._storage.replace_checkpoint(self.signed_checkpoint, head=self._raw_head)
+            try:
+                self._storage.replace_checkpoint(self.signed_checkpoint, head=self._raw_head)
+            except Conflict:
+                _drop_superseded(self._storage, objects)
+                raise
             if settled:
                 self._drop_stagings(old)
         return checkpoint
@@ -335,6 +339,14 @@ def _head_of(head: Head, checkpoint: Checkpoint, signed: bytes) -> Head:
     return msgspec.structs.replace(
         head, size=checkpoint.size, root=checkpoint.root.hex(), checkpoint=signed.decode("utf-8")
     )
+
+
+def _drop_superseded(storage: LogStorage, objects: Sequence[tuple[Tile, bytes]]) -> None:
+    """Drop again what a successor had dropped of these, and nobody syncs: torn by a power cut, it would look like a change."""
+    for tile, _ in objects:
+        with suppress(NotFound):
+            storage.get(tile.full.path)
+            storage.drop_partials(tile.full.path)
 
 
 def _completes(tile: Tile, size: int) -> bool:

@@ -69,7 +69,7 @@ class LogStorage(Protocol):
     # Published objects ------------------------------------------------------------------------------------------------
 
     def put_once(self, path: str, data: bytes) -> None:
-        """Create an object whole; it is there with the same bytes: fine. Durable only after `sync`.
+        """Create an object whole; it is there with the same bytes: fine, and it stays as durable as it is. Durable only after `sync`.
 
         Raises:
             StateUnknown: it is there with other bytes; it was not changed.

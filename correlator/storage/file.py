@@ -74,14 +74,23 @@ class FileStorage:
         check_tile_path(path)
         target = self._root / path
         with _seam(path):
-            # Not atomic, and need not be: a writer publishes only what the head it has swapped names, so two of them
-            # that race for a name bring the same bytes.
+            # Of two writers that race for a name both bring the same bytes: a writer publishes only what the head that it
+            # has swapped names. But one that was deposed in here must not put a file that nobody syncs in the place of one
+            # that its successor has synced: hence `rename_new`, and in mending a file that is synced before it has the name.
             found = self._disk.read(target) if self._disk.exists(target) else None
+            if found is None and not mend:
+                temporary = self._written(target.parent, data, sync=False)
+                try:
+                    self._disk.rename_new(temporary, target)
+                except FileExistsError:
+                    self._disk.remove(temporary)
+                    found = self._disk.read(target)
             # Mending, also where the same bytes are there: they may be in the system's memory alone, after a sync of
             # them that failed, and a sync would not write them (see `_syncing`). Another file's it does.
-            if found is None or (mend and (found == data or is_torn(found, data))):
-                self._write(target, data, sync=False)
-            elif found != data:
+            elif mend and (found is None or found == data or is_torn(found, data)):
+                self._write(target, data, sync=True)
+                found = None
+            if found is not None and found != data:
                 raise StateUnknown(f"{path} is there with other bytes ({len(found)} found, {len(data)} to write)")
             self._unsynced[target] = None  # also when it was there: who wrote it may have died before its sync
 
@@ -247,9 +256,14 @@ class FileStorage:
 
     def _write(self, target: Path, data: bytes, *, sync: bool) -> None:
         """The file whole under its name, whatever stood there. The name is durable when its folder is synced."""
+        self._disk.replace(self._written(target.parent, data, sync=sync), target)
+
+    def _written(self, folder: Path, data: bytes, *, sync: bool) -> Path:
+        """The file whole under a name in ``tmp/``, to be renamed into `folder`, which is there then."""
         self._folder(self._root / "tmp")
-        self._folder(target.parent)
-        for temporary in self._temporary:
+        self._folder(folder)
+        while True:
+            temporary = next(self._temporary)
             try:
                 self._disk.write_new(temporary, data, sync=sync)
             except FileExistsError:
@@ -260,5 +274,4 @@ class FileStorage:
                 ):  # on a full disk each trial would leave another, and take the room that was made
                     self._disk.remove(temporary)
                 raise
-            self._disk.replace(temporary, target)
-            return
+            return temporary

@@ -94,3 +94,22 @@ def test_a_write_that_fails_in_the_middle_is_written_over(tmp_path: Path, reserv
     file.write(b" and more")
     file.close()
     assert path.read_bytes() == b"kept and more"
+
+
+@pytest.mark.parametrize("number", [0, errno.EPERM, errno.EOPNOTSUPP])
+def test_a_name_that_is_taken_is_not_renamed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Also where the file system has no hard links (`number`: what it says then)."""
+
+    def no_links(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    if number:
+        monkeypatch.setattr(os, "link", no_links)
+    disk, source, target = OsDisk(), tmp_path / "source", tmp_path / "target"
+    disk.write_new(source, b"first")
+    disk.rename_new(source, target)
+    assert (disk.list_directory(tmp_path), disk.read(target)) == (["target"], b"first")
+    disk.write_new(source, b"second")
+    with pytest.raises(FileExistsError):
+        disk.rename_new(source, target)
+    assert (disk.read(source), disk.read(target)) == (b"second", b"first")

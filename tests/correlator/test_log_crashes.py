@@ -1,17 +1,20 @@
 """Death at every change of the disk, and every fate of what was not synced: the table in `correlator/log.py`, tried."""
 
 import errno
+import itertools
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from correlator import log as log_module
-from correlator.errors import Overloaded, StateUnknown
+from correlator.errors import Conflict, Overloaded, StateUnknown
 from correlator.storage.file import FileStorage
 from tests.support import log_story
 from tests.support.faulty_disk import Crashed, Fate, FaultyDisk, _File, _Folder
+from tests.support.interrupted_disk import Interrupted
 from tests.support.log_story import Reopen
 from tests.support.logs import grow, open_log
 
@@ -168,3 +171,34 @@ def assert_recovers_at(disk: FaultyDisk, size: int) -> None:
     with open_log(FileStorage(ROOT, disk)) as log:
         assert log.size == size
     assert log_story.findings(FileStorage(ROOT, disk)) == []
+
+
+@pytest.mark.parametrize("fate", [Fate.TORN, None])
+def test_a_writer_that_is_deposed_between_any_two_operations_leaves_nothing_torn(fate: Fate | None) -> None:
+    """It hangs there, its successor publishes, settles and fills tiles up; then it goes on, and then the power is cut."""
+    deposed = [False]
+    for at in itertools.count(1):
+        disk = FaultyDisk()
+        grow(open_log(FileStorage(ROOT, disk)), [50, 60])
+        disk._locks.clear()  # that one was killed: who opens next restores
+        paused = Interrupted(disk)
+        deposed[0] = False
+
+        def successor(disk: FaultyDisk = disk) -> None:
+            with suppress(Overloaded):  # the other one is in the middle of a swap
+                grow(open_log(FileStorage(ROOT, disk), take_over=True), range(252, 258))
+                deposed[0] = True
+
+        paused.interrupt(at, successor)
+        try:
+            with open_log(FileStorage(ROOT, paused)) as log:
+                grow(log, [61, 62])
+        except (StateUnknown, Conflict):
+            assert deposed[0]
+        if paused.waits:
+            break
+        recovered = after_crash(disk, fate, seed=at)
+        with open_log(FileStorage(ROOT, recovered)) as log:
+            assert log.size >= (257 if deposed[0] else 62)
+        assert log_story.findings(FileStorage(ROOT, recovered)) == [], f"deposed before operation {at}"
+    assert at > 60

@@ -282,6 +282,11 @@ class FaultyDisk:
             del self._folder(source.parent).names[source.name]
             self._folder(target.parent).names[target.name] = node
 
+    def rename_new(self, source: Path, target: Path) -> None:
+        if self.exists(target):
+            raise FileExistsError(str(target))
+        self.replace(source, target)
+
     def truncate(self, path: Path, size: int) -> None:
         file = self._file(path)
         with self.change("truncate"):
