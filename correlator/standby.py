@@ -46,6 +46,9 @@ _LONGEST_GAP_NS = 2_000_000_000
 _MISSED_BEATS = 1.5
 """Renewals that a writer whose claim is free must have missed."""
 
+_DOUBTED_HEADS = 3
+"""Different heads under which what is published does not hold: then it is damage, and no power cut's."""
+
 _TURN_LEAVES = 4_096
 """Leaves followed between two looks."""
 
@@ -154,6 +157,7 @@ class Standby:
         self._published = 0
         self._behind = True
         self._more = False
+        self._doubted: list[bytes | None] = []
         self._looked_ns = monotonic_ns()
 
     def alive(self, within_seconds: float = 60.0) -> bool:
@@ -195,8 +199,26 @@ class Standby:
         self.metrics.epoch.set(head.epoch if head else 0)
         turn = self._turn(head, still_seconds)
         if turn is None:
-            self._follow()
+            try:
+                self._follow()
+            except VerificationError:
+                if self._is_damage(raw):
+                    raise
+                self.metrics.failures.inc()
+                self._behind, self._more = True, False
+            else:
+                self._doubted.clear()
         return turn
+
+    def _is_damage(self, head: bytes | None) -> bool:
+        """Whether what is published and does not hold was changed, as far as can be told under this head.
+
+        A power cut may have left it torn, or an older checkpoint in its place, until somebody opens the log, who restores it. That
+        one writes the head before the checkpoint, hence two other heads: by the second all is published that the first one names.
+        """
+        if head not in self._doubted:
+            self._doubted.append(head)
+        return len(self._doubted) >= _DOUBTED_HEADS
 
     def _turn(self, head: Head | None, still_seconds: float) -> Turn | None:
         if head is None or not head.writer:

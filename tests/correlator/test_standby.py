@@ -17,6 +17,7 @@ from correlator.head import decode_head
 from correlator.heartbeat import Heartbeat
 from correlator.index.memory import MemoryIndex
 from correlator.index.sqlite import SqliteIndex
+from correlator.log import AuditLog
 from correlator.run import Correlator
 from correlator.settings import CorrelatorSettings
 from correlator.standby import HeadWatch, Standby, Turn, wait_for_silence
@@ -461,14 +462,39 @@ def test_a_standby_that_is_far_behind_follows_in_turns_between_which_it_looks(
     assert not lockless.standby._more
 
 
-def test_a_log_that_was_rolled_back_is_told(lockless: Pair) -> None:
+def test_a_log_that_was_rolled_back_is_told_when_its_writer_has_lived_on(lockless: Pair) -> None:
     lockless.publish(20)
     old = lockless.storage.objects[CHECKPOINT]
     lockless.publish(20)
     lockless.look_for(1, renew=True)
     lockless.storage.objects[CHECKPOINT] = old
     with pytest.raises(VerificationError, match="rolled back"):
-        lockless.standby.look()
+        lockless.look_for(10, renew=True)
+    assert not lockless.standby.ready()
+
+
+@pytest.mark.parametrize("torn", [b"", b"\0" * 200])
+@pytest.mark.parametrize("warm", [False, True])
+def test_what_a_power_cut_has_torn_is_restored_by_the_standby_whose_turn_it_is(
+    locked: Pair, torn: bytes, warm: bool
+) -> None:
+    """The checkpoint is not synced before the log is opened again, and nobody else may be there to open it."""
+    locked.publish(20)
+    if warm:
+        locked.look_for(1, renew=True)
+    whole = locked.storage.objects[CHECKPOINT]
+    locked.writer.kill()
+    locked.storage.objects[CHECKPOINT] = torn
+    turn = locked.look_for(60, renew=False)
+    assert turn == Turn(reason="first has ended", take_over=False)
+    locked.standby.close()
+    with open_log_of(locked) as successor:
+        assert locked.storage.objects[CHECKPOINT] == whole
+        assert successor.size == 22
+
+
+def open_log_of(pair: Pair) -> AuditLog:
+    return AuditLog.open(pair.storage, SIGNER, clock=lambda: 1, writer_id="second")
 
 
 def test_a_standby_must_be_more_patient_than_a_writer() -> None:
