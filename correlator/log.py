@@ -21,6 +21,7 @@ and what `AuditLog.open` makes of it:
     | before, during 1   | staging not there, torn, or whole    | head does not name it: garbage, dropped                  |
     | after 1, during 2  | head not swapped                     | as above: the publish has not happened                   |
     |                    | head swapped                         | published from the staging, as below                     |
+    | in 2, its end      | head swapped, and not yet durable    | made durable, before anything of it is published         |
     | after 2, during 3  | tiles not there, torn, or whole      | written again from the stagings that the head names      |
     | after 3, during 4  | checkpoint old, torn, or new         | written again from the head                              |
     | during 5           | a partial tile gone or not           | written again, dropped again: its full tile is there     |
@@ -29,10 +30,10 @@ and what `AuditLog.open` makes of it:
     | between 6 and 2    | all objects durable                  | written again                                            |
     | during 7           | a staging gone or not                | head does not name it: garbage, dropped                  |
 
-Opening restores, syncs, and only then raises the epoch and drops what no head needs. A writer whose head was swapped by
-another is *deposed*: its next swap, or its next checkpoint, is refused and raises `StateUnknown`. All it can have done in
-between is to publish again, with the same bytes, what a head that it did swap has named, and in the place of nothing that is
-durable already: nothing published ever changes.
+Opening makes sure of the head, restores, syncs, and only then raises the epoch and drops what no head needs. A writer whose
+head was swapped by another is *deposed*: its next swap, or its next checkpoint, is refused and raises `StateUnknown`. All it
+can have done in between is to publish again, with the same bytes, what a head that it did swap has named, and in the place of
+nothing that is durable already: nothing published ever changes.
 Names of stagings carry the epoch, and only those of earlier epochs are dropped, so that no writer touches a later one's.
 
 While there is nothing to publish, the writer *renews* the head (`renew`): the same head with another time in it. Closing
@@ -41,7 +42,7 @@ tree. Whoever stands by (`correlator.standby`) sees by these that the writer liv
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from hashlib import sha256
 from types import TracebackType
 from typing import Self
@@ -49,15 +50,16 @@ from typing import Self
 import msgspec
 
 from correlator.checkpoint import Checkpoint, open_checkpoint, sign
-from correlator.errors import Conflict, NotFound, Overloaded, StateUnknown, VerificationError
-from correlator.frontier import Frontier, append_to_bundles
-from correlator.head import Head, StagingRef, decode_head, decode_staging, encode_head, encode_staging, staging_epoch
+from correlator.errors import Conflict, Overloaded, StateUnknown, VerificationError
+from correlator.frontier import append_to_bundles
+from correlator.head import Head, StagingRef, decode_head, encode_head, encode_staging, staging_epoch
 from correlator.merkle import EMPTY_ROOT
 from correlator.merkle import leaf_hashes as hashes_of
 from correlator.note import Signer
 from correlator.reader import LogReader
+from correlator.recovery import drop_superseded, load_edge, restore
 from correlator.storage import Claim, LogStorage
-from correlator.tiles import ENTRIES, HEIGHT, MAX_ENTRY_BYTES, WIDTH, Tile, parse_bundle
+from correlator.tiles import HEIGHT, MAX_ENTRY_BYTES, WIDTH, Tile
 
 __all__ = ["AuditLog", "LogReader"]
 
@@ -83,7 +85,7 @@ class AuditLog:
         self._clock = clock
         self._head = head
         self._raw_head = encode_head(head)
-        self._frontier, self._tail = _load_edge(storage, head)
+        self._frontier, self._tail = load_edge(storage, head)
         self._claim: Claim | None = None
         self._entries: list[bytes] = []
         self._hashes: list[bytes] = []
@@ -127,7 +129,10 @@ class AuditLog:
             else:
                 found = decode_head(raw)
                 _check_signed(found, signer)
-                _restore(storage, found)
+                if found.stagings:
+                    # who swapped it may have died before it was durable, and what no power cut leaves must not be published
+                    storage.swap_head(raw, raw)
+                restore(storage, found)
             head = msgspec.structs.replace(
                 found, epoch=found.epoch + 1, writer=writer_id, written_ns=clock(), stagings=()
             )
@@ -246,7 +251,7 @@ class AuditLog:
             try:
                 self._storage.replace_checkpoint(self.signed_checkpoint, head=self._raw_head)
             except Conflict:
-                _drop_superseded(self._storage, objects)
+                drop_superseded(self._storage, objects)
                 raise
             if settled:
                 self._drop_stagings(old)
@@ -341,14 +346,6 @@ def _head_of(head: Head, checkpoint: Checkpoint, signed: bytes) -> Head:
     )
 
 
-def _drop_superseded(storage: LogStorage, objects: Sequence[tuple[Tile, bytes]]) -> None:
-    """Drop again what a successor had dropped of these, and nobody syncs: torn by a power cut, it would look like a change."""
-    for tile, _ in objects:
-        with suppress(NotFound):
-            storage.get(tile.full.path)
-            storage.drop_partials(tile.full.path)
-
-
 def _completes(tile: Tile, size: int) -> bool:
     """Whether this full tile was partial in the tree of ``size`` leaves."""
     count = size >> HEIGHT * max(tile.level, 0)
@@ -359,42 +356,3 @@ def _check_signed(head: Head, signer: Signer) -> None:
     checkpoint = open_checkpoint(head.checkpoint.encode(), signer.verifier)
     if (checkpoint.size, checkpoint.root.hex()) != (head.size, head.root):
         raise VerificationError("the head's size and root are not those of the checkpoint in it")
-
-
-def _restore(storage: LogStorage, head: Head) -> None:
-    """Publish again, and durably, all that the head's stagings hold."""
-    restored = []
-    for ref in head.stagings:
-        try:
-            staging = storage.read_stage(ref.name)
-        except NotFound as error:
-            raise VerificationError(f"staging/{ref.name} is missing, and the head names it") from error
-        for tile, data in decode_staging(staging, ref):
-            storage.restore(tile.path, data)
-            restored.append(tile)
-    for tile in restored:
-        if tile.width == WIDTH:
-            storage.drop_partials(tile.path)
-    storage.sync()
-
-
-def _load_edge(storage: LogStorage, head: Head) -> tuple[Frontier, bytes]:
-    """The tree's right edge and the partial bundle, checked against the head's root."""
-
-    def read(tile: Tile) -> bytes:
-        try:
-            return storage.get(tile.path)
-        except NotFound as error:
-            raise VerificationError(f"{tile.path} is missing, and the tree of {head.size} leaves needs it") from error
-
-    frontier = Frontier.load(head.size, read)
-    if frontier.root.hex() != head.root:
-        raise VerificationError(f"the partial tiles of the tree of {head.size} leaves do not lead to the head's root")
-    index, width = divmod(head.size, WIDTH)
-    if not width:
-        return frontier, b""
-    bundle = Tile(level=ENTRIES, index=index, width=width)
-    tail = read(bundle)
-    if b"".join(hashes_of(parse_bundle(tail, width, bundle.path))) != frontier.edges[0]:
-        raise VerificationError(f"{bundle.path} does not hold the entries of the tree of {head.size} leaves")
-    return frontier, tail

@@ -140,6 +140,8 @@ class LogStorage(Protocol):
     def swap_head(self, old: bytes | None, new: bytes) -> None:
         """Replace the head, provided that it is ``old``; durable on return. Fine if it is ``new`` already.
 
+        With ``old`` and ``new`` alike it makes durable what is there, whatever became of who swapped it.
+
         Raises:
             Conflict: the head is neither; it was not changed.
         """

@@ -208,7 +208,7 @@ class FileStorage:
             found = self._read(self._root / "head")
             if found not in (old, new):
                 raise Conflict("the head is not the one to be replaced: another writer has swapped it")
-            if found != new:
+            if found != new or old == new:  # as another file: a sync of this one may have failed, see `_syncing`
                 self._write(self._root / "head", new, sync=True)
             with _syncing("head"):
                 self._disk.sync_directory(self._root)

@@ -202,3 +202,30 @@ def test_a_writer_that_is_deposed_between_any_two_operations_leaves_nothing_torn
             assert log.size >= (257 if deposed[0] else 62)
         assert log_story.findings(FileStorage(ROOT, recovered)) == [], f"deposed before operation {at}"
     assert at > 60
+
+
+def publish_and_die(disk: FaultyDisk) -> None:
+    log = open_log(FileStorage(ROOT, disk))
+    grow(log, [50])
+    log.append([b"never told"])
+    log.publish()
+
+
+def test_a_head_that_was_swapped_and_is_not_durable_yet_publishes_nothing_that_a_power_cut_leaves() -> None:
+    """A writer dies between the two, its successor begins to restore, the power is cut: another publish must be as good as the first."""
+    whole = FaultyDisk()
+    publish_and_die(whole)
+    changes = list(enumerate(whole.changes, start=1))[-25:]
+    for at in [at for at, change in changes if change in ("rename", "sync_directory")]:
+        for second, fate in itertools.product(range(1, 30), [Fate.LOST, None]):
+            disk = FaultyDisk(crash_at=at)
+            with suppress(Crashed):
+                publish_and_die(disk)
+            killed = FaultyDisk(crash_at=second, root=disk._root)  # the machine goes on
+            with suppress(Crashed):
+                open_log(FileStorage(ROOT, killed))
+            recovered = after_crash(killed, fate, seed=at * second)
+            with open_log(FileStorage(ROOT, recovered)) as log:
+                log.append([b"told another time" if log.size == 50 else b"more"])
+                log.publish()
+            assert log_story.findings(FileStorage(ROOT, recovered)) == [], f"{disk.changes[-1]}, then change {second}"

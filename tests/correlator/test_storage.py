@@ -140,6 +140,16 @@ def test_the_head_is_compared_and_swapped(storage: LogStorage, reopen: Reopen) -
     assert storage.read_head() == b"2"
 
 
+def test_a_head_is_swapped_for_itself_while_it_stands(storage: LogStorage, reopen: Reopen) -> None:
+    storage.swap_head(None, b"one")
+    storage.swap_head(b"one", b"one")
+    assert reopen().read_head() == b"one"
+    reopen().swap_head(b"one", b"two")
+    with pytest.raises(Conflict):
+        storage.swap_head(b"one", b"one")
+    assert reopen().read_head() == b"two"
+
+
 def test_a_checkpoint_is_replaced_only_under_its_head(storage: LogStorage) -> None:
     with pytest.raises(Conflict):
         storage.replace_checkpoint(b"0", head=b"1")
