@@ -28,8 +28,6 @@ _STANDING = b"n"  # one row, written with the rest of a flush
 
 _HOT = 32_768
 _DUE_A_STEP = 4_096
-_TOUCHED = 262_144
-"""More are touched only while a long log is replayed; those that are left out are judged at their deadline."""
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,8 +138,7 @@ class FlowTracker:
             if deadline_ns:
                 heappush(self._timers, (deadline_ns, name))
         self._table.put(name, progress)
-        if len(self._touched) < _TOUCHED:
-            self._touched[name] = None
+        self._touched[name] = None
 
     def progress_of(self, trail: str, flow: str) -> Progress | None:
         """How far the flow is in the trail; None: none of its steps happened."""
@@ -169,22 +166,27 @@ class FlowTracker:
             names[name] = None
         judged: set[str] = set()  # at most one verdict a trail a publish: another flow's waits for the next
         for name in names:
-            progress = self._table.get(name)
-            if progress is None:  # a flow that is no longer declared
+            new = self._new_verdict(name, now_ns)
+            if new is None:
                 continue
-            flow = self._flows.get(progress.flow)
-            if flow is None:
-                continue
-            expired = 0 < progress.deadline_ns <= now_ns
-            verdict = flow.judge(progress.happened, expired=expired)
-            if verdict is None or _text(verdict.verdict, verdict.missing) == progress.verdict:
-                continue
-            if progress.trail in judged:
-                # a timer, because what is touched is in memory only, and a flush says that these leaves are done with
+            trail, verdict = new
+            if trail in judged:
                 heappush(self._timers, (now_ns, name))
                 continue
-            judged.add(progress.trail)
-            yield progress.trail, verdict
+            judged.add(trail)
+            yield trail, verdict
+
+    def _new_verdict(self, name: str, now_ns: int) -> tuple[str, Verdict] | None:
+        progress = self._table.get(name)
+        if progress is None:  # a flow that is no longer declared
+            return None
+        flow = self._flows.get(progress.flow)
+        if flow is None:
+            return None
+        verdict = flow.judge(progress.happened, expired=0 < progress.deadline_ns <= now_ns)
+        if verdict is None or _text(verdict.verdict, verdict.missing) == progress.verdict:
+            return None
+        return progress.trail, verdict
 
     def _due(self, now_ns: int) -> Iterator[str]:
         room = _DUE_A_STEP
@@ -204,6 +206,10 @@ class FlowTracker:
         yield from self._table.changed()
         for deadline_ns, name in self._timers:
             yield time_key(b"t", deadline_ns, name), name.encode()
+        # a flush says that these leaves are done with: what of them was replayed and is not judged yet is due at once
+        for name in self._touched:
+            if self._new_verdict(name, 0) is not None:
+                yield time_key(b"t", 0, name), name.encode()
         if self.declared:
             yield _STANDING, _encode(self.standing)
 
@@ -215,5 +221,6 @@ class FlowTracker:
         """The flush is durable."""
         self._table.flushed()
         self._timers = []
+        self._touched = {}
         self._fired = []
         self._scan_from = b"t"

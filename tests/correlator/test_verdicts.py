@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from collector.event import Event, parse_time
+from correlator import state as state_module
 from correlator.coldstate import ColdState
 from correlator.entry import Entry
 from correlator.flow import Flow, FlowMatch, FlowStep
@@ -186,6 +187,28 @@ def test_changed_flows_are_counted_from_the_beginning_of_the_log(world: Correlat
     world.now_ns += 60 * SECOND
     world.run()
     assert verdicts(world) == [("complete", []), ("incomplete", ["audited"])]
+
+
+@pytest.mark.parametrize("deadline_seconds", [0, 30])
+@pytest.mark.parametrize("clean", [True, False])
+def test_what_was_read_of_the_log_and_not_judged_yet_outlives_a_stop(
+    world: Correlating, monkeypatch: pytest.MonkeyPatch, deadline_seconds: float, clean: bool
+) -> None:
+    """The first start with a new flow reads the log, and ends before its first step."""
+    world.settings = CorrelatorSettings(missing_poll_seconds=3_600)
+    world.store.append(Shipper(heartbeat_seconds=0).batch(did("received"), did("charged"), did("notified")))
+    world.run()
+    world.close()
+    rules = (msgspec.structs.replace(flow(), deadline_seconds=deadline_seconds),)
+    world.settings = CorrelatorSettings(flows=rules, missing_poll_seconds=3_600)
+    monkeypatch.setattr(state_module, "FLUSH_LEAVES", 1)
+    world.open()
+    if clean:
+        world.close()
+    else:
+        world.kill()
+    world.run()
+    assert verdicts(world) == [("complete", [])]
 
 
 def test_any_order_ends_in_the_same_verdict(tmp_path: Path) -> None:
