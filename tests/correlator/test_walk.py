@@ -170,7 +170,6 @@ class Walk:
             self.append(self._left.pop(0))
         entries = []
         for machine in self.machines:
-            machine.disk.crash_at = None
             machine.die(power=False)
             machine.settle()
         self.clock.pass_(LONG_SECONDS)

@@ -54,9 +54,10 @@ class Witness:
 
 
 class MortalDisk(FaultyDisk):
-    """Each change is seen by the witness."""
+    """Each change is seen by the witness. `moments`: it crashes at the one of this number from now on; 0: at none."""
 
     witness: Witness
+    moments = 0
 
     def change(self, name: str) -> Any:
         self.witness.look(self)
@@ -65,6 +66,9 @@ class MortalDisk(FaultyDisk):
     @contextmanager
     def moment(self, name: str) -> Iterator[None]:
         """What is no change of this disk, where one may die or be refused as well: before it or after it."""
+        self.moments -= 1
+        if self.moments == 0:
+            self.crash_at = len(self.changes) + 1
         try:
             with self.change(name):
                 yield

@@ -244,6 +244,7 @@ class Machine:
         except Crashed:
             self.die(power=self.dice.random() < 0.6)
         self.disk.crash_at = self.disk.failing_once = None
+        self.disk.moments = 0
         if self.process is not None:
             self.witness.look_at_tiles(FileStorage(ROOT, self.disk))
 
@@ -258,7 +259,10 @@ class Machine:
 
     def doomed(self) -> None:
         """The machine will die soon."""
-        self.disk.crash_at = len(self.disk.changes) + self.dice.randint(1, 40)
+        if self.dice.random() < 0.5:
+            self.disk.moments = self.dice.randint(1, 5)
+        else:
+            self.disk.crash_at = len(self.disk.changes) + self.dice.randint(1, 40)
         self.disk.after = self.dice.random() < 0.5
 
     def fails(self) -> None:
