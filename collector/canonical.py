@@ -32,7 +32,8 @@ MAX_DEPTH = 64
 """Deepest nesting of maps and lists accepted in an event; deeper input is `Malformed`."""
 
 _fast = msgspec.json.Encoder(order="sorted").encode
-_string = msgspec.json.Encoder().encode
+_as_it_stands = msgspec.json.Encoder().encode
+_LEAST_ALIKE, _MOST_ALIKE = 1e-4, 1e15  # magnitudes of fractions that msgspec writes as ECMAScript does
 
 
 class Normaliser:
@@ -44,7 +45,7 @@ class Normaliser:
     scan could find a card number.
 
     With `canonical` the values were decoded from canonical bytes. There an integer beyond `MAX_SAFE_INTEGER` can only be a
-    double that RFC 8785 wrote with all its digits, so it becomes that double again instead of a string.
+    double that RFC 8785 wrote with all its digits, so it becomes that double again instead of a string; one that is written otherwise is refused.
 
     `most`: values in maps and lists that may be walked. Each takes two bytes of JSON at least, so whoever bounds the bytes can say before
     they are made that there will be too many.
@@ -83,7 +84,8 @@ class Normaliser:
         """Return `value` as a JSON value that RFC 8785 can carry.
 
         Raises:
-            Malformed: nesting beyond `MAX_DEPTH`, more than `most` values, two keys that become the same string, or a type no decoder gives.
+            Malformed: nesting beyond `MAX_DEPTH`, more than `most` values, two keys that become the same string, a type no decoder gives, or,
+                with `canonical`, an integer that RFC 8785 does not write so.
         """
         kind = type(value)
         if kind is str:
@@ -138,9 +140,12 @@ class Normaliser:
             return str(value)
         self.exact = True
         try:
-            return float(value)
+            double = float(value)
         except OverflowError as error:
             raise Malformed("a number beyond the largest double", label="bad_number") from error
+        if number(double) != str(value):
+            raise Malformed("a number that is not in canonical form (RFC 8785)", label="bad_number")
+        return double
 
     def _text(self, text: str) -> str:
         try:
@@ -170,7 +175,7 @@ class Normaliser:
             self.exact = True
             return value
         if math.isfinite(value):
-            if not 1e-4 <= abs(value) < 1e15:
+            if not _LEAST_ALIKE <= abs(value) < _MOST_ALIKE:
                 self.exact = True
             return value
         if value != value:  # noqa: PLR0124 - the definition of NaN
@@ -242,30 +247,25 @@ def number(value: float) -> str:
 
 def encode_exact(value: Any) -> bytes:
     """RFC 8785 bytes of a normalised value, whatever it holds. Structs are written as their JSON objects."""
-    out: list[bytes] = []
-    _write(msgspec.to_builtins(value), out)
-    return b"".join(out)
+    return _as_it_stands(_exact(msgspec.to_builtins(value)))
 
 
-def _write(value: Any, out: list[bytes]) -> None:
-    if isinstance(value, float):
-        out.append(number(value).encode("ascii"))
-    elif isinstance(value, dict):
-        separator = b"{"
-        for key in sorted(value, key=lambda name: name.encode("utf-16-be")):
-            out += (separator, _string(key), b":")
-            _write(value[key], out)
-            separator = b","
-        out.append(b"}" if value else b"{}")
-    elif isinstance(value, list):
-        separator = b"["
-        for item in value:
-            out.append(separator)
-            _write(item, out)
-            separator = b","
-        out.append(b"]" if value else b"[]")
-    else:
-        out.append(_string(value))
+_SAME = frozenset({str, int, bool, type(None)})  # msgspec writes these as RFC 8785 does
+
+
+def _exact(value: Any) -> Any:
+    """The value with its keys in order, and with the text of each number that msgspec would write otherwise."""
+    kind = type(value)
+    if kind is list:  # of millions of items most get no call
+        if _SAME.issuperset(map(type, value)):
+            return value
+        return [item if type(item) in _SAME else _exact(item) for item in value]
+    if kind is dict:
+        names = sorted(value, key=lambda name: name.encode("utf-16-be"))
+        return {name: item if type(item := value[name]) in _SAME else _exact(item) for name in names}
+    if kind is float and not _LEAST_ALIKE <= abs(value) < _MOST_ALIKE:
+        return msgspec.Raw(number(value).encode("ascii"))
+    return value
 
 
 def encode(value: Any, *, exact: bool) -> bytes:

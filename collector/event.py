@@ -22,6 +22,7 @@ from collector.memo import Memo
 __all__ = [
     "MAX_EVENT_BYTES",
     "MAX_TRACE_FLAGS",
+    "WRAPPING_LEVELS",
     "Access",
     "Event",
     "Facts",
@@ -240,7 +241,7 @@ _decode_event = msgspec.json.Decoder(Event).decode
 _decode_facts = msgspec.json.Decoder(Facts).decode
 
 _ERROR_SEVERITY = 17  # SEVERITY_NUMBER_ERROR
-_WRAPPING_LEVELS = 2
+WRAPPING_LEVELS = 2
 """Values are normalised one by one, and stand in the event at most so deep: ``{"span": {"events": …}}``."""
 _DIGITS_AS_ZEROS = bytes.maketrans(b"123456789", b"000000000")
 _MANY_DIGITS = b"0" * len(str(MAX_SAFE_INTEGER))
@@ -263,7 +264,7 @@ def decode_event(data: bytes) -> Event:
     except (ValueError, RecursionError) as error:  # msgspec's errors and UnicodeDecodeError are ValueErrors
         raise Malformed(f"not an event: {error}") from error
     walk = Normaliser(canonical=True)
-    plain = walk.value(msgspec.to_builtins(event), -_WRAPPING_LEVELS)
+    plain = walk.value(msgspec.to_builtins(event), -WRAPPING_LEVELS)
     if encode(plain, exact=walk.exact) != data:
         raise Malformed("an event that is not in canonical form (RFC 8785)")
     try:

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 from msgspec.msgpack import Ext
 
+from collector.canonical import Normaliser
 from collector.errors import Malformed
-from collector.event import MAX_EVENT_BYTES, decode_event, may_hold_large_doubles
+from collector.event import MAX_EVENT_BYTES, WRAPPING_LEVELS, may_hold_large_doubles
 from collector.receive.census import count_json
 from collector.receive.event_line import EventLine, arrival_of_event
 from collector.receive.forward_group import Group
@@ -89,15 +90,11 @@ def _left_behind(data: bytes, left: int) -> int:
 
 
 def _line(relayed: Relayed) -> _RelayedLine:
-    data = relayed.bytes
-    if may_hold_large_doubles(data):
-        try:
-            event = decode_event(data)
-        except Malformed as error:
-            raise Malformed(error.reason, label="bad_event") from error
-        line = msgspec.convert(msgspec.to_builtins(event), _RelayedLine)
-    else:
-        line = _decode_line(data)
+    line = _decode_line(relayed.bytes)
+    if may_hold_large_doubles(relayed.bytes):
+        # that all its bytes are canonical is not proved, as it is not of other events: they are encoded anew
+        plain = Normaliser(canonical=True).value(msgspec.to_builtins(line), -WRAPPING_LEVELS)
+        line = msgspec.convert(plain, _RelayedLine)
     theirs = {"observed": line.observed, "origin": line.origin, "marks": line.marks, "access": line.access}
     said: dict[str, Any] = {"event": relayed.event, **{name: value for name, value in theirs.items() if value}}
     if "relay" in line.attributes:
