@@ -3,7 +3,7 @@
 from bisect import bisect_right
 from functools import cache
 
-__all__ = ["ISSUERS", "MAX_DIGITS", "MIN_DIGITS", "is_card", "issuers", "luhn_valid"]
+__all__ = ["ISSUERS", "MAX_DIGITS", "MIN_DIGITS", "is_card", "issuers", "lengths", "luhn_valid"]
 
 MIN_DIGITS = 12
 MAX_DIGITS = 19
@@ -48,11 +48,12 @@ in every other 15-digit identifier that starts with 1.
 
 def luhn_valid(digits: str) -> bool:
     """Whether ASCII `digits` pass the Luhn check (ISO/IEC 7812-1, annex B)."""
-    doubled = digits[-2::-2].translate(_DOUBLED)
-    return (sum(map(int, digits[-1::-2])) + sum(map(int, doubled))) % 10 == 0
+    values = digits.encode().translate(_VALUES)
+    return (sum(values[-1::-2]) + sum(values[-2::-2].translate(_DOUBLED))) % 10 == 0
 
 
-_DOUBLED = str.maketrans("0123456789", "0246813579")  # twice the digit, nine taken off when that has two digits
+_VALUES = bytes(byte - 0x30 if 0x30 <= byte <= 0x39 else 0 for byte in range(256))
+_DOUBLED = bytes.maketrans(bytes(range(10)), b"\0\2\4\6\x08\1\3\5\7\x09")  # nine taken off when it has two digits
 
 
 @cache
@@ -78,6 +79,13 @@ def _intervals() -> tuple[list[int], list[dict[str, frozenset[int]]]]:
     return bounds, issued
 
 
+@cache
+def _lengths() -> tuple[list[int], list[frozenset[int]]]:
+    """Of the same intervals their lower bounds, and the lengths that any issuer issues in each."""
+    bounds, issued = _intervals()
+    return bounds, [frozenset().union(*here.values()) for here in issued]
+
+
 def issuers(digits: str) -> tuple[str, ...]:
     """The issuers whose prefix ASCII `digits` (eight or more) start with and who issue that length; often none."""
     bounds, issued = _intervals()
@@ -85,6 +93,12 @@ def issuers(digits: str) -> tuple[str, ...]:
     return tuple(name for name, lengths in here.items() if len(digits) in lengths)
 
 
+def lengths(digits: str) -> frozenset[int]:
+    """The lengths of card numbers that start with the first eight of ASCII `digits`; often none."""
+    bounds, issued = _lengths()
+    return issued[bisect_right(bounds, int(digits[:8])) - 1]
+
+
 def is_card(digits: str) -> bool:
     """Whether ASCII `digits`, nothing else, are a card number: length, issuer and Luhn."""
-    return MIN_DIGITS <= len(digits) <= MAX_DIGITS and bool(issuers(digits)) and luhn_valid(digits)
+    return MIN_DIGITS <= len(digits) <= MAX_DIGITS and len(digits) in lengths(digits) and luhn_valid(digits)

@@ -21,10 +21,12 @@ What is part of a valid IBAN (`iban`) is no card, unless the same number stands 
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import accumulate, chain, starmap
+from string import ascii_letters
 
 import msgspec
 
-from collector.protect.cardnumber import MAX_DIGITS, MIN_DIGITS, is_card
+from collector.protect.cardnumber import MAX_DIGITS, MIN_DIGITS, is_card, lengths, luhn_valid
 from collector.protect.escapes import PAD, SEPARATOR, digits_written_out, readings
 from collector.protect.iban import ibans
 
@@ -117,6 +119,7 @@ _LONGEST_HEX_WORD = 128  # SHA-512
 _WORD = re.compile(r"[0-9A-Za-z]*")
 _HEX_LETTERS = "abcdefABCDEF"
 _LETTERS = re.compile(r"[a-f]+|[A-F]+")
+_GOES_ON = frozenset(ascii_letters + "0123456789-")  # what stands beside digits that are part of such a word
 
 _LENGTHS_BY_LIKELIHOOD = (16, 15, 19, 18, 17, 14, 13, 12)
 
@@ -175,20 +178,40 @@ def with_digits(text: str) -> str:
 
 def has_card(text: str) -> bool:
     """Whether there is a card number in `text`, also one whose digits stand in it as escapes."""
-    return bool(find_cards(with_digits(text)))
+    written = digits_written_out(text)
+    return _holds_card(written) or (written != text and _holds_card(text))
+
+
+def _holds_card(text: str) -> bool:
+    """Whether `find_cards` finds something; where no IBAN stands in the text, the first card is enough to know it."""
+    if next(ibans(text), None) is not None:
+        return bool(find_cards(text))
+    return any(
+        _lone(one, run) if run.group().isdecimal() else _Run(one, *run.span()).holds_card()
+        for one in chain([text], readings(text))
+        for run in _runs(one)
+    )
 
 
 def _cards_of(text: str) -> list[Card]:
     cards: list[Card] = []
-    for run in (_ASCII_RUN if text.isascii() else _RUN).finditer(text):
-        digits, start, end = run.group(), run.start(), run.end()
-        if not digits.isdecimal():
-            cards += _Run(text, start, end).cards()
-        elif end - start <= MAX_DIGITS:  # one group, the common case
-            digits = _ascii_digits(digits)
-            if is_card(digits) and not _inside_hex(text, start, end):
-                cards.append(Card(digits_at=tuple(range(start, end)), numbers=(digits,)))
+    for run in _runs(text):
+        cards += _lone(text, run) if run.group().isdecimal() else _Run(text, *run.span()).cards()
     return cards
+
+
+def _runs(text: str) -> Iterator[re.Match[str]]:
+    return (_ASCII_RUN if text.isascii() else _RUN).finditer(text)
+
+
+def _lone(text: str, run: re.Match[str]) -> Sequence[Card]:
+    """The card that a run of one group is, the common case."""
+    start, end = run.span()
+    if end - start <= MAX_DIGITS:
+        digits = _ascii_digits(run.group())
+        if is_card(digits) and not _inside_hex(text, start, end):
+            return (Card(digits_at=tuple(range(start, end)), numbers=(digits,)),)
+    return ()
 
 
 def _ascii_digits(digits: str) -> str:
@@ -197,6 +220,8 @@ def _ascii_digits(digits: str) -> str:
 
 def _inside_hex(text: str, start: int, end: int) -> bool:
     """Whether `text[start:end]` is part of a hexadecimal identifier: a UUID, a hash, a trace id."""
+    if text[start - 1 : start] not in _GOES_ON and text[end : end + 1] not in _GOES_ON:
+        return False
     for found in _HEX_ID.finditer(text, max(0, start - _LONGEST_HEX_ID), end + _LONGEST_HEX_ID + 1):
         if found.start() <= start and end <= found.end() and _LETTERS.search(found.group()):
             return True
@@ -219,22 +244,27 @@ def _inside_hex(text: str, start: int, end: int) -> bool:
     return len(_LETTERS.findall(word)) >= 3 or (len(word) in {16, 32, 40, 64} and between not in ([], ["d"], ["D"]))
 
 
+_LEAST_FIRST, _LEAST_INNER = 4, 3  # digits of groups as people group card numbers; the last one may have fewer
 _Window = tuple[int, int, str]
 """Index of the first group, index after the last, and the ASCII digits of all of them."""
 
 
 class _Run:
-    """The groups of one run, as offsets in `text`, and what separates each from the next."""
+    """One run of `text`: its groups as offsets there, and its digits without what stands between them."""
 
-    __slots__ = ("between", "groups", "text")
+    __slots__ = ("digits", "groups", "has_stops", "places", "text")
 
     def __init__(self, text: str, start: int, end: int) -> None:
         self.text = text
         self.groups = [group.span() for group in _GROUP.finditer(text, start, end)]
-        # A full stop alone is told apart from all else: it may be a decimal point.
-        self.between = [
-            text[left[1] : right[0]].rstrip(PAD) for left, right in zip(self.groups, self.groups[1:], strict=False)
-        ]
+        self.digits = _ascii_digits("".join([text[at:to] for at, to in self.groups]))
+        # of each group where its first digit stands in `digits`, and behind them the length of these
+        self.places = list(accumulate([to - at for at, to in self.groups], initial=0))
+        self.has_stops = text.find(".", start, end) >= 0
+
+    def holds_card(self) -> bool:
+        """Whether `cards` finds one."""
+        return next(self._windows(0, len(self.groups)), None) is not None
 
     def cards(self) -> list[Card]:
         """The cards in the run. What a found card leaves beside it is a run of its own, as it is once that is masked."""
@@ -260,40 +290,64 @@ class _Run:
             numbers = [likeliest[2]]
         else:
             numbers = [likeliest[2], *(window[2] for window in cluster if window is not likeliest)]
-        offsets = (at for start, end in self.groups[first:last] for at in range(start, end))
+        offsets = chain.from_iterable(starmap(range, self.groups[first:last]))
         return Card(digits_at=tuple(offsets), numbers=tuple(dict.fromkeys(numbers)))
 
     def _windows(self, low: int, high: int) -> Iterator[_Window]:
-        """Windows of the groups from `low` to before `high` that hold a card number, by their first group."""
-        groups = self.groups
+        """Windows of the groups from `low` to before `high` that hold a card number, by their first group.
+
+        Of a long run every place may be one: what is asked most often costs least, and what an issuer issues is asked once a first group.
+        """
+        digits, places = self.digits, self.places
+        is_short = high - low <= MAX_DIGITS
         for first in range(low, high):
-            whole = first == low and high - low <= MAX_DIGITS
+            start = places[first]
+            whole = is_short and first == low
             grouped = True
-            count = 0
+            issued: frozenset[int] | None = None
+            least = _LEAST_FIRST
             for last in range(first, high):
-                start, end = groups[last]
-                length = end - start
-                count += length
-                if count > MAX_DIGITS or not (grouped or whole):
+                count = places[last + 1] - start
+                if count > MAX_DIGITS:
                     break
-                if count >= MIN_DIGITS and (grouped or last + 1 == high) and self._may_be_card(first, last, low, high):
-                    digits = _ascii_digits("".join([self.text[at:to] for at, to in groups[first : last + 1]]))
-                    if is_card(digits) and not _inside_hex(self.text, groups[first][0], end):
-                        yield first, last + 1, digits
-                grouped = grouped and length >= (4 if last == first else 3)
+                if count >= MIN_DIGITS and (grouped or last + 1 == high):
+                    if issued is None:
+                        issued = lengths(digits[start : start + MIN_DIGITS])
+                    if (
+                        count in issued
+                        and luhn_valid(digits[start : start + count])
+                        and (not self.has_stops or self._may_be_card(first, last, low, high))
+                        and not self._is_hex(first, last)
+                    ):
+                        yield first, last + 1, digits[start : start + count]
+                if grouped and count - (places[last] - start) < least:
+                    if not whole:
+                        break
+                    grouped = False
+                least = _LEAST_INNER
 
     def _may_be_card(self, first: int, last: int, low: int, high: int) -> bool:
         """Whether full stops in and before the window are no decimal points."""
-        between = self.between
         if first < last:
-            inside = between[first:last]
+            inside = [self._between(at) for at in range(first, last)]
             return "." not in "".join(inside) or (len(inside) > 1 and set(inside) == {"."})
-        is_fraction = first > low and between[first - 1] == "."
+        is_fraction = first > low and self._between(first - 1) == "."
         return (
             not is_fraction
-            or (first - 1 > low and between[first - 2] == ".")
-            or (first + 1 < high and between[first] == ".")
+            or (first - 1 > low and self._between(first - 2) == ".")
+            or (first + 1 < high and self._between(first) == ".")
         )
+
+    def _is_hex(self, first: int, last: int) -> bool:
+        """Whether the window is part of a hexadecimal identifier. Its letters stand beside the run: far from both ends it is none."""
+        groups = self.groups
+        start, end = groups[first][0], groups[last][1]
+        reach = _LONGEST_HEX_WORD if first == last else _LONGEST_HEX_ID
+        return (start - groups[0][0] <= reach or groups[-1][1] - end <= reach) and _inside_hex(self.text, start, end)
+
+    def _between(self, at: int) -> str:
+        """What separates a group from the next. A full stop alone is told apart from all else: it may be a decimal point."""
+        return self.text[self.groups[at][1] : self.groups[at + 1][0]].rstrip(PAD)
 
 
 def _clusters(windows: Iterator[_Window]) -> Iterator[list[_Window]]:

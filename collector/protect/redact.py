@@ -306,16 +306,17 @@ class Protector:
         return "".join(parts) + text[done:]
 
     def _masked(self, text: str, card: Card) -> str:
-        shown = list(text[card.start : card.end])
+        start = card.start
+        shown = list(text[start : card.end])
         digits = len(card.digits_at)
         leading = min(6, digits - 9) if len(card.numbers) == 1 else 0
         trailing = 4 if len(card.numbers) == 1 else 0
         for at in card.digits_at[leading : digits - trailing]:
-            shown[at - card.start] = "*"
+            shown[at - start] = "*"
         tokens = ",".join(self._token("card", number) for number in card.numbers)
         masked = f"[{''.join(shown)}~{tokens}]"
         before, after = _BARE_IN_JSON
-        quote = before.search(text[max(0, card.start - _LOOK_BEHIND) : card.start])
+        quote = before.search(text[max(0, start - _LOOK_BEHIND) : start])
         if quote and after.match(text, card.end):
             # A bare number in JSON inside a string: quoted as the key before it is, that JSON stays JSON.
             return f"{quote[1]}{masked}{quote[1]}"
