@@ -27,6 +27,7 @@ from collector.receive.brokerbatch import BrokerBatch, Pressure
 from collector.receive.brokermessage import Reading
 from collector.receive.kafka.message import message_of_record
 from collector.receive.kafka.offsets import Offsets
+from collector.receive.kafka.records import read_any_name
 from collector.receive.kafka.settings import KafkaSettings
 from collector.receive.perseverance import Perseverance
 from collector.receive.standing import BrokerReport, BrokerStanding
@@ -137,6 +138,7 @@ class KafkaConsumer(ConsumerRebalanceListener):  # type: ignore[misc]  # the lib
     async def _consume(self) -> None:
         own = self._settings
         self._offsets, self._waiting, self._broken = Offsets(), {}, None
+        read_any_name()
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=list(own.brokers),
             client_id="tallystick",

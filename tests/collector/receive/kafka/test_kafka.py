@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiokafka.producer import message_accumulator, producer
+from aiokafka.record.default_records import _DefaultRecordBatchBuilderPy
 
 from collector.receive.kafka.consumer import KafkaConsumer
 from collector.receive.kafka.settings import KafkaSettings
@@ -93,6 +95,32 @@ def test_nothing_is_committed_before_it_is_durable_and_pressure_pauses(kafka: Ka
         assert [(raw, origin.tag, origin.offset) for raw, _, origin in intake.dead] == [
             (b"{not json", f"{topic}/0", 10)
         ]
+
+    asyncio.run(story())
+
+
+def test_a_header_whose_name_is_not_utf_8_holds_nothing_up(kafka: Kafka, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Name(str):
+        __slots__ = ()
+
+        def encode(self, *_: Any) -> bytes:
+            return b"caf\xe9"  # as clients write it whose strings are bytes
+
+    for module in (message_accumulator, producer):
+        monkeypatch.setattr(module, "DefaultRecordBatchBuilder", _DefaultRecordBatchBuilderPy)
+
+    async def story() -> None:
+        intake = MemoryIntake()
+        topic = await make_topic(kafka.address)
+        bad: Message = (None, b"bad", [(Name("name"), b"1"), ("saga-id", b"saga-7")])
+        await produce(kafka.address, topic, [*numbered(2), bad, *numbered(2, 2)], compression="gzip")
+        place: dict[str, Any] = {"address": kafka.address, "topic": topic, "transaction_header": "saga-id"}
+        async with consuming(intake, **place) as consumption:
+            await consumption.until(lambda: len(intake.events) == 5)
+        assert [event.body for event in intake.events] == ["0", "1", "bad", "2", "3"]
+        assert intake.events[2].attributes[r"messaging.message.header.caf\xe9"] == "1"
+        assert intake.events[2].transaction == "saga-7"
+        assert await committed(kafka.address, topic) == {0: 5}
 
     asyncio.run(story())
 
