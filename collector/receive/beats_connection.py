@@ -21,7 +21,7 @@ from collector.receive.ecs import arrival_of_document, place_id
 from collector.receive.json_lines import object_of_line
 from collector.receive.lumberjack import Document, FrameReader, Window, ack
 from collector.receive.portions import Portions
-from collector.receive.room import Room
+from collector.receive.room import Pace, Room
 from collector.receive.turns import Turns
 from collector.rejection import Rejection
 from collector.sender import Sender
@@ -84,6 +84,7 @@ class Connection:
         self._frames = frames
         self._nonce = nonce
         self._sender = Sender(connection=number)
+        self._pace = Pace(seconds=terms.stalled_seconds)
         self._part = _Part()
         self._parts = 0  # handed over so far
         self._acked = 0  # of this window
@@ -99,20 +100,25 @@ class Connection:
     async def run(self) -> None:
         """Serve the sender until it leaves, breaks the protocol, or the receiver closes."""
         refused = self._terms.refused
+        held_bytes = 0
         try:
             with self._terms.room.claim() as held:
                 while data := await self._read():
+                    before_bytes = held_bytes
                     for frame in self._frames.frames(data):
                         await self._frame(frame)
                     held_bytes = self._frames.pending_bytes + self._part.size_bytes
                     held.resize(held_bytes if held_bytes > _UNCLAIMED_BYTES else 0)
+                    # what is compressed is held as what it says, and counts as that
+                    self._pace.check(max(len(data), held_bytes - before_bytes), held.held_bytes)
             if self._frames.pending_bytes or self._frames.in_window:
                 refused("cut_message")  # it left in the middle of a window: it knows what was not acknowledged
         except Malformed as error:
             refused("framing")
             await self._bury(error)
         except Overloaded:
-            refused("overloaded")  # waiting for room with a window half read could be waiting for one another
+            # too slow, or there is no room: waiting for it with a window half read could be waiting for one another
+            refused("overloaded")
         except TimeoutError:
             refused("stalled")
         except OSError:
@@ -153,6 +159,7 @@ class Connection:
             taking.cancel()
             await asyncio.gather(taking, return_exceptions=True)
         self._acked = last.sequence
+        self._pace = Pace(seconds=self._terms.stalled_seconds)  # it was we who took our time
         await self._say(last.version, self._acked)
 
     async def _say(self, version: int, sequence: int) -> None:

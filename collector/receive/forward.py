@@ -47,7 +47,7 @@ class ForwardReceiver:
             middle of a long message is closed.
         patience_seconds: how long a group with an ack is tried again while the intake is overloaded.
         tls_seconds: how long a sender may take for the TLS handshake.
-        stalled_seconds: a connection on which nothing comes for so long in the middle of a message of more than 1 MiB is closed.
+        stalled_seconds: a connection on which too little comes for so long in the middle of a message of more than 1 MiB is closed (`collector.receive.room.is_slow`).
         turns: shares of the event loop's time.
         refused: called with a reason for every connection that ends badly: ``too_many_connections``, ``silent``, ``tls`` (somewhat later), ``handshake``,
             ``framing``, ``overloaded``, ``too_large``, ``connection_lost``, ``cut_message``, ``stalled``, ``intake_error``; and ``unacknowledged_lost`` once an event that close() had to let go.

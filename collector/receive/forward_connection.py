@@ -24,7 +24,7 @@ from collector.receive.forward_guard import certificate_name
 from collector.receive.forward_handover import Handover
 from collector.receive.forward_handshake import Greeting, Handshake
 from collector.receive.forward_message import MessageReader
-from collector.receive.room import Claim, Room
+from collector.receive.room import Claim, Room, is_slow
 from collector.receive.turns import Turns
 from collector.sender import Sender
 
@@ -259,7 +259,8 @@ class Connection(asyncio.BufferedProtocol):
         self._stall_timer = None
         if not self._half_read_bytes:
             return
-        if self._arrived_bytes == before_bytes and not self._waits:  # who waits for us is not read
+        came_bytes = self._arrived_bytes - before_bytes
+        if is_slow(came_bytes, self._half_read_bytes) and not self._waits:  # who waits for us is not read
             self._give_up("stalled")
         else:
             self._await_more()

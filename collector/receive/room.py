@@ -5,13 +5,17 @@ Limits of one message and one connection bound each sender; this bounds them all
 """
 
 import asyncio
+import time
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
 from collector.errors import Overloaded
 
-__all__ = ["Claim", "Room"]
+__all__ = ["Claim", "Pace", "Room", "is_slow"]
+
+_LEAST_SHARE = 8
 
 
 class Room:
@@ -119,3 +123,38 @@ class Claim:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.release()
+
+
+def is_slow(came_bytes: int, held_bytes: int) -> bool:
+    """Whether what came in a minute is too little for what its sender holds half read: less than an eighth of it.
+
+    A byte now and then would keep the room from everybody else for ever. At a steady rate a body or a message may take about eight minutes.
+    """
+    return came_bytes * _LEAST_SHARE < held_bytes
+
+
+class Pace:
+    """Whether a sender goes on fast enough (`is_slow`), for who hears of each piece; one that says nothing at all must be noticed otherwise.
+
+    Args:
+        seconds: how often it is looked at.
+        clock: seconds that never go back.
+    """
+
+    __slots__ = ("_began", "_came_bytes", "_clock", "_seconds")
+
+    def __init__(self, *, seconds: float = 60.0, clock: Callable[[], float] = time.monotonic) -> None:
+        self._seconds = seconds
+        self._clock = clock
+        self._began = clock()
+        self._came_bytes = 0
+
+    def check(self, came_bytes: int, held_bytes: int) -> None:
+        """So much more has come, of a sender that holds so much. Raises `Overloaded`: it is too slow."""
+        self._came_bytes += came_bytes
+        now = self._clock()
+        if now - self._began < self._seconds:
+            return
+        if is_slow(self._came_bytes, held_bytes):
+            raise Overloaded("what has begun to come goes on too slowly")
+        self._began, self._came_bytes = now, 0

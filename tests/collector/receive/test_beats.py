@@ -257,6 +257,23 @@ def test_a_sender_that_stalls_in_the_middle_of_a_window_is_closed_and_an_idle_on
     run(story())
 
 
+@pytest.mark.parametrize("zipped", [False, True])
+def test_a_long_window_that_comes_a_byte_now_and_then_gives_its_room_back(zipped: bool) -> None:
+    async def story() -> None:
+        async with Setting(stalled_seconds=0.3) as at:
+            trickling = await at.sender()
+            trickling.say({"message": "a" * 2_000_000}, window=2, zipped=zipped)
+            trickling.writer.write(b"2J" + struct.pack(">II", 2, 1_000))
+            await until(lambda: at.receiver.room.used_bytes > 2_000_000)
+            while not at.reasons:
+                trickling.writer.write(b" ")
+                await asyncio.sleep(0.05)  # sooner than it stalls: that is what is tested
+            assert at.reasons == ["overloaded"]
+            await until(lambda: at.receiver.room.used_bytes == 0)
+
+    run(story())
+
+
 def test_a_sender_that_vanishes_while_the_intake_is_overloaded_frees_its_place() -> None:
     async def story() -> None:
         async with Setting(keepalive_seconds=0.02) as at:

@@ -321,16 +321,21 @@ def test_a_long_message_without_room_closes_its_connection() -> None:
 def test_a_long_message_that_does_not_go_on_gives_its_room_back_and_a_slow_one_keeps_it() -> None:
     async def story() -> None:
         async with Setting(room_bytes=10_000_000, stalled_seconds=1.0) as at:
-            stalled, slow = await at.sender(), await at.sender()
-            stalled.say(msgpack.packb(["t", 1, {"m": "x" * 4_000_000}, {"chunk": "stalled"}])[:-100])
+            stalled, trickling, slow = await at.sender(), await at.sender(), await at.sender()
+            stalled.say(msgpack.packb(["t", 1, {"m": "x" * 2_000_000}, {"chunk": "stalled"}])[:-100])
+            trickling.say(msgpack.packb(["t", 1, {"m": "z" * 2_000_000}, {"chunk": "trickling"}])[:-100])
             message = msgpack.packb(["t", 1, {"m": "y" * 3_000_000}, {"chunk": "slow"}])
-            slow.say(message[:-20])
-            for at_byte in range(len(message) - 20, len(message)):
+            step = len(message) // 20 + 1
+            for at_byte in range(0, len(message), step):
+                slow.say(message[at_byte : at_byte + step])
                 await asyncio.sleep(0.1)
-                slow.say(message[at_byte : at_byte + 1])
             assert await slow.hear() == {"ack": "slow"}
-            await stalled.hear_the_end()
-            assert at.reasons == ["stalled"]
+            while len(at.reasons) < 2:
+                trickling.say(b"z")  # a byte now and then is no progress
+                await asyncio.sleep(0.1)
+            for gone in (stalled, trickling):
+                await gone.hear_the_end()
+            assert at.reasons == ["stalled", "stalled"]
             assert at.receiver.room.used_bytes == 0
 
     run(story())

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from collector.errors import Overloaded
-from collector.receive.room import Claim, Room
+from collector.receive.room import Claim, Pace, Room
 
 
 def test_claims_are_bounded_and_given_back() -> None:
@@ -34,6 +34,25 @@ def test_what_is_larger_than_the_room_has_it_alone() -> None:
         claim.add(1000)
         with room.claim() as other, pytest.raises(Overloaded):
             other.add(1)
+
+
+def test_who_holds_much_must_go_on_fast_enough() -> None:
+    seconds = 0.0
+    pace = Pace(seconds=60.0, clock=lambda: seconds)
+    pace.check(8_000, 0)
+    for _ in range(59):
+        seconds += 1.0
+        pace.check(1, 8_000)  # in its first minute much has come
+    seconds += 1.0
+    pace.check(1, 8_060)
+    for _ in range(10):  # an eighth of it a minute is enough
+        seconds += 60.0
+        pace.check(1_000, 8_000)
+    seconds += 30.0
+    pace.check(900, 8_000)
+    seconds += 30.0
+    with pytest.raises(Overloaded, match="slowly"):
+        pace.check(99, 8_000)
 
 
 def test_who_waits_comes_in_order_and_may_stop_waiting() -> None:
