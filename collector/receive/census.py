@@ -29,6 +29,7 @@ _Kind: TypeAlias = "dict[int, _Kind]"
 
 _MAX_VALUES = 4 * 2**20
 _MAX_VALUES_OF_ONE = 2**20  # twice what fits into an event by default
+_CONTAINER = 4
 _STEPS = 4_096
 _LONGEST_VARINT = 10
 _SIZES = (0, 8, 0, 0, 0, 4)  # of values by their kind; a group's begin and end have none
@@ -174,7 +175,7 @@ def check_decoded(request: Any, descriptor: Any, path: Path, most: int) -> None:
 
 
 def count_msgpack(data: bytes, most: int) -> int:
-    """How many values stand in the maps and lists of one value in MessagePack, these counted with them.
+    """How many values stand in the maps and lists of one value in MessagePack; each of these counts as four, for an empty one takes as much room as several values.
 
     Raises:
         TooLarge: more than `most`.
@@ -184,7 +185,7 @@ def count_msgpack(data: bytes, most: int) -> int:
 
     def seen(several: Sequence[Any]) -> None:  # each is let go of as soon as it is whole
         nonlocal left
-        left -= 1 + len(several)
+        left -= _CONTAINER + len(several)
         if left < 0:
             raise TooLarge(f"more than {most} values")
 

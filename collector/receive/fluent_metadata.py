@@ -120,7 +120,7 @@ def stamp_in(raw: bytes) -> Any:
     if not head or raw[head] in ARRAY:
         return None
     try:
-        Values(len(raw)).take(raw)
+        Values(raw).take(raw)
         stamp = unpack(raw)
     except Malformed:
         return None

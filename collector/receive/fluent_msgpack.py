@@ -17,7 +17,6 @@ __all__ = [
     "ARRAY",
     "MSGPACK_ERRORS",
     "RAW",
-    "UNCOUNTED_BYTES",
     "Entry",
     "Values",
     "Wire",
@@ -37,9 +36,13 @@ __all__ = [
 
 ARRAY = frozenset([*range(0x90, 0xA0), 0xDC, 0xDD])  # MessagePack's first bytes of an array
 RAW = frozenset([*range(0xA0, 0xC0), 0xC4, 0xC5, 0xC6, 0xD9, 0xDA, 0xDB])  # … of text and binary data
-UNCOUNTED_BYTES = 8 * 2**20
-"""What is no longer is decoded whatever it holds: a chunk of fluentd's is so long by default, at the most."""
+_UNCOUNTED_BYTES = 8 * 2**20
+"""What is no longer is decoded without a count, unless very many maps and lists may begin in it: a chunk of fluentd's is so long by default, at the most."""
 
+_CONTAINERS = bytes([*range(0x80, 0xA0), *range(0xDC, 0xE0)])
+"""First bytes of maps and lists; in text they are parts of other characters than ASCII."""
+
+_UNCOUNTED_CONTAINERS = 2**20
 _MAX_VALUES = 4 * 2**20
 _MAX_VALUES_OF_ONE = 2**20  # twice what fits into an event by default
 _event_time = struct.Struct(">II").unpack  # seconds and nanoseconds
@@ -86,13 +89,13 @@ def count_of(packed: bytes, most: int) -> int | None:
 
 
 class Values:
-    """How many values the records of a message may hold that is longer than 8 MiB, counted before they are decoded: one byte of it may become a hundred.
+    """How many values the records of `data` may hold, counted before they are decoded: one byte of it may become a hundred.
 
-    A shorter one, as all senders' are by default, is not looked at.
+    Counted where it is longer than 8 MiB, or more than 1,048,576 maps and lists may begin in it. No other is looked at: senders' are none of these by default.
     """
 
-    def __init__(self, size_bytes: int) -> None:
-        self._left = _MAX_VALUES if size_bytes > UNCOUNTED_BYTES else None
+    def __init__(self, data: bytes) -> None:
+        self._left = _MAX_VALUES if len(data) > _UNCOUNTED_BYTES or _may_be_dense(data) else None
 
     def fit(self, data: bytes) -> bool:
         """Whether all of it may be decoded at once; also no, when it cannot be read."""
@@ -118,6 +121,10 @@ class Values:
             raise Malformed(reason, label="too_large") from error
         except MSGPACK_ERRORS:
             return  # who decodes it says so
+
+
+def _may_be_dense(data: bytes) -> bool:
+    return len(data) > _UNCOUNTED_CONTAINERS < len(data) - len(data.translate(None, _CONTAINERS))
 
 
 def time_text(time: Any) -> str:
@@ -220,7 +227,7 @@ def option_in(rest: Sequence[bytes]) -> dict[Any, Any]:
     """The option that stands first in the rest of a message; empty: there is none. Raises Malformed: it cannot be read."""
     if not rest:
         return {}
-    Values(len(rest[0])).take(rest[0])
+    Values(rest[0]).take(rest[0])
     option = unpack(rest[0])
     return option if isinstance(option, dict) else {}
 

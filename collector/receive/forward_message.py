@@ -28,7 +28,6 @@ from collector.receive.fluent_metadata import FluentBitEvents, check_record, is_
 from collector.receive.fluent_msgpack import (
     ARRAY,
     RAW,
-    UNCOUNTED_BYTES,
     Values,
     count_of,
     decode_entries,
@@ -180,7 +179,7 @@ class MessageReader:
         return group
 
     def _decode(self, message: bytes, observed: str) -> Group:
-        if len(message) > UNCOUNTED_BYTES and not Values(len(message)).fit(message):
+        if not Values(message).fit(message):
             return self._careful(message, observed)
         try:
             wire = decode_message(message)
@@ -228,7 +227,7 @@ class MessageReader:
         return self._whole_refused(message, tag, option, reason)
 
     def _add_all(self, group: Group, entries: bytes, observed: str, message: bytes) -> None:
-        if len(entries) > UNCOUNTED_BYTES and not Values(len(entries)).fit(entries):
+        if not Values(entries).fit(entries):
             raise ValueError("too many values, or one that cannot be read")
         try:
             found = decode_plain_entries(entries)
@@ -324,7 +323,7 @@ class MessageReader:
     # --------------------------------------------------------------------------- record by record, when speed has failed
 
     def _add_carefully(self, group: Group, packed: bytes, observed: str, message: bytes) -> int:
-        count, values = 0, Values(len(packed))
+        count, values = 0, Values(packed)
         for raw in slices(packed, group.refused):
             count += 1
             try:
@@ -375,7 +374,7 @@ class MessageReader:
         try:
             if not rest:
                 raise Malformed("Message mode without a record", label="bad_record")
-            Values(len(rest[0])).take(rest[0])
+            Values(rest[0]).take(rest[0])
             time, record = stamp or unpack(second), unpack(rest[0])
             check_record(time, record)
         except Malformed as error:

@@ -263,12 +263,14 @@ def array(item: bytes, count: int) -> bytes:
 
 GOOD = b"\x92\x01\x81\xa1a\x02"
 BOMB = b"\x92\x01\x81\xa1a" + array(b"\x90", 9 * 2**20)  # each empty list takes 64 bytes when it is decoded
+SHORT_BOMB = b"\x92\x01\x81\xa1a" + array(b"\x80", 4 * 2**20)  # in a message no longer than honest ones
 CHUNK = b"\x81\xa5chunk\xa1c"
 
 
+@pytest.mark.parametrize("bomb", [BOMB, SHORT_BOMB], ids=["long", "short"])
 @pytest.mark.parametrize("mode", ["packed", "gzip", "forward"])
-def test_of_a_record_of_very_many_values_none_is_decoded_and_the_others_are_taken(mode: str) -> None:
-    records = GOOD + BOMB + GOOD
+def test_of_a_record_of_very_many_values_none_is_decoded_and_the_others_are_taken(mode: str, bomb: bytes) -> None:
+    records = GOOD + bomb + GOOD
     message = b"\x93\xa1t" + (msgpack.packb(records) if mode == "packed" else b"\x93" + records) + CHUNK
     if mode == "gzip":
         message = msgpack.packb(["t", gzip.compress(records), {"compressed": "gzip", "chunk": "c"}])
@@ -282,7 +284,7 @@ def test_of_a_record_of_very_many_values_none_is_decoded_and_the_others_are_take
     assert group.chunk == "c"
     assert [arrival.event.attributes for arrival in group.arrivals] == [{"a": 2}, {"a": 2}]
     ((raw, error),) = group.refused
-    assert (raw, error.label, str(error)) == (BOMB, "too_large", "record 2: more than 1048576 values")
+    assert (raw, error.label, str(error)) == (bomb, "too_large", "record 2: more than 1048576 values")
 
 
 @pytest.mark.parametrize(
@@ -307,11 +309,18 @@ def test_wherever_in_a_message_very_many_values_stand_none_is_decoded(message: b
     assert group.refused
 
 
+def test_characters_beyond_ascii_are_no_maps_and_lists() -> None:
+    text = "оплата" * 2**18  # as many bytes as may begin one, and more
+    (group,) = read(["t", packed((1, {"message": text})), {"chunk": "c"}])
+    assert [arrival.event.body for arrival in group.arrivals] == [text]
+    assert not group.refused
+
+
 def test_a_long_message_of_records_with_many_values_is_taken_up_to_its_bound() -> None:
-    record = b"\x92\x01\x81\xa1a" + array(b"\x90", 2**18)
-    (group,) = read(["t", record * 40 + GOOD, {"chunk": "c"}])
-    assert len(group.arrivals) == 7
-    assert [raw for raw, _ in group.refused] == [record] * 33 + [GOOD]
+    record = b"\x92\x01\x81\xa1a" + array(b"\x90", 2**17)  # an empty list counts as four, and as the value that it is
+    (group,) = read(["t", record * 70 + GOOD, {"chunk": "c"}])
+    assert len(group.arrivals) == 6
+    assert [raw for raw, _ in group.refused] == [record] * 64 + [GOOD]
     assert {error.label for _, error in group.refused} == {"too_large"}
     assert "more than 4194304 values" in str(group.refused[-1][1])
 
