@@ -22,7 +22,7 @@ from collector.errors import Overloaded, StateUnknown
 from collector.group import checked_size
 from collector.metrics import CollectorMetrics
 from collector.pipeline import Pipeline
-from collector.prepare import Prepared, Preparer, raw_of
+from collector.prepare import Prepared, Preparer, nothing_prepared, raw_of
 from collector.protect import Protector
 from collector.receive import Arrival, Receipt
 from collector.red import Request
@@ -43,7 +43,7 @@ class SpoolIntake:
 
     `protector` masks what becomes a dead letter, where that is not the one that the dead letters were opened with.
     `store_patience_seconds`: how long after the fsync a sender waits for the store before it hears `Overloaded`; None: its
-    answer comes after the fsync.
+    answer comes after the fsync. `breath_seconds`: a group that takes longer to prepare lets others have their turns in between.
     """
 
     def __init__(
@@ -55,8 +55,10 @@ class SpoolIntake:
         metrics: CollectorMetrics,
         protector: Protector | None = None,
         store_patience_seconds: float | None = None,
+        breath_seconds: float = 0.05,
     ) -> None:
         self._preparer = preparer
+        self._breath_seconds = breath_seconds
         self._pipeline = pipeline
         self._dead_letters = dead_letters
         self._metrics = metrics
@@ -78,12 +80,31 @@ class SpoolIntake:
     ) -> Awaitable[Receipt]:
         """See `Intake.accept`."""
         began = time.perf_counter()
-        prepared = self._preparer.prepare(arrivals)
-        groups = list(groups_of(prepared, group_id or b"", sender))
+        prepared = nothing_prepared()
+        preparing = self._preparer.preparing(arrivals, prepared)
+        take = partial(self._accept, prepared, group_id or b"", sender, began, heard)
+        return take() if self._goes_through(preparing) else self._accept_slowly(preparing, take)
+
+    def _goes_through(self, preparing: Iterator[None]) -> bool:
+        """Prepare on, until all is or others must have a turn."""
+        until = time.perf_counter() + self._breath_seconds
+        return all(time.perf_counter() < until for _ in preparing)
+
+    async def _accept_slowly(self, preparing: Iterator[None], take: Callable[[], Awaitable[Receipt]]) -> Receipt:
+        """Of a group that takes long to prepare: a few megabytes of what must be masked everywhere."""
+        await asyncio.sleep(0)
+        while not self._goes_through(preparing):  # noqa: ASYNC110 - it works, and waits for nothing
+            await asyncio.sleep(0)
+        return await take()
+
+    def _accept(
+        self, prepared: Prepared, group_id: bytes, sender: Sender, began: float, heard: bool
+    ) -> Awaitable[Receipt]:
+        groups = list(groups_of(prepared, group_id, sender))
         if len(groups) == 1 and not prepared.refused:  # nearly always
             return self._take(groups[0], partial(self._receipt, began), heard, prepared.requests)
         self._pipeline.check_fits(sum(map(checked_size, groups)))
-        return self._accept_parts(prepared, groups, group_id or b"", began, heard)
+        return self._accept_parts(prepared, groups, group_id, began, heard)
 
     async def _accept_parts(
         self, prepared: Prepared, groups: Sequence[Group], group_id: bytes, began: float, heard: bool

@@ -34,7 +34,7 @@ from collector.protect import ProtectError, Protector
 from collector.receive import Arrival
 from collector.red import ACCESS_LOG, Request, request_of
 
-__all__ = ["Prepared", "Preparer", "Refused", "raw_of"]
+__all__ = ["Prepared", "Preparer", "Refused", "nothing_prepared", "raw_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +72,11 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     refused: list[Refused]
     requests: dict[int, Request] = {}
     marks: list[list[str]] = []
+
+
+def nothing_prepared() -> Prepared:
+    """Of a group that `Preparer.preparing` begins with."""
+    return Prepared(source_ids=[], events=[], facts=[], refused=[], requests={})
 
 
 class _Shape(msgspec.Struct, frozen=True):
@@ -118,7 +123,13 @@ class Preparer:
 
     def prepare(self, arrivals: Sequence[Arrival]) -> Prepared:
         """Prepare a group. Never raises for what is in an event: what cannot be taken is in `refused`."""
-        prepared = Prepared(source_ids=[], events=[], facts=[], refused=[])
+        prepared = nothing_prepared()
+        for _ in self.preparing(arrivals, prepared):
+            pass
+        return prepared
+
+    def preparing(self, arrivals: Sequence[Arrival], prepared: Prepared) -> Iterator[None]:
+        """The same, into `prepared`: after each event others may have a turn."""
         now = ""
         looks = self._requests
         for at, arrival in enumerate(arrivals):
@@ -133,11 +144,13 @@ class Preparer:
             except (Malformed, ProtectError) as error:
                 refusal = error if isinstance(error, Malformed) else Malformed(str(error), label="unprotectable")
                 prepared.refused.append(Refused(at=at, arrival=arrival, error=refusal))
+                yield
                 continue
             except Exception as error:  # noqa: BLE001 - a defect met by one event must not make its sender send for ever
                 _log.exception("an event could not be prepared")
                 refusal = Malformed(f"{type(error).__name__} while it was prepared", label="defect")
                 prepared.refused.append(Refused(at=at, arrival=arrival, error=refusal))
+                yield
                 continue
             if request is not None:
                 prepared.requests[len(prepared.events)] = request
@@ -146,7 +159,7 @@ class Preparer:
             prepared.source_ids.append(arrival.source_id or b"")
             prepared.events.append(event)
             prepared.facts.append(facts)
-        return prepared
+            yield
 
     def _one(self, raw: Event, now: str, *, vouched: bool) -> tuple[Event, bytes, bytes]:
         shape = self._shapes[shape_of(raw)]

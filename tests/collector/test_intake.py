@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class Sidecar:
         disk: OsDisk | None = None,
         queued_bytes: int = 64 * 1024**2,
         monotonic: Callable[[], float] = time.monotonic,
+        breath_seconds: float = 0.05,
     ) -> None:
         loop, loop_thread = asyncio.get_running_loop(), threading.get_ident()
 
@@ -96,6 +97,7 @@ class Sidecar:
             dead_letters=self.dead,
             metrics=self.metrics,
             store_patience_seconds=store_patience_seconds,
+            breath_seconds=breath_seconds,
         )
 
     def sample(self, name: str, **labels: str) -> float | None:
@@ -154,8 +156,11 @@ async def contract(intake: Intake) -> None:
     await intake.reject([named])  # read again after a crash
 
 
+@pytest.mark.parametrize("breath_seconds", [0.05, 0.0], ids=["", "slowly"])
 @pytest.mark.parametrize("store_patience_seconds", [None, 30.0], ids=["spool", "store"])
-def test_the_intake_keeps_the_contract(tmp_path: Path, store_patience_seconds: float | None) -> None:
+def test_the_intake_keeps_the_contract(
+    tmp_path: Path, store_patience_seconds: float | None, breath_seconds: float
+) -> None:
     async def story(sidecar: Sidecar) -> None:
         await contract(sidecar.intake)
         bodies = await asyncio.to_thread(sidecar.bodies)
@@ -171,7 +176,33 @@ def test_the_intake_keeps_the_contract(tmp_path: Path, store_patience_seconds: f
         assert sidecar.sample("tally_collector_spool_waiting_events") == 0
         assert sidecar.sample("tally_collector_ack_waiting_groups") == 0
 
-    run(tmp_path, story, store_patience_seconds=store_patience_seconds)
+    run(tmp_path, story, store_patience_seconds=store_patience_seconds, breath_seconds=breath_seconds)
+
+
+def test_a_group_that_takes_long_to_prepare_lets_others_have_their_turns(tmp_path: Path) -> None:
+    async def story(sidecar: Sidecar) -> None:
+        turns = 0
+        seen: list[int] = []
+
+        class Group(list[Arrival]):
+            def __iter__(self) -> Iterator[Arrival]:
+                for one in super().__iter__():
+                    seen.append(turns)
+                    yield one
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        other = asyncio.create_task(others())
+        assert await sidecar.intake.accept(Group(arrivals(*map(str, range(100))))) == Receipt(stored=100)
+        other.cancel()
+        # one for the others after each event, where none is quick enough
+        assert seen == [0, *range(1, 100)]
+
+    run(tmp_path, story, breath_seconds=0.0)
 
 
 def test_the_intake_in_memory_keeps_the_contract() -> None:
