@@ -6,7 +6,7 @@ through without a name of their own. What is left empty is left out.
 """
 
 import re
-from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 from collector.errors import Malformed
@@ -33,8 +33,8 @@ class FilterPath:
         paths = [path for path in text.split(",") if path]
         if len(text) > _MAX_CHARACTERS or len(paths) > _MAX_PATHS:
             raise Malformed("filter_path is too long", label="filter_path")
-        self._wanted = [_path(path) for path in paths if not path.startswith("-")]
-        self._unwanted = [_path(path[1:]) for path in paths if path.startswith("-")]
+        self._wanted = tuple(_path(path) for path in paths if not path.startswith("-"))
+        self._unwanted = tuple(_path(path[1:]) for path in paths if path.startswith("-"))
 
     def of(self, value: Any) -> Any:
         """`value` (of maps, lists and plain values) without what is not wanted; an empty map when nothing is left."""
@@ -49,7 +49,7 @@ def _path(text: str) -> _Path:
     return tuple(text.split("."))
 
 
-def _kept(value: Any, paths: Sequence[_Path]) -> Any:
+def _kept(value: Any, paths: tuple[_Path, ...]) -> Any:
     if type(value) is dict:
         kept: Any = {}
         for name, below in value.items():
@@ -64,7 +64,7 @@ def _kept(value: Any, paths: Sequence[_Path]) -> Any:
     return _NOTHING
 
 
-def _without(value: Any, paths: Sequence[_Path]) -> Any:
+def _without(value: Any, paths: tuple[_Path, ...]) -> Any:
     if type(value) is dict:
         left: Any = {}
         for name, below in value.items():
@@ -79,8 +79,9 @@ def _without(value: Any, paths: Sequence[_Path]) -> Any:
     return value
 
 
-def _onward(name: str, paths: Sequence[_Path]) -> list[_Path]:
-    """What is left of each path that leads through `name`."""
+@lru_cache(maxsize=1_024)  # an answer has the same few names a hundred thousand times
+def _onward(name: str, paths: tuple[_Path, ...]) -> tuple[_Path, ...]:
+    """What is left of each path that leads through `name`, each once."""
     onward: list[_Path] = []
     for path in paths:
         head, rest = path[0], path[1:]
@@ -90,7 +91,7 @@ def _onward(name: str, paths: Sequence[_Path]) -> list[_Path]:
                 onward.append(rest[1:])
         elif _matches(head, name):
             onward.append(rest)
-    return onward
+    return tuple(dict.fromkeys(onward))
 
 
 def _matches(pattern: str, name: str) -> bool:
