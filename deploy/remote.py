@@ -286,7 +286,7 @@ class RemoteLedger:
 def _read(api: Api, made: Callable[[Any], Any], told: Any) -> Any:
     try:
         return made(told)
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError, VerificationError) as error:
         raise Failure(f"{api.url}: an answer that is not as the API's document says") from error
 
 
