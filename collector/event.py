@@ -319,7 +319,7 @@ def are_safe(facts: Facts) -> bool:
     """Whether no integer is beyond `MAX_SAFE_INTEGER`: who reads JSON's numbers for doubles would read another one."""
     own = (facts.access, facts.retirement, facts.incident)
     numbers = (value for one in own if one is not None for value in msgspec.structs.astuple(one))
-    return all(abs(number) <= MAX_SAFE_INTEGER for number in numbers if type(number) is int)
+    return own == (None, None, None) or all(abs(one) <= MAX_SAFE_INTEGER for one in numbers if type(one) is int)
 
 
 def decode_facts(data: bytes) -> Facts:

@@ -168,8 +168,12 @@ class Importer:
             try:
                 held = held_rows(self._store, account.stream, below=opened.spool.next_sequence)
                 for group in groups:
-                    self._count_held([row for row in group if _number(row) in held], account)
-                    self._take([row for row in group if _number(row) not in held], opened, account)
+                    had = [row for row in group if _number(row) in held]
+                    if had:  # of a first import nothing is
+                        self._count_held(had, account)
+                        self._take([row for row in group if _number(row) not in held], opened, account)
+                    else:
+                        self._take(group, opened, account)
                     progress(len(group))
             except (Malformed, OSError) as error:
                 self._ship(opened.shipper)  # who goes on with other files must not find duplicates of what is only here

@@ -59,12 +59,10 @@ def read_facts(signed: SignedHeader) -> tuple[Sequence[bytes], Sequence[Facts]]:
 
 
 def _are_usual(data: bytes, decoded: Sequence[Facts]) -> bool:
-    """Whether the fast encoder's word is enough: no name beyond ASCII, and no large integer, which only our own processes' events have room for."""
+    """Whether the fast encoder's word is enough: no name beyond ASCII, and no large integer."""
     if not data.isascii() and not all(map(are_plain, decoded)):
         return False
-    return all(
-        (one.access is None and one.retirement is None and one.incident is None) or are_safe(one) for one in decoded
-    )
+    return all(map(are_safe, decoded))
 
 
 def _read_one_by_one(signed: SignedHeader, lines: Sequence[bytes]) -> Sequence[Facts]:

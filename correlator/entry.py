@@ -119,7 +119,7 @@ def decode_entry(data: bytes) -> Entry:
         entry = _decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise VerificationError(f"entry cannot be read: {error}") from error
-    if (_encode(strict) if _is_plain(strict) else encode_exact(_as_doubles(strict))) != data:
+    if (_encode(strict) if _is_plain(strict, data) else encode_exact(_as_doubles(strict))) != data:
         raise VerificationError("entry is not in canonical form")
     numbers = (strict.position, strict.sequence, strict.previous.leaf if strict.previous is not None else 0)
     if max(map(abs, numbers)) > MAX_SAFE_INTEGER or (strict.facts is not None and not are_safe(strict.facts)):
@@ -127,11 +127,12 @@ def decode_entry(data: bytes) -> Entry:
     return entry
 
 
-def _is_plain(entry: _Strict) -> bool:
+def _is_plain(entry: _Strict, data: bytes) -> bool:
     """Whether msgspec writes it as RFC 8785 does: numbers and names beyond ASCII may be written, or ordered, in another way."""
-    if entry.facts is not None and not are_plain(entry.facts):
+    is_ascii = data.isascii()
+    if not is_ascii and entry.facts is not None and not are_plain(entry.facts):
         return False
-    return all(name.isascii() and type(value) is str for name, value in entry.detail.items())
+    return all(type(value) is str and (is_ascii or name.isascii()) for name, value in entry.detail.items())
 
 
 def _as_doubles(entry: _Strict) -> Any:
