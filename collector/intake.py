@@ -22,7 +22,7 @@ from collector.errors import Overloaded, StateUnknown
 from collector.group import checked_size
 from collector.metrics import CollectorMetrics
 from collector.pipeline import Pipeline
-from collector.prepare import Prepared, Preparer, nothing_prepared, raw_of
+from collector.prepare import Prepared, Preparer, raw_of
 from collector.protect import Protector
 from collector.receive import Arrival, Receipt
 from collector.red import Request
@@ -80,7 +80,7 @@ class SpoolIntake:
     ) -> Awaitable[Receipt]:
         """See `Intake.accept`."""
         began = time.perf_counter()
-        prepared = nothing_prepared()
+        prepared = Prepared()
         preparing = self._preparer.preparing(arrivals, prepared)
         take = partial(self._accept, prepared, group_id or b"", sender, began, heard)
         return take() if self._goes_through(preparing) else self._accept_slowly(preparing, take)

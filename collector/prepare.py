@@ -34,7 +34,7 @@ from collector.protect import ProtectError, Protector
 from collector.receive import Arrival
 from collector.red import ACCESS_LOG, Request, request_of
 
-__all__ = ["Prepared", "Preparer", "Refused", "nothing_prepared", "raw_of"]
+__all__ = ["Prepared", "Preparer", "Refused", "raw_of"]
 
 _log = logging.getLogger(__name__)
 
@@ -66,17 +66,12 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     `requests`: those of the events that tell of a request, by their place among the events; `marks`: of each event that bears any.
     """
 
-    source_ids: list[bytes]
-    events: list[bytes]
-    facts: list[bytes]
-    refused: list[Refused]
+    source_ids: list[bytes] = []
+    events: list[bytes] = []
+    facts: list[bytes] = []
+    refused: list[Refused] = []
     requests: dict[int, Request] = {}
     marks: list[list[str]] = []
-
-
-def nothing_prepared() -> Prepared:
-    """Of a group that `Preparer.preparing` begins with."""
-    return Prepared(source_ids=[], events=[], facts=[], refused=[], requests={})
 
 
 class _Shape(msgspec.Struct, frozen=True):
@@ -123,13 +118,13 @@ class Preparer:
 
     def prepare(self, arrivals: Sequence[Arrival]) -> Prepared:
         """Prepare a group. Never raises for what is in an event: what cannot be taken is in `refused`."""
-        prepared = nothing_prepared()
+        prepared = Prepared()
         for _ in self.preparing(arrivals, prepared):
             pass
         return prepared
 
     def preparing(self, arrivals: Sequence[Arrival], prepared: Prepared) -> Iterator[None]:
-        """The same, into `prepared`: after each event others may have a turn."""
+        """The same, into a `prepared` that has nothing yet: after each event others may have a turn."""
         now = ""
         looks = self._requests
         for at, arrival in enumerate(arrivals):

@@ -17,7 +17,7 @@ from correlator.note import Verifier
 from correlator.storage import CHECKPOINT, LogStorage
 from correlator.tiles import ENTRIES, HEIGHT, WIDTH, HashTile, Tile, TileHashReader, encode_bundle, parse_bundle
 
-__all__ = ["Finding", "check_continues", "check_log", "head_size"]
+__all__ = ["Finding", "check_continues", "check_log", "head_size", "is_missing"]
 
 _HEAD = "head"
 _TILE_BYTES = WIDTH * HASH_BYTES
@@ -72,7 +72,7 @@ def check_log(
     head, problems = (None, []) if mirrored else _open_head(storage, verifier)
     yield from problems
     published, problems = _open_published(storage, verifier)
-    if published is None and head is not None and _is_missing(storage, CHECKPOINT):
+    if published is None and head is not None and is_missing(storage, CHECKPOINT):
         # a log's first publish, between head and checkpoint
         published, problems = _published_in_time(storage, verifier, 0, pause)
     yield from problems
@@ -141,7 +141,8 @@ def _published_in_time(
     return _open_published(storage, verifier)
 
 
-def _is_missing(storage: LogStorage, path: str) -> bool:
+def is_missing(storage: LogStorage, path: str) -> bool:
+    """Whether there is no object of this path. Raises as `check_log`."""
     try:
         storage.get(path)
     except NotFound:

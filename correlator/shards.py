@@ -11,7 +11,7 @@ from hashlib import sha256
 from correlator.note import Verifier
 from correlator.trail import kind_of
 
-__all__ = ["MAX_SHARDS", "WHOLE", "Shard", "key_of_log", "shard_of", "split_origin"]
+__all__ = ["MAX_SHARDS", "WHOLE", "Shard", "every_shard", "key_of_log", "shard_of", "split_origin"]
 
 MAX_SHARDS = 64
 """Each shard's log holds every batch's entry, so more of them cost more and help less."""
@@ -68,6 +68,11 @@ class Shard:
 
 WHOLE = Shard()
 """A ledger that is not cut."""
+
+
+def every_shard(count: int) -> tuple[Shard, ...]:
+    """The shards of a ledger that is cut into `count`, by number; 1: the one that is all of it. Raises ValueError as `Shard`."""
+    return tuple(Shard(number=number, count=count) for number in range(1, count + 1))
 
 
 def split_origin(origin: str) -> tuple[str, Shard]:

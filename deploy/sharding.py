@@ -5,7 +5,7 @@ from correlator.errors import VerificationError
 from correlator.head import decode_head
 from correlator.metrics import CorrelatorMetrics
 from correlator.note import Signer
-from correlator.shards import Shard
+from correlator.shards import Shard, every_shard
 from correlator.statement import Statement, is_statement
 from correlator.statementwriter import StatementWriter
 from deploy.config import Config, ConfigError
@@ -16,8 +16,7 @@ __all__ = ["check_cut", "chosen_shard", "shards_of", "statement_writer"]
 
 def shards_of(config: Config) -> tuple[Shard, ...]:
     """The shards, by number; of a ledger that is not cut the one that is all of it."""
-    count = config.correlator.shards
-    return tuple(Shard(number=number, count=count) for number in range(1, count + 1))
+    return every_shard(config.correlator.shards)
 
 
 def chosen_shard(config: Config, number: int | None) -> Shard:

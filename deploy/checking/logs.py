@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from correlator.check import Finding as LogFinding
-from correlator.check import check_log
+from correlator.check import check_log, is_missing
 from correlator.checkpoint import Checkpoint
 from correlator.errors import NotFound, VerificationError
 from correlator.head import decode_head
 from correlator.note import Verifier
-from correlator.shards import Shard, key_of_log, split_origin
+from correlator.shards import Shard, every_shard, key_of_log, split_origin
 from correlator.statement import Statement, is_statement, open_statement
 from correlator.storage import CHECKPOINT, LogStorage
 from deploy.checking import Finding
@@ -65,8 +65,8 @@ def verify_logs(
     if not _is_there(root):
         return LogsReport(findings=[], doubts=["there is neither a log nor a joint statement"])
     if statement is not None:
-        logs = {shard: storage_of(shard.name) for shard in _shards(statement)}
-        if not _is_published(root) or any(map(_is_there, logs.values())):
+        logs = {shard: storage_of(shard.name) for shard in every_shard(statement.count)}
+        if is_missing(root, CHECKPOINT) or any(map(_is_there, logs.values())):
             return _all(logs, verifier, statement, since=since, progress=progress)
     return _one(root, raw, verifier, statement, since=since, progress=progress)
 
@@ -126,21 +126,11 @@ def _all(
     return LogsReport(findings=findings, doubts=doubts, origins=origins, stated=True)
 
 
-def _shards(statement: Statement) -> list[Shard]:
-    return [Shard(number=number, count=statement.count) for number in range(1, statement.count + 1)]
-
-
-def _is_published(storage: LogStorage) -> bool:
-    try:
-        storage.get(CHECKPOINT)
-    except NotFound:
-        return False
-    return True
-
-
 def _is_there(storage: LogStorage) -> bool:
     """Whether anything of a log is there."""
-    return storage.read_head() is not None or _is_published(storage) or next(iter(storage.paths()), None) is not None
+    if storage.read_head() is not None or not is_missing(storage, CHECKPOINT):
+        return True
+    return next(iter(storage.paths()), None) is not None
 
 
 def _origin(storage: LogStorage, head: bytes | None) -> str:
